@@ -1,0 +1,5 @@
+"""The one error that users see: bad input, said in one line."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message says what, where and what to do, in one line."""
