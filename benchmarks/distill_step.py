@@ -1,0 +1,257 @@
+"""Time a distillation step of SASRec against a plain transcription of the formulas, on random data.
+
+Run ``python benchmarks/distill_step.py`` (``--help`` lists the sizes). It prints the share of each part, and
+one JSON line last: ``step_ms`` and ``plain_step_ms`` (medians), their ``ratio``, ``evaluate_s`` for 14,980
+sequences ranked over all items, and ``peak_mib``, the most memory that the process held before the plain step
+was built.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recdistill.data.samples import Samples
+from recdistill.distill.objective import dllm2rec_loss
+from recdistill.distill.propensity import propensity
+from recdistill.evaluation.evaluate import evaluate
+from recdistill.students.build import StudentShape, build_student
+from recdistill.students.student import Student
+
+# The README run of DLLM2Rec's release.
+ALPHA, BETA, LAM, ED_WEIGHT = 0.5, 1.0, 0.7, 0.3
+GAMMA_POSITION, GAMMA_CONFIDENCE, GAMMA_CONSISTENCY = 0.3, 0.5, 0.1
+PARTS = ("encode", "logits", "loss", "backward", "adam")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch: histories [B, L], and for each sample a target, a negative and K candidates."""
+
+    history: Tensor
+    length: Tensor
+    target: Tensor
+    negative: Tensor
+    candidates: Tensor
+    distance: Tensor
+
+
+LossFunction = Callable[[Tensor, Problem], Tensor]
+
+
+class PlainItems(nn.Module):
+    """``ItemEmbedding`` by its formula: the E-wide teacher embedding is gathered at every position."""
+
+    def __init__(self, student: Student, teacher: Tensor) -> None:
+        super().__init__()
+        assert student.items.projection is not None
+        self.hidden_size = student.items.hidden_size
+        self.num_items = student.items.num_items
+        self.embedding = student.items.embedding
+        self.projection = student.items.projection
+        self.teacher = torch.cat([teacher.float(), torch.zeros(1, teacher.shape[1])])
+
+    def forward(self, items: Tensor) -> Tensor:
+        injected = ED_WEIGHT * self.projection(self.teacher[items])
+        return self.embedding(items) + injected * (items != self.num_items).unsqueeze(-1)
+
+
+def plain_loss(logits: Tensor, batch: Problem, weight: Tensor) -> Tensor:
+    """The formulas of DLLM2Rec as written: a loop over candidates, each with its own exponentials."""
+
+    def robust(item: Tensor) -> Tensor:
+        own = logits.gather(1, item.unsqueeze(1)).squeeze(1)
+        total = torch.exp(weight * logits**2 / BETA).sum(dim=1)
+        kept = torch.exp(weight[item] * own**2 / BETA)
+        moved = torch.exp(weight[item] * (own - 1) ** 2 / BETA)
+        return torch.log(total - kept + moved)
+
+    rows, count = batch.candidates.shape
+    positive = logits.gather(1, batch.target.unsqueeze(1)).squeeze(1)
+    negative = logits.gather(1, batch.negative.unsqueeze(1)).squeeze(1)
+    both = torch.cat([positive, negative])
+    labels = torch.cat([torch.ones(rows), torch.zeros(rows)])
+    base = F.binary_cross_entropy_with_logits(both, labels) + ALPHA * robust(batch.target).mean()
+    position = torch.exp(-torch.arange(1, count + 1, dtype=torch.float32)).expand(rows, count)
+    confidence = torch.exp(-batch.distance) + 1e-8
+    top = logits.topk(count, dim=1).indices
+    consistency = (batch.candidates.unsqueeze(2) == top.unsqueeze(1)).any(dim=2).float() + 1e-8
+    importance = (
+        GAMMA_POSITION * position / position.sum(dim=1, keepdim=True)
+        + GAMMA_CONFIDENCE * confidence / confidence.sum(dim=1, keepdim=True)
+        + GAMMA_CONSISTENCY * consistency
+    )
+    importance = importance / importance.sum(dim=1, keepdim=True)
+    ranking = torch.zeros(())
+    for k in range(count):
+        candidate = logits.gather(1, batch.candidates[:, k : k + 1]).squeeze(1)
+        loss = F.softplus(-candidate) + F.softplus(negative) + ALPHA * robust(batch.candidates[:, k])
+        ranking = ranking + (importance[:, k] * loss).mean()
+    return base + LAM * ranking
+
+
+def train_step(
+    student: Student, optimizer: torch.optim.Optimizer, loss: LossFunction, batch: Problem
+) -> list[float]:
+    """Seconds of each of `PARTS`, for one step."""
+    clock = [time.perf_counter()]
+    row = torch.arange(len(batch.target))
+    states = student(batch.history, batch.length, row, batch.length - 1)
+    clock.append(time.perf_counter())
+    logits = student.logits(states)
+    clock.append(time.perf_counter())
+    total = loss(logits, batch)
+    clock.append(time.perf_counter())
+    optimizer.zero_grad()
+    total.backward()
+    clock.append(time.perf_counter())
+    optimizer.step()
+    clock.append(time.perf_counter())
+    return [end - start for start, end in itertools.pairwise(clock)]
+
+
+def median_step(run: Callable[[], list[float]], steps: int, warm_up: int) -> tuple[float, list[float]]:
+    """Median milliseconds of a step, and of each part."""
+    for _ in range(warm_up):
+        run()
+    times = [run() for _ in range(steps)]
+    parts = [1e3 * statistics.median(part) for part in zip(*times, strict=True)]
+    return 1e3 * statistics.median(sum(step) for step in times), parts
+
+
+def random_batch(arguments: argparse.Namespace, generator: torch.Generator) -> Problem:
+    """Histories of full length: the most work that a batch can be."""
+    items, batch, count = arguments.items, arguments.batch, arguments.candidates
+
+    def ids(*shape: int) -> Tensor:
+        return torch.randint(items, shape, generator=generator)
+
+    return Problem(
+        history=ids(batch, arguments.length),
+        length=torch.full((batch,), arguments.length),
+        target=ids(batch),
+        negative=ids(batch),
+        candidates=ids(batch, count),
+        distance=torch.rand(batch, count, generator=generator),
+    )
+
+
+def seconds_to_evaluate(student: Student, arguments: argparse.Namespace) -> float:
+    """Seconds to rank the target of each of so many sequences among all items."""
+    sequences, length = arguments.sequences, arguments.length
+    start = np.arange(sequences) * (length + 1)
+    items = np.random.default_rng(0).integers(arguments.items, size=sequences * (length + 1))
+    samples = Samples(items, start, start + length, np.arange(sequences))
+    student.eval()
+    begin = time.perf_counter()
+    evaluate(
+        lambda history, lengths, row, column: student.logits(student(history, lengths, row, column)),
+        samples,
+        num_items=arguments.items,
+        max_length=length,
+    )
+    seconds = time.perf_counter() - begin
+    student.train()
+    return seconds
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Time a distillation step against the plain formulas.")
+    for name, default, text in (
+        ("items", 17408, "V"),
+        ("batch", 256, "B, samples a step"),
+        ("candidates", 10, "K, teacher candidates a sample"),
+        ("teacher-size", 4096, "E"),
+        ("hidden-size", 64, "D"),
+        ("length", 10, "L, history items"),
+        ("sequences", 14980, "sequences to evaluate"),
+        ("steps", 40, "timed steps"),
+        ("plain-steps", 10, "timed plain steps"),
+        ("threads", 0, "0 for torch's own number"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    teacher = torch.randn(arguments.items, arguments.teacher_size, generator=generator, dtype=torch.bfloat16)
+    shape = StudentShape("sasrec", arguments.hidden_size, 1, 1, 0.1, arguments.length, "linear")
+    student = build_student(shape, arguments.items, teacher, ED_WEIGHT, project_in_bf16=True)
+    weight = propensity(torch.randint(100, (arguments.items,), generator=generator)).float()
+
+    def fused_loss(logits: Tensor, batch: Problem) -> Tensor:
+        return dllm2rec_loss(
+            logits,
+            batch.target,
+            propensity=weight,
+            alpha=ALPHA,
+            beta=BETA,
+            base_loss="bce",
+            negative=batch.negative,
+            lam=LAM,
+            candidates=batch.candidates,
+            distance=batch.distance,
+            gamma_position=GAMMA_POSITION,
+            gamma_confidence=GAMMA_CONFIDENCE,
+            gamma_consistency=GAMMA_CONSISTENCY,
+        )["total"]
+
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-3, fused=True)
+    step_ms, parts = median_step(
+        lambda: train_step(student, optimizer, fused_loss, random_batch(arguments, generator)),
+        arguments.steps,
+        warm_up=5,
+    )
+    evaluate_s = seconds_to_evaluate(student, arguments)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    plain = build_student(shape, arguments.items, teacher, ED_WEIGHT)
+    plain.items = PlainItems(plain, teacher)  # type: ignore[assignment]
+
+    def loss_as_written(logits: Tensor, batch: Problem) -> Tensor:
+        return plain_loss(logits, batch, weight)
+
+    # Timing means something only if both compute the same.
+    logits = torch.randn(arguments.batch, arguments.items, generator=generator)
+    batch = random_batch(arguments, generator)
+    torch.testing.assert_close(fused_loss(logits, batch), plain_loss(logits, batch, weight))
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
+    plain_step_ms, plain_parts = median_step(
+        lambda: train_step(plain, optimizer, loss_as_written, random_batch(arguments, generator)),
+        arguments.plain_steps,
+        warm_up=1,
+    )
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, float32, teacher table in bfloat16")
+    print(f"{'part':<10}{'step ms':>10}{'share':>8}{'plain ms':>10}{'share':>8}")
+    for name, part, plain_part in zip(PARTS, parts, plain_parts, strict=True):
+        share, plain_share = part / sum(parts), plain_part / sum(plain_parts)
+        print(f"{name:<10}{part:>10.1f}{share:>8.0%}{plain_part:>10.1f}{plain_share:>8.0%}")
+    print(
+        json.dumps(
+            {
+                "step_ms": round(step_ms, 1),
+                "plain_step_ms": round(plain_step_ms, 1),
+                "ratio": round(plain_step_ms / step_ms, 1),
+                "evaluate_s": round(evaluate_s, 2),
+                "peak_mib": round(peak_mib),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Command-line options from a step's dataclass (jsonargparse does the typing), each mistake in one line."""
+
+import difflib
+import sys
+from dataclasses import fields
+from typing import Any, NoReturn, TypeVar
+
+from jsonargparse import ArgumentParser
+
+from recdistill.config import Config
+from recdistill.errors import InputError
+
+Parsed = TypeVar("Parsed", bound=Config)
+
+
+class OneLineParser(ArgumentParser):
+    """An argument parser whose mistakes are InputErrors of one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(" ".join(str(message).split()))
+
+
+def parse(kind: type[Parsed], step: str, arguments: list[str]) -> Parsed:
+    """Options ``--name value`` or ``--name=value`` (dashes or underscores) to the step's dataclass.
+
+    Raises InputError for an unknown name (naming the nearest), a value of the wrong type, or one out of range.
+    """
+    known = [spec.name for spec in fields(kind)]
+    parser = OneLineParser(prog=f"recdistill {step}", description=kind.__doc__)
+    for spec in fields(kind):
+        default: Any = spec.default
+        parser.add_argument(f"--{spec.name}", type=spec.type, default=default, help=spec.metadata["help"])
+    normal = []
+    for position, argument in enumerate(arguments):
+        if not argument.startswith("--"):
+            if position % 2 == 0 and not (position and arguments[position - 1].startswith("--")):
+                raise InputError(f"{argument}: options are --name value; see recdistill {step} --help")
+            normal.append(argument)
+            continue
+        name, equals, value = argument[2:].partition("=")
+        name = name.replace("-", "_")
+        if name != "help" and name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise InputError(f"{name}: {step} has no such option; the nearest is {near}")
+        normal.append(f"--{name}{equals}{value}")
+    values = read_values(kind, normal) if "--help" not in normal else None
+    if values is None:
+        parser.parse_args(["--help"])
+    else:
+        for name, value in values.items():
+            check_type(parser, name, value)
+    parsed = parser.parse_args([f"--{name}={value}" for name, value in (values or {}).items()])
+    return kind(**{name: getattr(parsed, name) for name in known})
+
+
+def read_values(kind: type[Config], arguments: list[str]) -> dict[str, str]:
+    """Pairs of name and raw text. Raises InputError where a value is missing."""
+    values: dict[str, str] = {}
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument[2:].partition("=")
+        if not equals:
+            following = next(waiting, None)
+            if following is None:
+                raise InputError(f"{name}: needs a value, as in --{name} value")
+            value = following
+        values[name] = value
+    return values
+
+
+def check_type(parser: OneLineParser, name: str, value: str) -> None:
+    """Raise InputError, naming the type, where jsonargparse cannot read ``value``."""
+    kinds = {int: "a whole number", float: "a number", bool: "true or false"}
+    action = next(action for action in parser._actions if action.dest == name)
+    try:
+        parser.parse_args([f"--{name}={value}"])
+    except InputError:
+        wanted = kinds.get(getattr(action, "_typehint", action.type))
+        allowed = getattr(getattr(action, "_typehint", None), "__args__", ())
+        reason = f"must be {wanted}" if wanted else f"must be one of {', '.join(map(str, allowed))}"
+        raise InputError(f"{name}={value}: {reason}") from None
+
+
+if __name__ == "__main__":
+    sys.exit("run python -m recdistill")

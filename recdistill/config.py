@@ -1,0 +1,199 @@
+"""The options of every step: one frozen dataclass each, the only place of defaults and of their checks.
+
+Each step's options contain those of the step before it, because a step that finds no fitting upstream run makes
+one: ``DataConfig < BackboneConfig < TeacherConfig < DistillConfig < MainConfig``. The same flat names are
+MLproject parameters, command-line options and fields (`tests/test_config.py` holds the three together).
+"""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from recdistill.errors import InputError
+
+Split = Literal["leave-one-out", "chronological"]
+StudentName = Literal["sasrec", "gru4rec", "caser"]
+BaseLoss = Literal["ce", "bce"]
+GateName = Literal["linear", "mlp"]
+RankingLoss = Literal["ranking", "kl"]
+OutputLoss = Literal["mse", "cosine"]
+PolicyName = Literal[
+    "all",
+    "random",
+    "kl_divergence",
+    "ground_truth_error",
+    "uncertainty",
+    "teacher_confidence",
+    "popularity_inverse",
+    "coverage",
+]
+
+
+def option(
+    default: Any, text: str, *, least: float | None = None, above: float | None = None, most: float | None = None
+) -> Any:
+    """A field with its help text and the interval of its values (``least`` and ``most`` included, ``above`` not)."""
+    return field(default=default, metadata={"help": text, "least": least, "above": above, "most": most})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Checks each field against its type, choices and interval. Raises InputError, one line."""
+
+    seed: int = option(1, "seed of every random number", least=0)
+    force: bool = option(False, "run again even where a finished run fits")
+    device: str = option("auto", "auto, cpu or cuda")
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            check_value(spec.name, getattr(self, spec.name), spec.type, spec.metadata)
+
+
+def check_value(name: str, value: Any, kind: Any, limits: Any) -> None:
+    """Raise InputError unless ``value`` is of ``kind`` and within ``limits`` (the metadata of `option`)."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise InputError(f"{name}={value}: must be one of {', '.join(get_args(kind))}")
+        return
+    if kind in (int, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise InputError(f"{name}={value}: must be a finite number")
+        if limits.get("least") is not None and value < limits["least"]:
+            raise InputError(f"{name}={value}: must be at least {limits['least']}")
+        if limits.get("above") is not None and value <= limits["above"]:
+            raise InputError(f"{name}={value}: must be greater than {limits['above']}")
+        if limits.get("most") is not None and value > limits["most"]:
+            raise InputError(f"{name}={value}: must be at most {limits['most']}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """Options of ``prepare``: which interactions, and how they are split."""
+
+    dataset: Literal["ml-100k", "csv", "dllm2rec"] = option(
+        "ml-100k", "ml-100k, csv (with interactions= and items=) or dllm2rec (interactions= a folder)"
+    )
+    interactions: str = option("", "csv: file with columns user, item, timestamp[, rating]; dllm2rec: a folder")
+    items: str = option("", "csv: file with columns item, title")
+    split: Split = option("leave-one-out", "leave-one-out, or chronological (8:1:1 by time)")
+    min_interactions: int = option(0, "leave out users with fewer interactions", least=0)
+    max_users: int = option(0, "keep only the first users, for a quick try; 0 keeps all", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig(DataConfig):
+    """Options of ``backbone``: an undistilled student. SASRec is also the teacher's frozen backbone."""
+
+    student: StudentName = option("sasrec", "architecture of the student")
+    hidden_size: int = option(64, "size of item embeddings and states", least=1)
+    blocks: int = option(2, "SASRec blocks, GRU4Rec layers", least=1)
+    heads: int = option(2, "SASRec attention heads", least=1)
+    dropout: float = option(0.5, "dropout of the student", least=0, most=0.99)
+    max_length: int = option(50, "history items a student reads", least=1)
+    output: Literal["tied", "linear"] = option("tied", "score by the item embeddings, or by a layer of its own")
+    base_loss: BaseLoss = option("ce", "ce: full softmax; bce: one sampled negative, as DLLM2Rec released")
+    epochs: int = option(60, "most passes over the training samples", least=1)
+    patience: int = option(8, "epochs without a better validation NDCG@10 before stopping", least=1)
+    batch_size: int = option(512, "training samples a step", least=1)
+    learning_rate: float = option(0.002, "Adam's learning rate for the student", above=0)
+    weight_decay: float = option(0.0, "Adam's weight decay for the student", least=0)
+    exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(BackboneConfig):
+    """Options of ``teacher``: iLoRA over an LLM, and what it leaves for students."""
+
+    backbone_run_id: str = option("", "run of the frozen SASRec; empty: newest that fits, or a new one")
+    llm: str = option("smollm2-135m", "alias, Hugging Face id or local path of a causal LLM")
+    lora_rank: int = option(8, "total LoRA rank, over all experts", least=1)
+    lora_alpha: float = option(32.0, "LoRA alpha", above=0)
+    lora_dropout: float = option(0.1, "LoRA dropout", least=0, most=0.99)
+    experts: int = option(4, "LoRA experts; must divide lora_rank", least=1)
+    gate: GateName = option("linear", "gate over the backbone's state")
+    backbone_residual: bool = option(True, "the head's query starts from the backbone's state")
+    packing: bool = option(True, "supervise every item boundary of a window; false: one prompt a sample")
+    teacher_history: int = option(20, "history titles in a prompt, at least, where the user has them", least=1)
+    llm_learning_rate: float = option(5e-4, "peak learning rate of LoRA, projector and head", above=0)
+    gate_scale: float = option(0.3, "gate learning rate as a share of llm_learning_rate", above=0)
+    llm_weight_decay: float = option(1e-5, "weight decay of the teacher's parameters", least=0)
+    warmup: float = option(0.05, "share of the steps with rising learning rate", least=0, most=1)
+    token_budget: int = option(120_000, "LLM tokens to train on", least=0)
+    tokens_per_batch: int = option(2048, "LLM tokens a training step", least=1)
+    outputs_token_budget: int = option(200_000, "LLM tokens to score training samples with; 0: all of them", least=0)
+    top_n: int = option(50, "candidates kept for each scored sample", least=1)
+    sequence_embeddings: bool = option(False, "also keep the teacher's state of each scored sample")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora_rank % self.experts:
+            raise InputError(f"experts={self.experts}: must divide lora_rank={self.lora_rank}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TeacherConfig):
+    """Options of ``distill``: DLLM2Rec (RecSys 2024) from a teacher's outputs."""
+
+    teacher_run_id: str = option("", "run of the teacher; empty: newest that fits, or a new one")
+    lam: float = option(0.5, "weight of the ranking distillation", least=0)
+    alpha: float = option(0.1, "weight of the DRO term", least=0)
+    beta: float = option(1.0, "DRO robustness radius", above=0)
+    ed_weight: float = option(0.3, "weight of the teacher's item embedding added to the student's", least=0)
+    temperature: float = option(1.0, "softens the teacher's confidences, and both sides of KL", above=0)
+    candidate_topk: int = option(10, "teacher candidates a sample", least=1)
+    gamma_position: float = option(0.3, "weight of a candidate's position", least=0)
+    gamma_confidence: float = option(0.5, "weight of the teacher's confidence", least=0)
+    gamma_consistency: float = option(0.1, "weight of student and teacher agreeing", least=0)
+    ranking_loss: RankingLoss = option("ranking", "ranking: DLLM2Rec's; kl: listwise over the candidates")
+    release_compat: bool = option(False, "reproduce the released candidate loss, defects included")
+    output_weight: float = option(0.0, "weight of the distance between student and teacher sequence states", least=0)
+    output_loss: OutputLoss = option("cosine", "that distance")
+    selection_policy: PolicyName = option("all", "which scored samples carry the distillation terms")
+    selection_fraction: float = option(1.0, "share of the scored samples that the policy keeps", above=0, most=1)
+    refresh_interval: int = option(5, "epochs between two selections", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainConfig(DistillConfig):
+    """Options of ``main``: the whole path, from ratings to the comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Config):
+    """Options of ``evaluate``: rank again with a finished run's model."""
+
+    run_id: str = option("", "a finished backbone or distill run; empty: the newest distill run")
+    exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(DistillConfig):
+    """Options of ``sweep``: Optuna over the distillation's options."""
+
+    space: str = option("sweeps/quick.yaml", "file with the search space")
+    trials: int = option(10, "trials in all", least=1)
+    study: str = option("", "name of the study; empty: made from the space and the data")
+    storage: str = option("sqlite:///optuna.db", "Optuna storage URL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Config):
+    """Options of ``compare``: a table over finished runs."""
+
+    runs: str = option("", "run ids, separated by commas; empty: all finished backbone, teacher and distill runs")
+    metric: str = option("test/ndcg_at_10", "metric to sort by")
+
+
+Narrow = TypeVar("Narrow", bound=Config)
+
+
+def narrow(config: Config, kind: type[Narrow], **changes: Any) -> Narrow:
+    """The options of an upstream step, taken from those of a later one, with ``changes``."""
+    values = asdict(config)
+    return kind(**({spec.name: values[spec.name] for spec in fields(kind) if spec.name in values} | changes))
+
+
+def own_fields(kind: type[Config], parent: type[Config]) -> list[str]:
+    """Names that ``kind`` has beyond ``parent``."""
+    known = {spec.name for spec in fields(parent)}
+    return [spec.name for spec in fields(kind) if spec.name not in known]

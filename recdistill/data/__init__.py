@@ -1,0 +1,1 @@
+"""Interactions in, next-item samples out: sources, splits, fingerprint, batches, pinned downloads."""

@@ -1,0 +1,131 @@
+"""Batches of windows: a causal student reads a window once and answers all of its samples."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from recdistill.data.samples import Int64Array, Samples, gather_windows
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """W windows holding S samples; sample s is predicted from the state at ``(row[s], column[s])``.
+
+    Attributes:
+        history: int64 [W, L], right-padded with the padding id.
+        length: int64 [W], real items in each window.
+        row: int64 [S], the sample's window.
+        column: int64 [S], position of the last history item of the sample in its window.
+        target: int64 [S], the next item.
+        sample: int64 [S], index into the `Samples` that the batch was drawn from.
+    """
+
+    history: Tensor
+    length: Tensor
+    row: Tensor
+    column: Tensor
+    target: Tensor
+    sample: Tensor
+
+    def __len__(self) -> int:
+        """S, the number of samples."""
+        return len(self.target)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return Batch(**{spec.name: getattr(self, spec.name).to(device) for spec in fields(self)})
+
+
+def batches(
+    samples: Samples,
+    *,
+    length: int,
+    batch_size: int,
+    stride: int,
+    padding_id: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    index: ArrayLike | None = None,
+) -> Iterator[Batch]:
+    """One epoch: each sample (of ``index``, where given) exactly once, in batches of about ``batch_size``.
+
+    Consecutive samples of one history share a window, up to ``stride`` of them. A window is the last
+    ``length`` items before its last sample's target, so a sample sees at least ``length - stride + 1`` items
+    where its history has them. ``stride=1`` gives every sample a window of its own and its full context.
+
+    Shuffling also moves each user's window borders, and depends on ``(seed, epoch)`` alone, so that a resumed
+    run draws the same batches. A batch holds more than ``batch_size - stride`` and fewer than
+    ``batch_size + stride`` samples, the last one excepted; where ``stride <= batch_size`` there are
+    ``ceil(samples / batch_size)`` of them in every epoch.
+
+    Raises ValueError unless ``1 <= stride <= length`` and ``batch_size >= 1``.
+    """
+    if not 1 <= stride <= length:
+        raise ValueError(f"stride={stride}: must be at least 1 and at most length={length}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    chosen = np.arange(len(samples)) if index is None else np.sort(np.asarray(index, dtype=np.int64))
+    random = np.random.default_rng([seed, epoch]) if shuffle else None
+    return draw(samples, chosen, length, batch_size, stride, padding_id, random)
+
+
+def draw(
+    samples: Samples,
+    chosen: Int64Array,
+    length: int,
+    batch_size: int,
+    stride: int,
+    padding_id: int,
+    random: np.random.Generator | None,
+) -> Iterator[Batch]:
+    """The batches over the samples ``chosen`` [S], ascending; in order where ``random`` is None."""
+    if not len(chosen):
+        return
+    first = window_starts(samples, chosen, stride, random)  # [W], positions in chosen
+    size = np.diff(first, append=len(chosen))  # [W], samples in each window
+    if random is not None:
+        order = random.permutation(len(first))
+        first, size = first[order], size[order]
+    # A window belongs to the batch of its last sample: the number of batches is then the same every epoch.
+    batch_of_window = (np.cumsum(size) - 1) // batch_size
+    cuts = np.flatnonzero(np.diff(batch_of_window)) + 1
+    for first_part, size_part in zip(np.split(first, cuts), np.split(size, cuts), strict=True):
+        row = np.repeat(np.arange(len(first_part), dtype=np.int64), size_part)
+        before = np.cumsum(size_part) - size_part
+        sample = chosen[np.arange(len(row)) + np.repeat(first_part - before, size_part)]
+        window_end = samples.end[chosen[first_part + size_part - 1]]
+        window_begin = np.maximum(samples.start[chosen[first_part]], window_end - length)
+        end = samples.end[sample]
+        history = gather_windows(samples.items, window_begin, window_end, length, padding_id)
+        yield Batch(
+            history=torch.from_numpy(history),
+            length=torch.from_numpy(window_end - window_begin),
+            row=torch.from_numpy(row),
+            column=torch.from_numpy(end - 1 - window_begin[row]),
+            target=torch.from_numpy(samples.items[end]),
+            sample=torch.from_numpy(sample),
+        )
+
+
+def window_starts(
+    samples: Samples, chosen: Int64Array, stride: int, random: np.random.Generator | None
+) -> Int64Array:
+    """Positions in ``chosen`` where a window begins: where a run does, and every ``stride`` samples in it.
+
+    A run is samples of one history whose targets follow each other. With ``random``, each run's first window
+    is shortened by its own random number of samples.
+    """
+    user, start, end = samples.user[chosen], samples.start[chosen], samples.end[chosen]
+    begins = np.ones(len(chosen), dtype=bool)
+    begins[1:] = (user[1:] != user[:-1]) | (start[1:] != start[:-1]) | (end[1:] != end[:-1] + 1)
+    run_start = np.flatnonzero(begins)
+    run = np.cumsum(begins) - 1
+    position = np.arange(len(chosen)) - run_start[run]
+    if random is not None:
+        position = position + random.integers(stride, size=len(run_start))[run]
+    return np.flatnonzero(begins | (position % stride == 0))

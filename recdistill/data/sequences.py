@@ -1,0 +1,44 @@
+"""What every step reads: a catalogue and its next-item samples, split in three."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recdistill.data.samples import Int64Array, Samples
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceData:
+    """A data set after its split.
+
+    Attributes:
+        name: the data set, e.g. 'ml-100k'.
+        split: 'leave-one-out', 'chronological', or 'released' where the files came split.
+        num_items: V; items are 0 .. V-1.
+        titles: V titles, by item.
+        item_ids: V ids as the source writes them, by item.
+        user_ids: the users' ids as the source writes them, by user.
+        train, validation, test: the samples of each part.
+        fingerprint: SHA-256 of what was split (`data.fingerprint`).
+    """
+
+    name: str
+    split: str
+    num_items: int
+    titles: tuple[str, ...]
+    item_ids: tuple[str, ...]
+    user_ids: tuple[str, ...]
+    train: Samples
+    validation: Samples
+    test: Samples
+    fingerprint: str
+
+    @property
+    def padding_id(self) -> int:
+        """V: the id that fills a history up on its right."""
+        return self.num_items
+
+    @property
+    def item_count(self) -> Int64Array:
+        """How often each item is a training target, int64 [V]: the counts of the DRO propensity (DROS)."""
+        return np.bincount(self.train.targets, minlength=self.num_items).astype(np.int64)

@@ -1,0 +1,1 @@
+"""Pure functions over scores and ranks: the rank of a target, HR, NDCG, MRR."""

@@ -1,0 +1,68 @@
+"""Ranks over a whole split, in chunks of bounded memory."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from recdistill.evaluation.ranking import rank_of_target
+
+ScoreFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+MAX_SCORES = 1 << 26  # scores held at a time: 256 MiB in float32, whatever V is
+
+
+class RankedSamples(Protocol):
+    """What is needed of ``data.Samples``."""
+
+    @property
+    def targets(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def windows_of(self, index: Any, length: int, padding_id: int) -> tuple[Any, Any]: ...
+
+    def seen(self, index: Any) -> tuple[Any, Any]: ...
+
+
+@torch.no_grad()
+def evaluate(
+    score: ScoreFunction,
+    samples: RankedSamples,
+    *,
+    num_items: int,
+    max_length: int,
+    batch_size: int = 512,
+    exclude_seen: bool = True,
+    progress: bool = False,
+) -> Tensor:
+    """Rank of each sample's target among all ``num_items`` items.
+
+    Args:
+        score: takes history int64 [B, L] right-padded with V, length [B], row [B] and column [B], all on the
+            CPU, and returns scores [B, V] on any device. Put the model in eval mode first.
+        samples: N samples, e.g. ``SequenceData.test``.
+        max_length: L, history items the model reads; exclusion always looks at the whole history.
+        batch_size: samples scored at a time, fewer where V is very large.
+        exclude_seen: leave the items of a sample's history out of its ranking, its target excepted.
+        progress: show a bar.
+
+    Returns int64 [N] on the CPU, 1 the best. Raises InputError for a score that is NaN, ValueError for scores
+    of another shape.
+    """
+    targets = torch.as_tensor(samples.targets)
+    step = max(1, min(batch_size, MAX_SCORES // num_items))
+    ranks = torch.empty(len(samples), dtype=torch.int64)
+    for begin in tqdm(range(0, len(samples), step), desc="rank", disable=not progress, leave=False):
+        index = range(begin, min(begin + step, len(samples)))
+        history, length = (torch.as_tensor(part) for part in samples.windows_of(index, max_length, num_items))
+        scores = score(history, length, torch.arange(len(index)), length - 1)
+        if tuple(scores.shape) != (len(index), num_items):
+            raise ValueError(f"scores have shape {tuple(scores.shape)}, not {(len(index), num_items)}")
+        rows, items = (
+            (torch.as_tensor(part) for part in samples.seen(index)) if exclude_seen else (None, None)
+        )
+        excluded = None if rows is None or items is None else (rows, items)
+        ranks[begin : index.stop] = rank_of_target(scores, targets[begin : index.stop], excluded).cpu()
+    return ranks

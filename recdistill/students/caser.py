@@ -1,0 +1,71 @@
+"""Caser: convolutions over the history as an image (Tang & Wang, WSDM 2018), as DLLM2Rec releases it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recdistill.errors import InputError
+from recdistill.students.item_embedding import ItemEmbedding
+from recdistill.students.student import Student
+
+HEIGHTS = (2, 3, 4)
+
+
+class Caser(Student):
+    """Convolutional recommender, not causal: one sample a window; see `Student` for the interface.
+
+    Horizontal filters of heights 2, 3 and 4, ReLU and maximum over time; one vertical filter over all
+    positions, ReLU; both concatenated, dropout. Padding counts as zero embeddings. With a tied output a
+    Linear brings the features to the width of the item embedding.
+
+    Args:
+        items: the item embedding, width D.
+        dropout: probability on the concatenated features.
+        max_length: the height L of the vertical filter, at least 4; shorter windows are padded to it.
+        output: see `Student`.
+        filters: horizontal filters of each height (the release has 16).
+
+    Raises:
+        InputError: ``max_length`` is below 4.
+    """
+
+    causal = False
+
+    def __init__(
+        self, items: ItemEmbedding, dropout: float, max_length: int, output: str, filters: int = 16
+    ) -> None:
+        if max_length < max(HEIGHTS):
+            raise InputError(
+                f"Caser needs max_length of at least {max(HEIGHTS)}, not {max_length}; give a larger one"
+            )
+        hidden_size = items.hidden_size
+        features = filters * len(HEIGHTS) + hidden_size
+        super().__init__(items, features if output == "linear" else hidden_size, max_length, output)
+        self.horizontal = nn.ModuleList(nn.Conv1d(hidden_size, filters, height) for height in HEIGHTS)
+        self.vertical = nn.Linear(max_length, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.to_item_space = nn.Identity() if output == "linear" else nn.Linear(features, hidden_size)
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d):
+                nn.init.xavier_normal_(module.weight)
+                nn.init.constant_(module.bias, 0.1)  # type: ignore[arg-type]
+        nn.init.xavier_normal_(self.vertical.weight)
+        nn.init.constant_(self.vertical.bias, 0.1)
+
+    def forward(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """States [S, D] of windows [W, L], S = W; see `Student.forward`.
+
+        Raises:
+            InputError: L exceeds ``max_length``, or a sample is not at the last item of its window.
+        """
+        self._check_length(history)
+        if not torch.equal(column, length[row] - 1):
+            raise InputError("Caser is not causal; give one sample a window, at the window's last item")
+        missing = self.max_length - history.shape[1]
+        history = F.pad(history, (0, missing), value=self.num_items)
+        padding = torch.arange(self.max_length, device=length.device) >= length.unsqueeze(-1)
+        image = self.items(history).masked_fill(padding.unsqueeze(-1), 0.0).transpose(1, 2)  # (W, D, L)
+        features = [F.relu(convolution(image)).amax(dim=-1) for convolution in self.horizontal]
+        features.append(F.relu(self.vertical(image)).squeeze(-1))  # (W, D)
+        states = self.to_item_space(self.dropout(torch.cat(features, dim=-1)))
+        return states.index_select(0, row)

@@ -1,0 +1,43 @@
+"""GRU4Rec: a recurrent layer over the history (Hidasi et al., ICLR 2016), as DLLM2Rec releases it."""
+
+from torch import Tensor, nn
+
+from recdistill.students.item_embedding import ItemEmbedding
+from recdistill.students.student import Student, gather_states
+
+
+class GRU4Rec(Student):
+    """Recurrent recommender, causal; see `Student` for the interface.
+
+    Args:
+        items: the item embedding, width D; the states have the same width.
+        dropout: probability on the item embeddings and between layers.
+        max_length: the longest history read.
+        output: see `Student`.
+        layers: stacked GRU layers (the release has 1).
+    """
+
+    causal = True
+
+    def __init__(
+        self, items: ItemEmbedding, dropout: float, max_length: int, output: str, layers: int = 1
+    ) -> None:
+        hidden_size = items.hidden_size
+        super().__init__(items, hidden_size, max_length, output)
+        self.dropout = nn.Dropout(dropout)
+        self.gru = nn.GRU(
+            hidden_size, hidden_size, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
+        )
+        for name, parameter in self.gru.named_parameters():
+            if name.startswith("weight_ih"):
+                nn.init.xavier_uniform_(parameter)
+            elif name.startswith("weight_hh"):
+                nn.init.orthogonal_(parameter)
+            else:
+                nn.init.zeros_(parameter)
+
+    def forward(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """States [S, D] at ``(row, column)`` of windows [W, L]; see `Student.forward`."""
+        self._check_length(history)
+        states, _ = self.gru(self.dropout(self.items(history)))
+        return gather_states(states, row, column)

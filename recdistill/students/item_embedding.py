@@ -1,0 +1,155 @@
+"""Item embedding with the teacher's embedding injected (collaborative embedding distillation of DLLM2Rec)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recdistill.errors import InputError
+
+INITIAL_STD = 0.02
+
+
+class ItemEmbedding(nn.Module):
+    """Embedding of item i: ``table[i] + ed_weight * Linear(E->D)(teacher_embedding[i])``; zero at padding.
+
+    DLLM2Rec (RecSys 2024), collaborative embedding distillation. With ``ed_weight`` 0 the layer is that of a
+    student without teacher: no projection is made. The projection draws from a generator of its own, so the
+    other parameters and the global random state are the same with and without injection.
+
+    Args:
+        num_items: V. Items are 0..V-1, the padding id is V.
+        hidden_size: D.
+        teacher_embedding: [V, E] or None; kept as a frozen buffer that is not saved with the model.
+        ed_weight: weight of the injected embedding, at least 0.
+        project_in_bf16: keep the teacher table and multiply in bfloat16; results are float32.
+
+    Raises:
+        InputError: the teacher embedding is missing, not [V, E] or not finite, or the weight is negative.
+    """
+
+    teacher_embedding: Tensor | None
+
+    def __init__(
+        self,
+        num_items: int,
+        hidden_size: int,
+        teacher_embedding: Tensor | None = None,
+        ed_weight: float = 0.0,
+        project_in_bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.hidden_size = hidden_size
+        self.ed_weight = float(ed_weight)
+        self.embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=num_items)
+        nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
+        with torch.no_grad():
+            self.embedding.weight[num_items].zero_()
+        self.projection: nn.Linear | None = None
+        self._cached: tuple[tuple[object, ...], Tensor] | None = None
+        checked = _checked_teacher(num_items, teacher_embedding, self.ed_weight)
+        if checked is not None:
+            self.projection = _own_generator_linear(checked.shape[1], hidden_size)
+            checked = checked.to(torch.bfloat16 if project_in_bf16 else torch.float32)
+        self.register_buffer("teacher_embedding", checked, persistent=False)
+
+    @property
+    def injected(self) -> bool:
+        """Whether a teacher embedding is added."""
+        return self.projection is not None
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Embeddings [..., D] of item ids [...]; zero where the id is the padding id V."""
+        if not self.injected:
+            return self.embedding(items)
+        if not self.training and not torch.is_grad_enabled():
+            return F.embedding(items, self.padded_table())
+        # Each distinct item is projected once: [U, E], never [W, L, E].
+        distinct, position = torch.unique(items, return_inverse=True)
+        if len(distinct) >= self.num_items:
+            distinct, position = torch.arange(self.num_items + 1, device=items.device), items
+        return self.embedding(items) + F.embedding(position, self._injection(distinct))
+
+    def item_table(self) -> Tensor:
+        """The table [V, D] of all items, injection included, padding left out."""
+        if not self.injected:
+            return self.embedding.weight[: self.num_items]
+        return self.padded_table()[: self.num_items]
+
+    def padded_table(self) -> Tensor:
+        """The table [V+1, D], injection included; its last row is the padding's zero.
+
+        In evaluation mode without gradients the projected table is kept until a parameter changes.
+        """
+        if not self.injected:
+            return self.embedding.weight
+        if self.training or torch.is_grad_enabled():
+            return self._inject_all()
+        key = self._parameter_state()
+        if self._cached is None or self._cached[0] != key:
+            self._cached = (key, self._inject_all())
+        return self._cached[1]
+
+    def train(self, mode: bool = True) -> "ItemEmbedding":
+        """Switch mode, and forget the projected table."""
+        self._cached = None
+        return super().train(mode)
+
+    def _inject_all(self) -> Tensor:
+        ids = torch.arange(self.num_items + 1, device=self.embedding.weight.device)
+        return self.embedding.weight + self._injection(ids)
+
+    def _injection(self, distinct: Tensor) -> Tensor:
+        """``ed_weight * projection(teacher[i])`` [U, D] of distinct ids [U]; zero for the padding id."""
+        assert self.projection is not None
+        assert self.teacher_embedding is not None
+        table, weight = self.teacher_embedding, self.projection.weight
+        padding = (distinct == self.num_items).unsqueeze(-1)
+        if len(distinct) > self.num_items:
+            projected = F.linear(table, weight.to(table.dtype))
+            projected = F.pad(projected, (0, 0, 0, 1))
+        else:
+            rows = table[distinct.clamp(max=self.num_items - 1)]
+            projected = F.linear(rows, weight.to(table.dtype))
+        projected = projected.to(weight.dtype) + self.projection.bias
+        return (self.ed_weight * projected).masked_fill(padding, 0.0)
+
+    def _parameter_state(self) -> tuple[object, ...]:
+        """What changes whenever a parameter of the table is written, moved or replaced."""
+        return tuple((id(p), p.data_ptr(), p._version, p.dtype) for p in self.parameters())
+
+
+def _checked_teacher(num_items: int, teacher_embedding: Tensor | None, ed_weight: float) -> Tensor | None:
+    """The teacher embedding to inject, or None where the weight is 0."""
+    if not math.isfinite(ed_weight) or ed_weight < 0:
+        raise InputError(f"ed_weight is {ed_weight}; give a number of at least 0 (0 injects nothing)")
+    if ed_weight == 0:
+        return None
+    if teacher_embedding is None:
+        raise InputError(
+            f"ed_weight is {ed_weight} but there is no teacher embedding; give one, or ed_weight 0"
+        )
+    if teacher_embedding.ndim != 2 or teacher_embedding.shape[0] != num_items:
+        raise InputError(
+            f"the teacher embedding has shape {list(teacher_embedding.shape)}; "
+            f"give one row for each of the {num_items} items, [{num_items}, E]"
+        )
+    if not teacher_embedding.is_floating_point() or not bool(torch.isfinite(teacher_embedding).all()):
+        raise InputError("the teacher embedding holds values that are not finite real numbers; recompute it")
+    return teacher_embedding.detach()
+
+
+def _own_generator_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A Linear with torch's default initialisation, drawn without advancing the global random state."""
+    generator = torch.Generator()
+    generator.set_state(torch.get_rng_state())
+    # Reseeded by a draw, so that it does not repeat the numbers of the parameters drawn next.
+    generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    bound = 1.0 / math.sqrt(inputs)
+    with torch.no_grad():
+        linear.weight.uniform_(-bound, bound, generator=generator)
+        linear.bias.uniform_(-bound, bound, generator=generator)
+    return linear

@@ -1,0 +1,96 @@
+"""What every student is: an item embedding, an encoder of histories, and scores of all items."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recdistill.errors import InputError
+from recdistill.students.item_embedding import INITIAL_STD, ItemEmbedding
+
+OUTPUTS = ("tied", "tied_bias", "linear")
+
+
+class Student(nn.Module, ABC):
+    """A sequential recommender over V items.
+
+    Args:
+        items: the item embedding, with or without injection.
+        state_size: D, the width of the states.
+        max_length: the longest history read.
+        output: ``tied`` (logits = states @ item table^T), ``tied_bias`` (and a bias an item) or ``linear``
+            (an own Linear(D->V) with bias, as DLLM2Rec releases it).
+
+    Attributes:
+        causal: whether the state at a column depends on the items up to that column only, so that one window
+            answers all its samples. A student that is not causal needs one sample a window.
+
+    Raises:
+        InputError: the output is unknown, or tied to states of another width than the item embedding's.
+    """
+
+    causal: ClassVar[bool]
+
+    def __init__(self, items: ItemEmbedding, state_size: int, max_length: int, output: str) -> None:
+        super().__init__()
+        if output not in OUTPUTS:
+            raise InputError(f"unknown output {output!r}; choose one of {', '.join(OUTPUTS)}")
+        if output != "linear" and state_size != items.hidden_size:
+            raise InputError(
+                f"output {output!r} needs states of {items.hidden_size}, not {state_size}; use 'linear'"
+            )
+        self.items = items
+        self.state_size = state_size
+        self.max_length = max_length
+        self.output_kind = output
+        self.output = nn.Linear(state_size, items.num_items) if output == "linear" else None
+        self.item_bias = nn.Parameter(torch.zeros(items.num_items)) if output == "tied_bias" else None
+        if self.output is not None:
+            nn.init.normal_(self.output.weight, std=INITIAL_STD)
+            nn.init.zeros_(self.output.bias)
+
+    @property
+    def num_items(self) -> int:
+        """V."""
+        return self.items.num_items
+
+    @abstractmethod
+    def forward(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """States of the samples.
+
+        Args:
+            history: windows of item ids [W, L], right-padded with V.
+            length: real length of each window [W].
+            row, column: [S] each; sample s is predicted from the state of window ``row[s]`` at ``column[s]``.
+
+        Returns:
+            States [S, D].
+
+        Raises:
+            InputError: L exceeds ``max_length``.
+        """
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Scores [S, V] of all items, from states [S, D]; padding has none."""
+        if self.output is not None:
+            return self.output(states)
+        return F.linear(states, self.item_table(), self.item_bias)
+
+    def item_table(self) -> Tensor:
+        """The input table of all items [V, D], injection included."""
+        return self.items.item_table()
+
+    def _check_length(self, history: Tensor) -> None:
+        if history.shape[1] > self.max_length:
+            raise InputError(
+                f"windows of {history.shape[1]} items, but the student was built with max_length "
+                f"{self.max_length}; cut the histories or build a longer student"
+            )
+
+
+def gather_states(states: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """``states[row, column]`` [S, D] of states [W, L, D]."""
+    # index_select over the flattened windows: its backward is cheaper than that of indexing with two tensors.
+    return states.flatten(0, 1).index_select(0, row * states.shape[1] + column)

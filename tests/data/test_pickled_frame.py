@@ -1,0 +1,154 @@
+"""Pickled frames are read; what else a pickle can do is refused before it runs."""
+
+import io
+import os
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recdistill.data.pickled_frame import read_pickled_frame
+from recdistill.errors import InputError
+
+FRAME = pd.DataFrame({"seq": [[1, 2, 9], [2, 9, 9]], "len_seq": [2, 1], "next": [3.0, 1.0]})
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("string_columns", ["object", "string", "str"])
+def test_frames_of_every_protocol(tmp_path, protocol, string_columns):
+    frame = FRAME.copy()
+    frame.columns = frame.columns.astype(string_columns)
+    frame.index = [4, 7]
+    (tmp_path / "train_data.df").write_bytes(pickle.dumps(frame, protocol=protocol))
+    read = read_pickled_frame(tmp_path / "train_data.df")
+    assert list(read.columns) == ["seq", "len_seq", "next"]
+    assert read["seq"].tolist() == FRAME["seq"].tolist()
+    assert read["next"].tolist() == [3.0, 1.0]
+
+
+class Old:
+    """Writes itself as one of old pandas' objects: ``build`` is what stood in the file."""
+
+    def __init__(self, module: str, name: str, arguments: tuple, state=None):
+        self.module, self.name, self.arguments, self.state = module, name, arguments, state
+
+
+class OldPickler(pickle._Pickler):
+    """Names a global without importing it, as a file of another version does."""
+
+    def save(self, obj, save_persistent_id=True):
+        if not isinstance(obj, Old):
+            return super().save(obj, save_persistent_id)
+        self.write(b"c" + f"{obj.module}\n{obj.name}\n".encode())
+        if obj.arguments is None:
+            return None
+        super().save(obj.arguments)
+        self.write(b"\x81" if obj.name in ("DataFrame", "BlockManager") else b"R")
+        if obj.state is not None:
+            super().save(obj.state)
+            self.write(b"b")
+        return None
+
+
+def old_frame_bytes(manager_module: str, manager_key: str) -> bytes:
+    """FRAME as pandas 0.25 to 1.2 lays it out: a manager with axes and blocks."""
+
+    def index(values) -> Old:
+        kind = Old("pandas.core.indexes.base", "Index", None)
+        return Old("pandas.core.indexes.base", "_new_Index", (kind, {"data": values, "name": None}))
+
+    rows = Old("pandas.core.indexes.numeric", "Int64Index", None)
+    row_index = Old(
+        "pandas.core.indexes.base", "_new_Index", (rows, {"data": np.array([0, 1]), "name": None})
+    )
+    axes = [index(np.array(["seq", "len_seq", "next"], dtype=object)), row_index]
+    lists = np.empty((1, 2), dtype=object)
+    lists[0, 0], lists[0, 1] = FRAME["seq"]
+    values = [lists, np.array([[2, 1]]), np.array([[3.0, 1.0]])]
+    blocks = [{"values": value, "mgr_locs": slice(place, place + 1)} for place, value in enumerate(values)]
+    items = [index(np.array([name], dtype=object)) for name in FRAME.columns]
+    state = (axes, values, items, {"0.14.1": {"axes": axes, "blocks": blocks}})
+    manager = Old(manager_module, "BlockManager", (), state)
+    frame = Old(
+        "pandas.core.frame", "DataFrame", (), {manager_key: manager, "_typ": "dataframe", "_metadata": []}
+    )
+    file = io.BytesIO()
+    OldPickler(file, protocol=2).dump(frame)
+    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+@pytest.mark.parametrize(
+    ("module", "key"),
+    [
+        ("pandas.core.internals.managers", "_data"),
+        ("pandas.core.internals.managers", "_mgr"),
+        ("pandas.core.internals", "_data"),
+    ],
+)
+def test_frames_of_old_pandas(tmp_path, module, key):
+    (tmp_path / "train_data.df").write_bytes(old_frame_bytes(module, key))
+    assert read_pickled_frame(tmp_path / "train_data.df").equals(FRAME.rename(columns=str))
+
+
+class Touch:
+    """Makes a file when unpickled the plain way."""
+
+    def __init__(self, path, function=os.system):
+        self.path, self.function = path, function
+
+    def __reduce__(self):
+        return self.function, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_nothing_in_the_file_runs(tmp_path, protocol):
+    bomb = pd.DataFrame({"seq": [Touch(tmp_path / "ran")], "len_seq": [1], "next": [1]})
+    (tmp_path / "train_data.df").write_bytes(pickle.dumps(bomb, protocol=protocol))
+    with pytest.raises(InputError, match=r"asks for (posix|nt|os).system") as caught:
+        read_pickled_frame(tmp_path / "train_data.df")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "module_and_name",
+    [
+        ("builtins", "eval"),
+        ("builtins", "getattr"),
+        ("pandas", "eval"),
+        ("pandas", "read_pickle"),
+        ("numpy", "load"),
+        ("functools", "partial"),
+        ("pandas", "io.common.os.system"),
+        ("numpy.f2py", "compile"),
+    ],
+)
+def test_names_beside_the_allowed_ones_are_refused(tmp_path, module_and_name):
+    module, name = module_and_name
+    file = tmp_path / "x.df"
+    file.write_bytes(
+        b"\x80\x04" + b"".join(b"\x8c" + bytes([len(t)]) + t.encode() for t in (module, name)) + b"\x93."
+    )
+    with pytest.raises(InputError, match=f"asks for {module}.{name}"):
+        read_pickled_frame(file)
+
+
+def test_codecs_other_than_latin1_are_refused(tmp_path):
+    file = tmp_path / "x.df"
+    file.write_bytes(b"c_codecs\nencode\n(Vabc\nVrot13\ntR.")
+    with pytest.raises(InputError, match="codec rot13"):
+        read_pickled_frame(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"seq,len_seq\n", b"\x80\x04", pickle.dumps(FRAME)[:-20]])
+def test_broken_files(tmp_path, content):
+    (tmp_path / "x.df").write_bytes(content)
+    with pytest.raises(InputError, match=r"x.df: is no pickled frame"):
+        read_pickled_frame(tmp_path / "x.df")
+
+
+def test_something_else_than_a_frame(tmp_path):
+    (tmp_path / "x.df").write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(InputError, match=r"holds a list, not a frame"):
+        read_pickled_frame(tmp_path / "x.df")

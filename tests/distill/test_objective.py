@@ -1,0 +1,248 @@
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recdistill.distill import vocabulary
+from recdistill.distill.losses import base_loss, dro
+from recdistill.distill.objective import dllm2rec_loss
+from recdistill.errors import InputError
+
+SETTINGS = {
+    "alpha": 0.5,
+    "beta": 1.0,
+    "lam": 0.7,
+    "gamma_position": 0.3,
+    "gamma_confidence": 0.5,
+    "gamma_consistency": 0.1,
+    "temperature": 1.0,
+}
+
+
+def make_problem(seed, samples=6, items=40, count=5, scale=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.stack([torch.randperm(items, generator=generator)[:count] for _ in range(samples)])
+    target = torch.randint(items, (samples,), generator=generator)
+    target[0] = ids[0, 2]  # the teacher is often right
+    return {
+        "logits": scale * torch.randn(samples, items, generator=generator, dtype=torch.float64),
+        "target": target,
+        "negative": torch.randint(items, (samples,), generator=generator),
+        "candidates": ids,
+        "distance": 3 * torch.rand(samples, count, generator=generator, dtype=torch.float64),
+        "propensity": torch.rand(items, generator=generator, dtype=torch.float64) * 0.5 + 0.4,
+        "distilled": torch.rand(samples, generator=generator) < 0.6,
+    }
+
+
+def loss_of(problem, base="ce", **changed):
+    return dllm2rec_loss(**(problem | SETTINGS | {"base_loss": base} | changed))
+
+
+def loss_and_gradient(problem, **changed):
+    logits = problem["logits"].clone().requires_grad_()
+    losses = loss_of(problem | {"logits": logits}, **changed)
+    losses["total"].backward()
+    return losses, logits.grad
+
+
+def parity_arguments(released, dtype):
+    settings = {name: value for name, value in released.settings.items() if name != "candidate_topk"}
+    return settings | {
+        "logits": released["logits"].to(dtype).clone().requires_grad_(),
+        "target": released["target"],
+        "negative": released["negative"],
+        "candidates": released["candidates"],
+        "distance": released["confidence"],
+        "propensity": released["propensity"],
+        "base_loss": "bce",
+    }
+
+
+def check_against(released, which, losses, gradient, tolerance):
+    assert losses["total"].item() == pytest.approx(released[f"total_{which}"].item(), rel=tolerance)
+    assert losses["ranking"].item() == pytest.approx(released[f"ranking_{which}"].item(), rel=tolerance)
+    expected = released[f"grad_total_{which}"]
+    # Relative to each sample's largest slope: single slopes are differences of larger ones.
+    error = (gradient.double() - expected).abs().amax(1) / expected.abs().amax(1)
+    assert error.max().item() < tolerance
+
+
+def test_total_and_gradient_are_the_formula_of_the_paper(released, dtype, tolerance):
+    arguments = parity_arguments(released, dtype)
+    losses = dllm2rec_loss(**arguments)
+    losses["total"].backward()
+    check_against(released, "per_sample", losses, arguments["logits"].grad, tolerance)
+
+
+def test_total_and_gradient_compatible_with_the_release(released_with_defects, dtype, tolerance):
+    arguments = parity_arguments(released_with_defects, dtype)
+    losses = dllm2rec_loss(**arguments, release_compat=True)
+    losses["total"].backward()
+    check_against(released_with_defects, "released", losses, arguments["logits"].grad, tolerance)
+
+
+@pytest.mark.parametrize("base", ["ce", "bce"])
+@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_total_is_the_loops(base, ranking_loss, alpha, temperature):
+    problem = make_problem(seed=7)
+    assert 0 < problem["distilled"].sum() < len(problem["distilled"])
+    found = loss_of(problem, base, alpha=alpha, temperature=temperature, ranking_loss=ranking_loss, beta=0.8)
+    names = ("logits", "target", "negative", "candidates", "distance", "distilled", "propensity")
+    expected = oracles.objective(
+        *(problem[name].tolist() for name in names),
+        base_loss=base,
+        alpha=alpha,
+        beta=0.8,
+        lam=0.7,
+        gammas=(0.3, 0.5, 0.1),
+        temperature=temperature,
+        ranking_loss=ranking_loss,
+    )
+    assert found["total"].item() == pytest.approx(expected, rel=1e-12)
+    parts = found["base"] + alpha * found["dro"] + 0.7 * found["ranking"]
+    assert parts.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("base", ["ce", "bce"])
+@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+def test_gradient_is_that_of_finite_differences(base, ranking_loss):
+    problem = make_problem(seed=3, samples=3, items=12, count=4)
+    # Without consistency, which steps where the top K changes.
+    changed = {"gamma_consistency": 0.0, "ranking_loss": ranking_loss}
+    logits = problem["logits"].requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda z: loss_of(problem | {"logits": z}, base, **changed)["total"], logits
+    )
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**31), st.sampled_from(["ce", "bce"]), st.sampled_from(["ranking", "kl"]))
+def test_order_of_samples_and_of_items_does_not_matter(seed, base, ranking_loss):
+    problem = make_problem(seed)
+    expected, gradient = loss_and_gradient(problem, base=base, ranking_loss=ranking_loss)
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(problem["target"]), generator=generator)
+    columns = torch.randperm(problem["logits"].shape[1], generator=generator)
+    moved = {name: value[rows] for name, value in problem.items() if name != "propensity"}
+    moved["propensity"] = problem["propensity"][columns]
+    moved["logits"] = moved["logits"][:, columns]
+    for name in ("target", "negative", "candidates"):
+        moved[name] = torch.argsort(columns)[moved[name]]
+    found, moved_gradient = loss_and_gradient(moved, base=base, ranking_loss=ranking_loss)
+    torch.testing.assert_close(found["total"], expected["total"])
+    torch.testing.assert_close(moved_gradient, gradient[rows][:, columns])
+
+
+@pytest.mark.parametrize("base", ["ce", "bce"])
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_without_ranking_the_loss_is_bit_for_bit_the_undistilled_one(base, alpha):
+    problem = make_problem(seed=1) | {"lam": 0.0}
+    undistilled = {"candidates": None, "distance": None, "distilled": None}
+    expected, gradient = loss_and_gradient(problem | undistilled, base=base, alpha=alpha, lam=0.0)
+    found, same_gradient = loss_and_gradient(problem, base=base, alpha=alpha, lam=0.0)
+    assert torch.equal(found["total"], expected["total"])
+    assert torch.equal(gradient, same_gradient)
+    assert found["ranking"].item() == 0
+    logits, target = problem["logits"], problem["target"]
+    plain = base_loss(logits, target, base, problem["negative"])
+    if alpha:
+        plain = plain + alpha * dro(logits, problem["propensity"], target, 1.0).mean()
+    assert torch.equal(found["total"], plain)
+
+
+@pytest.mark.parametrize("base", ["ce", "bce"])
+def test_without_alpha_no_robust_term_is_computed(base, monkeypatch):
+    problem = make_problem(seed=4)
+    expected, gradient = loss_and_gradient(problem, base=base, alpha=0.0)
+
+    def refuse(*_):
+        raise AssertionError("the robust term was computed")
+
+    monkeypatch.setattr(vocabulary, "_robust_block", refuse)
+    monkeypatch.setattr(vocabulary, "_robust_terms", refuse)
+    with pytest.raises(AssertionError, match="was computed"):
+        loss_and_gradient(problem, base=base, alpha=0.1)
+    found, same_gradient = loss_and_gradient(problem, base=base, alpha=0.0, propensity=None)
+    assert torch.equal(found["total"], expected["total"])
+    assert torch.equal(gradient, same_gradient)
+    assert found["dro"].item() == 0
+
+
+@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+def test_samples_that_are_not_distilled_carry_no_ranking_term(ranking_loss):
+    problem = make_problem(seed=9)
+    chosen = problem["distilled"]
+    found, gradient = loss_and_gradient(problem, ranking_loss=ranking_loss)
+    # What the teacher holds for the others is not read, were it no item at all.
+    garbage = dict(problem)
+    garbage["candidates"] = torch.where(chosen.unsqueeze(1), problem["candidates"], -7)
+    garbage["distance"] = torch.where(chosen.unsqueeze(1), problem["distance"], float("nan"))
+    same, same_gradient = loss_and_gradient(garbage, ranking_loss=ranking_loss)
+    assert torch.equal(found["total"], same["total"])
+    assert torch.equal(gradient, same_gradient)
+    # Their gradient is that of a training without ranking; that of the others is not.
+    _, undistilled = loss_and_gradient(problem, lam=0.0)
+    torch.testing.assert_close(gradient[~chosen], undistilled[~chosen])
+    assert (gradient[chosen] - undistilled[chosen]).abs().amax(1).min() > 1e-6
+    # The mean is over those that carry it.
+    subset = {name: value[chosen] for name, value in problem.items() if name != "propensity"}
+    subset["propensity"] = problem["propensity"]
+    alone = loss_of(subset | {"distilled": None}, ranking_loss=ranking_loss)
+    torch.testing.assert_close(found["ranking"], alone["ranking"])
+
+
+@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+@pytest.mark.parametrize("release_compat", [True, False])
+def test_nothing_distilled_is_a_ranking_of_zero(ranking_loss, release_compat):
+    problem = make_problem(seed=2)
+    problem["distilled"] = torch.zeros_like(problem["distilled"])
+    found, gradient = loss_and_gradient(problem, ranking_loss=ranking_loss, release_compat=release_compat)
+    expected, undistilled = loss_and_gradient(problem, lam=0.0)
+    assert found["ranking"].item() == 0
+    torch.testing.assert_close(found["total"], expected["total"])
+    torch.testing.assert_close(gradient, undistilled)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.integers(0, 2**31),
+    st.floats(0.1, 1e4),
+    st.sampled_from(["ce", "bce"]),
+    st.sampled_from(["ranking", "kl"]),
+    st.floats(0.01, 100),
+)
+def test_finite_logits_give_finite_losses_and_gradients(seed, largest, base, ranking_loss, beta):
+    problem = make_problem(seed)
+    logits = problem["logits"] / problem["logits"].abs().max() * largest
+    problem = problem | {"logits": logits.float()}
+    losses, gradient = loss_and_gradient(problem, base=base, ranking_loss=ranking_loss, beta=beta)
+    assert all(bool(torch.isfinite(value)) for value in losses.values())
+    assert bool(torch.isfinite(gradient).all())
+
+
+def test_only_the_total_carries_a_gradient():
+    losses, _ = loss_and_gradient(make_problem(seed=0))
+    assert set(losses) == {"total", "base", "dro", "ranking"}
+    assert {name for name, value in losses.items() if value.requires_grad} == {"total"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"alpha": -1.0}, "alpha"),
+        ({"lam": float("nan")}, "lam"),
+        ({"ranking_loss": "listwise"}, "ranking loss 'listwise'"),
+        ({"propensity": None}, "propensity"),
+        ({"candidates": None}, "candidates and distances"),
+        ({"distance": torch.zeros(6, 3)}, "do not fit"),
+        ({"distilled": torch.ones(6)}, "bool"),
+        ({"base": "bce", "negative": None}, "negative"),
+    ],
+)
+def test_unusable_arguments_are_refused(changed, message):
+    with pytest.raises(InputError, match=message):
+        loss_of(make_problem(seed=0), **changed)

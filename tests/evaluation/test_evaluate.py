@@ -1,0 +1,129 @@
+"""The chunked evaluation: equal for every chunk size, exclusion by the whole history, chance level."""
+
+import numpy as np
+import pytest
+import torch
+
+from recdistill.data.samples import Samples
+from recdistill.errors import InputError
+from recdistill.evaluation import evaluate as evaluate_file
+from recdistill.evaluation.evaluate import evaluate
+from recdistill.evaluation.metrics import hr
+
+NUM_ITEMS = 40
+
+
+def random_samples(count: int, seed: int = 0) -> Samples:
+    """Histories of 1 to 9 items, targets uniform."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(1, 10, size=count)
+    stop = np.cumsum(lengths + 1)
+    items = random.integers(NUM_ITEMS, size=stop[-1])
+    return Samples(items, stop - lengths - 1, stop - 1, np.arange(count))
+
+
+def hashed_scores(history, length, row, column):
+    """Scores that depend on the last item read, found by the row and column given."""
+    last = history[row, column]
+    assert torch.equal(column, length - 1)
+    assert torch.all(last < NUM_ITEMS)
+    return torch.sin(last[:, None] * 7.0 + torch.arange(NUM_ITEMS) * 1.3)
+
+
+def test_chunks_do_not_change_the_ranks():
+    samples = random_samples(23)
+    options = {"num_items": NUM_ITEMS, "max_length": 4}
+    whole = evaluate(hashed_scores, samples, batch_size=100, **options)
+    assert whole.dtype == torch.int64
+    for batch_size in (1, 5, 23):
+        assert torch.equal(evaluate(hashed_scores, samples, batch_size=batch_size, **options), whole)
+
+
+def test_chunks_shrink_with_the_catalogue(monkeypatch):
+    sizes = []
+
+    def score(history, length, row, column):
+        sizes.append(len(row))
+        return hashed_scores(history, length, row, column)
+
+    samples = random_samples(23)
+    whole = evaluate(hashed_scores, samples, num_items=NUM_ITEMS, max_length=4)
+    monkeypatch.setattr(evaluate_file, "MAX_SCORES", NUM_ITEMS * 7)
+    assert torch.equal(evaluate(score, samples, num_items=NUM_ITEMS, max_length=4), whole)
+    assert sizes == [7, 7, 7, 2]
+
+
+def test_items_beyond_the_window_are_excluded_too():
+    samples = Samples(np.array([0, 1, 2, 3]), np.array([0]), np.array([3]), np.array([0]))
+
+    def score(history, length, row, column):
+        assert history.tolist() == [[2]]
+        return torch.tensor([[9.0, 8.0, 7.0, 5.0, 6.0]])
+
+    assert evaluate(score, samples, num_items=5, max_length=1).tolist() == [2]
+    assert evaluate(score, samples, num_items=5, max_length=1, exclude_seen=False).tolist() == [5]
+
+
+def test_a_repeated_target_is_ranked():
+    samples = Samples(np.array([3, 1, 3]), np.array([0]), np.array([2]), np.array([0]))
+    scores = torch.tensor([[0.0, 9.0, 0.0, 5.0]])
+    assert evaluate(lambda *_: scores, samples, num_items=4, max_length=5).tolist() == [1]
+
+
+def test_a_constant_scorer_gains_nothing_and_a_random_one_k_of_v():
+    samples = random_samples(8000)
+    generator = torch.Generator().manual_seed(0)
+    options = {"num_items": NUM_ITEMS, "max_length": 4, "exclude_seen": False}
+    constant = evaluate(lambda h, n, row, c: torch.zeros(len(row), NUM_ITEMS), samples, **options)
+    assert constant.tolist() == [NUM_ITEMS] * 8000
+    drawn = evaluate(
+        lambda h, n, row, c: torch.rand(len(row), NUM_ITEMS, generator=generator), samples, **options
+    )
+    # Five standard errors of a share of 1/4 over 8000 samples.
+    assert hr(drawn, 10) == pytest.approx(10 / NUM_ITEMS, abs=5 * (0.25 * 0.75 / 8000) ** 0.5)
+
+
+def test_a_fixed_ranking_hits_k_of_v_when_targets_are_uniform():
+    samples = random_samples(8000)
+    ranks = evaluate(
+        lambda h, n, row, c: torch.arange(NUM_ITEMS).expand(len(row), -1).float(),
+        samples,
+        num_items=NUM_ITEMS,
+        max_length=4,
+        exclude_seen=False,
+    )
+    assert torch.equal(ranks, NUM_ITEMS - torch.as_tensor(samples.targets))
+    assert hr(ranks, 10) == pytest.approx(10 / NUM_ITEMS, abs=5 * (0.25 * 0.75 / 8000) ** 0.5)
+
+
+def test_padding_cannot_be_ranked():
+    with pytest.raises(ValueError, match="shape"):
+        evaluate(
+            lambda h, n, row, c: torch.zeros(len(row), NUM_ITEMS + 1),
+            random_samples(3),
+            num_items=NUM_ITEMS,
+            max_length=4,
+        )
+
+
+def test_nan_is_refused():
+    with pytest.raises(InputError, match="NaN"):
+        evaluate(
+            lambda h, n, row, c: torch.full((len(row), NUM_ITEMS), torch.nan),
+            random_samples(3),
+            num_items=NUM_ITEMS,
+            max_length=4,
+        )
+
+
+def test_no_gradients_are_kept():
+    weight = torch.zeros(NUM_ITEMS, requires_grad=True)
+    seen = []
+
+    def score(history, length, row, column):
+        scores = weight.expand(len(row), -1) * 2
+        seen.append(scores.requires_grad)
+        return scores
+
+    evaluate(score, random_samples(3), num_items=NUM_ITEMS, max_length=4)
+    assert seen == [False]

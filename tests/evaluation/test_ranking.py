@@ -1,0 +1,68 @@
+"""Ranks against a plain loop, ties, exclusion, and what must be refused."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recdistill.errors import InputError
+from recdistill.evaluation.ranking import rank_of_target
+
+
+def test_ranks_by_hand():
+    scores = torch.tensor([[0.1, 0.9, 0.5, 0.7], [0.1, 0.9, 0.5, 0.7], [3.0, 2.0, 1.0, 0.0]])
+    assert rank_of_target(scores, torch.tensor([1, 0, 2])).tolist() == [1, 4, 3]
+
+
+def test_ties_count_against_the_model():
+    scores = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    assert rank_of_target(scores, torch.tensor([0])).item() == 3
+    assert rank_of_target(scores, torch.tensor([2])).item() == 3
+    assert rank_of_target(torch.zeros(2, 7), torch.tensor([0, 6])).tolist() == [7, 7]
+
+
+def test_excluded_items_do_not_compete_and_the_target_is_never_excluded():
+    scores = torch.tensor([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
+    rows, items = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 2, 1])
+    assert rank_of_target(scores, torch.tensor([2, 3]), (rows, items)).tolist() == [2, 3]
+
+
+def test_scores_are_left_as_they_were():
+    scores = torch.tensor([[4.0, 3.0, 2.0]])
+    rank_of_target(scores, torch.tensor([2]), (torch.tensor([0]), torch.tensor([0])))
+    assert scores.tolist() == [[4.0, 3.0, 2.0]]
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_nan_is_refused_wherever_it_stands(position):
+    scores = torch.zeros(1, 3)
+    scores[0, position] = float("nan")
+    with pytest.raises(InputError, match="NaN") as caught:
+        rank_of_target(scores, torch.tensor([0]))
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_equals_a_plain_loop(data):
+    num_items = data.draw(st.integers(1, 8))
+    count = data.draw(st.integers(1, 4))
+    item = st.integers(0, num_items - 1)
+    # Few distinct values, infinities among them, so that ties are common.
+    value = st.sampled_from([-float("inf"), -1.0, 0.0, 2.0, float("inf")])
+    scores = [data.draw(st.lists(value, min_size=num_items, max_size=num_items)) for _ in range(count)]
+    target = [data.draw(item) for _ in range(count)]
+    excluded = data.draw(st.lists(st.tuples(st.integers(0, count - 1), item), max_size=10))
+    expected = [
+        1
+        + sum(
+            scores[row][other] >= scores[row][target[row]]
+            for other in range(num_items)
+            if other != target[row] and (row, other) not in excluded
+        )
+        for row in range(count)
+    ]
+    pairs = torch.tensor(excluded, dtype=torch.int64).reshape(-1, 2)
+    ranks = rank_of_target(torch.tensor(scores), torch.tensor(target), (pairs[:, 0], pairs[:, 1]))
+    assert ranks.tolist() == expected
+    assert ranks.dtype == torch.int64
