@@ -1,7 +1,6 @@
 """Command-line options from a step's dataclass (jsonargparse does the typing), each mistake in one line."""
 
 import difflib
-import sys
 from dataclasses import fields
 from typing import Any, NoReturn, TypeVar
 
@@ -79,7 +78,3 @@ def check_type(parser: OneLineParser, name: str, value: str) -> None:
         allowed = getattr(getattr(action, "_typehint", None), "__args__", ())
         reason = f"must be {wanted}" if wanted else f"must be one of {', '.join(map(str, allowed))}"
         raise InputError(f"{name}={value}: {reason}") from None
-
-
-if __name__ == "__main__":
-    sys.exit("run python -m recdistill")

@@ -77,18 +77,14 @@ def read_rows(path: Path) -> Rows:
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         found = one_line(", ".join(map(str, frame.columns)))
-        raise InputError(
-            f"{path}: has no column {missing[0]!r}, found {found}; it needs {', '.join(COLUMNS)}"
-        )
+        raise InputError(f"{path}: has no column {missing[0]!r}, found {found}; it needs {', '.join(COLUMNS)}")
     if frame.empty:
         raise InputError(f"{path}: holds no rows; give at least one")
     lists = [read_list(path, row, value) for row, value in enumerate(frame["seq"], start=1)]
     width = len(lists[0])
     for row, values in enumerate(lists, start=1):
         if len(values) != width:
-            raise InputError(
-                f"{path}: row {row}: seq has {len(values)} items, row 1 has {width}; pad them alike"
-            )
+            raise InputError(f"{path}: row {row}: seq has {len(values)} items, row 1 has {width}; pad them alike")
     history = whole_numbers(path, "seq", np.array(lists).reshape(-1)).reshape(len(lists), width)
     length = whole_numbers(path, "len_seq", frame["len_seq"].to_numpy())
     following = whole_numbers(path, "next", frame["next"].to_numpy())
@@ -147,9 +143,7 @@ def catalogue_size(paths: dict[str, Path], rows: dict[str, Rows]) -> int:
         )
     size = next(iter(padding), largest + 1)
     if largest >= size:
-        raise InputError(
-            f"{holder}: item {largest} is not below the padding id {size}; check seq and len_seq"
-        )
+        raise InputError(f"{holder}: item {largest} is not below the padding id {size}; check seq and len_seq")
     return size
 
 
@@ -163,15 +157,11 @@ def read_titles(items: str, num_items: int) -> tuple[str, ...]:
             f"{items}: has no item {missing[0]} ({len(missing)} of {num_items} missing); add its title"
         )
     if len(by_id) > num_items:
-        raise InputError(
-            f"{items}: has {len(by_id)} items, the padding id says {num_items}; leave the others out"
-        )
+        raise InputError(f"{items}: has {len(by_id)} items, the padding id says {num_items}; leave the others out")
     return tuple(by_id[str(item)] for item in range(num_items))
 
 
-def samples_of_rows(
-    history: Int64Array, length: Int64Array, following: Int64Array, first_user: int
-) -> Samples:
+def samples_of_rows(history: Int64Array, length: Int64Array, following: Int64Array, first_user: int) -> Samples:
     """Pointers over a flat array in which each row's real items and its next item stand one after another."""
     stop = np.cumsum(length + 1)
     start = stop - length - 1

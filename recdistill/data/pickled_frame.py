@@ -98,7 +98,5 @@ def read_pickled_frame(path: Path) -> pd.DataFrame:
             f"{path}: is no pickled frame that can be read ({said}); save it as a CSV file instead"
         ) from None
     if not isinstance(frame, pd.DataFrame):
-        raise InputError(
-            f"{path}: holds a {type(frame).__name__}, not a frame; save it as a CSV file instead"
-        )
+        raise InputError(f"{path}: holds a {type(frame).__name__}, not a frame; save it as a CSV file instead")
     return frame

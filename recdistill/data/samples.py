@@ -36,9 +36,7 @@ class Samples:
                 raise ValueError(f"{name} has {array.ndim} dimensions, not 1")
             object.__setattr__(self, name, array)
         if not len(self.start) == len(self.end) == len(self.user):
-            raise ValueError(
-                f"start, end, user: {len(self.start)}, {len(self.end)}, {len(self.user)} samples"
-            )
+            raise ValueError(f"start, end, user: {len(self.start)}, {len(self.end)}, {len(self.user)} samples")
         if len(self.start) and self.start.min() < 0:
             raise ValueError("a history starts before the first item")
         if np.any(self.start >= self.end):

@@ -88,9 +88,7 @@ def target_items(target: Tensor, kind: str, negative: Tensor | None) -> Tensor:
         return target.unsqueeze(1)
     if negative is None or negative.shape != target.shape:
         found = "none" if negative is None else list(negative.shape)
-        raise InputError(
-            f"base loss 'bce' needs a sampled negative a sample, {list(target.shape)}; got {found}"
-        )
+        raise InputError(f"base loss 'bce' needs a sampled negative a sample, {list(target.shape)}; got {found}")
     return torch.stack([target, negative], dim=1)
 
 

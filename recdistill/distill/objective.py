@@ -121,9 +121,7 @@ def _teacher_of_distilled(
 ) -> tuple[Tensor, Tensor]:
     """Candidates and distances [S, K], harmless where a sample is not distilled."""
     if candidates is None or distance is None:
-        raise InputError(
-            "lam is not 0, so the teacher's candidates and distances are needed; give [S, K] both"
-        )
+        raise InputError("lam is not 0, so the teacher's candidates and distances are needed; give [S, K] both")
     if candidates.ndim != 2 or candidates.shape != distance.shape or len(candidates) != len(target):
         raise InputError(
             f"candidates {list(candidates.shape)} and distances {list(distance.shape)} do not fit "
@@ -133,8 +131,7 @@ def _teacher_of_distilled(
         return candidates, distance
     if distilled.shape != target.shape or distilled.dtype != torch.bool:
         raise InputError(
-            f"distilled is {distilled.dtype} {list(distilled.shape)}; "
-            f"give one bool a sample, {list(target.shape)}"
+            f"distilled is {distilled.dtype} {list(distilled.shape)}; give one bool a sample, {list(target.shape)}"
         )
     rows = distilled.unsqueeze(1)
     # The target is a valid id; its ranking term gets the weight 0.

@@ -47,8 +47,7 @@ def ranking_distillation(
     """
     if candidates.ndim != 2 or candidates.shape != weights.shape:
         raise InputError(
-            f"candidates {list(candidates.shape)} and weights {list(weights.shape)} do not fit; "
-            "give [S, K] both"
+            f"candidates {list(candidates.shape)} and weights {list(weights.shape)} do not fit; give [S, K] both"
         )
     count = candidates.shape[1]
     negatives = target_items(candidates[:, 0], kind, negative)[:, 1:]

@@ -85,9 +85,7 @@ def register(name: str) -> Callable[[Policy], Policy]:
     return add
 
 
-def select(
-    policy: str | Policy, signals: SelectionSignals, fraction: float, seed: int | None = None
-) -> Tensor:
+def select(policy: str | Policy, signals: SelectionSignals, fraction: float, seed: int | None = None) -> Tensor:
     """The ``round(fraction * eligible)`` eligible samples with the highest scores.
 
     Args:
@@ -113,9 +111,7 @@ def select(
     seed = signals.seed if seed is None else seed
     scores = policy(replace(signals, seed=seed))
     if scores.shape != (samples,):
-        raise InputError(
-            f"the selection policy gave scores {list(scores.shape)}; give one a sample, [{samples}]"
-        )
+        raise InputError(f"the selection policy gave scores {list(scores.shape)}; give one a sample, [{samples}]")
     eligible = signals.eligible.nonzero().squeeze(1)
     shuffled = eligible[_permutation(len(eligible), seed).to(eligible.device)]
     if bool(scores[shuffled].isnan().any()):

@@ -73,8 +73,7 @@ def vocabulary_terms(
         return VocabularyTerms(item_logits, logsumexp, None)
     if propensity.shape != logits.shape[1:]:
         raise InputError(
-            f"propensity {list(propensity.shape)} does not fit {logits.shape[1]} items; "
-            "give one for each item"
+            f"propensity {list(propensity.shape)} does not fit {logits.shape[1]} items; give one for each item"
         )
     if not beta > 0 or not math.isfinite(beta):
         raise InputError(f"beta is {beta}; give a number above 0")

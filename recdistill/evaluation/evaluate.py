@@ -60,9 +60,7 @@ def evaluate(
         scores = score(history, length, torch.arange(len(index)), length - 1)
         if tuple(scores.shape) != (len(index), num_items):
             raise ValueError(f"scores have shape {tuple(scores.shape)}, not {(len(index), num_items)}")
-        rows, items = (
-            (torch.as_tensor(part) for part in samples.seen(index)) if exclude_seen else (None, None)
-        )
+        rows, items = (torch.as_tensor(part) for part in samples.seen(index)) if exclude_seen else (None, None)
         excluded = None if rows is None or items is None else (rows, items)
         ranks[begin : index.stop] = rank_of_target(scores, targets[begin : index.stop], excluded).cpu()
     return ranks

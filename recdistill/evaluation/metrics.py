@@ -51,7 +51,5 @@ def metrics_from_ranks(ranks: Tensor, ks: Sequence[int] = KS) -> dict[str, float
         raise ValueError("no ranks: a mean over no sample is undefined")
     if ranks.min() < 1:
         raise ValueError(f"rank {ranks.min().item()}: ranks start at 1")
-    cut_off = {
-        f"{name}_at_{k}": metric(ranks, k) for k in ks for name, metric in (("hr", hr), ("ndcg", ndcg))
-    }
+    cut_off = {f"{name}_at_{k}": metric(ranks, k) for k in ks for name, metric in (("hr", hr), ("ndcg", ndcg))}
     return cut_off | {"mrr": mrr(ranks)}

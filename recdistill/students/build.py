@@ -107,9 +107,7 @@ def save_student(directory: str | Path, model: Student, shape: StudentShape, fol
     if folded:
         with torch.no_grad():
             tensors["items.embedding.weight"] = model.items.padded_table().detach().cpu().contiguous()
-        tensors = {
-            name: tensor for name, tensor in tensors.items() if not name.startswith("items.projection.")
-        }
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("items.projection.")}
     described = {
         "shape": dataclasses.asdict(shape),
         "num_items": model.num_items,
@@ -167,6 +165,4 @@ def _read_shape(path: Path) -> tuple[StudentShape, int, float]:
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"cannot read the student's shape {path}; save the student again ({error})"
-        ) from error
+        raise InputError(f"cannot read the student's shape {path}; save the student again ({error})") from error

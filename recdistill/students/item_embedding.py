@@ -118,7 +118,9 @@ class ItemEmbedding(nn.Module):
 
     def _parameter_state(self) -> tuple[object, ...]:
         """What changes whenever a parameter of the table is written, moved or replaced."""
-        return tuple((id(p), p.data_ptr(), p._version, p.dtype) for p in self.parameters())
+        parameters = tuple((id(p), p.data_ptr(), p._version, p.dtype) for p in self.parameters())
+        # A table made in inference mode must not reach code that differentiates.
+        return (torch.is_inference_mode_enabled(), *parameters)
 
 
 def _checked_teacher(num_items: int, teacher_embedding: Tensor | None, ed_weight: float) -> Tensor | None:
@@ -128,9 +130,7 @@ def _checked_teacher(num_items: int, teacher_embedding: Tensor | None, ed_weight
     if ed_weight == 0:
         return None
     if teacher_embedding is None:
-        raise InputError(
-            f"ed_weight is {ed_weight} but there is no teacher embedding; give one, or ed_weight 0"
-        )
+        raise InputError(f"ed_weight is {ed_weight} but there is no teacher embedding; give one, or ed_weight 0")
     if teacher_embedding.ndim != 2 or teacher_embedding.shape[0] != num_items:
         raise InputError(
             f"the teacher embedding has shape {list(teacher_embedding.shape)}; "

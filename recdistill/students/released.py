@@ -28,9 +28,7 @@ _SASREC = {
     "last_norm": "ln_3",
     "positions": "positional_embeddings",
 }
-_CASER = {"vertical": "vertical_cnn"} | {
-    f"horizontal.{i}": f"horizontal_cnn.{i}" for i in range(len(HEIGHTS))
-}
+_CASER = {"vertical": "vertical_cnn"} | {f"horizontal.{i}": f"horizontal_cnn.{i}" for i in range(len(HEIGHTS))}
 RELEASED_MODULES: dict[type[Student], dict[str, str]] = {
     SASRec: _COMMON | _SASREC,
     GRU4Rec: _COMMON | {"gru": "gru"},
@@ -63,9 +61,7 @@ def load_released(model: Student, tensors: Mapping[str, Tensor]) -> None:
         released = f"{modules.get(module, module)}.{kind}"
         tensor = tensors.get(f"w.{released}", tensors.get(released))
         if tensor is None:
-            raise InputError(
-                f"released weights lack {released} for {name}; build the student as it was released"
-            )
+            raise InputError(f"released weights lack {released} for {name}; build the student as it was released")
         tensor = _our_layout(module, tensor)
         if tensor.shape != parameter.shape:
             raise InputError(

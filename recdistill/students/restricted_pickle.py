@@ -137,9 +137,7 @@ class _StorageRecord:
         if len(content) != self.numel * self.dtype.itemsize:
             raise _RefusedError(f"a storage of {self.numel} numbers has {len(content)} bytes")
         self.values = (
-            torch.frombuffer(bytearray(content), dtype=self.dtype)
-            if content
-            else torch.empty(0, dtype=self.dtype)
+            torch.frombuffer(bytearray(content), dtype=self.dtype) if content else torch.empty(0, dtype=self.dtype)
         )
 
 
@@ -155,9 +153,7 @@ class _TensorRecord:
         storage, offset, size, stride = self.storage, self.offset, self.size, self.stride
         if not isinstance(storage, _StorageRecord) or storage.values is None:
             raise _RefusedError("a tensor has no storage")
-        if not (_is_natural(offset) and _are_naturals(size) and _are_naturals(stride)) or len(size) != len(
-            stride
-        ):
+        if not (_is_natural(offset) and _are_naturals(size) and _are_naturals(stride)) or len(size) != len(stride):
             raise _RefusedError("a tensor has no valid shape")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if math.prod(size) > storage.numel or (0 not in size and last >= storage.numel):
@@ -301,7 +297,7 @@ def _read_zip(content: bytes, classes: set[tuple[str, str]]) -> object:
 
 
 def _read_legacy(content: bytes, classes: set[tuple[str, str]]) -> object:
-    """Five pickles (magic number, protocol, system, module, storage keys), then length and bytes a storage."""
+    """Pickles (magic number, protocol, system, module, storage keys), then length and bytes of storages."""
     file = io.BytesIO(content)
     storages: dict[str, _StorageRecord] = {}
 
@@ -315,11 +311,7 @@ def _read_legacy(content: bytes, classes: set[tuple[str, str]]) -> object:
         raise _RefusedError("its numbers are not little-endian")
     root = next_pickle()
     keys = next_pickle()
-    if (
-        not isinstance(keys, list)
-        or any(not isinstance(key, str) for key in keys)
-        or set(keys) != set(storages)
-    ):
+    if not isinstance(keys, list) or any(not isinstance(key, str) for key in keys) or set(keys) != set(storages):
         raise _RefusedError("its storages are not those of its module")
     for key in keys:
         (numel,) = struct.unpack("<q", file.read(8))

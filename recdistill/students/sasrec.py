@@ -99,9 +99,7 @@ class SASRec(Student):
         self.attentions = nn.ModuleList(SelfAttention(hidden_size, heads, dropout) for _ in range(blocks))
         self.feed_forwards = nn.ModuleList(FeedForward(hidden_size, dropout) for _ in range(blocks))
         self.last_norm = nn.LayerNorm(hidden_size)
-        self.register_buffer(
-            "future", torch.full((max_length, max_length), -math.inf).triu(1), persistent=False
-        )
+        self.register_buffer("future", torch.full((max_length, max_length), -math.inf).triu(1), persistent=False)
         nn.init.normal_(self.positions.weight, std=INITIAL_STD)
         for module in (*self.attentions.modules(), *self.feed_forwards.modules()):
             if isinstance(module, nn.Linear):

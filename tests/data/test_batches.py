@@ -123,9 +123,7 @@ def test_shuffling_moves_the_window_borders():
             for row in range(len(batch.length))
         }
 
-    assert (
-        len({frozenset(borders(number)) for number in range(12)}) == 3
-    )  # one for each offset below the stride
+    assert len({frozenset(borders(number)) for number in range(12)}) == 3  # one for each offset below the stride
 
 
 def test_rows_with_histories_of_their_own_share_no_window():
@@ -156,8 +154,7 @@ def test_impossible_sizes_are_refused_at_the_call(changes):
 def test_to_moves_every_tensor():
     batch = epoch(prefixes([5]))[0].to("meta")
     assert {
-        getattr(batch, name).device.type
-        for name in ("history", "length", "row", "column", "target", "sample")
+        getattr(batch, name).device.type for name in ("history", "length", "row", "column", "target", "sample")
     } == {"meta"}
 
 

@@ -59,9 +59,7 @@ def old_frame_bytes(manager_module: str, manager_key: str) -> bytes:
         return Old("pandas.core.indexes.base", "_new_Index", (kind, {"data": values, "name": None}))
 
     rows = Old("pandas.core.indexes.numeric", "Int64Index", None)
-    row_index = Old(
-        "pandas.core.indexes.base", "_new_Index", (rows, {"data": np.array([0, 1]), "name": None})
-    )
+    row_index = Old("pandas.core.indexes.base", "_new_Index", (rows, {"data": np.array([0, 1]), "name": None}))
     axes = [index(np.array(["seq", "len_seq", "next"], dtype=object)), row_index]
     lists = np.empty((1, 2), dtype=object)
     lists[0, 0], lists[0, 1] = FRAME["seq"]
@@ -70,9 +68,7 @@ def old_frame_bytes(manager_module: str, manager_key: str) -> bytes:
     items = [index(np.array([name], dtype=object)) for name in FRAME.columns]
     state = (axes, values, items, {"0.14.1": {"axes": axes, "blocks": blocks}})
     manager = Old(manager_module, "BlockManager", (), state)
-    frame = Old(
-        "pandas.core.frame", "DataFrame", (), {manager_key: manager, "_typ": "dataframe", "_metadata": []}
-    )
+    frame = Old("pandas.core.frame", "DataFrame", (), {manager_key: manager, "_typ": "dataframe", "_metadata": []})
     file = io.BytesIO()
     OldPickler(file, protocol=2).dump(frame)
     return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")

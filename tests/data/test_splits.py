@@ -50,9 +50,7 @@ def test_ties_keep_file_order():
 
 
 def test_a_user_with_two_interactions_is_named():
-    with pytest.raises(
-        InputError, match=r"log.csv: user u1 has 2 interactions.*min_interactions=3"
-    ) as caught:
+    with pytest.raises(InputError, match=r"log.csv: user u1 has 2 interactions.*min_interactions=3") as caught:
         leave_one_out(interactions([(0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 0, 1), (1, 1, 2)]))
     assert "\n" not in str(caught.value)
 

@@ -80,9 +80,7 @@ def test_consistency_counts_equal_logits_as_in():
 
 def test_temperature_limits_are_uniform_and_one_hot():
     distance = torch.tensor([[0.4, 0.1, 2.0]], dtype=torch.float64)
-    torch.testing.assert_close(
-        confidence_weights(distance, 1e9), torch.full((1, 3), 1 / 3, dtype=torch.float64)
-    )
+    torch.testing.assert_close(confidence_weights(distance, 1e9), torch.full((1, 3), 1 / 3, dtype=torch.float64))
     cold = confidence_weights(distance, 0.02)
     torch.testing.assert_close(cold, torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64), atol=1e-4, rtol=0)
 

@@ -114,9 +114,7 @@ def test_gradient_is_that_of_finite_differences(base, ranking_loss):
     # Without consistency, which steps where the top K changes.
     changed = {"gamma_consistency": 0.0, "ranking_loss": ranking_loss}
     logits = problem["logits"].requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda z: loss_of(problem | {"logits": z}, base, **changed)["total"], logits
-    )
+    assert torch.autograd.gradcheck(lambda z: loss_of(problem | {"logits": z}, base, **changed)["total"], logits)
 
 
 @settings(deadline=None, max_examples=25)

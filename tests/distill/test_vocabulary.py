@@ -39,9 +39,7 @@ def test_gradient_is_that_of_finite_differences(with_logsumexp, robust):
     coefficients = torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def outputs(values):
-        terms = vocabulary_terms(
-            values, ids, with_logsumexp=with_logsumexp, propensity=propensity, robust=robust
-        )
+        terms = vocabulary_terms(values, ids, with_logsumexp=with_logsumexp, propensity=propensity, robust=robust)
         found = [terms.item_logits * coefficients]
         if with_logsumexp:
             found.append(terms.logsumexp)
@@ -57,9 +55,7 @@ def test_each_output_may_be_the_only_one_used(used):
     logits, ids, propensity = problem(samples=2, items=8, listed=3)
 
     def output(values):
-        return getattr(
-            vocabulary_terms(values, ids, with_logsumexp=True, propensity=propensity, robust=2), used
-        )
+        return getattr(vocabulary_terms(values, ids, with_logsumexp=True, propensity=propensity, robust=2), used)
 
     assert torch.autograd.gradcheck(output, logits.requires_grad_())
 

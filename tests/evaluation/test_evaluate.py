@@ -76,9 +76,7 @@ def test_a_constant_scorer_gains_nothing_and_a_random_one_k_of_v():
     options = {"num_items": NUM_ITEMS, "max_length": 4, "exclude_seen": False}
     constant = evaluate(lambda h, n, row, c: torch.zeros(len(row), NUM_ITEMS), samples, **options)
     assert constant.tolist() == [NUM_ITEMS] * 8000
-    drawn = evaluate(
-        lambda h, n, row, c: torch.rand(len(row), NUM_ITEMS, generator=generator), samples, **options
-    )
+    drawn = evaluate(lambda h, n, row, c: torch.rand(len(row), NUM_ITEMS, generator=generator), samples, **options)
     # Five standard errors of a share of 1/4 over 8000 samples.
     assert hr(drawn, 10) == pytest.approx(10 / NUM_ITEMS, abs=5 * (0.25 * 0.75 / 8000) ** 0.5)
 

@@ -13,9 +13,7 @@ RANKS = torch.tensor([1, 2, 3, 7, 100])
 
 
 def test_hit_ratio_by_hand():
-    assert [hr(RANKS, k) for k in (1, 2, 5, 7, 10, 100)] == pytest.approx(
-        [1 / 5, 2 / 5, 3 / 5, 4 / 5, 4 / 5, 1]
-    )
+    assert [hr(RANKS, k) for k in (1, 2, 5, 7, 10, 100)] == pytest.approx([1 / 5, 2 / 5, 3 / 5, 4 / 5, 4 / 5, 1])
 
 
 def test_ndcg_by_hand():

@@ -11,9 +11,7 @@ from recdistill.evaluation.popularity import popularity_scores
 def test_ranks_follow_the_counts():
     counts = torch.tensor([5, 9, 0, 2])
     # Four one-item histories of item 2 with targets 0, 1, 3 and 2 itself.
-    samples = Samples(
-        np.array([2, 0, 2, 1, 2, 3, 2, 2]), np.arange(0, 8, 2), np.arange(1, 8, 2), np.arange(4)
-    )
+    samples = Samples(np.array([2, 0, 2, 1, 2, 3, 2, 2]), np.arange(0, 8, 2), np.arange(1, 8, 2), np.arange(4))
     ranks = evaluate(popularity_scores(counts), samples, num_items=4, max_length=3)
     assert ranks.tolist() == [2, 1, 3, 4]
 
