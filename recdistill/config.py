@@ -32,7 +32,7 @@ PolicyName = Literal[
 def option(
     default: Any, text: str, *, least: float | None = None, above: float | None = None, most: float | None = None
 ) -> Any:
-    """A field with its help text and the interval of its values (``least`` and ``most`` included, ``above`` not)."""
+    """A field with its help and the interval of its values (``least`` and ``most`` included, ``above`` not)."""
     return field(default=default, metadata={"help": text, "least": least, "above": above, "most": most})
 
 
