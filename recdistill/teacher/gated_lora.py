@@ -1,0 +1,259 @@
+"""Gated LoRA of iLoRA (NeurIPS 2024): y = W x + α/(r/K) · Σ_k ω_k B_k A_k x, on unmodified peft.
+
+Peft's own scaling is α/r, so the output of each ``lora_A`` is multiplied by K·ω_k, repeated for the r/K rows of
+expert k: a uniform gate is then exactly plain LoRA, and an adapter opened without its gate is the average expert.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from recdistill.errors import InputError
+
+LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+GATED_CONFIG = "gated_lora.json"
+# Options of peft under which K·ω times the output of lora_A is no longer the mixture of experts.
+REFUSED_OPTIONS = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias")
+
+
+class GateSlot:
+    """The mixing weights that every gated layer of one model reads.
+
+    Set before the forward pass and held until the next ``set`` or ``clear``: gradient checkpointing runs the
+    layers again in the backward pass, so make one forward pass for each backward pass.
+
+    Args:
+        experts: K.
+        rank: r, a multiple of K; expert k owns rows k·r/K to (k+1)·r/K of ``lora_A``.
+    """
+
+    def __init__(self, experts: int, rank: int) -> None:
+        self.experts = experts
+        self.rank = rank
+        # [B, 1, r] for a sequence each, [B, T, r] for a token each.
+        self._scale: Tensor | None = None
+        self._per_token = False
+
+    def set(self, weights: Tensor) -> None:
+        """Mix by ``weights``: [B, K] for a sequence each, or [B, T, K] for a token each. ValueError on another shape."""
+        if weights.ndim not in (2, 3) or weights.shape[-1] != self.experts:
+            raise ValueError(
+                f"gate weights have shape {list(weights.shape)}; must be [B, {self.experts}] or [B, T, {self.experts}]"
+            )
+        precise = weights.to(torch.promote_types(weights.dtype, torch.float32))
+        scale = (self.experts * precise).repeat_interleave(self.rank // self.experts, dim=-1)
+        self._per_token = scale.ndim == 3
+        self._scale = scale if self._per_token else scale.unsqueeze(1)
+
+    def clear(self) -> None:
+        """Forget the weights; a forward pass then raises."""
+        self._scale = None
+
+    def mix(self, hidden: Tensor) -> Tensor:
+        """``hidden`` [B·n, T, r] with every expert's rows multiplied by K times its weight.
+
+        ``generate`` repeats each sequence for its n beams or samples, and so are the weights, where no gradient
+        is recorded. Raises RuntimeError while no weights are set, and where batch or T differs from theirs.
+        """
+        scale = self._scale
+        if scale is None:
+            raise RuntimeError("gated LoRA: no gate weights are set; call slot.set(weights) before the forward pass")
+        if hidden.ndim != 3:
+            raise RuntimeError(f"gated LoRA: a layer's input must be [B, T, H]; lora_A gave {list(hidden.shape)}")
+        (batch, length), gates = hidden.shape[:2], scale.shape[0]
+        if batch != gates:
+            # In training another batch is always a forgotten set, never beams.
+            if batch % gates or torch.is_grad_enabled():
+                raise RuntimeError(f"gated LoRA: the batch is {batch} but gate weights are set for {gates}")
+            scale = scale.repeat_interleave(batch // gates, dim=0)
+        if self._per_token and scale.shape[1] != length:
+            raise RuntimeError(
+                f"gated LoRA: the pass has {length} tokens but gate weights are set for {scale.shape[1]}; "
+                "generation needs weights [B, K]"
+            )
+        return hidden * scale.to(hidden.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class GatedLoRA:
+    """A model with gated LoRA.
+
+    Attributes:
+        model: the base inside peft; called as the base is, after ``slot.set``.
+        slot: holds the mixing weights.
+        gated_layers: names, within ``model``, of every LoRA layer; all are gated.
+        adapter: peft's name of the adapter.
+    """
+
+    model: PeftModel
+    slot: GateSlot
+    gated_layers: tuple[str, ...]
+    adapter: str
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The LoRA matrices; the base is frozen and the gate is the caller's."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass (in training mode), in the form that keeps the gate's gradient."""
+        base: Any = self.model.get_base_model()
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def attach_gated_lora(
+    base: PreTrainedModel,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    experts: int,
+    target_modules: list[str] | None = None,
+    adapter: str = "default",
+) -> GatedLoRA:
+    """Freeze ``base`` and put LoRA of K experts on its linear layers, in place; it starts as the base itself.
+
+    Args:
+        base: a transformers model, with or without language-model head, in any precision; LoRA is in float32
+            where that is float16 or bfloat16.
+        rank: r of all experts together, a multiple of ``experts``.
+        alpha: α; the update is scaled by α/(r/K).
+        dropout: probability of dropping an entry of a LoRA layer's input.
+        experts: K.
+        target_modules: ends of layer names; None for the seven projections of a llama, or, where the base lacks
+            one of them, all linear layers but the head.
+        adapter: peft's name of the adapter.
+
+    Raises:
+        InputError: a number is out of range, r is no multiple of K, a target names no linear layer, or the base
+            already has an adapter.
+    """
+    if alpha <= 0 or not 0 <= dropout < 1:
+        raise InputError(f"gated LoRA: alpha {alpha} must be above 0, and dropout {dropout} in [0, 1)")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides it by r, so fractions are fine
+        lora_dropout=dropout,
+        target_modules=_default_targets(base) if target_modules is None else list(target_modules),
+    )
+    return _attach(base, config, experts, adapter)
+
+
+def save_adapter(directory: Path, gated: GatedLoRA) -> None:
+    """Write the adapter as peft does, readable by peft, and the number of experts beside it; no gate, no base."""
+    # "auto" would ask the Hugging Face hub for the base's vocabulary size.
+    gated.model.save_pretrained(str(directory), selected_adapters=[gated.adapter], save_embedding_layers=False)
+    settings = {"experts": gated.slot.experts, "rank": gated.slot.rank, "adapter": gated.adapter}
+    (Path(directory) / GATED_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def load_adapter(base: PreTrainedModel, directory: Path) -> GatedLoRA:
+    """Attach to ``base``, in place, the adapter that ``save_adapter`` wrote; it can be trained on.
+
+    Raises:
+        InputError: a file is missing or cannot be read, the adapter does not fit the base, or it has an option
+            (DoRA, rank-stabilised scaling, ranks by layer) that experts do not allow.
+    """
+    settings = _read_json(Path(directory) / GATED_CONFIG)
+    experts, rank, adapter = (settings.get(key) for key in ("experts", "rank", "adapter"))
+    if not isinstance(experts, int) or not isinstance(rank, int) or not isinstance(adapter, str):
+        raise InputError(f"{Path(directory) / GATED_CONFIG}: must hold experts, rank and adapter; save the adapter again")
+    # Peft keeps an adapter that is not called default in a folder of that name.
+    folder = Path(directory) if adapter == "default" else Path(directory) / adapter
+    _read_json(folder / ADAPTER_CONFIG)
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        weights = load_file(folder / ADAPTER_WEIGHTS)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise InputError(f"{folder}: the adapter cannot be read ({error}); save it again") from None
+    if not isinstance(config, LoraConfig) or config.r != rank:
+        raise InputError(f"{folder}: {ADAPTER_CONFIG} is not LoRA of rank {rank} as {GATED_CONFIG} says; save it again")
+    config.inference_mode = False
+    gated = _attach(base, config, experts, adapter)
+    expected = {name: tensor.shape for name, tensor in _adapter_weights(gated).items()}
+    if expected != {name: tensor.shape for name, tensor in weights.items()}:
+        raise InputError(f"{folder}: the adapter does not fit this base model; load the model it was trained on")
+    set_peft_model_state_dict(gated.model, weights, adapter_name=adapter)
+    return gated
+
+
+def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, adapter: str) -> GatedLoRA:
+    """The base with LoRA of this configuration, every layer of it gated."""
+    if experts < 1 or config.r < 1 or config.r % experts:
+        raise InputError(f"gated LoRA: rank {config.r} is no multiple of {experts} experts; give a rank that is")
+    refused = [option for option in REFUSED_OPTIONS if getattr(config, option, None)]
+    if refused:
+        raise InputError(f"gated LoRA: {', '.join(refused)} does not work with experts; train a plain LoRA adapter")
+    if any(isinstance(module, LoraLayer) for module in base.modules()):
+        raise InputError("gated LoRA: the base model already has an adapter; load the base afresh")
+    _check_targets(base, config.target_modules)
+    try:
+        model = get_peft_model(base, config, adapter_name=adapter)
+    except ValueError as error:
+        raise InputError(f"gated LoRA: peft refuses the targets ({' '.join(str(error).split())[:300]})") from None
+    assert isinstance(model, PeftModel)
+    slot = GateSlot(experts, config.r)
+    gated_layers = []
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        if adapter not in layer.lora_A:
+            raise InputError(f"gated LoRA: {name} is no linear layer; leave it out of target_modules")
+        layer.lora_A[adapter].register_forward_hook(lambda module, inputs, output: slot.mix(output))
+        _refuse_merging(layer, ("merge",))
+        gated_layers.append(name)
+    _refuse_merging(model.base_model, ("merge_adapter", "merge_and_unload"))
+    return GatedLoRA(model, slot, tuple(gated_layers), adapter)
+
+
+def _default_targets(base: nn.Module) -> list[str] | str:
+    """The seven llama projections where the base has them all, else all linear layers but the head."""
+    ends = {name.rpartition(".")[2] for name, _ in base.named_modules()}
+    return list(LLAMA_PROJECTIONS) if ends.issuperset(LLAMA_PROJECTIONS) else "all-linear"
+
+
+def _check_targets(base: nn.Module, targets: Iterable[str] | str | None) -> None:
+    """Raise InputError unless every listed end of a name occurs: peft is content when any one does."""
+    if targets is None or isinstance(targets, str):
+        return
+    names = [name for name, _ in base.named_modules()]
+    missing = [end for end in targets if not any(name == end or name.endswith(f".{end}") for name in names)]
+    if missing or not list(targets):
+        raise InputError(f"gated LoRA: no layer of the base model is named {', '.join(missing) or '(nothing given)'}")
+
+
+def _refuse_merging(module: nn.Module, methods: tuple[str, ...]) -> None:
+    """A mixture that depends on the sequence cannot be added to the weights: calling these methods raises."""
+    for method in methods:
+        setattr(module, method, _merging)
+
+
+def _merging(*_: object, **__: object) -> NoReturn:
+    raise InputError("gated LoRA cannot be merged: its update differs from sequence to sequence; keep the adapter")
+
+
+def _adapter_weights(gated: GatedLoRA) -> dict[str, Tensor]:
+    """The adapter's weights by the names they are saved under."""
+    return get_peft_model_state_dict(gated.model, adapter_name=gated.adapter, save_embedding_layers=False)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a folder that save_adapter wrote") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold a JSON object; give a folder that save_adapter wrote")
+    return content

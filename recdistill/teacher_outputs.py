@@ -1,0 +1,171 @@
+"""What a teacher leaves and a student reads: rankings, confidences and item embeddings, and whose data they are of.
+
+One folder with two files: ``teacher_outputs.safetensors`` (the tensors) and ``teacher_outputs.json`` (the manifest).
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recdistill.errors import InputError
+
+TENSORS_FILE = "teacher_outputs.safetensors"
+MANIFEST_FILE = "teacher_outputs.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Whose outputs these are.
+
+    Attributes:
+        fingerprint: of the data the teacher was made for (``SequenceData.fingerprint``).
+        llm: the base LLM, or the file names of an imported teacher.
+        num_items: V.
+        num_samples: N, training samples of the data; the teacher covers M of them.
+    """
+
+    fingerprint: str
+    llm: str
+    num_items: int
+    num_samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherOutputs:
+    """A teacher's answers for M of the N training samples, and its view of all V items.
+
+    Attributes:
+        manifest: whose outputs these are.
+        sample: int64 [M], ascending, indices into the training samples.
+        ranking: int64 [M, C], the best items, best first, seen ones left out.
+        distance: float32 [M, C], ``-log p(item)`` under the teacher's softmax over the catalogue: small is sure.
+            Not for imported teachers, whose distances are their own.
+        item_embedding: float32 [V, E].
+        sequence_embedding: float32 [M, F], the teacher's state of each sample, or None.
+
+    Raises:
+        InputError: shapes do not fit, ids are out of range, or a number is not finite.
+    """
+
+    manifest: Manifest
+    sample: Tensor
+    ranking: Tensor
+    distance: Tensor
+    item_embedding: Tensor
+    sequence_embedding: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        num_items, num_samples = self.manifest.num_items, self.manifest.num_samples
+        covered = len(self.sample)
+        shapes_fit = (
+            self.sample.ndim == 1
+            and self.ranking.ndim == 2
+            and self.ranking.shape == self.distance.shape
+            and len(self.ranking) == covered
+            and self.item_embedding.ndim == 2
+            and len(self.item_embedding) == num_items
+            and (self.sequence_embedding is None or len(self.sequence_embedding) == covered)
+        )
+        if not shapes_fit:
+            raise InputError(
+                f"teacher outputs: {covered} samples, ranking {list(self.ranking.shape)}, distances "
+                f"{list(self.distance.shape)} and item embeddings {list(self.item_embedding.shape)} do not fit "
+                f"{num_items} items; make them again"
+            )
+        if covered and (int(self.sample.min()) < 0 or int(self.sample.max()) >= num_samples):
+            raise InputError(f"teacher outputs: a sample is not in 0..{num_samples - 1}; make them for this data")
+        if covered > 1 and not bool((self.sample[1:] > self.sample[:-1]).all()):
+            raise InputError("teacher outputs: samples must be ascending and distinct; make them again")
+        if covered and (int(self.ranking.min()) < 0 or int(self.ranking.max()) >= num_items):
+            raise InputError(f"teacher outputs: an item is not in 0..{num_items - 1}; make them for this data")
+        for name in ("distance", "item_embedding", "sequence_embedding"):
+            tensor = getattr(self, name)
+            if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"teacher outputs: {name} holds NaN or infinity; make them again")
+
+    def by_sample(self, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The first ``candidates`` of each ranking, laid out by training sample.
+
+        Returns covered bool [N], ranking int64 [N, C] and distance float32 [N, C], zeros where not covered.
+        Raises InputError where the rankings are shorter.
+        """
+        if candidates > self.ranking.shape[1]:
+            raise InputError(
+                f"candidate_topk={candidates}: the teacher kept {self.ranking.shape[1]}; "
+                "ask for fewer, or make teacher outputs with a larger top_n"
+            )
+        num_samples = self.manifest.num_samples
+        covered = torch.zeros(num_samples, dtype=torch.bool)
+        ranking = torch.zeros(num_samples, candidates, dtype=torch.int64)
+        distance = torch.zeros(num_samples, candidates)
+        covered[self.sample] = True
+        ranking[self.sample] = self.ranking[:, :candidates].long()
+        distance[self.sample] = self.distance[:, :candidates].float()
+        return covered, ranking, distance
+
+
+def write_teacher_outputs(directory: str | Path, outputs: TeacherOutputs) -> None:
+    """Write the folder, replacing what is there; it appears only when complete."""
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        "sample": outputs.sample,
+        "ranking": outputs.ranking.to(torch.int32),
+        "distance": outputs.distance.float(),
+        "item_embedding": outputs.item_embedding.float(),
+    }
+    if outputs.sequence_embedding is not None:
+        tensors["sequence_embedding"] = outputs.sequence_embedding.float()
+    described = asdict(outputs.manifest) | {
+        "covered": len(outputs.sample),
+        "candidates": outputs.ranking.shape[1],
+        "distance": "-log p(item) of the teacher's softmax over the catalogue; small is sure",
+    }
+    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+        complete = Path(scratch) / directory.name
+        complete.mkdir()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, complete / TENSORS_FILE)
+        (complete / MANIFEST_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(directory, ignore_errors=True)
+        complete.rename(directory)
+
+
+def read_teacher_outputs(directory: str | Path, fingerprint: str | None = None) -> TeacherOutputs:
+    """The outputs of `write_teacher_outputs`, checked.
+
+    Args:
+        directory: where they were written.
+        fingerprint: of the data at hand; None leaves it unchecked.
+
+    Raises:
+        InputError: a file is missing or damaged, or the outputs were made for other data.
+    """
+    directory = Path(directory)
+    try:
+        described = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
+        manifest = Manifest(**{name: described[name] for name in Manifest.__dataclass_fields__})
+        tensors = load_file(directory / TENSORS_FILE)
+        if fingerprint is not None and manifest.fingerprint != fingerprint:
+            raise InputError(
+                f"{directory}: made for data {manifest.fingerprint[:12]}, not {fingerprint[:12]}; "
+                "choose a teacher of this data"
+            )
+        return TeacherOutputs(
+            manifest=manifest,
+            sample=tensors["sample"].long(),
+            ranking=tensors["ranking"].long(),
+            distance=tensors["distance"],
+            item_embedding=tensors["item_embedding"],
+            sequence_embedding=tensors.get("sequence_embedding"),
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{directory}: no readable teacher outputs ({error}); make them again") from error
