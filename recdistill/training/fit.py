@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from recdistill.errors import InputError
 from recdistill.training.checkpoint import optimizer_tensors, read_checkpoint, restore_optimizer, write_checkpoint
 
 BatchType = TypeVar("BatchType")
@@ -38,7 +39,7 @@ class Recipe(Generic[BatchType]):
         validate: metrics after an epoch; None trains all epochs and keeps the last weights.
         metric: the one of ``validate`` to maximise.
         patience: epochs without a better metric before stopping.
-        begin_epoch: called before an epoch's first step.
+        begin_epoch: called before an epoch's first step, given the epoch; its metrics join the epoch's.
         memory: tensors that ``begin_epoch`` and ``step`` keep between calls; part of the checkpoint.
         learning_rate: share of the optimizer's rates at a step, given (steps done, steps in all).
         clip: greatest norm of the gradient; 0 does not clip.
@@ -75,6 +76,7 @@ class Progress:
     best: float = -math.inf
     best_epoch: int = -1
     sums: dict[str, float] = field(default_factory=dict)
+    begun: Metrics = field(default_factory=dict)
     best_metrics: Metrics = field(default_factory=dict)
     history: list[tuple[int, Metrics]] = field(default_factory=list)
 
@@ -87,7 +89,7 @@ def fit(recipe: Recipe[Any], checkpoint: Path, log: Callable[[Metrics, int], Non
         checkpoint: file to go on from, where it exists, and to write; the caller removes it in the end.
         log: gets each epoch's metrics and the epoch, those before a kill again.
 
-    Returns the final progress. Raises FloatingPointError where the loss is not finite.
+    Returns the final progress. Raises InputError where the loss is not finite.
     """
     progress, best = resume(recipe, checkpoint)
     for epoch, metrics in progress.history:
@@ -96,6 +98,7 @@ def fit(recipe: Recipe[Any], checkpoint: Path, log: Callable[[Metrics, int], Non
     while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch <= recipe.patience:
         started = run_epoch(recipe, progress, best, checkpoint, base_rates)
         metrics = {f"train/{name}": total / progress.batch for name, total in progress.sums.items()}
+        metrics |= progress.begun
         if recipe.validate is not None:
             recipe.module.eval()
             metrics |= recipe.validate()
@@ -125,10 +128,7 @@ def run_epoch(
     started = saved = time.perf_counter()
     if recipe.begin_epoch is not None and progress.batch == 0:
         recipe.module.eval()
-        progress.sums |= {}
-        begun = recipe.begin_epoch(progress.epoch)
-        if begun:
-            progress.history.append((progress.epoch, begun))
+        progress.begun = recipe.begin_epoch(progress.epoch)
     recipe.module.train()
     skipped = progress.batch
     bar = tqdm(total=recipe.num_batches, initial=skipped, desc=f"{recipe.label} {progress.epoch + 1}", leave=False)
@@ -149,7 +149,9 @@ def run_epoch(
         for name, loss in losses.items():
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise FloatingPointError(f"{name} loss is {value} at step {progress.steps}")
+                raise InputError(
+                    f"{recipe.label}: {name} loss is {value} at step {progress.steps}; lower the learning rate"
+                )
             progress.sums[name] = progress.sums.get(name, 0.0) + value
         progress.batch, progress.steps = progress.batch + 1, progress.steps + 1
         bar.update()
