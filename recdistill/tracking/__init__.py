@@ -1,0 +1,1 @@
+"""Runs, lineage and artifacts: the only importer of mlflow."""

@@ -1,0 +1,289 @@
+"""One MLflow run a step: opened, found again, continued after a kill, and marked FAILED with its reason.
+
+The *entry run* is the one a user started, by ``mlflow run`` or from the command line. The step of that name claims
+it; every other step it needs is a run nested in it.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import mlflow
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+
+from recdistill.config import Config
+from recdistill.data.downloads import cache_dir
+from recdistill.errors import InputError
+from recdistill.tracking.provenance import git_state, run_key, versions
+
+STEP, KEY, FINGERPRINT, REASON = "recdistill.step", "recdistill.key", "recdistill.fingerprint", "recdistill.failure"
+REUSED, CONTINUED = "recdistill.reused_run_id", "recdistill.continued_in"
+GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+
+
+@dataclass
+class StepRun:
+    """A run that a step writes to, or a finished one that it found.
+
+    Attributes:
+        run_id: of the run that holds the step's results.
+        key: what equal runs share; see `provenance.run_key`.
+        fingerprint: of the data.
+        reused: the run was finished before; there is nothing to do.
+        work: folder for checkpoints, kept after a kill and removed in the end.
+    """
+
+    run_id: str
+    key: str
+    fingerprint: str
+    reused: bool
+    work: Path = field(default_factory=Path)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers at an epoch."""
+        now = get_current_time_millis()
+        MlflowClient().log_batch(self.run_id, [Metric(name, value, now, step) for name, value in metrics.items()])
+
+    def log_folder(self, name: str, write: Callable[[Path], None]) -> None:
+        """Have ``write`` fill a temporary folder, and keep it as the artifact folder ``name``."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / name
+            write(folder)
+            MlflowClient().log_artifacts(self.run_id, str(folder), name)
+
+    def log_text(self, name: str, text: str) -> None:
+        """Keep a text as the artifact ``name``."""
+        MlflowClient().log_text(self.run_id, text, name)
+
+    def tag(self, name: str, value: Any) -> None:
+        """Set the tag ``recdistill.<name>``."""
+        MlflowClient().set_tag(self.run_id, f"recdistill.{name}", str(value))
+
+    def artifact(self, name: str) -> Path:
+        """Local path of an artifact. Raises InputError where the run has none of that name."""
+        try:
+            return Path(mlflow.artifacts.download_artifacts(run_id=self.run_id, artifact_path=name))
+        except (MlflowException, OSError):
+            raise InputError(f"run {self.run_id}: has no artifact {name}; choose another run") from None
+
+    def metrics(self) -> dict[str, float]:
+        """The run's last metrics."""
+        return dict(mlflow.get_run(self.run_id).data.metrics)
+
+
+@dataclass
+class EntryRun:
+    """The run a user started; ``claimed`` once its own step writes to it."""
+
+    run_id: str
+    step: str
+    claimed: bool = False
+
+
+_entries: list[EntryRun] = []
+
+
+@contextmanager
+def entry_run(step: str) -> Iterator[None]:
+    """The user's run of ``step``: that of ``mlflow run``, or a new one. An error marks it FAILED and is raised."""
+    launched = bool(os.environ.get("MLFLOW_RUN_ID"))
+    with mlflow.start_run(run_name=None if launched else step) as run:
+        client = MlflowClient()
+        if GENERATED_NAME.fullmatch(run.info.run_name or ""):
+            client.set_tag(run.info.run_id, "mlflow.runName", step)
+        client.set_tag(run.info.run_id, STEP, step)
+        _entries.append(EntryRun(run.info.run_id, step))
+        try:
+            yield
+        except BaseException as error:
+            client.set_tag(run.info.run_id, REASON, reason(error))
+            raise
+        finally:
+            _entries.pop()
+
+
+@contextmanager
+def step_run(
+    step: str,
+    config: Config,
+    *,
+    fingerprint: str,
+    settings: Iterable[str],
+    code: Iterable[str],
+    upstream: Mapping[str, StepRun] | None = None,
+    dataset: str = "",
+) -> Iterator[StepRun]:
+    """The run that holds this step's results: a finished one that fits (``reused``), or one to write to.
+
+    Args:
+        step: its name.
+        config: its options, all of them logged.
+        fingerprint: of its data.
+        settings: names of the options that its result depends on; the seed is always one.
+        code: folders and files of the package that it runs.
+        upstream: runs it starts from, by step.
+        dataset: name of the data.
+
+    An error marks the run FAILED, with the reason as a tag, and is raised again.
+    """
+    upstream = upstream or {}
+    values = asdict(config)
+    chosen = {name: values[name] for name in {*settings, "seed"}} | {"fingerprint": fingerprint}
+    key = run_key(step, chosen, code, {name: run.key for name, run in upstream.items()})
+    entry = _entries[-1] if _entries and not _entries[-1].claimed and _entries[-1].step == step else None
+    if entry is not None:
+        entry.claimed = True
+    work = cache_dir() / "runs" / key
+    with locked(work):
+        found = None if config.force else find_finished(key)
+        if found is not None:
+            reused = StepRun(found.info.run_id, key, fingerprint, reused=True)
+            if entry is not None:
+                client = MlflowClient()
+                client.set_tag(entry.run_id, REUSED, reused.run_id)
+                StepRun(entry.run_id, key, fingerprint, False).log_metrics(reused.metrics())
+            yield reused
+            return
+        opened = None if entry else mlflow.start_run(run_name=step, nested=mlflow.active_run() is not None)
+        run = StepRun(entry.run_id if entry else opened.info.run_id, key, fingerprint, reused=False, work=work)
+        try:
+            describe(run, step, config, upstream, dataset)
+            continue_from_killed(run)
+            yield run
+        except BaseException as error:
+            MlflowClient().set_tag(run.run_id, REASON, reason(error))
+            if opened is not None:
+                mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        # The key makes a run findable: only finished ones carry it.
+        MlflowClient().set_tag(run.run_id, KEY, key)
+        if opened is not None:
+            mlflow.end_run("FINISHED")
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def describe(run: StepRun, step: str, config: Config, upstream: Mapping[str, StepRun], dataset: str) -> None:
+    """Log options, data, versions, code and the runs it came from."""
+    client = MlflowClient()
+    logged = mlflow.get_run(run.run_id).data.params
+    for name, value in asdict(config).items():
+        # mlflow run has logged what the user gave, as text; logging it again in another spelling is refused.
+        if name not in logged:
+            client.log_param(run.run_id, name, value)
+    commit, changes = git_state()
+    tags = {STEP: step, FINGERPRINT: run.fingerprint, "recdistill.git_commit": commit}
+    tags |= {"recdistill.git_dirty": str(bool(changes)).lower()}
+    tags |= {f"recdistill.{name}_run_id": other.run_id for name, other in upstream.items()}
+    for name, text in tags.items():
+        client.set_tag(run.run_id, name, text)
+    client.log_dict(run.run_id, asdict(config), "config.json")
+    client.log_dict(run.run_id, versions(), "versions.json")
+    if changes:
+        client.log_text(run.run_id, changes, "code.diff")
+    if dataset:
+        source = CodeDatasetSource(tags={"dataset": dataset})
+        described = MetaDataset(source=source, name=dataset, digest=run.fingerprint[:32])
+        client.log_inputs(run.run_id, [mlflow.entities.DatasetInput(dataset=described._to_mlflow_entity(), tags=[])])
+
+
+@contextmanager
+def locked(work: Path) -> Iterator[None]:
+    """Hold the folder ``work`` alone; a second process waits, and then finds the finished run."""
+    work.mkdir(parents=True, exist_ok=True)
+    file: IO[str]
+    with work.with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that makes the same run ({work.name})", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    if work.is_dir() and not any(work.iterdir()):
+        work.rmdir()
+
+
+def continue_from_killed(run: StepRun) -> None:
+    """Mark the killed run whose checkpoints are here KILLED, and note this one as the next."""
+    note = run.work / "run.json"
+    run.work.mkdir(parents=True, exist_ok=True)
+    client = MlflowClient()
+    try:
+        before = json.loads(note.read_text(encoding="utf-8"))
+        stale = [before["run_id"]] + ([] if alive(before["process"]) else [before["entry_run_id"]])
+        for run_id in stale:
+            if run_id != run.run_id and client.get_run(run_id).info.status == "RUNNING":
+                client.set_tag(run_id, CONTINUED, run.run_id)
+                client.set_terminated(run_id, "KILLED")
+    except (OSError, ValueError, KeyError, MlflowException):
+        # No note, or of another tracking store: the checkpoint is good all the same.
+        pass
+    entry_run_id = _entries[-1].run_id if _entries else run.run_id
+    note.write_text(json.dumps({"run_id": run.run_id, "entry_run_id": entry_run_id, "process": os.getpid()}))
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this number runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what went wrong."""
+    text = " ".join(str(error).split())[:450]
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+def find_finished(key: str) -> Run | None:
+    """The newest finished run with this key, in any experiment, whose artifacts are still there."""
+    for run in search(f"tags.`{KEY}` = '{key}' and attributes.status = 'FINISHED'"):
+        if MlflowClient().list_artifacts(run.info.run_id):
+            return run
+    return None
+
+
+def search(condition: str) -> list[Run]:
+    """Runs of all experiments that fit an MLflow filter, newest first."""
+    found = mlflow.search_runs(
+        filter_string=condition, search_all_experiments=True, order_by=["start_time DESC"], output_format="list"
+    )
+    return [run for run in found if isinstance(run, Run)]
+
+
+def finished_run(run_id: str, step: str, fingerprint: str | None = None) -> StepRun:
+    """The run a user named. Raises InputError unless it is a finished run of ``step`` and of this data."""
+    try:
+        run = mlflow.get_run(run_id)
+    except MlflowException:
+        raise InputError(f"{step}_run_id={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
+    tags = run.data.tags
+    if REUSED in tags:
+        return finished_run(tags[REUSED], step, fingerprint)
+    if tags.get(STEP) != step:
+        raise InputError(f"{step}_run_id={run_id}: is a {tags.get(STEP, 'foreign')} run, not a {step} run")
+    if run.info.status != "FINISHED":
+        raise InputError(f"{step}_run_id={run_id}: is {run.info.status}, not FINISHED; choose a finished run")
+    made_for = tags.get(FINGERPRINT, "")
+    if fingerprint is not None and made_for != fingerprint:
+        raise InputError(
+            f"{step}_run_id={run_id}: was made for data {made_for[:12]}, not for this data {fingerprint[:12]}; "
+            f"choose a {step} run of this data, or leave {step}_run_id empty"
+        )
+    return StepRun(run_id, tags.get(KEY, run_id), made_for, reused=True)
