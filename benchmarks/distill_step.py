@@ -99,9 +99,7 @@ def plain_loss(logits: Tensor, batch: Problem, weight: Tensor) -> Tensor:
     return base + LAM * ranking
 
 
-def train_step(
-    student: Student, optimizer: torch.optim.Optimizer, loss: LossFunction, batch: Problem
-) -> list[float]:
+def train_step(student: Student, optimizer: torch.optim.Optimizer, loss: LossFunction, batch: Problem) -> list[float]:
     """Seconds of each of `PARTS`, for one step."""
     clock = [time.perf_counter()]
     row = torch.arange(len(batch.target))

@@ -120,9 +120,7 @@ class TeacherConfig(BackboneConfig):
     warmup: float = option(0.05, "share of the steps with rising learning rate", least=0, most=1)
     token_budget: int = option(120_000, "LLM tokens to train on", least=0)
     tokens_per_batch: int = option(2048, "LLM tokens a training step", least=1)
-    outputs_token_budget: int = option(
-        200_000, "LLM tokens to score training samples with; 0: all of them", least=0
-    )
+    outputs_token_budget: int = option(200_000, "LLM tokens to score training samples with; 0: all of them", least=0)
     top_n: int = option(50, "candidates kept for each scored sample", least=1)
     sequence_embeddings: bool = option(False, "also keep the teacher's state of each scored sample")
 
@@ -148,9 +146,7 @@ class DistillConfig(TeacherConfig):
     gamma_consistency: float = option(0.1, "weight of student and teacher agreeing", least=0)
     ranking_loss: RankingLoss = option("ranking", "ranking: DLLM2Rec's; kl: listwise over the candidates")
     release_compat: bool = option(False, "reproduce the released candidate loss, defects included")
-    output_weight: float = option(
-        0.0, "weight of the distance between student and teacher sequence states", least=0
-    )
+    output_weight: float = option(0.0, "weight of the distance between student and teacher sequence states", least=0)
     output_loss: OutputLoss = option("cosine", "that distance")
     selection_policy: PolicyName = option("all", "which scored samples carry the distillation terms")
     selection_fraction: float = option(1.0, "share of the scored samples that the policy keeps", above=0, most=1)

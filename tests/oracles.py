@@ -13,8 +13,7 @@ def propensity(item_count: Row) -> list[float]:
 
 def dro(logits: Row, propensities: Row, item: int, beta: float) -> float:
     exponents = [
-        p * ((z - 1) if i == item else z) ** 2 / beta
-        for i, (z, p) in enumerate(zip(logits, propensities, strict=True))
+        p * ((z - 1) if i == item else z) ** 2 / beta for i, (z, p) in enumerate(zip(logits, propensities, strict=True))
     ]
     highest = max(exponents)
     return highest + math.log(math.fsum(math.exp(x - highest) for x in exponents))

@@ -112,9 +112,7 @@ def draw(
         )
 
 
-def window_starts(
-    samples: Samples, chosen: Int64Array, stride: int, random: np.random.Generator | None
-) -> Int64Array:
+def window_starts(samples: Samples, chosen: Int64Array, stride: int, random: np.random.Generator | None) -> Int64Array:
     """Positions in ``chosen`` where a window begins: where a run does, and every ``stride`` samples in it.
 
     A run is samples of one history whose targets follow each other. With ``random``, each run's first window

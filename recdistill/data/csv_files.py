@@ -132,8 +132,7 @@ def refuse_blank(path: Path, table: pd.DataFrame, column: str) -> None:
     blank = np.flatnonzero(table[column] == "")
     if len(blank):
         raise InputError(
-            f"{path}: row {blank[0] + 1}: {column} is blank (in {len(blank)} rows); "
-            "fill it in or leave the row out"
+            f"{path}: row {blank[0] + 1}: {column} is blank (in {len(blank)} rows); fill it in or leave the row out"
         )
 
 

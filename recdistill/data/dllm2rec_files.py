@@ -30,9 +30,7 @@ def read_dllm2rec(interactions: str, items: str = "") -> SequenceData:
     users, so every row is a user of its own. Raises InputError, one line.
     """
     if not interactions:
-        raise InputError(
-            "interactions=: dataset=dllm2rec needs a folder with train_data.df; set interactions=<folder>"
-        )
+        raise InputError("interactions=: dataset=dllm2rec needs a folder with train_data.df; set interactions=<folder>")
     folder = Path(interactions).expanduser()
     if not folder.is_dir():
         raise InputError(f"interactions={interactions}: no such folder; give the folder with train_data.df")
@@ -120,9 +118,7 @@ def whole_numbers(path: Path, column: str, values: np.ndarray) -> Int64Array:
     numbers = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers % 1 != 0) | (numbers < 0) | (numbers >= 2.0**53))
     if len(wrong):
-        raise InputError(
-            f"{path}: {column} holds {one_line(values[wrong[0]])}; item ids and lengths are whole numbers"
-        )
+        raise InputError(f"{path}: {column} holds {one_line(values[wrong[0]])}; item ids and lengths are whole numbers")
     return numbers.astype(np.int64)
 
 
@@ -153,9 +149,7 @@ def read_titles(items: str, num_items: int) -> tuple[str, ...]:
     by_id = dict(zip(item_ids, titles, strict=True))
     missing = [item for item in range(num_items) if str(item) not in by_id]
     if missing:
-        raise InputError(
-            f"{items}: has no item {missing[0]} ({len(missing)} of {num_items} missing); add its title"
-        )
+        raise InputError(f"{items}: has no item {missing[0]} ({len(missing)} of {num_items} missing); add its title")
     if len(by_id) > num_items:
         raise InputError(f"{items}: has {len(by_id)} items, the padding id says {num_items}; leave the others out")
     return tuple(by_id[str(item)] for item in range(num_items))

@@ -53,9 +53,7 @@ def load_data(
     parts = SPLITS[split](kept)
     for name, samples in zip(("training", "validation", "test"), parts, strict=True):
         if not len(samples):
-            raise InputError(
-                f"{kept.source}: split={split} leaves no {name} sample; give users with longer histories"
-            )
+            raise InputError(f"{kept.source}: split={split} leaves no {name} sample; give users with longer histories")
     return SequenceData(
         name=dataset,
         split=split,

@@ -19,9 +19,7 @@ def read_ml100k() -> Interactions:
     user, user_ids = pd.factorize(interactions["user_id:token"])
     return Interactions(
         user=user.astype(np.int64),
-        item=pd.Index(items["item_id:token"])
-        .get_indexer(pd.Index(interactions["item_id:token"]))
-        .astype(np.int64),
+        item=pd.Index(items["item_id:token"]).get_indexer(pd.Index(interactions["item_id:token"])).astype(np.int64),
         timestamp=interactions["timestamp:float"].to_numpy(dtype=np.int64),
         user_ids=tuple(user_ids),
         item_ids=tuple(items["item_id:token"]),

@@ -84,9 +84,7 @@ class Samples:
         return rows, self.items[np.arange(len(rows), dtype=np.int64) + np.repeat(start - before, lengths)]
 
 
-def gather_windows(
-    items: Int64Array, begin: Int64Array, end: Int64Array, length: int, padding_id: int
-) -> Int64Array:
+def gather_windows(items: Int64Array, begin: Int64Array, end: Int64Array, length: int, padding_id: int) -> Int64Array:
     """``items[begin[i]:end[i]]`` as rows of int64 [n, length], right-padded; none may exceed ``length``."""
     position = begin[:, None] + np.arange(length, dtype=np.int64)
     real = position < end[:, None]

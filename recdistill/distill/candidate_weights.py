@@ -78,13 +78,10 @@ def candidate_weights(
     """
     gammas = (gamma_position, gamma_confidence, gamma_consistency)
     if not all(gamma >= 0 and math.isfinite(gamma) for gamma in gammas) or sum(gammas) == 0:
-        raise InputError(
-            f"gammas of position, confidence and consistency are {gammas}; give at least 0, not all 0"
-        )
+        raise InputError(f"gammas of position, confidence and consistency are {gammas}; give at least 0, not all 0")
     if candidates.ndim != 2 or distance.shape != candidates.shape:
         raise InputError(
-            f"candidates {list(candidates.shape)} and distances {list(distance.shape)} do not fit; "
-            "give [S, K] both"
+            f"candidates {list(candidates.shape)} and distances {list(distance.shape)} do not fit; give [S, K] both"
         )
     distance = distance.detach().to(logits.dtype)
     weights = torch.zeros_like(distance)

@@ -81,8 +81,7 @@ def ranking_kl(logits: Tensor, candidates: Tensor, distance: Tensor, temperature
     """
     if candidates.ndim != 2 or candidates.shape != distance.shape:
         raise InputError(
-            f"candidates {list(candidates.shape)} and distances {list(distance.shape)} do not fit; "
-            "give [S, K] both"
+            f"candidates {list(candidates.shape)} and distances {list(distance.shape)} do not fit; give [S, K] both"
         )
     terms = vocabulary_terms(logits, candidates, with_logsumexp=False)
     return kl_of_terms(terms, slice(0, candidates.shape[1]), distance, temperature, None)

@@ -166,9 +166,7 @@ class _VocabularyPass(torch.autograd.Function):
         return result, None, None, None, None
 
 
-def _robust_block(
-    values: Tensor, robust_items: Tensor, sharpness: Tensor, rest: Tensor, slope: Tensor | None
-) -> None:
+def _robust_block(values: Tensor, robust_items: Tensor, sharpness: Tensor, rest: Tensor, slope: Tensor | None) -> None:
     """Fill ``rest`` [S, 1], the log-sum without the robust items, and ``slope`` [S, V], its gradient."""
     exponents = slope if slope is not None else torch.empty_like(values)
     torch.mul(values, values, out=exponents).mul_(sharpness)

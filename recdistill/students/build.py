@@ -136,9 +136,7 @@ def load_student(
     try:
         tensors = load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"cannot read the student's weights {weights}; save the student again ({error})"
-        ) from error
+        raise InputError(f"cannot read the student's weights {weights}; save the student again ({error})") from error
     if ed_weight > 0 and teacher_embedding is None:
         raise InputError(
             f"the student in {directory} was saved with an injected teacher; give its teacher embedding, "

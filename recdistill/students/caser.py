@@ -31,13 +31,9 @@ class Caser(Student):
 
     causal = False
 
-    def __init__(
-        self, items: ItemEmbedding, dropout: float, max_length: int, output: str, filters: int = 16
-    ) -> None:
+    def __init__(self, items: ItemEmbedding, dropout: float, max_length: int, output: str, filters: int = 16) -> None:
         if max_length < max(HEIGHTS):
-            raise InputError(
-                f"Caser needs max_length of at least {max(HEIGHTS)}, not {max_length}; give a larger one"
-            )
+            raise InputError(f"Caser needs max_length of at least {max(HEIGHTS)}, not {max_length}; give a larger one")
         hidden_size = items.hidden_size
         features = filters * len(HEIGHTS) + hidden_size
         super().__init__(items, features if output == "linear" else hidden_size, max_length, output)

@@ -19,15 +19,11 @@ class GRU4Rec(Student):
 
     causal = True
 
-    def __init__(
-        self, items: ItemEmbedding, dropout: float, max_length: int, output: str, layers: int = 1
-    ) -> None:
+    def __init__(self, items: ItemEmbedding, dropout: float, max_length: int, output: str, layers: int = 1) -> None:
         hidden_size = items.hidden_size
         super().__init__(items, hidden_size, max_length, output)
         self.dropout = nn.Dropout(dropout)
-        self.gru = nn.GRU(
-            hidden_size, hidden_size, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
-        )
+        self.gru = nn.GRU(hidden_size, hidden_size, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         for name, parameter in self.gru.named_parameters():
             if name.startswith("weight_ih"):
                 nn.init.xavier_uniform_(parameter)

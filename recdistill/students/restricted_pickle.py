@@ -86,9 +86,7 @@ class ModuleRecord:
         return {str(name): item for name, item in value.items()} if isinstance(value, dict) else {}
 
 
-def read_pickled_module(
-    path: str | Path, classes: Iterable[tuple[str, str]]
-) -> tuple[ModuleRecord, dict[str, Tensor]]:
+def read_pickled_module(path: str | Path, classes: Iterable[tuple[str, str]]) -> tuple[ModuleRecord, dict[str, Tensor]]:
     """The module that ``torch.save(module, path)`` wrote, as a record; nothing in the file is executed.
 
     Args:

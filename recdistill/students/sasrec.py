@@ -91,9 +91,7 @@ class SASRec(Student):
         super().__init__(items, items.hidden_size, max_length, output)
         hidden_size = items.hidden_size
         if blocks < 1 or heads < 1 or hidden_size % heads:
-            raise InputError(
-                f"{blocks} blocks of {heads} heads do not fit hidden_size {hidden_size}; heads divide it"
-            )
+            raise InputError(f"{blocks} blocks of {heads} heads do not fit hidden_size {hidden_size}; heads divide it")
         self.positions = nn.Embedding(max_length, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.attentions = nn.ModuleList(SelfAttention(hidden_size, heads, dropout) for _ in range(blocks))

@@ -38,9 +38,7 @@ class Student(nn.Module, ABC):
         if output not in OUTPUTS:
             raise InputError(f"unknown output {output!r}; choose one of {', '.join(OUTPUTS)}")
         if output != "linear" and state_size != items.hidden_size:
-            raise InputError(
-                f"output {output!r} needs states of {items.hidden_size}, not {state_size}; use 'linear'"
-            )
+            raise InputError(f"output {output!r} needs states of {items.hidden_size}, not {state_size}; use 'linear'")
         self.items = items
         self.state_size = state_size
         self.max_length = max_length

@@ -168,7 +168,9 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> GatedLoRA:
     settings = _read_json(Path(directory) / GATED_CONFIG)
     experts, rank, adapter = (settings.get(key) for key in ("experts", "rank", "adapter"))
     if not isinstance(experts, int) or not isinstance(rank, int) or not isinstance(adapter, str):
-        raise InputError(f"{Path(directory) / GATED_CONFIG}: must hold experts, rank and adapter; save the adapter again")
+        raise InputError(
+            f"{Path(directory) / GATED_CONFIG}: must hold experts, rank and adapter; save the adapter again"
+        )
     # Peft keeps an adapter that is not called default in a folder of that name.
     folder = Path(directory) if adapter == "default" else Path(directory) / adapter
     _read_json(folder / ADAPTER_CONFIG)

@@ -70,9 +70,7 @@ def test_each_sample_once_in_a_right_window(lengths, length, stride, batch_size,
     stride = min(stride, length)
     samples = prefixes(lengths)
     index = np.flatnonzero(np.random.default_rng(seed).random(len(samples)) < keep)
-    drawn = epoch(
-        samples, length=length, stride=stride, batch_size=batch_size, shuffle=shuffle, seed=seed, index=index
-    )
+    drawn = epoch(samples, length=length, stride=stride, batch_size=batch_size, shuffle=shuffle, seed=seed, index=index)
     for batch in drawn:
         check(samples, batch, length, stride)
     order = [sample for batch in drawn for sample in batch.sample.tolist()]
@@ -105,8 +103,7 @@ def test_seed_and_epoch_alone_decide():
     np.random.seed(1)
     again = epoch(samples, epoch=3)
     assert all(
-        torch.equal(a.sample, b.sample) and torch.equal(a.history, b.history)
-        for a, b in zip(once, again, strict=True)
+        torch.equal(a.sample, b.sample) and torch.equal(a.history, b.history) for a, b in zip(once, again, strict=True)
     )
     order = [batch.sample.tolist() for batch in once]
     assert [batch.sample.tolist() for batch in epoch(samples, epoch=4)] != order

@@ -52,8 +52,7 @@ def test_ids_stay_text_and_the_catalogue_whole(read):
         'timestamp,rating,"user",item\n30,5,ann,007\n10,,"bob",7\n20,1,ann,x\n',
         "user,,item,,timestamp\nann,1,007,2,30\nbob,1,7,2,10\nann,1,x,2,20\n",
         "user,item,timestamp\nann,007,30.0\nbob,7,1e1\nann,x,20\n",
-        "user,item,timestamp\nann,007,1970-01-01T00:00:30\n"
-        "bob,7,1970-01-01 00:00:10\nann,x,1970-01-01T00:00:20Z\n",
+        "user,item,timestamp\nann,007,1970-01-01T00:00:30\nbob,7,1970-01-01 00:00:10\nann,x,1970-01-01T00:00:20Z\n",
     ],
 )
 def test_ways_of_writing_the_same(read, log):

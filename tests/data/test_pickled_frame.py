@@ -123,9 +123,7 @@ def test_nothing_in_the_file_runs(tmp_path, protocol):
 def test_names_beside_the_allowed_ones_are_refused(tmp_path, module_and_name):
     module, name = module_and_name
     file = tmp_path / "x.df"
-    file.write_bytes(
-        b"\x80\x04" + b"".join(b"\x8c" + bytes([len(t)]) + t.encode() for t in (module, name)) + b"\x93."
-    )
+    file.write_bytes(b"\x80\x04" + b"".join(b"\x8c" + bytes([len(t)]) + t.encode() for t in (module, name)) + b"\x93.")
     with pytest.raises(InputError, match=f"asks for {module}.{name}"):
         read_pickled_frame(file)
 

@@ -81,6 +81,4 @@ def test_impossible_pointers_are_refused(start, end, user, said):
 
 def test_everything_is_int64():
     samples = Samples(*(np.array(values, dtype=np.int32) for values in ([1, 2], [0], [1], [0])))
-    assert {array.dtype for array in (samples.items, samples.start, samples.end, samples.user)} == {
-        np.dtype(np.int64)
-    }
+    assert {array.dtype for array in (samples.items, samples.start, samples.end, samples.user)} == {np.dtype(np.int64)}

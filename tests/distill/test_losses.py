@@ -16,9 +16,7 @@ def test_bce_is_the_released_one(released, dtype):
 
 
 def test_dro_is_the_released_one(released, dtype):
-    found = dro(
-        released["logits"].to(dtype), released["propensity"], released["target"], released.settings["beta"]
-    )
+    found = dro(released["logits"].to(dtype), released["propensity"], released["target"], released.settings["beta"])
     rtol = 1e-12 if dtype == torch.float64 else 1e-6
     torch.testing.assert_close(found, released["dro_per_sample"].to(dtype), rtol=rtol, atol=0)
 

@@ -43,9 +43,7 @@ def test_ed_weight_0_is_no_teacher_bit_for_bit(
 
 
 @pytest.mark.parametrize("student", STUDENTS)
-def test_injection_changes_no_other_initial_parameter(
-    student: str, shape: Shape, teacher_embedding: Tensor
-) -> None:
+def test_injection_changes_no_other_initial_parameter(student: str, shape: Shape, teacher_embedding: Tensor) -> None:
     torch.manual_seed(5)
     plain, after_plain = build_student(shape(student), NUM_ITEMS), torch.rand(3)
     torch.manual_seed(5)
@@ -80,9 +78,7 @@ def test_saved_and_loaded_gives_equal_logits(
 
 @pytest.mark.parametrize("output", ["tied", "tied_bias", "linear"])
 @pytest.mark.parametrize("student", STUDENTS)
-def test_folded_student_needs_no_teacher(
-    student: str, output: str, shape: Shape, build: Build, tmp_path: Path
-) -> None:
+def test_folded_student_needs_no_teacher(student: str, output: str, shape: Shape, build: Build, tmp_path: Path) -> None:
     model = build(student, 0.3, output=output)
     plain = build(student, 0.0, output=output)
     save_student(tmp_path, model, shape(student, output=output), fold=True)

@@ -164,8 +164,7 @@ def test_hostile_programs_are_refused(tmp_path: Path, program: bytes, said: str)
 def tensor_program(offset: int, size: tuple, stride: tuple) -> bytes:
     """A model with one parameter ``p``, a view of a storage of 4 floats."""
     shape = b"".join(
-        b"(" + b"".join(b"J" + struct.pack("<i", number) for number in numbers) + b"t"
-        for numbers in (size, stride)
+        b"(" + b"".join(b"J" + struct.pack("<i", number) for number in numbers) + b"t" for numbers in (size, stride)
     )
     view = global_of("torch._utils", "_rebuild_tensor_v2") + STORAGE + b"J" + struct.pack("<i", offset)
     tensor = view.replace(b"((X", b"((X", 1) + shape + b"\x89NtR"

@@ -60,8 +60,7 @@ def make_recipe(kill_at=None, validate=True, **changes):
 
 def without_seconds(logged):
     return [
-        (epoch, {name: value for name, value in metrics.items() if "seconds" not in name})
-        for metrics, epoch in logged
+        (epoch, {name: value for name, value in metrics.items() if "seconds" not in name}) for metrics, epoch in logged
     ]
 
 

@@ -1,0 +1,1 @@
+"""One file an entry point: open the run, fetch inputs, build, define the objective, loop, log."""
