@@ -42,17 +42,13 @@ def parse(kind: type[Parsed], step: str, arguments: list[str]) -> Parsed:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise InputError(f"{name}: {step} has no such option; the nearest is {near}")
         normal.append(f"--{name}{equals}{value}")
-    values = read_values(kind, normal) if "--help" not in normal else None
-    if values is None:
+    if "--help" in normal:
         parser.parse_args(["--help"])
-    else:
-        for name, value in values.items():
-            check_type(parser, name, value)
-    parsed = parser.parse_args([f"--{name}={value}" for name, value in (values or {}).items()])
-    return kind(**{name: getattr(parsed, name) for name in known})
+    given = read_values(normal)
+    return kind(**{name: read_value(parser, name, text) for name, text in given.items()})
 
 
-def read_values(kind: type[Config], arguments: list[str]) -> dict[str, str]:
+def read_values(arguments: list[str]) -> dict[str, str]:
     """Pairs of name and raw text. Raises InputError where a value is missing."""
     values: dict[str, str] = {}
     waiting = iter(arguments)
@@ -67,14 +63,13 @@ def read_values(kind: type[Config], arguments: list[str]) -> dict[str, str]:
     return values
 
 
-def check_type(parser: OneLineParser, name: str, value: str) -> None:
-    """Raise InputError, naming the type, where jsonargparse cannot read ``value``."""
-    kinds = {int: "a whole number", float: "a number", bool: "true or false"}
-    action = next(action for action in parser._actions if action.dest == name)
+def read_value(parser: OneLineParser, name: str, text: str) -> Any:
+    """The option's value. Raises InputError, naming the type, where jsonargparse cannot read ``text``."""
+    kinds: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
     try:
-        parser.parse_args([f"--{name}={value}"])
+        return parser.parse_args([f"--{name}={text}"]).as_dict()[name]
     except InputError:
-        wanted = kinds.get(getattr(action, "_typehint", action.type))
-        allowed = getattr(getattr(action, "_typehint", None), "__args__", ())
-        reason = f"must be {wanted}" if wanted else f"must be one of {', '.join(map(str, allowed))}"
-        raise InputError(f"{name}={value}: {reason}") from None
+        action: Any = next(action for action in parser._actions if action.dest == name)
+        hint = getattr(action, "_typehint", None) or action.type
+        allowed = ", ".join(map(str, getattr(hint, "__args__", ())))
+        raise InputError(f"{name}={text}: must be {kinds.get(hint) or f'one of {allowed}'}") from None

@@ -1,5 +1,7 @@
 """``prepare``: read and split the data, and say what it is."""
 
+import torch
+
 from recdistill.config import DataConfig
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.evaluation.metrics import metrics_from_ranks
@@ -21,13 +23,13 @@ def prepare(config: DataConfig) -> StepRun:
     ) as run:
         if run.reused:
             return run
-        scores = popularity_scores(data.item_count)
+        scores = popularity_scores(torch.as_tensor(data.item_count))
         parts = {"train": data.train, "val": data.validation, "test": data.test}
         sizes = {f"data/{part}_samples": float(len(samples)) for part, samples in parts.items()}
         run.log_metrics(sizes | {"data/items": data.num_items, "data/users": len(data.user_ids)})
         for part in ("val", "test"):
             ranks = evaluate(
-                lambda history, length, row, column: scores.expand(len(row), -1),
+                scores,
                 parts[part],
                 num_items=data.num_items,
                 max_length=1,
