@@ -1,19 +1,19 @@
-"""A tiny random llama with a working tokenizer, made offline."""
+"""A tiny random llama with a real, locally trained tokenizer: what most tests use for an LLM."""
 
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-VOCABULARY_SIZE = 300
+TEXT = ["Toy Story (1995)", "Twelve Monkeys (1995)", "This user has watched:", "Next:", "Star Wars (1977)"]
 HIDDEN_SIZE = 32
-END_TOKEN = "<|end|>"
+VOCABULARY_SIZE = 300
 
 
-def tiny_config() -> LlamaConfig:
-    """Two layers of width 32, four heads, vocabulary 300; 256 bytes and the end token are real tokens."""
-    return LlamaConfig(
+def tiny_model() -> LlamaForCausalLM:
+    """Two random layers of width 32 over 300 tokens, always the same."""
+    config = LlamaConfig(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=HIDDEN_SIZE,
         intermediate_size=64,
@@ -21,33 +21,22 @@ def tiny_config() -> LlamaConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=256,
-        pad_token_id=None,
-        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
     )
-
-
-def tiny_model(seed: int = 0) -> LlamaForCausalLM:
-    """The random model, in evaluation mode; the same for the same seed."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(tiny_config()).eval()
+        torch.manual_seed(7)
+        return LlamaForCausalLM(config).eval()
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer: every text is its UTF-8 bytes, one token each; no padding token."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {character: index for index, character in enumerate(alphabet)} | {END_TOKEN: len(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+def write_tiny_llm(folder: Path) -> Path:
+    """The tiny llama and its tokenizer, as a local path for ``llm=``."""
+    tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_TOKEN)
-
-
-def write_tiny_llm(folder: Path, seed: int = 0) -> Path:
-    """Write model and tokenizer as a local folder that transformers can load; returns the folder."""
-    tiny_model(seed).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY_SIZE, special_tokens=["<end>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(TEXT * 20, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
+    tiny_model().save_pretrained(folder)
     return folder

@@ -1,0 +1,119 @@
+"""The frozen base LLM: a GGUF file, a local folder or a Hugging Face id, read by transformers."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+
+from recdistill.errors import InputError
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True, eq=False)
+class BaseLLM:
+    """A frozen LLM in evaluation mode, and its tokenizer.
+
+    Attributes:
+        model: transformers model; its first output is the last hidden state [B, T, H].
+        tokenizer: of transformers, with a padding token.
+        name: what the user asked for.
+        fingerprint: SHA-256 over the weights' names, shapes and a share of their values.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    name: str
+    fingerprint: str
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return int(self.model.config.hidden_size)
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the machine multiplies in it faster than in float32, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def load_base_llm(llm: str, *, gguf: Path | None, cache: Path, dtype: torch.dtype, causal_lm: bool = False) -> BaseLLM:
+    """Read a base LLM and freeze it.
+
+    Args:
+        llm: Hugging Face id, or path of a local folder or GGUF file; only a name where ``gguf`` is given.
+        gguf: the GGUF file to read.
+        cache: folder where a GGUF file is kept as safetensors after its first, slow reading.
+        dtype: of the weights.
+        causal_lm: with the language-model head.
+
+    Raises:
+        InputError: one line, where nothing can be read there.
+    """
+    if not llm:
+        raise InputError("llm=: is empty; give an alias, a Hugging Face id or a local path")
+    path = Path(llm).expanduser()
+    try:
+        source = gguf or (path if path.suffix == ".gguf" else None)
+        if source is not None:
+            folder = str(converted(source, cache))
+        elif path.exists():
+            folder = str(path)
+        elif llm.startswith((".", "/", "~")):
+            raise InputError(f"llm={llm}: no such file or folder; give a Hugging Face id or a local path")
+        else:
+            folder = llm
+        kind = AutoModelForCausalLM if causal_lm else AutoModel
+        model = kind.from_pretrained(folder, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises many kinds for a bad source
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"llm={llm}: cannot be loaded ({said}); give the alias smollm2-135m, a Hugging Face id or a local path"
+        ) from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise InputError(f"llm={llm}: its tokenizer has neither a padding nor an end token; choose another LLM")
+    model.requires_grad_(False).eval()
+    return BaseLLM(model, tokenizer, llm, weights_fingerprint(model))
+
+
+def converted(gguf: Path, cache: Path) -> Path:
+    """Folder with the GGUF file's model and tokenizer in transformers' own format, made once."""
+    if not gguf.is_file():
+        raise InputError(f"llm={gguf}: no such file; give a Hugging Face id or a local path")
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = cache / f"{gguf.stem}-{digest[:12]}"
+    if (folder / CONFIG_FILE).is_file():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        complete = Path(scratch) / folder.name
+        packed = GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=packed
+        )
+        model.save_pretrained(complete)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(complete)
+        if not folder.exists():
+            complete.rename(folder)
+    return folder
+
+
+def weights_fingerprint(model: PreTrainedModel) -> str:
+    """SHA-256 over names, shapes and the first 64 values of each weight."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {list(tensor.shape)} ".encode())
+        digest.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
