@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, where and what to do, in one line."""
+
+
+class Pruned(Exception):  # noqa: N818
+    """A trial of a sweep is given up: its run ends early, and is no failure."""

@@ -3,10 +3,11 @@
 One folder with two files: ``teacher_outputs.safetensors`` (the tensors) and ``teacher_outputs.json`` (the manifest).
 """
 
+import importlib.metadata
 import json
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,6 +19,19 @@ from recdistill.errors import InputError
 
 TENSORS_FILE = "teacher_outputs.safetensors"
 MANIFEST_FILE = "teacher_outputs.json"
+CONFIDENCE = "-log p(item) of the teacher's softmax over the catalogue, nats; small is sure"
+PACKAGES = ("recdistill", "torch", "transformers", "peft")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that a teacher's outputs depend on, those that are not installed left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 @dataclass(frozen=True)
@@ -29,12 +43,20 @@ class Manifest:
         llm: the base LLM, or the file names of an imported teacher.
         num_items: V.
         num_samples: N, training samples of the data; the teacher covers M of them.
+        split: how the data were split (``SequenceData.split``).
+        teacher: kind of teacher, e.g. ``ranking``, ``generative`` or ``imported``.
+        confidence: how the distances are defined, in words; small is sure, whatever the definition.
+        versions: package name to version, of what made them.
     """
 
     fingerprint: str
     llm: str
     num_items: int
     num_samples: int
+    split: str = ""
+    teacher: str = "ranking"
+    confidence: str = CONFIDENCE
+    versions: dict[str, str] = field(default_factory=installed_versions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +67,8 @@ class TeacherOutputs:
         manifest: whose outputs these are.
         sample: int64 [M], ascending, indices into the training samples.
         ranking: int64 [M, C], the best items, best first, seen ones left out.
-        distance: float32 [M, C], ``-log p(item)`` under the teacher's softmax over the catalogue: small is sure.
-            Not for imported teachers, whose distances are their own.
+        distance: float32 [M, C], small is sure, as ``manifest.confidence`` defines it: ``-log p(item)`` under the
+            teacher's softmax over the catalogue, or an imported teacher's own.
         item_embedding: float32 [V, E].
         sequence_embedding: float32 [M, F], the teacher's state of each sample, or None.
 
@@ -90,15 +112,25 @@ class TeacherOutputs:
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
                 raise InputError(f"teacher outputs: {name} holds NaN or infinity; make them again")
 
+    @property
+    def top_n(self) -> int:
+        """C, the candidates kept for each sample."""
+        return self.ranking.shape[1]
+
+    @property
+    def covered_share(self) -> float:
+        """M / N, in [0, 1]."""
+        return len(self.sample) / self.manifest.num_samples if self.manifest.num_samples else 0.0
+
     def by_sample(self, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
         """The first ``candidates`` of each ranking, laid out by training sample.
 
         Returns covered bool [N], ranking int64 [N, C] and distance float32 [N, C], zeros where not covered.
         Raises InputError where the rankings are shorter.
         """
-        if candidates > self.ranking.shape[1]:
+        if candidates > self.top_n:
             raise InputError(
-                f"candidate_topk={candidates}: the teacher kept {self.ranking.shape[1]}; "
+                f"candidate_topk={candidates}: the teacher kept {self.top_n}; "
                 "ask for fewer, or make teacher outputs with a larger top_n"
             )
         num_samples = self.manifest.num_samples
@@ -125,8 +157,8 @@ def write_teacher_outputs(directory: str | Path, outputs: TeacherOutputs) -> Non
         tensors["sequence_embedding"] = outputs.sequence_embedding.float()
     described = asdict(outputs.manifest) | {
         "covered": len(outputs.sample),
-        "candidates": outputs.ranking.shape[1],
-        "distance": "-log p(item) of the teacher's softmax over the catalogue; small is sure",
+        "covered_share": outputs.covered_share,
+        "top_n": outputs.top_n,
     }
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         complete = Path(scratch) / directory.name
@@ -150,7 +182,9 @@ def read_teacher_outputs(directory: str | Path, fingerprint: str | None = None) 
     directory = Path(directory)
     try:
         described = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
-        manifest = Manifest(**{name: described[name] for name in Manifest.__dataclass_fields__})
+        # What a file does not say of its versions is not that of the packages at hand.
+        known = {name: described[name] for name in Manifest.__dataclass_fields__ if name in described}
+        manifest = Manifest(**({"versions": {}} | known))
         tensors = load_file(directory / TENSORS_FILE)
         if fingerprint is not None and manifest.fingerprint != fingerprint:
             raise InputError(

@@ -35,6 +35,11 @@ class Batch:
         """S, the number of samples."""
         return len(self.target)
 
+    def histories(self, padding_id: int) -> Tensor:
+        """What each sample has of its window, int64 [S, L]: the items up to its column, then padding."""
+        later = torch.arange(self.history.shape[1], device=self.column.device) > self.column.unsqueeze(1)
+        return self.history[self.row].masked_fill(later, padding_id)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         return Batch(**{spec.name: getattr(self, spec.name).to(device) for spec in fields(self)})

@@ -1,7 +1,10 @@
-"""DLLM2Rec's own files: samples split already, histories right-padded (RecSys 2024 release)."""
+"""DLLM2Rec's own files, read and written: samples split already, histories right-padded (RecSys 2024 release)."""
 
 import json
+import pickle
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,15 +22,21 @@ FILES = {
     "test": ("test_data.df", "test_data.csv", "test_data.csv.gz"),
 }
 COLUMNS = ("seq", "len_seq", "next")
+STATISTICS_FILE = "data_statis.df"
+ITEMS_FILE = "items.csv"
+# The release has this number written into its sampling of negatives.
+RELEASED_LENGTH = 10
 
 
 def read_dllm2rec(interactions: str, items: str = "") -> SequenceData:
     """The samples in the folder ``interactions``: train_data.df or .csv, val_data.csv and test_data.csv.
 
     A row is a history ``seq`` right-padded with V, its real length ``len_seq`` and the next item ``next``. V
-    is the id found behind the real items; where no row is padded, one more than the largest item. Titles come
-    from the CSV file ``items`` (its ids 0 .. V-1, any order), else they are 'item <id>'. The files name no
-    users, so every row is a user of its own. Raises InputError, one line.
+    is the id found behind the real items and ``item_num`` in data_statis.df, where that is there; where no row is
+    padded and no such file is, one more than the largest item. Titles come from the CSV file ``items`` (its ids
+    0 .. V-1, any order), else they are 'item <id>'. The files name no users, so every row is a user of its own.
+    Rows of a pickled frame whose labels are 0 .. N-1 in another order are taken in the order of their labels, by
+    which the release looks its teacher files up. Raises InputError, one line.
     """
     if not interactions:
         raise InputError("interactions=: dataset=dllm2rec needs a folder with train_data.df; set interactions=<folder>")
@@ -36,7 +45,7 @@ def read_dllm2rec(interactions: str, items: str = "") -> SequenceData:
         raise InputError(f"interactions={interactions}: no such folder; give the folder with train_data.df")
     paths = {part: find_file(folder, names) for part, names in FILES.items()}
     rows = {part: read_rows(path) for part, path in paths.items()}
-    num_items = catalogue_size(paths, rows)
+    num_items = catalogue_size(paths, rows, stated_size(folder / STATISTICS_FILE))
     item_ids = tuple(str(item) for item in range(num_items))
     titles = read_titles(items, num_items) if items else tuple(f"item {item}" for item in item_ids)
     parts: list[Samples] = []
@@ -58,6 +67,60 @@ def read_dllm2rec(interactions: str, items: str = "") -> SequenceData:
     )
 
 
+def write_dllm2rec(folder: str | Path, data: SequenceData, length: int = RELEASED_LENGTH) -> None:
+    """Write ``train_data.df``, ``val_data.csv``, ``test_data.csv``, ``data_statis.df`` and ``items.csv``.
+
+    Row i of a file is sample i of its part: the last ``length`` items of its history, so that teacher files
+    aligned with the samples are aligned with the rows. Histories longer than ``length`` are cut, and what is read
+    back is then other data, with another fingerprint. The release reads the folder as it is with ``length`` 10,
+    and does not look at ``items.csv`` (item, title, source_id), which `read_dllm2rec` takes as ``items``.
+
+    Args:
+        folder: where to, made if absent; other files in it stay.
+        data: the data set.
+        length: history items a row.
+
+    Raises:
+        InputError: the length is below 1.
+    """
+    if length < 1:
+        raise InputError(f"length is {length}; give at least 1 history item a row ({RELEASED_LENGTH} for the release)")
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        complete = Path(scratch)
+        write_pickled(complete / FILES["train"][0], columns_of(data.train, length, data.padding_id))
+        write_pickled(complete / STATISTICS_FILE, {"seq_size": [length], "item_num": [data.num_items]})
+        for part, samples in (("validation", data.validation), ("test", data.test)):
+            frame = pd.DataFrame(columns_of(samples, length, data.padding_id))
+            frame.to_csv(complete / FILES[part][1], index=False)
+        items = {"item": range(data.num_items), "title": data.titles, "source_id": data.item_ids}
+        pd.DataFrame(items).to_csv(complete / ITEMS_FILE, index=False)
+        for path in sorted(complete.iterdir()):
+            path.replace(folder / path.name)
+
+
+def columns_of(samples: Samples, length: int, padding_id: int) -> dict[str, list[Any]]:
+    """The columns of one file, as plain Python numbers and lists."""
+    history, real = samples.windows_of(range(len(samples)), length, padding_id)
+    return {"seq": history.tolist(), "len_seq": real.tolist(), "next": samples.targets.tolist()}
+
+
+class PlainFrame:
+    """Pickles as the call ``pandas.DataFrame(columns)``, which every version of pandas and NumPy can make."""
+
+    def __init__(self, columns: dict[str, list[Any]]) -> None:
+        self.columns = columns
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pd.DataFrame, (self.columns,)
+
+
+def write_pickled(path: Path, columns: dict[str, list[Any]]) -> None:
+    """A frame of plain columns for ``pandas.read_pickle``."""
+    path.write_bytes(pickle.dumps(PlainFrame(columns), protocol=4))
+
+
 Rows = tuple[Int64Array, Int64Array, Int64Array]
 
 
@@ -71,7 +134,7 @@ def find_file(folder: Path, names: tuple[str, ...]) -> Path:
 
 def read_rows(path: Path) -> Rows:
     """Histories int64 [N, L], lengths int64 [N] and next items int64 [N] of one file. Raises InputError."""
-    frame = read_pickled_frame(path) if path.suffix == ".df" else read_csv_frame(path)
+    frame = in_order_of_labels(read_pickled_frame(path)) if path.suffix == ".df" else read_csv_frame(path)
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         found = one_line(", ".join(map(str, frame.columns)))
@@ -92,6 +155,14 @@ def read_rows(path: Path) -> Rows:
             f"{path}: row {wrong[0] + 1}: len_seq={length[wrong[0]]}, seq has {width}; must be 1 to {width}"
         )
     return history, length, following
+
+
+def in_order_of_labels(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame sorted by its row labels where they are 0 .. N-1, as it is where they are anything else."""
+    labels = frame.index.to_numpy()
+    if labels.dtype.kind not in "iu" or not np.array_equal(np.sort(labels), np.arange(len(labels))):
+        return frame
+    return frame.iloc[np.argsort(labels)]
 
 
 def read_csv_frame(path: Path) -> pd.DataFrame:
@@ -122,7 +193,17 @@ def whole_numbers(path: Path, column: str, values: np.ndarray) -> Int64Array:
     return numbers.astype(np.int64)
 
 
-def catalogue_size(paths: dict[str, Path], rows: dict[str, Rows]) -> int:
+def stated_size(path: Path) -> int | None:
+    """``item_num`` of the release's data_statis.df, or None where there is none. Raises InputError."""
+    if not path.is_file():
+        return None
+    frame = read_pickled_frame(path)
+    if "item_num" not in frame.columns or len(frame) != 1:
+        raise InputError(f"{path}: must hold one row with item_num, the number of items; mend it or leave it out")
+    return int(whole_numbers(path, "item_num", frame["item_num"].to_numpy())[0])
+
+
+def catalogue_size(paths: dict[str, Path], rows: dict[str, Rows], stated: int | None) -> int:
     """V, the padding id, over all files. Raises InputError where they disagree or a real id reaches it."""
     padding: dict[int, Path] = {}
     largest, holder = -1, paths["train"]
@@ -137,7 +218,11 @@ def catalogue_size(paths: dict[str, Path], rows: dict[str, Rows]) -> int:
         raise InputError(
             f"{first} pads with {one} and {second} with {other}; one padding id, the number of items, must do"
         )
-    size = next(iter(padding), largest + 1)
+    size = next(iter(padding), largest + 1 if stated is None else stated)
+    if stated is not None and size != stated:
+        raise InputError(
+            f"{padding[size]} pads with {size}, {STATISTICS_FILE} says item_num {stated}; they must be the same"
+        )
     if largest >= size:
         raise InputError(f"{holder}: item {largest} is not below the padding id {size}; check seq and len_seq")
     return size

@@ -32,7 +32,9 @@ def confidence_weights(distance: Tensor, temperature: float = 1.0) -> Tensor:
     """
     if not temperature > 0 or not math.isfinite(temperature):
         raise InputError(f"temperature is {temperature}; give a number above 0")
-    weights = torch.exp(-distance / temperature) + SMALL
+    # Below 0 lie scores, not distances: the common factor keeps their exponentials finite. It is 1 elsewhere.
+    shift = distance.amin(dim=1, keepdim=True).clamp(max=0)
+    weights = torch.exp((shift - distance) / temperature) + SMALL * torch.exp(shift / temperature)
     return weights / weights.sum(dim=1, keepdim=True)
 
 

@@ -1,14 +1,21 @@
-"""Which samples are distilled: policies that score samples, and the selection of the best of them.
+"""Policies that choose samples: which are distilled, and which a teacher is asked to score at all.
 
-A policy is a function of the signals, registered by name::
+A policy is a function of the signals to scores, registered by name; the highest scores are chosen::
 
     @register("hard_for_both")
     def hard_for_both(signals: SelectionSignals) -> Tensor:
         return signals.student_loss + signals.distance[:, 0]
+
+One that reads nothing of the teacher can also spend a query budget, before any sample is scored::
+
+    @register("long_tail_errors", needs_teacher=False)
+    def long_tail_errors(signals: StudentSignals) -> Tensor:
+        return signals.student_loss / (1 + signals.item_count[signals.target])
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,35 +24,27 @@ from torch import Tensor
 from recdistill.errors import InputError
 
 
-@dataclass(frozen=True)
-class SelectionSignals:
-    """What policies see of the N training samples; rows that are not eligible may hold anything.
+@dataclass(frozen=True, kw_only=True)
+class StudentSignals:
+    """What can be known of the N training samples before a teacher has scored any.
 
     Attributes:
         student_loss: the student's cross-entropy on the target, nats [N].
         student_entropy: the entropy of the student's distribution over all items, nats [N].
-        candidate_log_probs: the student's log-probabilities of the teacher's candidates [N, K].
-        distance: the teacher's distances to its candidates [N, K], small is sure.
-        candidates: the teacher's item ids [N, K], best first.
         target: item ids [N].
         item_count: how often each item is a training target [V].
-        eligible: bool [N], the samples that the teacher covers.
-        temperature: of the teacher's distribution ``softmax(-distance / temperature)``.
+        eligible: bool [N], the samples to choose among.
         seed: of policies that draw, and of the order of equal scores.
 
     Raises:
-        InputError: shapes do not fit, or the temperature is not above 0.
+        InputError: shapes do not fit.
     """
 
     student_loss: Tensor
     student_entropy: Tensor
-    candidate_log_probs: Tensor
-    distance: Tensor
-    candidates: Tensor
     target: Tensor
     item_count: Tensor
     eligible: Tensor
-    temperature: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,39 +53,74 @@ class SelectionSignals:
             if getattr(self, name).shape != (samples,):
                 found = list(getattr(self, name).shape)
                 raise InputError(f"selection signal {name} is {found}; give one value a sample, [{samples}]")
-        expected = (samples, self.candidates.shape[-1])
+        if self.eligible.dtype != torch.bool:
+            raise InputError(f"selection signal eligible is {self.eligible.dtype}; give bool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionSignals(StudentSignals):
+    """The same with the teacher's answers; rows that are not eligible may hold anything.
+
+    Attributes:
+        candidates: the teacher's item ids [N, K], best first.
+        distance: the teacher's distances to its candidates [N, K], small is sure.
+        candidate_log_probs: the student's log-probabilities of the candidates [N, K].
+        eligible: bool [N], the samples that the teacher covers.
+        temperature: of the distributions ``softmax(-distance / T)`` and ``softmax(candidate_log_probs / T)``.
+
+    Raises:
+        InputError: shapes do not fit, or the temperature is not above 0.
+    """
+
+    candidates: Tensor
+    distance: Tensor
+    candidate_log_probs: Tensor
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expected = (len(self.target), self.candidates.shape[-1])
         for name in ("candidates", "distance", "candidate_log_probs"):
             if getattr(self, name).shape != expected:
                 found = list(getattr(self, name).shape)
                 raise InputError(f"selection signal {name} is {found}; give {list(expected)}")
-        if self.eligible.dtype != torch.bool:
-            raise InputError(f"selection signal eligible is {self.eligible.dtype}; give bool")
         if not self.temperature > 0:
             raise InputError(f"temperature is {self.temperature}; give a number above 0")
 
 
 Policy = Callable[[SelectionSignals], Tensor]
+StudentPolicy = Callable[[StudentSignals], Tensor]
 POLICIES: dict[str, Policy] = {}
+#: Those that need no teacher.
+QUERY_POLICIES: dict[str, StudentPolicy] = {}
+
+Registered = TypeVar("Registered", bound=Policy)
 
 
-def register(name: str) -> Callable[[Policy], Policy]:
+def register(name: str, needs_teacher: bool = True) -> Callable[[Registered], Registered]:
     """Add a policy to `POLICIES`: a function of the signals to scores [N], the highest are selected.
+
+    Args:
+        name: to select it by.
+        needs_teacher: False for a policy of `StudentSignals`, which `query` takes, too.
 
     Raises:
         InputError: the name is taken.
     """
 
-    def add(policy: Policy) -> Policy:
+    def add(policy: Registered) -> Registered:
         if name in POLICIES:
             raise InputError(f"a selection policy named {name!r} exists; give yours another name")
         POLICIES[name] = policy
+        if not needs_teacher:
+            QUERY_POLICIES[name] = cast(StudentPolicy, policy)
         return policy
 
     return add
 
 
 def select(policy: str | Policy, signals: SelectionSignals, fraction: float, seed: int | None = None) -> Tensor:
-    """The ``round(fraction * eligible)`` eligible samples with the highest scores.
+    """The ``round(fraction * eligible)`` eligible samples with the highest scores: those that are distilled.
 
     Args:
         policy: a name of `POLICIES`, or a policy.
@@ -102,24 +136,40 @@ def select(policy: str | Policy, signals: SelectionSignals, fraction: float, see
         InputError: unknown policy, a fraction out of range, or scores that are not one number a sample.
     """
     if isinstance(policy, str):
-        if policy not in POLICIES:
-            raise InputError(f"unknown selection policy {policy!r}; choose one of {', '.join(POLICIES)}")
-        policy = POLICIES[policy]
+        policy = POLICIES[_known(policy)]
     if not 0 <= fraction <= 1:
         raise InputError(f"fraction is {fraction}; give a number from 0 to 1")
-    samples = len(signals.target)
-    seed = signals.seed if seed is None else seed
-    scores = policy(replace(signals, seed=seed))
-    if scores.shape != (samples,):
-        raise InputError(f"the selection policy gave scores {list(scores.shape)}; give one a sample, [{samples}]")
-    eligible = signals.eligible.nonzero().squeeze(1)
-    shuffled = eligible[_permutation(len(eligible), seed).to(eligible.device)]
-    if bool(scores[shuffled].isnan().any()):
-        raise InputError("the selection policy gave a score that is not a number; check its signals")
-    order = torch.argsort(scores[shuffled], descending=True, stable=True)
+    signals = signals if seed is None else replace(signals, seed=seed)
+    best = _best_first(policy(signals), signals)
     mask = torch.zeros_like(signals.eligible)
-    mask[shuffled[order[: round(fraction * len(eligible))]]] = True
+    mask[best[: round(fraction * len(best))]] = True
     return mask
+
+
+def query(policy: str | StudentPolicy, signals: StudentSignals, count: int) -> Tensor:
+    """The samples that a teacher is asked to score under a budget, the most wanted first.
+
+    Args:
+        policy: a name of `QUERY_POLICIES`, or a policy that reads nothing of the teacher.
+        signals: of all N samples; those eligible may be asked for.
+        count: the budget, at least 0.
+
+    Returns:
+        int64 [min(count, eligible)], indices of samples; a larger budget goes on where a smaller one ends.
+
+    Raises:
+        InputError: unknown policy, one that reads the teacher's answers, or a negative count.
+    """
+    if isinstance(policy, str):
+        if _known(policy) not in QUERY_POLICIES:
+            raise InputError(
+                f"selection policy {policy!r} reads the teacher's answers, and none are there before it is asked; "
+                f"choose one of {', '.join(QUERY_POLICIES)}"
+            )
+        policy = QUERY_POLICIES[policy]
+    if count < 0:
+        raise InputError(f"count is {count}; give a number of samples of at least 0")
+    return _best_first(policy(signals), signals)[:count]
 
 
 def overlap(previous_mask: Tensor, mask: Tensor) -> float:
@@ -142,7 +192,7 @@ def student_signals(logits: Tensor, target: Tensor, candidates: Tensor) -> tuple
     Args:
         logits: the student's [S, V].
         target: item ids [S].
-        candidates: the teacher's item ids [S, K].
+        candidates: the teacher's item ids [S, K]; [S, 0] before there are any.
     """
     log_probs = torch.log_softmax(logits.detach(), dim=1)
     loss = -log_probs.gather(1, target.unsqueeze(1)).squeeze(1)
@@ -150,14 +200,14 @@ def student_signals(logits: Tensor, target: Tensor, candidates: Tensor) -> tuple
     return loss, entropy, log_probs.gather(1, candidates)
 
 
-@register("all")
-def all_samples(signals: SelectionSignals) -> Tensor:
+@register("all", needs_teacher=False)
+def all_samples(signals: StudentSignals) -> Tensor:
     """Every eligible sample alike; a fraction below 1 draws among them."""
     return torch.zeros_like(signals.student_loss)
 
 
-@register("random")
-def random_samples(signals: SelectionSignals) -> Tensor:
+@register("random", needs_teacher=False)
+def random_samples(signals: StudentSignals) -> Tensor:
     """Samples drawn by the seed."""
     order = _permutation(len(signals.target), signals.seed)
     return order.to(signals.student_loss)
@@ -165,20 +215,23 @@ def random_samples(signals: SelectionSignals) -> Tensor:
 
 @register("kl_divergence")
 def kl_divergence(signals: SelectionSignals) -> Tensor:
-    """Where the student differs most from the teacher: KL(teacher || student) over the K candidates."""
+    """Where the student differs most from the teacher: KL(teacher || student) over the K candidates.
+
+    Both are softened by the temperature, as in `ranking.ranking_kl`.
+    """
     teacher = torch.log_softmax(-signals.distance / signals.temperature, dim=1)
-    student = torch.log_softmax(signals.candidate_log_probs, dim=1)
+    student = torch.log_softmax(signals.candidate_log_probs / signals.temperature, dim=1)
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
-@register("ground_truth_error")
-def ground_truth_error(signals: SelectionSignals) -> Tensor:
+@register("ground_truth_error", needs_teacher=False)
+def ground_truth_error(signals: StudentSignals) -> Tensor:
     """Where the student is most wrong: its cross-entropy on the target."""
     return signals.student_loss
 
 
-@register("uncertainty")
-def uncertainty(signals: SelectionSignals) -> Tensor:
+@register("uncertainty", needs_teacher=False)
+def uncertainty(signals: StudentSignals) -> Tensor:
     """Where the student is least sure: its entropy over all items."""
     return signals.student_entropy
 
@@ -189,8 +242,8 @@ def teacher_confidence(signals: SelectionSignals) -> Tensor:
     return -signals.distance.amin(dim=1)
 
 
-@register("popularity_inverse")
-def popularity_inverse(signals: SelectionSignals) -> Tensor:
+@register("popularity_inverse", needs_teacher=False)
+def popularity_inverse(signals: StudentSignals) -> Tensor:
     """The rarest targets first."""
     return -signals.item_count[signals.target].to(signals.student_loss)
 
@@ -204,6 +257,24 @@ def coverage(signals: SelectionSignals) -> Tensor:
     counted = signals.eligible.unsqueeze(1).expand_as(candidates).long()
     recommended.scatter_add_(0, candidates.flatten(), counted.flatten())
     return (1.0 / recommended.clamp(min=1)[candidates].to(signals.student_loss)).mean(dim=1)
+
+
+def _known(policy: str) -> str:
+    if policy not in POLICIES:
+        raise InputError(f"unknown selection policy {policy!r}; choose one of {', '.join(POLICIES)}")
+    return policy
+
+
+def _best_first(scores: Tensor, signals: StudentSignals) -> Tensor:
+    """The eligible samples by descending score, int64 [eligible]; equal ones in an order drawn by the seed."""
+    samples = len(signals.target)
+    if scores.shape != (samples,):
+        raise InputError(f"the selection policy gave scores {list(scores.shape)}; give one a sample, [{samples}]")
+    eligible = signals.eligible.nonzero().squeeze(1)
+    shuffled = eligible[_permutation(len(eligible), signals.seed).to(eligible.device)]
+    if bool(scores[shuffled].isnan().any()):
+        raise InputError("the selection policy gave a score that is not a number; check its signals")
+    return shuffled[torch.argsort(scores[shuffled], descending=True, stable=True)]
 
 
 def _permutation(size: int, seed: int) -> Tensor:

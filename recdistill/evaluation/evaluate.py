@@ -10,7 +10,8 @@ from tqdm import tqdm
 from recdistill.evaluation.ranking import rank_of_target
 
 ScoreFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-MAX_SCORES = 1 << 26  # scores held at a time: 256 MiB in float32, whatever V is
+# Scores held at a time, whatever V is: 16 MiB in float32, which the allocator keeps between chunks.
+MAX_SCORES = 1 << 22
 
 
 class RankedSamples(Protocol):

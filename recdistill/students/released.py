@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from recdistill.errors import InputError
+from recdistill.restricted_pickle import read_pickled_module
 from recdistill.students.caser import HEIGHTS, Caser
 from recdistill.students.gru4rec import GRU4Rec
 from recdistill.students.item_embedding import ItemEmbedding
-from recdistill.students.restricted_pickle import read_pickled_module
 from recdistill.students.sasrec import SASRec
 from recdistill.students.student import Student
 

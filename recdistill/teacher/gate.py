@@ -120,7 +120,7 @@ class DropoutGate(LinearGate):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with batch norm [N, C_in, D] -> [N, C_out, ceil(D/stride)], and a shortcut free of parameters."""
+    """Two convolutions with batch norm [N, C_in, D] -> [N, C_out, ceil(D/stride)], and a parameter-free shortcut."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()

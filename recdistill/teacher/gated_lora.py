@@ -47,7 +47,7 @@ class GateSlot:
         self._per_token = False
 
     def set(self, weights: Tensor) -> None:
-        """Mix by ``weights``: [B, K] for a sequence each, or [B, T, K] for a token each. ValueError on another shape."""
+        """Mix by ``weights``: [B, K], one a sequence, or [B, T, K], one a token. ValueError on another shape."""
         if weights.ndim not in (2, 3) or weights.shape[-1] != self.experts:
             raise ValueError(
                 f"gate weights have shape {list(weights.shape)}; must be [B, {self.experts}] or [B, T, {self.experts}]"
@@ -235,10 +235,10 @@ def _check_targets(base: nn.Module, targets: Iterable[str] | str | None) -> None
         raise InputError(f"gated LoRA: no layer of the base model is named {', '.join(missing) or '(nothing given)'}")
 
 
-def _refuse_merging(module: nn.Module, methods: tuple[str, ...]) -> None:
+def _refuse_merging(layer_or_model: object, methods: tuple[str, ...]) -> None:
     """A mixture that depends on the sequence cannot be added to the weights: calling these methods raises."""
     for method in methods:
-        setattr(module, method, _merging)
+        setattr(layer_or_model, method, _merging)
 
 
 def _merging(*_: object, **__: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Losses computed with the release of DLLM2Rec, see FACTS.md and the parity files' README."""
+"""Losses computed once with the released code of DLLM2Rec: its two defects kept, or mended (`per_sample`)."""
 
 from dataclasses import dataclass
 from pathlib import Path

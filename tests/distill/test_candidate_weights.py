@@ -85,6 +85,27 @@ def test_temperature_limits_are_uniform_and_one_hot():
     torch.testing.assert_close(cold, torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64), atol=1e-4, rtol=0)
 
 
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.floats(-1e4, 1e4), st.floats(1e-6, 1e4), st.floats(0.01, 100))
+def test_any_finite_distances_give_rows_that_sum_to_one(seed, centre, spread, temperature):
+    """Also scores, which may be negative, though a distance is at least 0."""
+    generator = torch.Generator().manual_seed(seed)
+    distance = centre + spread * torch.randn(5, 8, generator=generator)
+    weights = confidence_weights(distance, temperature)
+    assert bool(torch.isfinite(weights).all())
+    torch.testing.assert_close(weights.sum(1), torch.ones(5))
+    order = distance.argsort(dim=1)
+    assert bool((weights.gather(1, order).diff(dim=1) <= 0).all())
+    moved = confidence_weights(distance.gather(1, order), temperature)
+    torch.testing.assert_close(moved, weights.gather(1, order))
+
+
+def test_scores_below_zero_weigh_by_the_same_formula():
+    distance = torch.tensor([[-3.0, 0.5, -7.0]], dtype=torch.float64)
+    expected = oracles.normalised([math.exp(-d / 2) + 1e-8 for d in distance[0].tolist()])
+    torch.testing.assert_close(confidence_weights(distance, 2.0)[0], torch.tensor(expected, dtype=torch.float64))
+
+
 def test_surer_candidates_weigh_more_and_positions_decrease():
     assert (position_weights(7).diff() < 0).all()
     distance = torch.linspace(0, 4, 9).unsqueeze(0)

@@ -82,6 +82,22 @@ def test_embedding_distillation_is_a_mean_over_samples():
     assert output_embedding_distillation(student[:0], teacher[:0]).item() == 0
 
 
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(["mse", "cosine"]), st.floats(0, 1e4))
+def test_embedding_distillation_of_any_finite_embeddings_is_finite_in_any_order(seed, kind, scale):
+    generator = torch.Generator().manual_seed(seed)
+    student = (scale * torch.randn(6, 4, generator=generator)).requires_grad_()
+    teacher = torch.randn(6, 4, generator=generator)
+    loss = output_embedding_distillation(student, teacher, kind)
+    (gradient,) = torch.autograd.grad(loss, student)
+    order = torch.randperm(6, generator=generator)
+    torch.testing.assert_close(output_embedding_distillation(student[order], teacher[order], kind), loss)
+    assert bool(torch.isfinite(loss))
+    assert bool(torch.isfinite(gradient).all())
+    same = output_embedding_distillation(teacher, teacher, kind)
+    torch.testing.assert_close(same, torch.zeros(()), atol=1e-6, rtol=0)
+
+
 def test_unusable_arguments_are_refused():
     logits, target = torch.zeros(2, 3), torch.tensor([0, 1])
     with pytest.raises(InputError, match="unknown base loss 'mse'"):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recdistill.distill import vocabulary
 from recdistill.distill.losses import base_loss, dro
@@ -212,14 +213,44 @@ def test_nothing_distilled_is_a_ranking_of_zero(ranking_loss, release_compat):
     st.sampled_from(["ce", "bce"]),
     st.sampled_from(["ranking", "kl"]),
     st.floats(0.01, 100),
+    st.floats(0.01, 100),
+    st.booleans(),
 )
-def test_finite_logits_give_finite_losses_and_gradients(seed, largest, base, ranking_loss, beta):
+def test_finite_logits_give_finite_losses_and_gradients(
+    seed, largest, base, ranking_loss, beta, temperature, release_compat
+):
     problem = make_problem(seed)
     logits = problem["logits"] / problem["logits"].abs().max() * largest
     problem = problem | {"logits": logits.float()}
-    losses, gradient = loss_and_gradient(problem, base=base, ranking_loss=ranking_loss, beta=beta)
+    changed = {"temperature": temperature, "release_compat": release_compat}
+    losses, gradient = loss_and_gradient(problem, base=base, ranking_loss=ranking_loss, beta=beta, **changed)
     assert all(bool(torch.isfinite(value)) for value in losses.values())
     assert bool(torch.isfinite(gradient).all())
+
+
+@pytest.mark.parametrize("base", ["ce", "bce"])
+def test_no_tensor_larger_than_the_logits_is_made(base):
+    """Neither [S, K, V] nor a second table of exponentials a candidate, forward and backward."""
+
+    class Watch(TorchDispatchMode):
+        largest, exponentials = 0, 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple | list) else (result,):
+                if isinstance(tensor, torch.Tensor):
+                    Watch.largest = max(Watch.largest, tensor.numel())
+                    if function in (torch.ops.aten.exp.default, torch.ops.aten.exp_.default):
+                        Watch.exponentials += tensor.numel()
+            return result
+
+    problem = make_problem(seed=5, samples=8, items=700, count=6)
+    with Watch():
+        loss_and_gradient(problem, base=base)
+    assert Watch.largest == problem["logits"].numel()
+    # One exponential an item for the robust term, one more for the cross-entropy; the rest is [S, K] small.
+    passes = 2 if base == "ce" else 1
+    assert passes <= Watch.exponentials / problem["logits"].numel() < passes + 0.5
 
 
 def test_only_the_total_carries_a_gradient():

@@ -71,6 +71,21 @@ def test_kl_is_the_formula(temperature):
     assert found.item() == pytest.approx(sum(expected) / 4)
 
 
+def test_kl_limits_of_the_temperature():
+    """Soft: half the variance of the disagreement. Hard: the student's lead over the teacher's best, times T."""
+    generator = torch.Generator().manual_seed(6)
+    logits = torch.randn(3, 9, generator=generator, dtype=torch.float64)
+    candidates = torch.stack([torch.randperm(9, generator=generator)[:5] for _ in range(3)])
+    distance = 2 * torch.rand(3, 5, generator=generator, dtype=torch.float64)
+    chosen = logits.gather(1, candidates)
+    soft = (chosen + distance).var(dim=1, correction=0).mean() / 2
+    torch.testing.assert_close(ranking_kl(logits, candidates, distance, 1e4), soft, rtol=1e-3, atol=0)
+    lead = chosen.amax(1) - chosen.gather(1, distance.argmin(1, keepdim=True)).squeeze(1)
+    assert lead.max() > 0
+    hard = ranking_kl(logits, candidates, distance, 1e-4) / 1e-4
+    torch.testing.assert_close(hard, lead.mean(), rtol=1e-3, atol=0)
+
+
 def test_kl_is_zero_with_a_zero_gradient_where_the_student_agrees():
     distance = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     candidates = torch.tensor([[0, 2, 4, 6]] * 3)

@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from recdistill.distill import selection
 from recdistill.distill.selection import (
     POLICIES,
+    QUERY_POLICIES,
     SelectionSignals,
+    StudentSignals,
     overlap,
+    query,
     register,
     select,
     student_signals,
@@ -79,14 +82,16 @@ def best_by(key, signals, fraction):
     return torch.tensor([i in chosen for i in range(SAMPLES)])
 
 
-def test_kl_divergence_takes_the_largest_disagreement(signals):
+def test_kl_divergence_takes_the_largest_disagreement_of_both_softened(signals):
     def divergence(i):
         teacher = [math.exp(-d / 0.5) for d in signals.distance[i].tolist()]
-        student = [math.exp(x) for x in signals.candidate_log_probs[i].tolist()]
+        student = [math.exp(x / 0.5) for x in signals.candidate_log_probs[i].tolist()]
         pairs = zip(teacher, student, strict=True)
         return sum(t / sum(teacher) * math.log(t / sum(teacher) / (s / sum(student))) for t, s in pairs)
 
     assert torch.equal(select("kl_divergence", signals, 0.4), best_by(divergence, signals, 0.4))
+    expected = torch.tensor([divergence(i) for i in range(SAMPLES)])
+    torch.testing.assert_close(POLICIES["kl_divergence"](signals), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +155,59 @@ def test_users_add_policies_by_name_or_pass_them(signals, monkeypatch):
     assert torch.equal(select(longest_distance, signals, 0.5), expected)
     with pytest.raises(InputError, match="exists"):
         register("random")(longest_distance)
+
+
+@pytest.fixture
+def student_only(signals):
+    names = [spec.name for spec in dataclasses.fields(StudentSignals)]
+    return StudentSignals(**{name: getattr(signals, name) for name in names})
+
+
+@pytest.mark.parametrize("policy", sorted(QUERY_POLICIES))
+def test_a_query_asks_first_for_what_selection_would_take(policy, signals, student_only):
+    eligible = int(signals.eligible.sum())
+    everything = query(policy, student_only, SAMPLES)
+    assert sorted(everything.tolist()) == signals.eligible.nonzero().flatten().tolist()
+    for count in (0, 1, 7, eligible):
+        asked = query(policy, student_only, count)
+        # A larger budget goes on where a smaller one ends.
+        assert torch.equal(asked, everything[:count])
+        mask = select(policy, signals, count / eligible)
+        assert sorted(asked.tolist()) == mask.nonzero().flatten().tolist()
+
+
+def test_policies_that_read_the_teacher_ask_for_nothing(student_only):
+    assert set(QUERY_POLICIES) == {"all", "random", "ground_truth_error", "uncertainty", "popularity_inverse"}
+    for policy in set(POLICIES) - set(QUERY_POLICIES):
+        with pytest.raises(InputError, match=f"{policy}' reads the teacher's answers") as caught:
+            query(policy, student_only, 3)
+        assert "popularity_inverse" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="unknown selection policy 'best'"):
+        query("best", student_only, 3)
+    with pytest.raises(InputError, match="count is -1"):
+        query("all", student_only, -1)
+
+
+def test_users_add_policies_that_need_no_teacher(signals, student_only, monkeypatch):
+    monkeypatch.setattr(selection, "POLICIES", dict(POLICIES))
+    monkeypatch.setattr(selection, "QUERY_POLICIES", dict(QUERY_POLICIES))
+
+    @register("long_tail_errors", needs_teacher=False)
+    def long_tail_errors(signals):
+        return signals.student_loss / (1 + signals.item_count[signals.target])
+
+    best = long_tail_errors(signals).where(signals.eligible, torch.tensor(-math.inf)).argmax()
+    assert query("long_tail_errors", student_only, 1).tolist() == [best.item()]
+    assert query(long_tail_errors, student_only, 1).tolist() == [best.item()]
+    assert select("long_tail_errors", signals, 1 / int(signals.eligible.sum())).nonzero().item() == best.item()
+
+
+def test_before_the_teacher_there_are_no_candidates():
+    logits, target = torch.randn(3, 6), torch.tensor([0, 5, 2])
+    loss, entropy, log_probs = student_signals(logits, target, torch.empty(3, 0, dtype=torch.int64))
+    assert torch.equal(loss, student_signals(logits, target, torch.zeros(3, 1, dtype=torch.int64))[0])
+    assert (entropy.shape, log_probs.shape) == ((3,), (3, 0))
 
 
 def test_overlap_is_the_share_selected_before():

@@ -42,6 +42,21 @@ def test_nan_is_refused_wherever_it_stands(position):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_nan_is_found_among_many_and_in_every_precision(dtype):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(9, 301, generator=generator).to(dtype)
+    target = torch.randint(301, (9,), generator=generator)
+    expected = 1 + (scores >= scores.gather(1, target[:, None])).sum(1) - 1
+    assert torch.equal(rank_of_target(scores, target), expected)
+    for position in range(0, scores.numel(), 37):
+        broken = scores.clone()
+        broken.view(-1)[position] = torch.nan
+        with pytest.raises(InputError, match="NaN"):
+            rank_of_target(broken, target)
+    assert rank_of_target(scores[:0], target[:0]).tolist() == []
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_equals_a_plain_loop(data):

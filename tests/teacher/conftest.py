@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,6 @@ def tiny_llama() -> Callable[..., LlamaForCausalLM | LlamaModel]:
 
 
 @pytest.fixture(scope="session")
-def tiny_llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def tiny_llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny llama and its tokenizer."""
-    yield write_tiny_llm(tmp_path_factory.mktemp("tiny_llm"))
+    return write_tiny_llm(tmp_path_factory.mktemp("tiny_llm"))

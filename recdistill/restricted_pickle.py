@@ -1,4 +1,4 @@
-"""Tensors out of a pickled torch module, zip or legacy format, without running what a pickle can run.
+"""Tensors out of what torch.save wrote, zip or legacy format, without running what a pickle can run.
 
 A pickle is a program: it names classes and calls them. Here every name resolves to an inert record made for
 this one read, a short allow-list of names exists, and tensors are built by us from the raw bytes afterwards.
@@ -11,9 +11,10 @@ import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 import torch
 from torch import Tensor
@@ -100,25 +101,58 @@ def read_pickled_module(path: str | Path, classes: Iterable[tuple[str, str]]) ->
         InputError: the file is unreadable or damaged, holds no module, or names anything else.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); give the released file") from error
-    read = _read_zip if zipfile.is_zipfile(io.BytesIO(content)) else _read_legacy
-    try:
-        root = read(content, set(classes))
+    with _refusals(path, "pickled torch module"):
+        root = _read(path, set(classes))
         if not isinstance(root, ModuleRecord):
-            raise _RefusedError(f"it holds a {type(root).__name__}, not a module")
+            raise _RefusedError(f"it holds a {_kind(root)}, not a module")
         return root, _tensors(root)
-    except _RefusedError as error:
-        raise InputError(f"{path} is refused: {error}; give the file as it was released") from error
-    except Exception as error:  # a damaged or hostile pickle raises whatever it likes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is no pickled torch module ({reason}); download it again") from error
+
+
+def read_pickled_tensor(path: str | Path) -> Tensor:
+    """The one tensor that ``torch.save(tensor, path)`` wrote, on the CPU; nothing in the file is executed.
+
+    Args:
+        path: a torch zip file or one of torch's legacy format.
+
+    Raises:
+        InputError: the file is unreadable or damaged, holds something else, or names what no tensor needs.
+    """
+    path = Path(path)
+    with _refusals(path, "saved tensor"):
+        root = _read(path, set())
+        if not isinstance(root, _TensorRecord):
+            raise _RefusedError(f"it holds a {_kind(root)}, not a tensor")
+        return root.tensor()
 
 
 class _RefusedError(Exception):
     """The file asks for something outside the allow-list."""
+
+
+@contextmanager
+def _refusals(path: Path, expected: str) -> Iterator[None]:
+    """Every error of reading ``path`` as an InputError of one line."""
+    try:
+        yield
+    except _RefusedError as error:
+        raise InputError(f"{path} is refused: {error}; give the file as torch.save wrote it") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror or error}); check the path") from error
+    except Exception as error:  # a damaged or hostile pickle raises whatever it likes
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} is no {expected} ({reason}); download it again") from error
+
+
+def _read(path: Path, classes: set[tuple[str, str]]) -> object:
+    """What the file holds, as records."""
+    with path.open("rb") as file:
+        # A zip file is read an entry at a time: embeddings can be large.
+        return (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file, classes)
+
+
+def _kind(root: object) -> str:
+    """A type's name for a message."""
+    return "tensor" if isinstance(root, _TensorRecord) else type(root).__name__
 
 
 class _StorageRecord:
@@ -202,7 +236,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
             return _Call(_parameter_record)
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise _RefusedError(f"it names {module}.{name}, which no such model needs")
+        raise _RefusedError(f"it names {module}.{name}, which no such file needs")
 
     def persistent_load(self, pid: Any) -> object:
         # The legacy format refers to a module's class so, with its source text, which is not read.
@@ -276,9 +310,9 @@ def _tensors(root: ModuleRecord) -> dict[str, Tensor]:
     return found
 
 
-def _read_zip(content: bytes, classes: set[tuple[str, str]]) -> object:
+def _read_zip(file: BinaryIO, classes: set[tuple[str, str]]) -> object:
     storages: dict[str, _StorageRecord] = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         programs = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(programs) != 1:
@@ -294,9 +328,10 @@ def _read_zip(content: bytes, classes: set[tuple[str, str]]) -> object:
     return root
 
 
-def _read_legacy(content: bytes, classes: set[tuple[str, str]]) -> object:
+def _read_legacy(source: BinaryIO, classes: set[tuple[str, str]]) -> object:
     """Pickles (magic number, protocol, system, module, storage keys), then length and bytes of storages."""
-    file = io.BytesIO(content)
+    source.seek(0)
+    file = io.BytesIO(source.read())
     storages: dict[str, _StorageRecord] = {}
 
     def next_pickle() -> Any:
