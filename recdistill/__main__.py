@@ -1,43 +1,61 @@
 """``python -m recdistill STEP --name value``: from a step's name to its options and function."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from recdistill.command_line import parse
-from recdistill.config import BackboneConfig, Config, DataConfig
+from recdistill.config import STEPS
 from recdistill.errors import InputError
 
-USAGE = "usage: recdistill STEP --name value ...; STEP --help lists a step's options"
+# Read when torch loads: threads that wait actively make each other many times slower where cores are shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+USAGE = "usage: recdistill STEP --name value ...; recdistill STEP --help lists a step's options"
 
 
-def steps() -> dict[str, tuple[type[Config], Callable[[Any], object]]]:
-    """Options and function of every step."""
-    from recdistill.steps.backbone import backbone
-    from recdistill.steps.prepare import prepare
-
-    return {
-        "prepare": (DataConfig, prepare),
-        "backbone": (BackboneConfig, backbone),
-    }
+def function_of(step: str) -> Callable[[Any], object]:
+    """The function of a step; only its own imports are made, so that help and mistakes are quick."""
+    function: Callable[[Any], object]
+    if step == "main":
+        from recdistill.steps.main import main as function
+    elif step == "prepare":
+        from recdistill.steps.prepare import prepare as function
+    elif step == "backbone":
+        from recdistill.steps.backbone import backbone as function
+    elif step == "teacher":
+        from recdistill.steps.teacher import teacher as function
+    elif step == "distill":
+        from recdistill.steps.distill import distill as function
+    elif step == "evaluate":
+        from recdistill.steps.evaluate import evaluate_run as function
+    elif step == "sweep":
+        from recdistill.steps.sweep import sweep as function
+    elif step == "export":
+        from recdistill.steps.export import export as function
+    else:
+        from recdistill.steps.compare import compare as function
+    return function
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a step in an MLflow run. Returns the exit status: 1 after bad input, said in one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    known = steps()
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{USAGE}\nsteps: {', '.join(known)}")
+        print(f"{USAGE}\n\nsteps:")
+        for name, options in STEPS.items():
+            # Each docstring begins with "Options of ``step``: ".
+            print(f"  {name:10}{(options.__doc__ or '').splitlines()[0].partition(': ')[2]}")
         return 0 if arguments else 1
     name, *rest = arguments
-    if name not in known:
-        print(f"recdistill: {name}: no such step; choose one of {', '.join(known)}", file=sys.stderr)
+    if name not in STEPS:
+        print(f"recdistill: {name}: no such step; choose one of {', '.join(STEPS)}", file=sys.stderr)
         return 1
-    options, function = known[name]
     if "--help" in rest or "-h" in rest:
-        parse(options, name, ["--help"])
+        parse(STEPS[name], name, ["--help"])
         return 0
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -46,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         with entry_run(name):
-            function(parse(options, name, rest))
+            function_of(name)(parse(STEPS[name], name, rest))
     except InputError as error:
         print(f"recdistill {name}: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,9 @@
 """The options of every step: one frozen dataclass each, the only place of defaults and of their checks.
 
-Each step's options contain those of the step before it, because a step that finds no fitting upstream run makes
-one: ``DataConfig < BackboneConfig < TeacherConfig < DistillConfig < MainConfig``. The same flat names are
-MLproject parameters, command-line options and fields (`tests/test_config.py` holds the three together).
+``DataConfig`` is part of every step that reads data. ``DistillConfig`` has the options of a student
+(``BackboneConfig``) and of a teacher (``TeacherConfig``), because where no fitting teacher is found it makes one. The
+same flat names are MLproject parameters, command-line options and fields (`tests/test_config.py` holds the three
+together).
 """
 
 import math
@@ -14,7 +15,7 @@ from recdistill.errors import InputError
 Split = Literal["leave-one-out", "chronological"]
 StudentName = Literal["sasrec", "gru4rec", "caser"]
 BaseLoss = Literal["ce", "bce"]
-GateName = Literal["linear", "mlp"]
+GateName = Literal["linear", "mlp", "topk", "noisy", "dropout", "resnet"]
 RankingLoss = Literal["ranking", "kl"]
 OutputLoss = Literal["mse", "cosine"]
 PolicyName = Literal[
@@ -27,6 +28,9 @@ PolicyName = Literal[
     "popularity_inverse",
     "coverage",
 ]
+
+#: The policies that need no teacher.
+QueryPolicyName = Literal["random", "ground_truth_error", "uncertainty", "popularity_inverse"]
 
 
 def option(
@@ -78,6 +82,7 @@ class DataConfig(Config):
     split: Split = option("leave-one-out", "leave-one-out, or chronological (8:1:1 by time)")
     min_interactions: int = option(0, "leave out users with fewer interactions", least=0)
     max_users: int = option(0, "keep only the first users, for a quick try; 0 keeps all", least=0)
+    exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,30 +102,36 @@ class BackboneConfig(DataConfig):
     batch_size: int = option(512, "training samples a step", least=1)
     learning_rate: float = option(0.002, "Adam's learning rate for the student", above=0)
     weight_decay: float = option(0.0, "Adam's weight decay for the student", least=0)
-    exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherConfig(BackboneConfig):
+class TeacherConfig(DataConfig):
     """Options of ``teacher``: iLoRA over an LLM, and what it leaves for students."""
 
-    backbone_run_id: str = option("", "run of the frozen SASRec; empty: newest that fits, or a new one")
+    backbone_run_id: str = option("", "run of the frozen SASRec; empty: the newest that fits, or a new one")
     llm: str = option("smollm2-135m", "alias, Hugging Face id or local path of a causal LLM")
     lora_rank: int = option(8, "total LoRA rank, over all experts", least=1)
     lora_alpha: float = option(32.0, "LoRA alpha", above=0)
-    lora_dropout: float = option(0.1, "LoRA dropout", least=0, most=0.99)
+    lora_dropout: float = option(
+        0.0, "LoRA dropout; the release has 0.1, for five passes over its data", least=0, most=0.99
+    )
     experts: int = option(4, "LoRA experts; must divide lora_rank", least=1)
     gate: GateName = option("linear", "gate over the backbone's state")
     backbone_residual: bool = option(True, "the head's query starts from the backbone's state")
     packing: bool = option(True, "supervise every item boundary of a window; false: one prompt a sample")
-    teacher_history: int = option(20, "history titles in a prompt, at least, where the user has them", least=1)
-    llm_learning_rate: float = option(5e-4, "peak learning rate of LoRA, projector and head", above=0)
+    teacher_history: int = option(
+        10, "history titles of a sample in its prompt, at least, where the user has them", least=1
+    )
+    teacher_window: int = option(40, "history titles in a packed prompt, at most", least=1)
+    llm_learning_rate: float = option(1e-3, "peak learning rate of LoRA, projector and head", above=0)
     gate_scale: float = option(0.3, "gate learning rate as a share of llm_learning_rate", above=0)
     llm_weight_decay: float = option(1e-5, "weight decay of the teacher's parameters", least=0)
+    gradient_clip: float = option(1.0, "greatest norm of the teacher's gradient; 0 does not clip", least=0)
     warmup: float = option(0.05, "share of the steps with rising learning rate", least=0, most=1)
-    token_budget: int = option(120_000, "LLM tokens to train on", least=0)
-    tokens_per_batch: int = option(2048, "LLM tokens a training step", least=1)
-    outputs_token_budget: int = option(200_000, "LLM tokens to score training samples with; 0: all of them", least=0)
+    token_budget: int = option(100_000, "LLM tokens to train on", least=0)
+    tokens_per_batch: int = option(1024, "LLM tokens a training step", least=1)
+    outputs_token_budget: int = option(0, "LLM tokens to score training samples with; 0: all of them", least=0)
+    query_policy: QueryPolicyName = option("random", "which training samples the teacher is asked to score first")
     top_n: int = option(50, "candidates kept for each scored sample", least=1)
     sequence_embeddings: bool = option(False, "also keep the teacher's state of each scored sample")
 
@@ -128,13 +139,18 @@ class TeacherConfig(BackboneConfig):
         super().__post_init__()
         if self.lora_rank % self.experts:
             raise InputError(f"experts={self.experts}: must divide lora_rank={self.lora_rank}")
+        if self.teacher_history > self.teacher_window:
+            raise InputError(
+                f"teacher_history={self.teacher_history}: must be at most teacher_window={self.teacher_window}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(TeacherConfig):
+class DistillConfig(BackboneConfig, TeacherConfig):
     """Options of ``distill``: DLLM2Rec (RecSys 2024) from a teacher's outputs."""
 
-    teacher_run_id: str = option("", "run of the teacher; empty: newest that fits, or a new one")
+    teacher_run_id: str = option("", "run of the teacher; empty: the newest that fits, or a new one")
+    teacher_files: str = option("", "folder with DLLM2Rec's three teacher files, instead of a teacher run")
     lam: float = option(0.5, "weight of the ranking distillation", least=0)
     alpha: float = option(0.1, "weight of the DRO term", least=0)
     beta: float = option(1.0, "DRO robustness radius", above=0)
@@ -155,14 +171,18 @@ class DistillConfig(TeacherConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MainConfig(DistillConfig):
-    """Options of ``main``: the whole path, from ratings to the comparison."""
+    """Options of ``main``: the whole path, from ratings to the comparison, in minutes on a laptop."""
+
+    outputs_token_budget: int = option(
+        150_000, "LLM tokens to score training samples with; 0: all of them, as the step teacher does alone", least=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Config):
     """Options of ``evaluate``: rank again with a finished run's model."""
 
-    run_id: str = option("", "a finished backbone or distill run; empty: the newest distill run")
+    run_id: str = option("", "a finished backbone, teacher or distill run; empty: the newest distill run")
     exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking")
 
 
@@ -184,6 +204,28 @@ class CompareConfig(Config):
     metric: str = option("test/ndcg_at_10", "metric to sort by")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Config):
+    """Options of ``export``: data and teacher outputs in the files that DLLM2Rec's release reads."""
+
+    teacher_run_id: str = option("", "a finished teacher run; empty: the newest")
+    folder: str = option("", "where the files go")
+    allow_partial: bool = option(False, "write also where the teacher did not score every training sample")
+
+
+#: The options of each step, by the name of its entry point.
+STEPS: dict[str, type[Config]] = {
+    "main": MainConfig,
+    "prepare": DataConfig,
+    "backbone": BackboneConfig,
+    "teacher": TeacherConfig,
+    "distill": DistillConfig,
+    "evaluate": EvaluateConfig,
+    "sweep": SweepConfig,
+    "compare": CompareConfig,
+    "export": ExportConfig,
+}
+
 Narrow = TypeVar("Narrow", bound=Config)
 
 
@@ -193,7 +235,7 @@ def narrow(config: Config, kind: type[Narrow], **changes: Any) -> Narrow:
     return kind(**({spec.name: values[spec.name] for spec in fields(kind) if spec.name in values} | changes))
 
 
-def own_fields(kind: type[Config], parent: type[Config]) -> list[str]:
-    """Names that ``kind`` has beyond ``parent``."""
-    known = {spec.name for spec in fields(parent)}
+def own_fields(kind: type[Config], *parents: type[Config]) -> list[str]:
+    """Names that ``kind`` has beyond ``parents``."""
+    known = {spec.name for parent in parents for spec in fields(parent)}
     return [spec.name for spec in fields(kind) if spec.name not in known]

@@ -5,30 +5,20 @@ from torch import Tensor
 
 from recdistill.config import BackboneConfig
 from recdistill.data.batches import Batch
+from recdistill.distill.negatives import sampled_negatives
 from recdistill.distill.objective import dllm2rec_loss
-from recdistill.steps.student import (
-    STUDENT_CODE,
-    STUDENT_SETTINGS,
-    data_of,
-    device_of,
-    shape_of,
-    train_student,
-)
+from recdistill.steps.inputs import data_of, device_of
+from recdistill.steps.student import STUDENT_CODE, STUDENT_SETTINGS, Report, shape_of, train_student
 from recdistill.students.build import build_student
-from recdistill.tracking.runs import StepRun, step_run
+from recdistill.tracking.runs import StepRun, key_of, step_run
+
+CODE = [*STUDENT_CODE, "steps/backbone.py"]
 
 
-def backbone(config: BackboneConfig) -> StepRun:
-    """Train, or find, the student of the options."""
+def backbone(config: BackboneConfig, *, report: Report | None = None) -> StepRun:
+    """Train, or find, the student of the options; ``report`` as in `steps.student.train_student`."""
     data = data_of(config)
-    with step_run(
-        "backbone",
-        config,
-        fingerprint=data.fingerprint,
-        settings=STUDENT_SETTINGS,
-        code=[*STUDENT_CODE, "steps/backbone.py"],
-        dataset=data.name,
-    ) as run:
+    with step_run("backbone", config, data=data, settings=STUDENT_SETTINGS, code=CODE) as run:
         if run.reused:
             return run
         torch.manual_seed(config.seed)
@@ -45,16 +35,19 @@ def backbone(config: BackboneConfig) -> StepRun:
                 alpha=0.0,
                 beta=1.0,
                 base_loss=config.base_loss,
-                negative=sampled_negatives(config.base_loss, batch.target, data.num_items),
+                negative=sampled_negatives(
+                    config.base_loss, batch.histories(data.padding_id), batch.target, data.num_items
+                ),
             )
 
-        train_student(config, data, model, run, step)
+        progress = train_student(config, data, model, run, step, report=report)
+        run.describe(
+            f"Undistilled {config.student} on {data.name} ({data.split}), {len(data.train):,} training samples; "
+            f"best of {progress.epoch} epochs by validation NDCG@10: {progress.best_epoch + 1}."
+        )
     return run
 
 
-def sampled_negatives(base_loss: str, target: Tensor, num_items: int) -> Tensor | None:
-    """One item beside the target for each sample [S], uniformly; None where the loss needs none."""
-    if base_loss != "bce":
-        return None
-    drawn = torch.randint(num_items - 1, target.shape).to(target.device)
-    return drawn + (drawn >= target)
+def key_of_backbone(config: BackboneConfig, fingerprint: str) -> str:
+    """The key of the run that `backbone` makes or finds for these options."""
+    return key_of("backbone", config, fingerprint, STUDENT_SETTINGS, CODE, {})

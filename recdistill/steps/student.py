@@ -1,4 +1,4 @@
-"""What the steps that train or rank with a student share: its shape, its batches, its validation, its results."""
+"""What the steps that train a student share: its shape, its batches, its validation, its results."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,32 +8,21 @@ from torch import Tensor
 
 from recdistill.config import BackboneConfig, DataConfig, own_fields
 from recdistill.data.batches import Batch, batches
-from recdistill.data.load import load_data
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
-from recdistill.evaluation.evaluate import evaluate
+from recdistill.evaluation.evaluate import ScoreFunction, evaluate
 from recdistill.evaluation.metrics import metrics_from_ranks
+from recdistill.evaluation.rank_table import rank_table
+from recdistill.steps.inputs import device_of
 from recdistill.students.build import StudentShape, save_student
 from recdistill.students.student import Student
 from recdistill.tracking.runs import StepRun
-from recdistill.training.fit import Progress, Recipe, fit
+from recdistill.training.fit import Metrics, Progress, Recipe, fit
 
-STUDENT_SETTINGS = own_fields(BackboneConfig, DataConfig)
+STUDENT_SETTINGS = [*own_fields(BackboneConfig, DataConfig), "exclude_seen"]
 STUDENT_CODE = ["data", "students", "distill", "evaluation", "training", "steps/student.py"]
-CUTOFFS = (1, 5, 10, 20)
 
-
-def data_of(config: DataConfig) -> SequenceData:
-    """The data set of the options."""
-    return load_data(
-        config.dataset, config.interactions, config.items, config.split, config.min_interactions, config.max_users
-    )
-
-
-def device_of(config: DataConfig) -> torch.device:
-    """``auto`` is the accelerator where there is one."""
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(automatic if config.device == "auto" else config.device)
+Report = Callable[[int, Metrics], None]
 
 
 def shape_of(config: BackboneConfig) -> StudentShape:
@@ -49,7 +38,7 @@ def shape_of(config: BackboneConfig) -> StudentShape:
     )
 
 
-def scorer(model: Student, device: torch.device) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def scorer(model: Student, device: torch.device) -> ScoreFunction:
     """Scores [S, V] of windows, for `evaluation.evaluate`."""
 
     def score(history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -59,19 +48,28 @@ def scorer(model: Student, device: torch.device) -> Callable[[Tensor, Tensor, Te
     return score
 
 
-def measure(
-    model: Student, samples: Samples, num_items: int, exclude_seen: bool, part: str, device: torch.device
-) -> dict[str, float]:
-    """``part/hr_at_10`` and its like, over all samples and the whole catalogue."""
+def ranks_of(model: Student, samples: Samples, exclude_seen: bool, device: torch.device) -> Tensor:
+    """Rank of each sample's target among the whole catalogue, int64 [N]."""
     model.eval()
-    ranks = evaluate(
+    return evaluate(
         scorer(model, device),
         samples,
-        num_items=num_items,
+        num_items=model.num_items,
         max_length=model.max_length,
         exclude_seen=exclude_seen,
     )
-    return {f"{part}/{name}": value for name, value in metrics_from_ranks(ranks, CUTOFFS).items()}
+
+
+def named(part: str, ranks: Tensor) -> Metrics:
+    """``part/hr_at_10`` and its like."""
+    return {f"{part}/{name}": value for name, value in metrics_from_ranks(ranks).items()}
+
+
+def log_results(run: StepRun, data: SequenceData, validation: Tensor, test: Tensor, epoch: int = 0) -> None:
+    """Log the metrics of the final ranks of both parts, and each sample's rank."""
+    run.log_metrics(named("val", validation) | named("test", test), epoch)
+    parts = {"val": (validation, data.validation), "test": (test, data.test)}
+    run.log_ranks({part: rank_table(ranks, samples, data) for part, (ranks, samples) in parts.items()})
 
 
 def student_batches(config: BackboneConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
@@ -98,44 +96,63 @@ def train_student(
     model: Student,
     run: StepRun,
     step: Callable[[Batch], dict[str, Tensor]],
-    begin_epoch: Callable[[int], dict[str, float]] | None = None,
+    *,
+    begin_epoch: Callable[[int], Metrics] | None = None,
     memory: dict[str, Tensor] | None = None,
-    fold: bool = False,
+    extra: torch.nn.Module | None = None,
+    report: Report | None = None,
 ) -> Progress:
-    """Fit by validation NDCG@10, then measure on test once, and keep the student as the artifact ``student``."""
+    """Fit by validation NDCG@10, then measure on test once, and keep the student as the artifact ``student``.
+
+    Args:
+        config: options.
+        data: what is learnt.
+        model: the student, freshly built.
+        run: gets curves, results, ranks and the student.
+        step: the losses of a batch.
+        begin_epoch, memory: see `training.fit.Recipe`.
+        extra: what is trained beside the student and not kept.
+        report: called with each epoch and its metrics; what it raises ends the run.
+    """
     device = device_of(config)
-    model.to(device)
+    trained = torch.nn.ModuleDict({"student": model} | ({"extra": extra} if extra is not None else {})).to(device)
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        trained.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    num_items = data.num_items
+
+    def log(metrics: Metrics, epoch: int) -> None:
+        run.log_metrics(metrics, epoch)
+        if report is not None:
+            report(epoch, metrics)
+
     recipe = Recipe(
-        parameters=dict(model.named_parameters()),
+        parameters=dict(trained.named_parameters()),
         optimizer=optimizer,
         batches=student_batches(config, data, model.causal),
         step=step,
         num_batches=-(-len(data.train) // config.batch_size),
-        module=model,
+        module=trained,
         epochs=config.epochs,
-        validate=lambda: measure(model, data.validation, num_items, config.exclude_seen, "val", device),
+        validate=lambda: named("val", ranks_of(model, data.validation, config.exclude_seen, device)),
         patience=config.patience,
         begin_epoch=begin_epoch,
         memory=memory if memory is not None else {},
         label=f"{config.student} epoch",
     )
-    progress = fit(recipe, run.work / "student.safetensors", run.log_metrics)
+    progress = fit(recipe, run.work / "student.safetensors", log)
+    validation = ranks_of(model, data.validation, config.exclude_seen, device)
     started = time.perf_counter()
-    results = measure(model, data.test, num_items, config.exclude_seen, "test", device)
+    test = ranks_of(model, data.test, config.exclude_seen, device)
     per_thousand = (time.perf_counter() - started) * 1e6 / len(data.test)
+    log_results(run, data, validation, test, progress.epoch)
     run.log_metrics(
-        progress.best_metrics
-        | results
-        | {
+        {
             "best_epoch": progress.best_epoch,
             "train_seconds": progress.seconds,
             "ms_per_1000_recommendations": per_thousand,
         },
         progress.epoch,
     )
-    run.log_folder("student", lambda folder: save_student(folder, model, shape_of(config), fold=fold))
+    # Folded, so that whoever loads the student needs no teacher.
+    run.log_folder("student", lambda folder: save_student(folder, model, shape_of(config), fold=True))
     return progress

@@ -76,6 +76,12 @@ class Student(nn.Module, ABC):
             return self.output(states)
         return F.linear(states, self.item_table(), self.item_bias)
 
+    def output_layer(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [V, D] and bias [V], or None for none, of the scores: ``logits = states @ weight^T + bias``."""
+        if self.output is not None:
+            return self.output.weight, self.output.bias
+        return self.item_table(), self.item_bias
+
     def item_table(self) -> Tensor:
         """The input table of all items [V, D], injection included."""
         return self.items.item_table()

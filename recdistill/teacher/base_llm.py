@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from recdistill.errors import InputError
 
@@ -59,6 +60,9 @@ def load_base_llm(llm: str, *, gguf: Path | None, cache: Path, dtype: torch.dtyp
     if not llm:
         raise InputError("llm=: is empty; give an alias, a Hugging Face id or a local path")
     path = Path(llm).expanduser()
+    # Its progress bars and load reports are not this program's to show.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         source = gguf or (path if path.suffix == ".gguf" else None)
         if source is not None:

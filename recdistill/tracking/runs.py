@@ -17,20 +17,23 @@ from pathlib import Path
 from typing import IO, Any
 
 import mlflow
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Run
+import pandas as pd
+from mlflow.entities import DatasetInput, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from recdistill.config import Config
 from recdistill.data.downloads import cache_dir
-from recdistill.errors import InputError
+from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError, Pruned
+from recdistill.tracking.datasets import SplitDataset
 from recdistill.tracking.provenance import git_state, run_key, versions
 
 STEP, KEY, FINGERPRINT, REASON = "recdistill.step", "recdistill.key", "recdistill.fingerprint", "recdistill.failure"
 REUSED, CONTINUED = "recdistill.reused_run_id", "recdistill.continued_in"
+KIND = "recdistill.kind"
+CONFIG_FILE = "config.json"
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 
 
@@ -67,6 +70,20 @@ class StepRun:
     def log_text(self, name: str, text: str) -> None:
         """Keep a text as the artifact ``name``."""
         MlflowClient().log_text(self.run_id, text, name)
+
+    def log_ranks(self, ranks: Mapping[str, pd.DataFrame]) -> None:
+        """Keep each evaluated sample's rank as ``ranks/<part>.parquet``; parts are ``val`` and ``test``."""
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            for part, frame in ranks.items():
+                frame.to_parquet(folder / f"{part}.parquet", index=False)
+
+        self.log_folder("ranks", write)
+
+    def describe(self, text: str) -> None:
+        """Set the run's description, which the UI shows on top."""
+        MlflowClient().set_tag(self.run_id, "mlflow.note.content", text)
 
     def tag(self, name: str, value: Any) -> None:
         """Set the tag ``recdistill.<name>``."""
@@ -120,29 +137,28 @@ def step_run(
     step: str,
     config: Config,
     *,
-    fingerprint: str,
+    data: SequenceData | str,
     settings: Iterable[str],
     code: Iterable[str],
     upstream: Mapping[str, StepRun] | None = None,
-    dataset: str = "",
+    effort: Iterable[str] = (),
 ) -> Iterator[StepRun]:
     """The run that holds this step's results: a finished one that fits (``reused``), or one to write to.
 
     Args:
         step: its name.
         config: its options, all of them logged.
-        fingerprint: of its data.
+        data: what it reads, or only the fingerprint of what the runs it reads were made for.
         settings: names of the options that its result depends on; the seed is always one.
         code: folders and files of the package that it runs.
         upstream: runs it starts from, by step.
-        dataset: name of the data.
+        effort: settings that say how much is done, not what; see `find_kind`.
 
-    An error marks the run FAILED, with the reason as a tag, and is raised again.
+    An error marks the run FAILED (`Pruned` and an interrupt: KILLED), with the reason as a tag, and is raised again.
     """
-    upstream = upstream or {}
-    values = asdict(config)
-    chosen = {name: values[name] for name in {*settings, "seed"}} | {"fingerprint": fingerprint}
-    key = run_key(step, chosen, code, {name: run.key for name, run in upstream.items()})
+    upstream, settings, code = upstream or {}, tuple(settings), tuple(code)
+    fingerprint = data if isinstance(data, str) else data.fingerprint
+    key = key_of(step, config, fingerprint, settings, code, upstream)
     entry = _entries[-1] if _entries and not _entries[-1].claimed and _entries[-1].step == step else None
     if entry is not None:
         entry.claimed = True
@@ -157,25 +173,53 @@ def step_run(
                 StepRun(entry.run_id, key, fingerprint, False).log_metrics(reused.metrics())
             yield reused
             return
-        opened = None if entry else mlflow.start_run(run_name=step, nested=mlflow.active_run() is not None)
-        run = StepRun(entry.run_id if entry else opened.info.run_id, key, fingerprint, reused=False, work=work)
+        nested = mlflow.active_run() is not None
+        run_id = entry.run_id if entry else mlflow.start_run(run_name=step, nested=nested).info.run_id
+        run = StepRun(run_id, key, fingerprint, reused=False, work=work)
         try:
-            describe(run, step, config, upstream, dataset)
+            describe(run, step, config, upstream, data)
+            run.tag("kind", kind_of(step, config, fingerprint, settings, code, effort))
             continue_from_killed(run)
             yield run
         except BaseException as error:
             MlflowClient().set_tag(run.run_id, REASON, reason(error))
-            if opened is not None:
-                mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+            if entry is None:
+                failed = isinstance(error, Exception) and not isinstance(error, Pruned)
+                mlflow.end_run("FAILED" if failed else "KILLED")
             raise
         # The key makes a run findable: only finished ones carry it.
         MlflowClient().set_tag(run.run_id, KEY, key)
-        if opened is not None:
+        if entry is None:
             mlflow.end_run("FINISHED")
         shutil.rmtree(work, ignore_errors=True)
 
 
-def describe(run: StepRun, step: str, config: Config, upstream: Mapping[str, StepRun], dataset: str) -> None:
+def key_of(
+    step: str,
+    config: Config,
+    fingerprint: str,
+    settings: Iterable[str],
+    code: Iterable[str],
+    upstream: Mapping[str, StepRun],
+) -> str:
+    """The key of a run of these options; see `provenance.run_key`."""
+    values = asdict(config)
+    chosen = {name: values[name] for name in {*settings, "seed"}} | {"fingerprint": fingerprint}
+    return run_key(step, chosen, code, {name: run.key for name, run in upstream.items()})
+
+
+def kind_of(
+    step: str, config: Config, fingerprint: str, settings: Iterable[str], code: Iterable[str], effort: Iterable[str]
+) -> str:
+    """What runs share that differ only in seed, effort and upstream runs."""
+    values = asdict(config)
+    chosen = {name: values[name] for name in settings if name not in {*effort, "seed"}} | {"fingerprint": fingerprint}
+    return run_key(step, chosen, code, {})
+
+
+def describe(
+    run: StepRun, step: str, config: Config, upstream: Mapping[str, StepRun], data: SequenceData | str
+) -> None:
     """Log options, data, versions, code and the runs it came from."""
     client = MlflowClient()
     logged = mlflow.get_run(run.run_id).data.params
@@ -186,17 +230,15 @@ def describe(run: StepRun, step: str, config: Config, upstream: Mapping[str, Ste
     commit, changes = git_state()
     tags = {STEP: step, FINGERPRINT: run.fingerprint, "recdistill.git_commit": commit}
     tags |= {"recdistill.git_dirty": str(bool(changes)).lower()}
-    tags |= {f"recdistill.{name}_run_id": other.run_id for name, other in upstream.items()}
+    tags |= {f"recdistill.{name}_run_id": other.run_id for name, other in upstream.items() if other.run_id}
     for name, text in tags.items():
         client.set_tag(run.run_id, name, text)
-    client.log_dict(run.run_id, asdict(config), "config.json")
+    client.log_dict(run.run_id, asdict(config), CONFIG_FILE)
     client.log_dict(run.run_id, versions(), "versions.json")
     if changes:
         client.log_text(run.run_id, changes, "code.diff")
-    if dataset:
-        source = CodeDatasetSource(tags={"dataset": dataset})
-        described = MetaDataset(source=source, name=dataset, digest=run.fingerprint[:32])
-        client.log_inputs(run.run_id, [mlflow.entities.DatasetInput(dataset=described._to_mlflow_entity(), tags=[])])
+    if not isinstance(data, str):
+        client.log_inputs(run.run_id, [DatasetInput(dataset=SplitDataset(data).entity(), tags=[])])
 
 
 @contextmanager
@@ -245,6 +287,12 @@ def alive(process: int) -> bool:
     return process != os.getpid()
 
 
+def ui_command() -> str:
+    """The command that opens the MLflow UI on the store at hand."""
+    uri = mlflow.get_tracking_uri()
+    return f"mlflow ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else f"open {uri}"
+
+
 def reason(error: BaseException) -> str:
     """One line that says what went wrong."""
     text = " ".join(str(error).split())[:450]
@@ -259,6 +307,36 @@ def find_finished(key: str) -> Run | None:
     return None
 
 
+def find_kind(kind: str) -> StepRun | None:
+    """The newest finished run of this kind (`kind_of`)."""
+    for run in search(f"tags.`{KIND}` = '{kind}' and attributes.status = 'FINISHED'"):
+        tags = run.data.tags
+        if KEY in tags and MlflowClient().list_artifacts(run.info.run_id):
+            return StepRun(run.info.run_id, tags[KEY], tags.get(FINGERPRINT, ""), reused=True)
+    return None
+
+
+def options_of_run(run_id: str, steps: Iterable[str]) -> tuple[StepRun, str, dict[str, Any]]:
+    """A finished run of one of ``steps``, its step and its options. Raises InputError where it is another."""
+    try:
+        tags = mlflow.get_run(run_id).data.tags
+    except MlflowException:
+        raise InputError(f"run_id={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
+    step = tags.get(STEP, "foreign")
+    if step not in steps:
+        raise InputError(f"run_id={run_id}: is a {step} run; choose a {' or '.join(steps)} run")
+    run = finished_run(run_id, step, option="run_id")
+    return run, step, json.loads(run.artifact(CONFIG_FILE).read_text(encoding="utf-8"))
+
+
+def newest(step: str) -> str:
+    """Id of the newest finished run of a step. Raises InputError where there is none."""
+    found = search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'")
+    if not found:
+        raise InputError(f"run_id=: there is no finished {step} run in {mlflow.get_tracking_uri()}; make one first")
+    return found[0].info.run_id
+
+
 def search(condition: str) -> list[Run]:
     """Runs of all experiments that fit an MLflow filter, newest first."""
     found = mlflow.search_runs(
@@ -267,23 +345,24 @@ def search(condition: str) -> list[Run]:
     return [run for run in found if isinstance(run, Run)]
 
 
-def finished_run(run_id: str, step: str, fingerprint: str | None = None) -> StepRun:
-    """The run a user named. Raises InputError unless it is a finished run of ``step`` and of this data."""
+def finished_run(run_id: str, step: str, fingerprint: str | None = None, option: str = "") -> StepRun:
+    """The run a user named by ``option``. Raises InputError unless it is a finished one of ``step`` and this data."""
+    option = option or f"{step}_run_id"
     try:
         run = mlflow.get_run(run_id)
     except MlflowException:
-        raise InputError(f"{step}_run_id={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
+        raise InputError(f"{option}={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
     tags = run.data.tags
     if REUSED in tags:
-        return finished_run(tags[REUSED], step, fingerprint)
+        return finished_run(tags[REUSED], step, fingerprint, option)
     if tags.get(STEP) != step:
-        raise InputError(f"{step}_run_id={run_id}: is a {tags.get(STEP, 'foreign')} run, not a {step} run")
+        raise InputError(f"{option}={run_id}: is a {tags.get(STEP, 'foreign')} run, not a {step} run")
     if run.info.status != "FINISHED":
-        raise InputError(f"{step}_run_id={run_id}: is {run.info.status}, not FINISHED; choose a finished run")
+        raise InputError(f"{option}={run_id}: is {run.info.status}, not FINISHED; choose a finished run")
     made_for = tags.get(FINGERPRINT, "")
     if fingerprint is not None and made_for != fingerprint:
         raise InputError(
-            f"{step}_run_id={run_id}: was made for data {made_for[:12]}, not for this data {fingerprint[:12]}; "
-            f"choose a {step} run of this data, or leave {step}_run_id empty"
+            f"{option}={run_id}: was made for data {made_for[:12]}, not for this data {fingerprint[:12]}; "
+            f"choose a {step} run of this data, or leave {option} empty"
         )
     return StepRun(run_id, tags.get(KEY, run_id), made_for, reused=True)

@@ -1,0 +1,160 @@
+"""``distill``: a student trained with DLLM2Rec (RecSys 2024) from a teacher's outputs."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from recdistill.config import BackboneConfig, DistillConfig, TeacherConfig, narrow, own_fields
+from recdistill.data.batches import Batch
+from recdistill.data.sequences import SequenceData
+from recdistill.distill.losses import output_embedding_distillation
+from recdistill.distill.negatives import sampled_negatives
+from recdistill.distill.objective import dllm2rec_loss
+from recdistill.distill.propensity import propensity
+from recdistill.errors import InputError
+from recdistill.steps.backbone import key_of_backbone
+from recdistill.steps.inputs import data_of, device_of, imported_teacher, teacher_outputs_of
+from recdistill.steps.selection import Selection
+from recdistill.steps.student import STUDENT_CODE, STUDENT_SETTINGS, Report, shape_of, train_student
+from recdistill.steps.teacher import find_teacher
+from recdistill.students.build import build_student
+from recdistill.students.projection import projection_layer
+from recdistill.students.student import Student
+from recdistill.teacher_outputs import TeacherOutputs
+from recdistill.tracking.runs import StepRun, find_finished, step_run
+
+OWN = own_fields(DistillConfig, BackboneConfig, TeacherConfig)
+SETTINGS = [*STUDENT_SETTINGS, *(name for name in OWN if name not in ("teacher_run_id", "teacher_files"))]
+WIDE = 1024
+CODE = [*STUDENT_CODE, "teacher_outputs.py", "steps/distill.py", "steps/selection.py"]
+
+
+def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
+    """Distil, or find, the student of the options; ``report`` as in `steps.student.train_student`."""
+    data = data_of(config)
+    teacher, outputs = teacher_of(config, data)
+    with step_run("distill", config, data=data, settings=SETTINGS, code=CODE, upstream={"teacher": teacher}) as run:
+        if run.reused:
+            return run
+        device = device_of(config)
+        torch.manual_seed(config.seed)
+        embedding = outputs.item_embedding
+        # Reading the table of a large LLM is most of a step: half the bytes.
+        in_bf16 = embedding.shape[1] > WIDE
+        model = build_student(shape_of(config), data.num_items, embedding, config.ed_weight, in_bf16).to(device)
+        covered, ranking, distance = outputs.by_sample(config.candidate_topk)
+        selection = Selection(config, data, model, covered, ranking, distance, partial(keep_selection, run))
+        weight = propensity(torch.as_tensor(data.item_count)).float().to(device)
+        to_teacher = state_projection(config, outputs, model)
+
+        def step(batch: Batch) -> dict[str, Tensor]:
+            sample, batch = batch.sample, batch.to(device)
+            states = model(batch.history, batch.length, batch.row, batch.column)
+            distilled = selection.selected[sample].to(device)
+            losses = dllm2rec_loss(
+                model.logits(states),
+                batch.target,
+                propensity=weight,
+                alpha=config.alpha,
+                beta=config.beta,
+                base_loss=config.base_loss,
+                negative=sampled_negatives(
+                    config.base_loss, batch.histories(data.padding_id), batch.target, data.num_items
+                ),
+                lam=config.lam,
+                candidates=ranking[sample].to(device),
+                distance=distance[sample].to(device),
+                gamma_position=config.gamma_position,
+                gamma_confidence=config.gamma_confidence,
+                gamma_consistency=config.gamma_consistency,
+                temperature=config.temperature,
+                distilled=distilled,
+                release_compat=config.release_compat,
+                ranking_loss=config.ranking_loss,
+            )
+            if to_teacher is not None:
+                wanted = sequence_embedding(outputs, sample).to(device)
+                losses["output"] = output_embedding_distillation(
+                    to_teacher(states[distilled]), wanted[distilled], config.output_loss
+                )
+                losses["total"] = losses["total"] + config.output_weight * losses["output"]
+            return losses
+
+        progress = train_student(
+            config, data, model, run, step,
+            begin_epoch=selection.begin_epoch, memory=selection.memory, extra=to_teacher, report=report,
+        )  # fmt: skip
+        twin = find_finished(key_of_backbone(narrow(config, BackboneConfig), data.fingerprint))
+        if twin is not None:
+            run.tag("twin_run_id", twin.info.run_id)
+        run.log_metrics({"teacher_covered_share": outputs.covered_share})
+        run.describe(
+            described(config, data, outputs, run, progress.best_epoch, None if twin is None else twin.data.metrics)
+        )
+    return run
+
+
+def teacher_of(config: DistillConfig, data: SequenceData) -> tuple[StepRun, TeacherOutputs]:
+    """The teacher of the options, and what it left: of a run that is named, found or made, or of DLLM2Rec's files."""
+    if config.teacher_files:
+        if config.teacher_run_id:
+            raise InputError("teacher_files, teacher_run_id: give one of them, not both")
+        folder = str(Path(config.teacher_files).expanduser().resolve())
+        imported = imported_teacher(folder, data.fingerprint, data.num_items, len(data.train), data.split)
+        return imported.run, imported.outputs
+    found = find_teacher(config, config.teacher_run_id, data)
+    return found, teacher_outputs_of(found, data)
+
+
+def state_projection(config: DistillConfig, outputs: TeacherOutputs, model: Student) -> nn.Linear | None:
+    """From the student's states to the teacher's, for the output-level embedding distillation; None where unused."""
+    if not config.output_weight:
+        return None
+    if outputs.sequence_embedding is None:
+        raise InputError(
+            f"output_weight={config.output_weight}: this teacher kept no sequence embeddings; "
+            "make one with sequence_embeddings=true, or set output_weight=0"
+        )
+    return projection_layer(model.state_size, outputs.sequence_embedding.shape[1])
+
+
+def sequence_embedding(outputs: TeacherOutputs, sample: Tensor) -> Tensor:
+    """The teacher's states [S, F] of samples [S]; anything where it has none."""
+    assert outputs.sequence_embedding is not None
+    place = torch.searchsorted(outputs.sample, sample).clamp(max=len(outputs.sample) - 1)
+    return outputs.sequence_embedding[place]
+
+
+def keep_selection(run: StepRun, epoch: int, mask: Tensor) -> None:
+    """Keep which samples were chosen, as ``selection/epoch-012.safetensors``."""
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        save_file({"sample": mask.nonzero().squeeze(1)}, folder / f"epoch-{epoch:03d}.safetensors")
+
+    run.log_folder("selection", write)
+
+
+def described(
+    config: DistillConfig,
+    data: SequenceData,
+    outputs: TeacherOutputs,
+    run: StepRun,
+    best_epoch: int,
+    twin: dict[str, float] | None,
+) -> str:
+    """The run's description: what was learnt from whom, and what it gained."""
+    ndcg = run.metrics()["test/ndcg_at_10"]
+    text = (
+        f"{config.student} on {data.name} ({data.split}), distilled from {outputs.manifest.llm}, whose rankings cover "
+        f"{outputs.covered_share:.0%} of {len(data.train):,} training samples: lam {config.lam:g}, alpha "
+        f"{config.alpha:g}, ed_weight {config.ed_weight:g}, temperature {config.temperature:g}, "
+        f"{config.selection_policy} samples. Best epoch {best_epoch + 1}, test NDCG@10 {ndcg:.4f}"
+    )
+    if twin is None:
+        return f"{text}; no undistilled run of the same settings to compare with."
+    before = twin["test/ndcg_at_10"]
+    return f"{text}, undistilled {before:.4f} ({(ndcg / before - 1) if before else 0:+.1%}, one seed)."

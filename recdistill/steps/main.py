@@ -1,0 +1,112 @@
+"""``main``: from ratings to a distilled student beside its teacher and its undistilled twin, in one run."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from recdistill.config import BackboneConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig, narrow
+from recdistill.steps.backbone import backbone
+from recdistill.steps.distill import distill
+from recdistill.steps.inputs import data_of
+from recdistill.steps.prepare import prepare
+from recdistill.steps.teacher import teacher
+from recdistill.tracking.runs import StepRun, finished_run, step_run, ui_command
+
+Options = TypeVar("Options", bound=DataConfig)
+SETTINGS = [spec.name for spec in fields(MainConfig) if spec.name not in ("force", "device")]
+RANKING = [f"{part}/{metric}_at_{k}" for part in ("val", "test") for metric in ("hr", "ndcg") for k in (10, 20)]
+
+TABLE_WIDTH = 130
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recommender of the final table."""
+
+    name: str
+    run_id: str
+    metrics: dict[str, float]
+
+    def cells(self) -> list[str]:
+        """Its name, metrics, training time and speed, as text."""
+        ranking = [f"{self.metrics[name]:.4f}" for name in RANKING]
+        seconds, speed = (self.metrics.get(name) for name in ("train_seconds", "ms_per_1000_recommendations"))
+        return [
+            self.name,
+            *ranking,
+            "" if seconds is None else f"{seconds:,.0f}",
+            "" if speed is None else f"{speed:,.0f}",
+        ]
+
+
+HEADER = [
+    "",
+    *(name.replace("/", " ").replace("_at_", "@").replace("ndcg", "NDCG").replace("hr", "HR") for name in RANKING),
+]
+HEADER += ["train s", "ms / 1,000"]
+
+
+def main(config: MainConfig) -> StepRun:
+    """Run every step, or find what it made before, and put the results side by side."""
+    data = data_of(config)
+    with step_run("main", config, data=data, settings=SETTINGS, code=["."]) as run:
+        if not run.reused:
+            found = {
+                "popularity": begin("1/4 data", prepare, narrow(config, DataConfig)),
+                f"{config.student}, undistilled": begin(
+                    f"2/4 {config.student}, undistilled", backbone, narrow(config, BackboneConfig)
+                ),
+            }
+            student = narrow(config, DistillConfig)
+            if not config.teacher_files:
+                found["teacher"] = begin(f"3/4 teacher over {config.llm}", teacher_run, narrow(config, MainConfig))
+                student = replace(student, teacher_run_id=found["teacher"].run_id)
+            found[f"{config.student}, distilled"] = begin(f"4/4 {config.student}, distilled", distill, student)
+            rows = [Row(name, of.run_id, of.metrics()) for name, of in found.items()]
+            run.log_text("results.md", markdown(rows))
+            run.log_text("results.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+            run.log_metrics({name: rows[-1].metrics[name] for name in RANKING})
+            run.describe(markdown(rows))
+            for name, of in found.items():
+                run.tag(f"{name.rpartition(', ')[2]}_run_id", of.run_id)
+    show([Row(**values) for values in json.loads(run.artifact("results.json").read_text(encoding="utf-8"))])
+    print(f"compare the runs: {ui_command()}", flush=True)
+    return run
+
+
+def begin(title: str, step: Callable[[Options], StepRun], config: Options) -> StepRun:
+    """Run a step, saying that it begins and what became of it."""
+    print(f"[{title}]", flush=True)
+    started = time.perf_counter()
+    run = step(config)
+    said = "was finished before" if run.reused else f"took {time.perf_counter() - started:,.0f} s"
+    print(f"[{title}] {said}, run {run.run_id}", flush=True)
+    return run
+
+
+def teacher_run(config: MainConfig) -> StepRun:
+    """The teacher that the options name, or one found or made."""
+    if config.teacher_run_id:
+        return finished_run(config.teacher_run_id, "teacher", data_of(config).fingerprint)
+    return teacher(narrow(config, TeacherConfig))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The results as a Markdown table."""
+    lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def show(rows: Sequence[Row]) -> None:
+    """The results on the terminal."""
+    table = Table(title="full ranking over the catalogue", title_justify="left")
+    for place, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if place else "left", no_wrap=not place)
+    for row in rows:
+        table.add_row(*row.cells())
+    Console(width=max(TABLE_WIDTH, Console().width), highlight=False).print(table)

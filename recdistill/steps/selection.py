@@ -1,0 +1,114 @@
+"""Which samples a student is distilled on, chosen anew every few epochs."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from recdistill.config import DistillConfig
+from recdistill.data.batches import batches
+from recdistill.data.sequences import SequenceData
+from recdistill.distill.selection import SelectionSignals, StudentSignals, overlap, select, student_signals
+from recdistill.students.student import Student
+from recdistill.training.fit import Metrics
+
+SELECTED = "selected"
+
+
+class Selection:
+    """The selection policy at work; the samples chosen are in ``memory``, and so in the training's checkpoint.
+
+    Args:
+        config: policy, fraction, refresh interval, temperature, seed.
+        data: the training samples, N.
+        model: the student that policies look at.
+        covered: bool [N], samples that the teacher scored.
+        ranking, distance: [N, K], its candidates; anything where not covered.
+        keep: called with the epoch and the mask bool [N] at each selection.
+    """
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        data: SequenceData,
+        model: Student,
+        covered: Tensor,
+        ranking: Tensor,
+        distance: Tensor,
+        keep: Callable[[int, Tensor], None],
+    ) -> None:
+        self.config, self.data, self.model = config, data, model
+        self.covered, self.ranking, self.distance = covered, ranking, distance
+        self.keep = keep
+        self.memory = {SELECTED: covered.clone()}
+
+    @property
+    def selected(self) -> Tensor:
+        """The samples distilled now, bool [N]."""
+        return self.memory[SELECTED]
+
+    def begin_epoch(self, epoch: int) -> Metrics:
+        """Choose where it is time, and say how much is chosen and how much of it was chosen before."""
+        config = self.config
+        share = float(self.selected.float().mean())
+        if config.selection_policy == "all" and config.selection_fraction == 1:
+            return {"train/distilled_share": share}
+        if epoch % config.refresh_interval:
+            return {"train/distilled_share": share}
+        chosen = select(config.selection_policy, self.signals(), config.selection_fraction, config.seed + epoch)
+        metrics = {"train/distilled_share": float(chosen.float().mean())}
+        if epoch:
+            metrics["train/selection_overlap"] = overlap(self.selected, chosen)
+        self.memory[SELECTED] = chosen
+        self.keep(epoch, chosen)
+        return metrics
+
+    def signals(self) -> SelectionSignals:
+        """What the policies see, of the student as it is."""
+        student = signals_of_student(self.model, self.data, self.covered, self.ranking, self.config.seed)
+        return SelectionSignals(
+            **vars(student[0]),
+            candidates=self.ranking,
+            distance=self.distance,
+            candidate_log_probs=student[1],
+            temperature=self.config.temperature,
+        )
+
+
+@torch.no_grad()
+def signals_of_student(
+    model: Student, data: SequenceData, eligible: Tensor, ranking: Tensor, seed: int
+) -> tuple[StudentSignals, Tensor]:
+    """The student's loss and entropy on the eligible training samples, and its log-probabilities [N, K] of ``ranking``.
+
+    ``ranking`` int64 [N, K] may have K = 0. Rows that are not eligible are 0.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    samples = len(data.train)
+    loss, entropy, log_probs = torch.zeros(samples), torch.zeros(samples), torch.zeros(ranking.shape)
+    for batch in batches(
+        data.train,
+        length=model.max_length,
+        batch_size=1024,
+        stride=max(1, model.max_length // 2) if model.causal else 1,
+        padding_id=data.padding_id,
+        seed=0,
+        epoch=0,
+        shuffle=False,
+        index=eligible.nonzero().squeeze(1).numpy(),
+    ):
+        index, batch = batch.sample, batch.to(device)
+        logits = model.logits(model(batch.history, batch.length, batch.row, batch.column))
+        found = student_signals(logits, batch.target, ranking[index].to(device))
+        for kept, values in zip((loss, entropy, log_probs), found, strict=True):
+            kept[index] = values.cpu()
+    signals = StudentSignals(
+        student_loss=loss,
+        student_entropy=entropy,
+        target=torch.as_tensor(data.train.targets),
+        item_count=torch.as_tensor(data.item_count),
+        eligible=eligible,
+        seed=seed,
+    )
+    return signals, log_probs

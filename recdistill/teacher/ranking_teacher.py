@@ -1,0 +1,277 @@
+"""The ranking teacher: iLoRA (NeurIPS 2024) over any LLM, with an output layer over the whole catalogue.
+
+The backbone comes in as tensors: its item table and the states of the windows at hand. The gate of a token is that of
+the backbone's state after the item whose title or marker the token belongs to, so that a packed prompt leaks nothing;
+with ``packing`` off a prompt holds one sample and has one gate, the paper's.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from peft.helpers import disable_input_dtype_casting
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from recdistill.errors import InputError
+from recdistill.teacher.base_llm import BaseLLM
+from recdistill.teacher.gate import build_gate
+from recdistill.teacher.gated_lora import GatedLoRA, attach_gated_lora, load_adapter, save_adapter
+from recdistill.teacher.injection import Projector, embedding_scale
+from recdistill.teacher.packing import Prompts, one_prompt_a_sample, packed_prompts
+from recdistill.teacher.ranking_head import RankingHead
+from recdistill.teacher.titles import TitleTokens, tokenise_titles
+
+WEIGHTS_FILE = "teacher.safetensors"
+SETTINGS_FILE = "teacher.json"
+ADAPTER_FOLDER = "adapter"
+CONTENT_SIZE = 64
+TITLE_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherShape:
+    """What fixes a ranking teacher's parameters and prompts, LLM, backbone and catalogue aside.
+
+    Attributes:
+        rank, alpha, dropout, experts, gate: of the gated LoRA.
+        residual: see `RankingHead`.
+        packing: see the module.
+        context: history titles in a prompt, at least, where the user has them.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float
+    experts: int
+    gate: str
+    residual: bool
+    packing: bool
+    context: int
+
+
+@dataclass(frozen=True, eq=False)
+class BackboneTables:
+    """What a teacher takes from its frozen backbone, beside the states of windows.
+
+    Attributes:
+        items: input table of the items [V, D], injected at the markers.
+        output: weight of the backbone's scores [V, D].
+        bias: their bias [V], or None.
+    """
+
+    items: Tensor
+    output: Tensor
+    bias: Tensor | None = None
+
+
+class RankingTeacher(nn.Module):
+    """Gated LoRA over a frozen LLM, gate, projector and ranking head; see `build_ranking_teacher`.
+
+    Only what `trained` names is trained and saved.
+    """
+
+    item_table: Tensor
+
+    def __init__(
+        self,
+        gated: GatedLoRA,
+        llm: BaseLLM,
+        shape: TeacherShape,
+        titles: TitleTokens,
+        backbone: BackboneTables,
+        title_embedding: Tensor,
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.titles = titles
+        self.slot = gated.slot
+        self.llm = gated.model
+        self._gated = gated
+        self._described = {"llm": llm.name, "llm_fingerprint": llm.fingerprint}
+        state_size = backbone.items.shape[1]
+        embedding = gated.model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        self.gate = build_gate(shape.gate, state_size, shape.experts)
+        self.projector = Projector(state_size, llm.hidden_size, embedding_scale(embedding.weight))
+        self.head = RankingHead(
+            llm.hidden_size, backbone.output, backbone.bias, title_embedding, shape.residual, CONTENT_SIZE
+        )
+        self.register_buffer("item_table", backbone.items.detach().clone(), persistent=False)
+
+    def trained(self) -> dict[str, Tensor]:
+        """Every parameter that training changes (and the buffers of gate and projector), by name."""
+        named = {name: tensor for name, tensor in self.named_parameters() if tensor.requires_grad}
+        return named | {
+            name: tensor for name, tensor in self.named_buffers() if name.startswith(("gate.", "projector."))
+        }
+
+    def prompts(self, history: Tensor, row: Tensor, column: Tensor) -> Prompts:
+        """Prompts for the samples at ``(row, column)`` of windows [W, L], on the CPU."""
+        lay_out = packed_prompts if self.shape.packing else one_prompt_a_sample
+        return lay_out(self.titles, history, row, column, self.shape.context)
+
+    def forward(self, history: Tensor, row: Tensor, column: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of all items, and the LLM's state.
+
+        Args:
+            history: item ids int64 [W, L] on the CPU, right-padded.
+            row, column: int64 [S] each, on the CPU.
+            states: the backbone's states of the windows [W, L, D], on the model's device.
+
+        Returns:
+            Logits float32 [S, V] and last hidden states float32 [S, H].
+        """
+        prompts = self.prompts(history, row, column)
+        own = states[row, column]
+        if not self.shape.packing:
+            history, states = history[row], states[row]
+        hidden = self.hidden_states(prompts, history, self.token_gates(prompts, states, own))
+        return self.head(hidden, own), hidden
+
+    def token_gates(self, prompts: Prompts, states: Tensor, own: Tensor) -> Tensor:
+        """Mixing weights of packed prompts by history column [W, L, K]; of one prompt a sample [S, K]."""
+        if not self.shape.packing:
+            return self.gate(own)
+        row, token = prompts.marker.nonzero(as_tuple=True)
+        place = (row, prompts.column[row, token])
+        weights = self.gate(states[place])
+        return weights.new_full((*states.shape[:2], self.shape.experts), 1 / self.shape.experts).index_put(
+            tuple(index.to(states.device) for index in place), weights
+        )
+
+    def hidden_states(self, prompts: Prompts, history: Tensor, gates: Tensor) -> Tensor:
+        """Last hidden states [S, H] of the samples, prompts of like length computed together."""
+        device = gates.device
+        found, place = [], []
+        for rows, width in prompts.by_length():
+            column = prompts.column[rows, :width]
+            marker = prompts.marker[rows, :width]
+            self.slot.set(self._gates_of_tokens(gates[rows.to(device)], column.to(device)))
+            items = history[rows].gather(1, column.clamp(min=0))[marker]
+            states = self._read(prompts.tokens[rows, :width].to(device), marker.to(device), items.to(device))
+            group_of_row = torch.full((len(history),), -1).index_put((rows,), torch.arange(len(rows)))
+            samples = (group_of_row[prompts.row] >= 0).nonzero().squeeze(1)
+            at = (group_of_row[prompts.row[samples]], prompts.position[samples])
+            found.append(states[tuple(index.to(device) for index in at)].float())
+            place.append(samples)
+        return torch.cat(found)[torch.cat(place).argsort().to(device)]
+
+    def _gates_of_tokens(self, gates: Tensor, column: Tensor) -> Tensor:
+        """[W, T, K] of weights by column [W, L, K], uniform at the instruction; weights by prompt as they are."""
+        if gates.ndim == 2:
+            return gates
+        index = column.clamp(min=0).unsqueeze(-1).expand(-1, -1, self.shape.experts)
+        return gates.gather(1, index).masked_fill((column < 0).unsqueeze(-1), 1 / self.shape.experts)
+
+    def _read(self, tokens: Tensor, marker: Tensor, items: Tensor) -> Tensor:
+        """Last hidden states [W, T, H]; ``items`` [M] are those of the markers, row by row."""
+        embedding = self.llm.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        embedded = embedding(tokens)
+        projected = self.projector(self.item_table[items]).to(embedded.dtype)
+        embedded = embedded.masked_scatter(marker.unsqueeze(-1), projected)
+        low = embedded.dtype != torch.float32
+        # Float32 LoRA weights, but activations stay as they are: half the memory, and products in bfloat16.
+        with (
+            torch.autocast(tokens.device.type, embedded.dtype, enabled=low),
+            disable_input_dtype_casting(self.llm, low),
+        ):
+            # Right padding needs no mask in a causal LLM: no real token attends to a later one.
+            return self.llm(inputs_embeds=embedded, use_cache=False)[0]
+
+    @torch.no_grad()
+    def item_embedding(self) -> Tensor:
+        """The trained LLM's state at each item's marker after its title alone, at the uniform gate: float32 [V, H]."""
+        return torch.cat([self._title_states(part) for part in title_batches(self.titles)])
+
+    def _title_states(self, items: Tensor) -> Tensor:
+        zero = torch.zeros(len(items), dtype=torch.int64)
+        history = items.unsqueeze(1)
+        prompts = packed_prompts(self.titles, history, torch.arange(len(items)), zero, 1)
+        uniform = torch.full((len(items), self.shape.experts), 1 / self.shape.experts, device=self.item_table.device)
+        return self.hidden_states(prompts, history, uniform)
+
+    def save(self, folder: Path) -> None:
+        """Write adapter, gate, projector, head and settings; no weight of the base LLM."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_adapter(folder / ADAPTER_FOLDER, self._gated)
+        own = {name: tensor for name, tensor in self.trained().items() if not name.startswith("llm.")}
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}, folder / WEIGHTS_FILE)
+        described = self._described | {"shape": asdict(self.shape)}
+        (folder / SETTINGS_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def build_ranking_teacher(
+    llm: BaseLLM, shape: TeacherShape, titles: Sequence[str], backbone: BackboneTables
+) -> RankingTeacher:
+    """A fresh teacher; ``llm`` gets the adapter in place.
+
+    Args:
+        llm: the frozen base, without language-model head.
+        shape: sizes.
+        titles: V titles.
+        backbone: its tables.
+
+    Raises:
+        InputError: sizes do not fit.
+    """
+    tokens = tokenise_titles(llm.tokenizer, titles)
+    embedding = embed_titles(llm, tokens)
+    gated = attach_gated_lora(
+        llm.model, rank=shape.rank, alpha=shape.alpha, dropout=shape.dropout, experts=shape.experts
+    )
+    return RankingTeacher(gated, llm, shape, tokens, backbone, embedding)
+
+
+def load_ranking_teacher(folder: Path, llm: BaseLLM, titles: Sequence[str], backbone: BackboneTables) -> RankingTeacher:
+    """The teacher of `RankingTeacher.save` over the same base, backbone and catalogue, in evaluation mode.
+
+    Raises:
+        InputError: a file is missing or damaged, or another base is given.
+    """
+    try:
+        described = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        shape = TeacherShape(**described["shape"])
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(f"{folder}: no readable teacher ({error}); train it again") from None
+    if described.get("llm_fingerprint") != llm.fingerprint:
+        raise InputError(f"{folder}: was trained over {described.get('llm')}, not over this {llm.name}; load that LLM")
+    tokens = tokenise_titles(llm.tokenizer, titles)
+    embedding = embed_titles(llm, tokens)
+    gated = load_adapter(llm.model, folder / ADAPTER_FOLDER)
+    teacher = RankingTeacher(gated, llm, shape, tokens, backbone, embedding)
+    own = {name: tensor for name, tensor in teacher.trained().items() if not name.startswith("llm.")}
+    if {name: tensor.shape for name, tensor in own.items()} != {name: t.shape for name, t in tensors.items()}:
+        raise InputError(f"{folder}: the weights do not fit this backbone and catalogue; give those it was trained on")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+    return teacher.eval()
+
+
+@torch.no_grad()
+def embed_titles(llm: BaseLLM, titles: TitleTokens) -> Tensor:
+    """The base LLM's mean last hidden state over each title's tokens, float32 [V, H]."""
+    device = llm.model.device
+    parts = []
+    for items in title_batches(titles):
+        lengths = torch.from_numpy(titles.lengths)[items]
+        tokens = torch.full((len(items), int(lengths.max())), titles.padding)
+        for row, item in enumerate(items.tolist()):
+            ids = titles.tokens[titles.start[item] : titles.start[item + 1]]
+            tokens[row, : len(ids)] = torch.from_numpy(ids)
+        hidden = llm.model(input_ids=tokens.to(device), use_cache=False)[0].float()
+        real = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)
+        weight = (real / lengths.unsqueeze(1)).to(hidden.device)
+        parts.append((hidden * weight.unsqueeze(-1)).sum(dim=1))
+    return torch.cat(parts)
+
+
+def title_batches(titles: TitleTokens) -> tuple[Tensor, ...]:
+    """Item ids in order, some at a time."""
+    return torch.arange(len(titles.lengths)).split(TITLE_ROWS)
