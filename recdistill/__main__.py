@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from recdistill.errors import InputError
 
 # Read when torch loads: threads that wait actively make each other many times slower where cores are shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 USAGE = "usage: recdistill STEP --name value ...; recdistill STEP --help lists a step's options"
 
@@ -34,6 +36,8 @@ def function_of(step: str) -> Callable[[Any], object]:
         from recdistill.steps.evaluate import evaluate_run as function
     elif step == "sweep":
         from recdistill.steps.sweep import sweep as function
+    elif step == "recommend":
+        from recdistill.steps.recommend import recommend as function
     elif step == "export":
         from recdistill.steps.export import export as function
     else:
@@ -62,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from recdistill.tracking.runs import entry_run
 
+    # As after Ctrl-C, the run is closed and says why.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended by SIGTERM"))
     try:
         with entry_run(name):
             function_of(name)(parse(STEPS[name], name, rest))

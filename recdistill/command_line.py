@@ -29,37 +29,27 @@ def parse(kind: type[Parsed], step: str, arguments: list[str]) -> Parsed:
     for spec in fields(kind):
         default: Any = spec.default
         parser.add_argument(f"--{spec.name}", type=spec.type, default=default, help=spec.metadata["help"])
-    normal = []
-    for position, argument in enumerate(arguments):
-        if not argument.startswith("--"):
-            if position % 2 == 0 and not (position and arguments[position - 1].startswith("--")):
-                raise InputError(f"{argument}: options are --name value; see recdistill {step} --help")
-            normal.append(argument)
-            continue
-        name, equals, value = argument[2:].partition("=")
-        name = name.replace("-", "_")
-        if name != "help" and name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise InputError(f"{name}: {step} has no such option; the nearest is {near}")
-        normal.append(f"--{name}{equals}{value}")
-    if "--help" in normal:
+    if "--help" in arguments:
         parser.parse_args(["--help"])
-    given = read_values(normal)
+    given = read_values(known, step, arguments)
     return kind(**{name: read_value(parser, name, text) for name, text in given.items()})
 
 
-def read_values(arguments: list[str]) -> dict[str, str]:
-    """Pairs of name and raw text. Raises InputError where a value is missing."""
+def read_values(known: list[str], step: str, arguments: list[str]) -> dict[str, str]:
+    """Names and raw texts. Raises InputError for an unknown name, a missing value, or one without a name."""
     values: dict[str, str] = {}
     waiting = iter(arguments)
     for argument in waiting:
+        if not argument.startswith("--"):
+            raise InputError(f"{argument}: options are --name value; see recdistill {step} --help")
         name, equals, value = argument[2:].partition("=")
-        if not equals:
-            following = next(waiting, None)
-            if following is None:
-                raise InputError(f"{name}: needs a value, as in --{name} value")
-            value = following
-        values[name] = value
+        name = name.replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise InputError(f"{name}: {step} has no such option; the nearest is {near}")
+        values[name] = value if equals else next(waiting, "--")
+        if not equals and values[name].startswith("--"):
+            raise InputError(f"{name}: needs a value, as in --{name} value")
     return values
 
 

@@ -46,7 +46,7 @@ class Config:
 
     seed: int = option(1, "seed of every random number", least=0)
     force: bool = option(False, "run again even where a finished run fits")
-    device: str = option("auto", "auto, cpu or cuda")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "cuda where there is one, else cpu")
 
     def __post_init__(self) -> None:
         for spec in fields(self):
@@ -102,6 +102,7 @@ class BackboneConfig(DataConfig):
     batch_size: int = option(512, "training samples a step", least=1)
     learning_rate: float = option(0.002, "Adam's learning rate for the student", above=0)
     weight_decay: float = option(0.0, "Adam's weight decay for the student", least=0)
+    register: str = option("", "name to register the student under, as a new version; empty: not")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,20 +189,37 @@ class EvaluateConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig(DistillConfig):
-    """Options of ``sweep``: Optuna over the distillation's options."""
+    """Options of ``sweep``: Optuna over the options of ``distill``, each trial a run."""
 
-    space: str = option("sweeps/quick.yaml", "file with the search space")
-    trials: int = option(10, "trials in all", least=1)
-    study: str = option("", "name of the study; empty: made from the space and the data")
-    storage: str = option("sqlite:///optuna.db", "Optuna storage URL")
+    space: str = option("sweeps/quick.yaml", "file with the search space; see docs/SWEEPS.md")
+    trials: int = option(20, "finished trials in all, those of earlier and of other processes included", least=1)
+    study: str = option("", "name of the study; empty: made from the space, the options and the data")
+    storage: str = option("", "Optuna storage URL, as postgresql://...; empty: an SQLite file beside the runs")
+    jobs: int = option(1, "worker processes here; the cores are divided between them", least=1)
+    final_seeds: int = option(5, "seeds of the best, the default and the undistilled student; 0: none", least=0)
+    heartbeat_seconds: int = option(10, "between two signs of life of a running trial", least=1)
+    grace_seconds: int = option(60, "silence after which a trial's worker is taken for dead", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig(Config):
-    """Options of ``compare``: a table over finished runs."""
+    """Options of ``compare``: evaluated runs tested against their baselines, paired by user."""
 
-    runs: str = option("", "run ids, separated by commas; empty: all finished backbone, teacher and distill runs")
-    metric: str = option("test/ndcg_at_10", "metric to sort by")
+    runs: str = option("", "ids of finished runs, separated by commas")
+    filter: str = option("", "instead of runs: an MLflow search condition; both empty: every evaluated run")
+    baseline: str = option("auto", "auto: each student's undistilled twin, a teacher's backbone; or a run id")
+    metric: str = option("test/ndcg_at_10", "metric that decides: val or test, hr or ndcg, and a cut-off")
+    resamples: int = option(10_000, "bootstrap and permutation draws", least=100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendConfig(Config):
+    """Options of ``recommend``: what a finished student recommends for a file of histories."""
+
+    model: str = option("", "run of a student, or a model's address as models:/name/1; empty: the newest distill run")
+    histories: str = option("", "file with a column history of item ids, oldest first: .jsonl, .parquet or .csv")
+    output: str = option("recommendations.csv", "file to write, a row an item: .jsonl, .parquet or .csv")
+    k: int = option(10, "items to recommend where the file gives no k", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +241,7 @@ STEPS: dict[str, type[Config]] = {
     "evaluate": EvaluateConfig,
     "sweep": SweepConfig,
     "compare": CompareConfig,
+    "recommend": RecommendConfig,
     "export": ExportConfig,
 }
 

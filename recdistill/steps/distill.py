@@ -25,6 +25,7 @@ from recdistill.students.projection import projection_layer
 from recdistill.students.student import Student
 from recdistill.teacher_outputs import TeacherOutputs
 from recdistill.tracking.runs import StepRun, find_finished, step_run
+from recdistill.tracking.served_model import register_student
 
 OWN = own_fields(DistillConfig, BackboneConfig, TeacherConfig)
 SETTINGS = [*STUDENT_SETTINGS, *(name for name in OWN if name not in ("teacher_run_id", "teacher_files"))]
@@ -37,64 +38,72 @@ def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
     data = data_of(config)
     teacher, outputs = teacher_of(config, data)
     with step_run("distill", config, data=data, settings=SETTINGS, code=CODE, upstream={"teacher": teacher}) as run:
-        if run.reused:
-            return run
-        device = device_of(config)
-        torch.manual_seed(config.seed)
-        embedding = outputs.item_embedding
-        # Reading the table of a large LLM is most of a step: half the bytes.
-        in_bf16 = embedding.shape[1] > WIDE
-        model = build_student(shape_of(config), data.num_items, embedding, config.ed_weight, in_bf16).to(device)
-        covered, ranking, distance = outputs.by_sample(config.candidate_topk)
-        selection = Selection(config, data, model, covered, ranking, distance, partial(keep_selection, run))
-        weight = propensity(torch.as_tensor(data.item_count)).float().to(device)
-        to_teacher = state_projection(config, outputs, model)
-
-        def step(batch: Batch) -> dict[str, Tensor]:
-            sample, batch = batch.sample, batch.to(device)
-            states = model(batch.history, batch.length, batch.row, batch.column)
-            distilled = selection.selected[sample].to(device)
-            losses = dllm2rec_loss(
-                model.logits(states),
-                batch.target,
-                propensity=weight,
-                alpha=config.alpha,
-                beta=config.beta,
-                base_loss=config.base_loss,
-                negative=sampled_negatives(
-                    config.base_loss, batch.histories(data.padding_id), batch.target, data.num_items
-                ),
-                lam=config.lam,
-                candidates=ranking[sample].to(device),
-                distance=distance[sample].to(device),
-                gamma_position=config.gamma_position,
-                gamma_confidence=config.gamma_confidence,
-                gamma_consistency=config.gamma_consistency,
-                temperature=config.temperature,
-                distilled=distilled,
-                release_compat=config.release_compat,
-                ranking_loss=config.ranking_loss,
-            )
-            if to_teacher is not None:
-                wanted = sequence_embedding(outputs, sample).to(device)
-                losses["output"] = output_embedding_distillation(
-                    to_teacher(states[distilled]), wanted[distilled], config.output_loss
-                )
-                losses["total"] = losses["total"] + config.output_weight * losses["output"]
-            return losses
-
-        progress = train_student(
-            config, data, model, run, step,
-            begin_epoch=selection.begin_epoch, memory=selection.memory, extra=to_teacher, report=report,
-        )  # fmt: skip
-        twin = find_finished(key_of_backbone(narrow(config, BackboneConfig), data.fingerprint))
-        if twin is not None:
-            run.tag("twin_run_id", twin.info.run_id)
-        run.log_metrics({"teacher_covered_share": outputs.covered_share})
-        run.describe(
-            described(config, data, outputs, run, progress.best_epoch, None if twin is None else twin.data.metrics)
-        )
+        if not run.reused:
+            train(config, data, outputs, run, report)
+    if config.register:
+        register_student(run.run_id, config.register)
     return run
+
+
+def train(
+    config: DistillConfig, data: SequenceData, outputs: TeacherOutputs, run: StepRun, report: Report | None
+) -> None:
+    """Fit the student by the objective of DLLM2Rec, and say what it gained."""
+    device = device_of(config)
+    torch.manual_seed(config.seed)
+    embedding = outputs.item_embedding
+    # Reading the table of a large LLM is most of a step: half the bytes.
+    in_bf16 = embedding.shape[1] > WIDE
+    model = build_student(shape_of(config), data.num_items, embedding, config.ed_weight, in_bf16).to(device)
+    covered, ranking, distance = outputs.by_sample(config.candidate_topk)
+    selection = Selection(config, data, model, covered, ranking, distance, partial(keep_selection, run))
+    weight = propensity(torch.as_tensor(data.item_count)).float().to(device)
+    to_teacher = state_projection(config, outputs, model)
+
+    def step(batch: Batch) -> dict[str, Tensor]:
+        sample, batch = batch.sample, batch.to(device)
+        states = model(batch.history, batch.length, batch.row, batch.column)
+        distilled = selection.selected[sample].to(device)
+        losses = dllm2rec_loss(
+            model.logits(states),
+            batch.target,
+            propensity=weight,
+            alpha=config.alpha,
+            beta=config.beta,
+            base_loss=config.base_loss,
+            negative=sampled_negatives(
+                config.base_loss, batch.histories(data.padding_id), batch.target, data.num_items
+            ),
+            lam=config.lam,
+            candidates=ranking[sample].to(device),
+            distance=distance[sample].to(device),
+            gamma_position=config.gamma_position,
+            gamma_confidence=config.gamma_confidence,
+            gamma_consistency=config.gamma_consistency,
+            temperature=config.temperature,
+            distilled=distilled,
+            release_compat=config.release_compat,
+            ranking_loss=config.ranking_loss,
+        )
+        if to_teacher is not None:
+            wanted = sequence_embedding(outputs, sample).to(device)
+            losses["output"] = output_embedding_distillation(
+                to_teacher(states[distilled]), wanted[distilled], config.output_loss
+            )
+            losses["total"] = losses["total"] + config.output_weight * losses["output"]
+        return losses
+
+    progress = train_student(
+        config, data, model, run, step,
+        begin_epoch=selection.begin_epoch, memory=selection.memory, extra=to_teacher, report=report,
+    )  # fmt: skip
+    twin = find_finished(key_of_backbone(narrow(config, BackboneConfig), data.fingerprint))
+    if twin is not None:
+        run.tag("twin_run_id", twin.info.run_id)
+    run.log_metrics({"teacher_covered_share": outputs.covered_share})
+    run.describe(
+        described(config, data, outputs, run, progress.best_epoch, None if twin is None else twin.data.metrics)
+    )
 
 
 def teacher_of(config: DistillConfig, data: SequenceData) -> tuple[StepRun, TeacherOutputs]:

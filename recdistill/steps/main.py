@@ -59,7 +59,7 @@ def main(config: MainConfig) -> StepRun:
             found = {
                 "popularity": begin("1/4 data", prepare, narrow(config, DataConfig)),
                 f"{config.student}, undistilled": begin(
-                    f"2/4 {config.student}, undistilled", backbone, narrow(config, BackboneConfig)
+                    f"2/4 {config.student}, undistilled", backbone, narrow(config, BackboneConfig, register="")
                 ),
             }
             student = narrow(config, DistillConfig)

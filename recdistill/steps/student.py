@@ -17,9 +17,11 @@ from recdistill.steps.inputs import device_of
 from recdistill.students.build import StudentShape, save_student
 from recdistill.students.student import Student
 from recdistill.tracking.runs import StepRun
+from recdistill.tracking.served_model import log_student_model
 from recdistill.training.fit import Metrics, Progress, Recipe, fit
 
-STUDENT_SETTINGS = [*own_fields(BackboneConfig, DataConfig), "exclude_seen"]
+OWN = [name for name in own_fields(BackboneConfig, DataConfig) if name != "register"]
+STUDENT_SETTINGS = [*OWN, "exclude_seen"]
 STUDENT_CODE = ["data", "students", "distill", "evaluation", "training", "steps/student.py"]
 
 Report = Callable[[int, Metrics], None]
@@ -112,7 +114,8 @@ def train_student(
         step: the losses of a batch.
         begin_epoch, memory: see `training.fit.Recipe`.
         extra: what is trained beside the student and not kept.
-        report: called with each epoch and its metrics; what it raises ends the run.
+        report: called with each epoch and its metrics; what it raises ends the run. A trial of a sweep reports, and
+            is spared the MLflow model.
     """
     device = device_of(config)
     trained = torch.nn.ModuleDict({"student": model} | ({"extra": extra} if extra is not None else {})).to(device)
@@ -155,4 +158,14 @@ def train_student(
     )
     # Folded, so that whoever loads the student needs no teacher.
     run.log_folder("student", lambda folder: save_student(folder, model, shape_of(config), fold=True))
+    if report is None:
+        log_student_model(
+            run.run_id,
+            model,
+            shape_of(config),
+            item_ids=data.item_ids,
+            titles=data.titles,
+            item_count=data.item_count.tolist(),
+            exclude_seen=config.exclude_seen,
+        )
     return progress

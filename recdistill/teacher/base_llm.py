@@ -115,9 +115,9 @@ def converted(gguf: Path, cache: Path) -> Path:
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over names, shapes and the first 64 values of each weight."""
+    """SHA-256 over names, shapes and the first 64 values of each weight, whatever precision it is loaded in."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {list(tensor.shape)} ".encode())
-        digest.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
+        digest.update(tensor.flatten()[:64].bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Which of several evaluated runs is better, by how much, and whether it was luck: tables, plots, one page."""

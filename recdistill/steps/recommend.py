@@ -1,0 +1,61 @@
+"""``recommend``: what a finished student recommends for a file of histories."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from recdistill.config import RecommendConfig
+from recdistill.data.histories import FORMATS, read_histories, recommended_rows, write_recommendations
+from recdistill.errors import InputError
+from recdistill.tracking.runs import StepRun, step_run
+from recdistill.tracking.served_model import address_of, load_model, recommendations
+
+CODE = ["data", "students", "steps/recommend.py", "tracking/served_model.py", "tracking/student_model.py"]
+KEPT = "recommendations/recommendations.parquet"
+
+
+def recommend(config: RecommendConfig) -> StepRun:
+    """Rank items for each history, keep them in the run, and write them to ``output``, a row an item."""
+    output = output_path(config.output)
+    table = read_histories(config.histories)
+    table["k"] = (table["k"].fillna(config.k) if "k" in table else pd.Series(config.k, table.index)).astype("int64")
+    model = load_model(config.model)
+    with step_run(
+        "recommend",
+        replace(config, model=address_of(model)),
+        data=hashlib.sha256(Path(config.histories).expanduser().read_bytes()).hexdigest(),
+        settings=["model", "k"],
+        code=CODE,
+    ) as run:
+        if not run.reused:
+            answers = recommendations(model, table)
+            rows = recommended_rows(table, answers)
+            counts = {"histories": len(table), "unknown_items": answers["unknown_items"].sum()}
+            counts |= {"fallbacks": answers["fallback"].sum(), "recommendations": len(rows)}
+            run.log_metrics({f"recommend/{name}": float(count) for name, count in counts.items()})
+            run.log_folder(Path(KEPT).parent.name, lambda folder: keep(folder, rows))
+    write_recommendations(pd.read_parquet(run.artifact(KEPT)), output)
+    said = {name.partition("/")[2]: int(value) for name, value in run.metrics().items()}
+    print(
+        f"{said['recommendations']:,} recommendations for {said['histories']:,} histories in {output}; "
+        f"{said['unknown_items']:,} unknown items skipped, {said['fallbacks']:,} histories without a known item"
+    )
+    return run
+
+
+def output_path(file: str) -> Path:
+    """Where to write to. Raises InputError, before any work, where that cannot be."""
+    path = Path(file).expanduser()
+    if path.suffix not in FORMATS:
+        raise InputError(f"output={file}: must end in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise InputError(f"output={file}: there is no folder {path.parent}; make it first")
+    return path
+
+
+def keep(folder: Path, rows: pd.DataFrame) -> None:
+    """The artifact folder."""
+    folder.mkdir()
+    write_recommendations(rows, folder / Path(KEPT).name)

@@ -1,0 +1,130 @@
+"""Which of the commands that work on a study leads it: owns the MLflow run, and writes the answer.
+
+Each command says every few seconds in the study's attributes that it is there. The first one leads. The others watch:
+when the leader has been silent for the grace period, by the watcher's own clock, or its run is over, one takes the
+lead. The leader sees to the runs of commands that fell silent.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from optuna.study import Study
+
+LEADER, ANSWERED, MEMBER = "leader", "answered", "member:"
+HERE, LEFT = "here", "left"
+
+
+class Lead:
+    """This command's part in a study.
+
+    Args:
+        study: the study.
+        run_id: this command's MLflow run.
+        key: of the answer that this command is to end with.
+        over: whether a command's run has ended.
+        taken: called, with the run of the leader before (or an empty string), when this command takes the lead.
+        lost: called with the run of a command that fell silent, by the leader.
+        beat_seconds: between signs of life.
+        grace_seconds: of silence before a command counts as dead.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        run_id: str,
+        key: str,
+        *,
+        over: Callable[[str], bool],
+        taken: Callable[[str], None],
+        lost: Callable[[str], None],
+        beat_seconds: float,
+        grace_seconds: float,
+    ) -> None:
+        self.study, self.run_id, self.key = study, run_id, key
+        self.over, self.taken, self.lost = over, taken, lost
+        self.beat_seconds, self.grace_seconds = beat_seconds, grace_seconds
+        self.heard: dict[str, tuple[Any, float]] = {}
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def __enter__(self) -> "Lead":
+        self.look()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stopped.set()
+        self.thread.join()
+        self.say(LEFT)
+
+    @property
+    def leader(self) -> str:
+        """The leader's run."""
+        return str(self.study.user_attrs.get(LEADER, ""))
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this command."""
+        return self.leader == self.run_id
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer has been written."""
+        return bool(self.study.user_attrs.get(ANSWERED) == self.key)
+
+    def answer(self) -> None:
+        """Tell the others that the answer has been written, and wait until they have left or fallen silent."""
+        self.study.set_user_attr(ANSWERED, self.key)
+        while waiting := [run_id for run_id in self.listen() if run_id != self.run_id]:
+            for run_id in waiting:
+                if self.silent(run_id):
+                    self.lost(run_id)
+                    self.study.set_user_attr(MEMBER + run_id, [LEFT, 0.0])
+            time.sleep(min(0.5, self.beat_seconds))
+
+    def watch(self) -> None:
+        """Look every ``beat_seconds``."""
+        while not self.stopped.wait(self.beat_seconds):
+            try:
+                self.look()
+            except Exception as error:
+                # The storage may be busy; a beat more or less matters to nobody.
+                print(f"sweep: {' '.join(str(error).split())[:200]}", flush=True)
+
+    def look(self) -> None:
+        """Give a sign of life, and take the lead where the leader gives none."""
+        self.say(HERE)
+        self.listen()
+        attributes = self.study.user_attrs
+        leader = str(attributes.get(LEADER, ""))
+        if leader == self.run_id or attributes.get(ANSWERED) == self.key:
+            return
+        if self.silent(leader) or (leader and self.over(leader)):
+            self.take(leader)
+
+    def say(self, what: str) -> None:
+        """Note that this command is here, or has left."""
+        self.study.set_user_attr(MEMBER + self.run_id, [what, time.time()])
+
+    def listen(self) -> list[str]:
+        """The runs of the commands that have not left; notes when each was last heard."""
+        attributes, now = self.study.user_attrs, time.monotonic()
+        here = {n.removeprefix(MEMBER): v for n, v in attributes.items() if n.startswith(MEMBER) and v[0] == HERE}
+        # A leader that has said nothing yet counts from now, and so does having no leader.
+        for run_id in [*here, str(attributes.get(LEADER, ""))]:
+            said = here.get(run_id)
+            if run_id not in self.heard or self.heard[run_id][0] != said:
+                self.heard[run_id] = (said, now)
+        return list(here)
+
+    def silent(self, run_id: str) -> bool:
+        """Whether a command has said nothing for the grace period."""
+        return time.monotonic() - self.heard[run_id][1] > self.grace_seconds
+
+    def take(self, before: str = "") -> None:
+        """Lead from now on."""
+        self.study.set_user_attr(LEADER, self.run_id)
+        self.say(HERE)
+        self.taken(before)

@@ -1,0 +1,219 @@
+"""The study in its storage: how a process opens it, how its values are drawn and its trials given up.
+
+Heartbeats are Optuna's own (they work with ``Study.optimize``): a trial whose process was killed is marked failed and
+queued once more. A trial's values depend on the sweep's seed, the trial's number and the trials before it, not on the
+process that draws them: workers never draw the same values twice, and a sweep that was cut short goes on as it would
+have.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from recdistill.errors import InputError
+from recdistill.sweep.space import Sampler, Space
+
+RETRIES = 1
+#: SQLite lets one process write at a time; the others wait as long as this.
+LOCK_SECONDS = 120
+DRIVERS = {"postgresql": "psycopg[binary]", "mysql": "pymysql"}
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+# Heartbeats and grouped sampling have been experimental since 2020; the versions are pinned.
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
+
+
+@dataclass(frozen=True)
+class StudyPlace:
+    """Where a study is, as any process needs to know it.
+
+    Attributes:
+        url: SQLAlchemy URL of the storage.
+        name: of the study.
+        heartbeat_seconds: between two signs of life of a running trial.
+        grace_seconds: without one, its process counts as killed.
+    """
+
+    url: str
+    name: str
+    heartbeat_seconds: int = 10
+    grace_seconds: int = 60
+
+
+Killed = Callable[[Study, FrozenTrial], None]
+
+
+class OpenStudy(NamedTuple):
+    """A study, its storage, and whether it was made just now."""
+
+    study: Study
+    storage: RDBStorage
+    created: bool
+
+
+def open_study(
+    place: StudyPlace, space: Space, seed: int, epochs: int, *, killed: Killed | None = None, create: bool = False
+) -> OpenStudy:
+    """Open the study.
+
+    Args:
+        place: where.
+        space: its objectives, sampler and pruner.
+        seed: of the values.
+        epochs: most epochs of a trial, for Hyperband.
+        killed: called for a trial that was found dead, before it is queued again.
+        create: make it where it is not there.
+
+    Raises InputError where the storage cannot be used, or holds no such study and ``create`` is false.
+    """
+    storage = open_storage(place, killed)
+    sampler, pruner = SeededByTrial(space, seed), build_pruner(space, epochs)
+    created = False
+    if create:
+        try:
+            directions = [objective.direction for objective in space.objectives]
+            optuna.create_study(storage=storage, study_name=place.name, directions=directions)
+            created = True
+        except DuplicatedStudyError:
+            pass
+    try:
+        study = optuna.load_study(study_name=place.name, storage=storage, sampler=sampler, pruner=pruner)
+    except KeyError:
+        raise InputError(f"study={place.name}: is not in {hidden(place.url)}") from None
+    return OpenStudy(study, storage, created)
+
+
+def open_storage(place: StudyPlace, killed: Killed | None = None) -> RDBStorage:
+    """Optuna's storage. Raises InputError, one line and without the password, where it cannot be used."""
+    retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+
+    def found_dead(study: Study, trial: FrozenTrial) -> None:
+        if killed is not None:
+            killed(study, trial)
+        retry(study, trial)
+
+    sqlite = place.url.startswith("sqlite:")
+    shown = hidden(place.url)
+    for attempt in range(5):
+        try:
+            storage = RDBStorage(
+                place.url,
+                engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True},
+                heartbeat_interval=place.heartbeat_seconds,
+                grace_period=place.grace_seconds,
+                heartbeat_stale_trial_callback=found_dead,
+            )
+            return write_ahead(storage) if sqlite else storage
+        except ImportError:
+            kind = make_url(place.url).get_backend_name()
+            package = DRIVERS.get(kind, "driver")
+            raise InputError(f"storage={shown}: {kind} needs a driver; pip install '{package}'") from None
+        except (ArgumentError, NoSuchModuleError):
+            raise InputError(f"storage={shown}: must be sqlite:///FILE, postgresql://… or mysql+pymysql://…") from None
+        except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+            # Two processes that open a new storage at once both make its tables: the second finds them in the end.
+            if attempt == 4:
+                said = " ".join(str(error).split())[:200].replace(place.url, shown)
+                raise InputError(f"storage={shown}: cannot be opened ({said})") from None
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError
+
+
+def write_ahead(storage: RDBStorage) -> RDBStorage:
+    """Have SQLite keep a write-ahead log: fewer waits for the disk, and readers do not wait for writers.
+
+    A killed process loses nothing; a machine that loses power may lose its last moments.
+    """
+
+    @event.listens_for(storage.engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    storage.scoped_session.remove()
+    storage.engine.dispose()
+    return storage
+
+
+def hidden(url: str) -> str:
+    """The URL with its password hidden."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url
+
+
+class SeededByTrial(BaseSampler):
+    """The space's sampler, built anew for each trial with a seed made from the sweep's and the trial's number."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self.space, self.seed = space, seed
+        self.inner = build_sampler(space, seed, 0)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self.inner = build_sampler(self.space, self.seed, trial.number)
+        self.inner.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.inner.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self.inner.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self.inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        self.inner.after_trial(study, trial, state, values)
+
+
+def build_sampler(space: Space, seed: int, number: int) -> BaseSampler:
+    """The sampler of a trial."""
+    chosen: Sampler = space.sampler
+    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    if chosen.name == "random":
+        return RandomSampler(seed=own_seed)
+    if chosen.name == "nsga2":
+        return NSGAIISampler(seed=own_seed, population_size=max(2, chosen.startup_trials))
+    if chosen.name == "qmc":
+        # The points of one sequence are handed out by the storage: its seed is the same for all trials.
+        rest = RandomSampler(seed=own_seed)
+        return QMCSampler(seed=seed, scramble=True, independent_sampler=rest, warn_independent_sampling=False)
+    single = len(space.objectives) == 1
+    # Groups draw conditional parameters jointly with those they come with; the lie keeps workers apart.
+    return TPESampler(
+        seed=own_seed,
+        n_startup_trials=chosen.startup_trials,
+        multivariate=single,
+        group=single and any(parameter.only for parameter in space.parameters),
+        constant_liar=True,
+    )
+
+
+def build_pruner(space: Space, epochs: int) -> BasePruner:
+    """The pruner; epochs count from 0."""
+    chosen = space.pruner
+    if chosen.name == "median":
+        return MedianPruner(n_startup_trials=chosen.startup_trials, n_warmup_steps=chosen.warmup_epochs)
+    if chosen.name == "hyperband":
+        return HyperbandPruner(chosen.min_epochs, max(epochs, chosen.min_epochs), chosen.reduction)
+    return NopPruner()

@@ -1,0 +1,194 @@
+"""Trials one after another, until the total is reached: what each worker does."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from recdistill.errors import InputError, Pruned
+from recdistill.sweep.space import Space, Value
+from recdistill.sweep.totals import (
+    FAILED,
+    SURPLUS,
+    Undertaker,
+    finished,
+    mark_started,
+    may_ask,
+    may_begin,
+)
+
+#: So many errors one after another, and no success before, are no bad luck.
+MOST_ERRORS = 3
+POLL_SECONDS = 0.5
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a trial starts with.
+
+    Attributes:
+        number: of the trial.
+        values: of the searched options.
+        report: takes each epoch's metrics; raises `Pruned` where the trial is given up.
+        study: the study's attributes.
+    """
+
+    number: int
+    values: Mapping[str, Value]
+    report: Report
+    study: Mapping[str, Any]
+
+
+#: Trains a trial and yields its metrics. It is left once the study has them, or with the error that ended the trial:
+#: `Pruned` where it was given up.
+Training = Callable[[Start], AbstractContextManager[Mapping[str, float]]]
+
+
+class SurplusTrialError(Exception):
+    """The trial has no place in the total."""
+
+
+class TakenAwayError(Exception):
+    """The process was silent so long that it was thought dead, and its trial was given to another."""
+
+
+def run_trials(
+    study: Study,
+    storage: RDBStorage,
+    space: Space,
+    total: int,
+    training: Training,
+    *,
+    grace_seconds: float,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run trials until ``total`` of them count, or ``stop()``.
+
+    Raises InputError where so many fail one after another that the rest would too.
+    """
+    undertaker, errors = Undertaker(storage, grace_seconds), 0
+    while not stop():
+        undertaker.look(study)
+        if finished(study) >= total:
+            return
+        if not may_ask(study, total):
+            # The last places are held by other workers, which may yet be killed.
+            time.sleep(POLL_SECONDS)
+            continue
+        began = time.monotonic()
+        attempt = run_trial(study, Attempt(storage, space, total, training))
+        print(f"{attempt.summary()}, {time.monotonic() - began:.1f} s", flush=True)
+        if not isinstance(attempt.error, (SurplusTrialError, TakenAwayError)):
+            errors = errors + 1 if attempt.reason else 0
+        if errors >= MOST_ERRORS:
+            raise InputError(f"study={study.study_name}: {errors} trials failed one after another: {attempt.reason}")
+
+
+class Attempt:
+    """The objective of one trial.
+
+    Attributes:
+        run: what `Training` entered; to be left when the study has the result.
+        number: of the trial, -1 before it has one.
+        error: what ended it.
+        reason: one line where that was an error of its own.
+    """
+
+    def __init__(self, storage: RDBStorage, space: Space, total: int, training: Training) -> None:
+        self.storage, self.space, self.total, self.training = storage, space, total, training
+        self.run = ExitStack()
+        self.number, self.reason = -1, ""
+        self.error: BaseException | None = None
+        self.found: list[float] = []
+
+    def summary(self) -> str:
+        """What became of the trial."""
+        if self.found and self.error is None:
+            values = zip(self.space.objectives, self.found, strict=True)
+            said = ", ".join(f"{objective.metric} {value:.4f}" for objective, value in values)
+        elif isinstance(self.error, Pruned):
+            said = f"given up, {self.error}"
+        else:
+            said = f"failed, {self.reason}" if self.reason else "given back"
+        return f"trial {self.number}: {said}"
+
+    def __call__(self, trial: optuna.Trial) -> list[float]:
+        self.number = trial.number
+        try:
+            return self.values(trial)
+        except Pruned as error:
+            self.error = error
+            raise optuna.TrialPruned(str(error)) from error
+        except (SurplusTrialError, UpdateFinishedTrialError) as error:
+            self.error = error
+            raise
+        except Exception as error:
+            self.error = error
+            self.reason = " ".join(str(error).split())[:300] or type(error).__name__
+            trial.set_user_attr(FAILED, trial.number)
+            trial.set_user_attr("reason", self.reason)
+            raise
+
+    def values(self, trial: optuna.Trial) -> list[float]:
+        """Train, and return the objectives' values."""
+        mark_started(self.storage, trial)
+        if not may_begin(trial.study, trial.number, self.total):
+            trial.set_user_attr(SURPLUS, trial.number)
+            raise SurplusTrialError
+        values = self.space.suggest(trial)
+        start = Start(trial.number, values, self.reporter(trial), trial.study.user_attrs)
+        metrics = self.run.enter_context(self.training(start))
+        self.found = self.objectives(metrics)
+        return self.found
+
+    def objectives(self, metrics: Mapping[str, float]) -> list[float]:
+        """The objectives' values. Raises InputError where the run has not logged one."""
+        values = []
+        for objective in self.space.objectives:
+            value = metrics.get(objective.metric, math.nan)
+            if not math.isfinite(value):
+                raise InputError(f"{objective.metric}: the run has no such number")
+            values.append(float(value))
+        return values
+
+    def reporter(self, trial: optuna.Trial) -> Report:
+        """Hands an epoch's metric to the study, and gives the trial up where the pruner says so."""
+        metric = self.space.objectives[0].metric
+
+        def report(epoch: int, metrics: dict[str, float]) -> None:
+            if len(self.space.objectives) > 1 or metric not in metrics:
+                return
+            trial.report(metrics[metric], epoch)
+            if trial.should_prune():
+                raise Pruned(f"{metric} {metrics[metric]:.4f} after epoch {epoch + 1}")
+
+        return report
+
+
+def run_trial(study: Study, attempt: Attempt) -> Attempt:
+    """One trial. Its run ends only when the study has its result: a kill leaves no finished run of a failed trial."""
+    try:
+        with attempt.run:
+            try:
+                study.optimize(attempt, n_trials=1, catch=(Exception,))
+            except Exception as error:
+                if attempt.number < 0 or study.get_trials(deepcopy=False)[attempt.number].state == TrialState.RUNNING:
+                    raise
+                attempt.error, attempt.reason = TakenAwayError(f"trial {attempt.number}: was given to another"), ""
+                raise attempt.error from error
+            if attempt.error is not None:
+                raise attempt.error
+    except Exception as error:
+        if error is not attempt.error:
+            raise
+    return attempt

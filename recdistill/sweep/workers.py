@@ -1,0 +1,177 @@
+"""Worker processes on this machine: started, watched, and replaced when killed."""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
+
+import torch
+
+from recdistill.errors import InputError
+from recdistill.sweep.space import Space
+from recdistill.sweep.study import Killed, StudyPlace, open_study
+from recdistill.sweep.totals import finished
+from recdistill.sweep.trials import Training, run_trials
+
+WATCH_SECONDS = 0.2
+STOP_SECONDS = 30
+#: Workers ended one after another without a finished trial between: the next would end too.
+MOST_DEATHS = 10
+#: Tries at tasks whose process was killed.
+TRIES = 3
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker does, as it is handed to its process.
+
+    Attributes:
+        place, space, seed, epochs: the study; see `open_study`.
+        total: trials in all.
+        training: trains a trial.
+        killed: told of each trial that was found dead.
+        prepare: called first in a new process.
+    """
+
+    place: StudyPlace
+    space: Space
+    seed: int
+    epochs: int
+    total: int
+    training: Training
+    killed: Killed | None = None
+    prepare: Callable[[], None] | None = None
+
+
+def work_on(work: Work, stop: Callable[[], bool] = lambda: False) -> None:
+    """Run trials in this process until the total is reached, or ``stop()``."""
+    opened = open_study(work.place, work.space, work.seed, work.epochs, killed=work.killed)
+    grace = work.place.grace_seconds
+    run_trials(opened.study, opened.storage, work.space, work.total, work.training, grace_seconds=grace, stop=stop)
+
+
+def run_workers(work: Work, jobs: int) -> None:
+    """Run trials until the total is reached, in ``jobs`` processes; in this one where that is 1.
+
+    Raises InputError where a worker does, or where workers are killed again and again.
+    """
+    if jobs == 1:
+        work_on(work)
+        return
+    study = open_study(work.place, work.space, work.seed, work.epochs, killed=work.killed).study
+    workers = [start_worker(work, jobs) for _ in range(jobs)]
+    deaths, before = 0, finished(study)
+    try:
+        while workers:
+            time.sleep(WATCH_SECONDS)
+            for process, said in [worker for worker in workers if not worker[0].is_alive()]:
+                workers.remove((process, said))
+                raise_said(said)
+                now = finished(study)
+                if process.exitcode == 0 or now >= work.total:
+                    continue
+                deaths, before = (deaths + 1, before) if now == before else (1, now)
+                if deaths >= MOST_DEATHS:
+                    raise InputError(
+                        f"study={work.place.name}: {deaths} workers ended (exit status {process.exitcode}) without a "
+                        f"finished trial; give fewer jobs where memory is short"
+                    )
+                print(f"a worker ended (exit status {process.exitcode}); starting another", flush=True)
+                workers.append(start_worker(work, jobs))
+    finally:
+        stop_workers([process for process, _ in workers])
+
+
+def raise_said(said: Connection) -> None:
+    """Raise InputError where the ended worker gave a reason."""
+    try:
+        reason = said.recv() if said.poll() else ""
+    except (EOFError, OSError):
+        return
+    if reason:
+        raise InputError(reason)
+
+
+def start_worker(work: Work, jobs: int) -> tuple[SpawnProcess, Connection]:
+    """A new process, and where it says what was wrong."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=worker_process, args=(work, threads_each(jobs), there))
+    process.start()
+    there.close()
+    return process, here
+
+
+def worker_process(work: Work, threads: int, said: Connection) -> None:
+    """Main function of a worker."""
+    begin_process(threads, work.prepare)
+    parent = multiprocessing.parent_process()
+    try:
+        work_on(work, stop=lambda: parent is not None and not parent.is_alive())
+    except InputError as error:
+        said.send(str(error))
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def begin_process(threads: int, prepare: Callable[[], None] | None) -> None:
+    """A process of its own: its share of the threads, and an orderly end when it is told to stop."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(threads)
+    if prepare is not None:
+        prepare()
+
+
+def stop_workers(processes: Iterable[SpawnProcess]) -> None:
+    """Have the processes end their runs; kill those that do not within `STOP_SECONDS`."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def threads_each(jobs: int) -> int:
+    """A worker's share of this process's threads."""
+    return max(1, torch.get_num_threads() // jobs)
+
+
+def map_tasks(
+    function: Callable[[Task], Result], tasks: list[Task], jobs: int, prepare: Callable[[], None] | None = None
+) -> list[Result]:
+    """``function`` of every task, in order, in ``jobs`` processes; in this one where that is 1.
+
+    A task whose process was killed is done again. Raises InputError where that happens `TRIES` times.
+    """
+    if jobs == 1:
+        return [function(task) for task in tasks]
+    results: dict[int, Any] = {}
+    for _ in range(TRIES):
+        left = [position for position in range(len(tasks)) if position not in results]
+        with ProcessPoolExecutor(
+            min(jobs, len(left)) or 1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=begin_process,
+            initargs=(threads_each(jobs), prepare),
+        ) as pool:
+            futures = {position: pool.submit(function, tasks[position]) for position in left}
+            try:
+                for position, future in futures.items():
+                    results[position] = future.result()
+            except BrokenProcessPool:
+                continue
+            return [results[position] for position in range(len(tasks))]
+    raise InputError(f"{len(tasks) - len(results)} trainings were killed {TRIES} times; give fewer jobs")

@@ -1,0 +1,125 @@
+"""A student as an MLflow model. MLflow keeps a copy of this file in each model and runs it where one is loaded.
+
+There recdistill may be missing, or be of another version: so this file imports none of it, and the student's own
+code comes with the model, in its artifact ``student``:
+
+    student.safetensors, student.json   the student, `students.build.save_student`
+    catalogue.json                      item_ids, titles and item_count, by item; exclude_seen
+    code/recdistill/                    what is needed to run it
+
+Input: a frame with a column ``history`` of lists of item ids, as the source of the data writes them, oldest first;
+optional columns ``k`` (how many items to recommend, 10 where missing or null) and ``exclude`` (lists of item ids never
+to recommend). Ids that the model does not know are skipped, in the history and in ``exclude``.
+
+Output: for each row ``items``, ``titles`` and ``scores``, best first; ``unknown_items``, how many items of the history
+were skipped; and ``fallback``: whether the history held no known item (or nothing), so that the most popular items are
+recommended, their scores being how often each is a training target.
+"""
+
+import importlib
+import json
+import math
+import sys
+from numbers import Real
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+DEFAULT_K = 10
+PACKAGE = "recdistill"
+
+
+class StudentModel(PythonModel):
+    """Recommends the next items for histories of item ids."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the student and its catalogue from the model's artifacts."""
+        folder = Path(context.artifacts["student"])
+        build, recommend = own_modules(folder / "code", "students.build", "students.recommend")
+        catalogue = json.loads((folder / "catalogue.json").read_text(encoding="utf-8"))
+        self.item_ids: list[str] = catalogue["item_ids"]
+        self.titles: list[str] = catalogue["titles"]
+        self.recommender = recommend.Recommender(
+            build.load_student(folder), self.item_ids, catalogue["item_count"], catalogue["exclude_seen"]
+        )
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Recommendations for each row; see the top of this file. Raises MlflowException for a bad row."""
+        if "history" not in model_input:
+            raise bad_input("there is no column history; give lists of item ids, oldest first")
+        absent = [None] * len(model_input)
+        histories = [item_list(value, row, "history") for row, value in enumerate(model_input["history"])]
+        wanted = [how_many(value, row) for row, value in enumerate(model_input.get("k", absent))]
+        exclude = [
+            [] if missing(value) else item_list(value, row, "exclude")
+            for row, value in enumerate(model_input.get("exclude", absent))
+        ]
+        answers = self.recommender.recommend(histories, wanted, exclude)
+        return pd.DataFrame(
+            {
+                "items": [[self.item_ids[item] for item in answer.items] for answer in answers],
+                "titles": [[self.titles[item] for item in answer.items] for answer in answers],
+                "scores": [answer.scores for answer in answers],
+                "unknown_items": [answer.unknown for answer in answers],
+                "fallback": [answer.fallback for answer in answers],
+            }
+        )
+
+
+def own_modules(folder: Path, *names: str) -> list[ModuleType]:
+    """Modules of the model's own copy of the package, loaded beside an installed one, which stays what it is."""
+
+    def loaded() -> dict[str, ModuleType]:
+        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == PACKAGE}
+
+    installed = loaded()
+    for name in installed:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    try:
+        return [importlib.import_module(f"{PACKAGE}.{name}") for name in names]
+    finally:
+        sys.path.remove(str(folder))
+        for name in loaded():
+            del sys.modules[name]
+        sys.modules.update(installed)
+
+
+def item_list(value: Any, row: int, column: str) -> list[str]:
+    """The ids as a list of text."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise bad_input(f"row {row}: {column} is {value!r}; give a list of item ids")
+    items = list(value)
+    if not all(isinstance(item, str) for item in items):
+        raise bad_input(f"row {row}: {column} holds an id that is no text; write ids as the data's source does")
+    return items
+
+
+def how_many(value: Any, row: int) -> int:
+    """The row's k."""
+    if missing(value):
+        return DEFAULT_K
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not number.is_integer() or number < 1:
+        raise bad_input(f"row {row}: k is {value}; give a whole number of at least 1")
+    return int(number)
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell of an optional column is empty."""
+    return value is None or (not hasattr(value, "__iter__") and bool(pd.isna(value)))
+
+
+def bad_input(message: str) -> MlflowException:
+    """An error that a server answers with status 400."""
+    return MlflowException.invalid_parameter_value(message)
+
+
+set_model(StudentModel())

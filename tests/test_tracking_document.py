@@ -1,0 +1,155 @@
+"""`docs/TRACKING.md` against what the steps log on a tiny data set with a tiny LLM."""
+
+import csv
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from tiny_llm import write_tiny_llm
+
+from recdistill.config import STEPS, CompareConfig, EvaluateConfig, ExportConfig, MainConfig, RecommendConfig
+from recdistill.steps.compare import compare
+from recdistill.steps.evaluate import evaluate_run
+from recdistill.steps.export import export
+from recdistill.steps.main import main
+from recdistill.steps.recommend import recommend
+from recdistill.tracking.provenance import PACKAGE
+from recdistill.tracking.runs import STEP, entry_run
+
+DOCUMENT = PACKAGE.parent / "docs" / "TRACKING.md"
+SECTIONS = ("Metrics", "Tags", "Artifacts", "Data sets", "Models")
+OWN_TAGS = ("recdistill.", "mlflow.note.content")
+
+
+@dataclass
+class Documented:
+    """A section of the page: patterns of names, by step, and those of them that must be there."""
+
+    allowed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    required: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def read_document() -> dict[str, Documented]:
+    """The tables of the page."""
+    sections: dict[str, Documented] = defaultdict(Documented)
+    section = ""
+    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
+        section = line[3:] if line.startswith("## ") else section
+        if section not in SECTIONS or not line.startswith("| `"):
+            continue
+        names, steps = line.strip("|").split("|")[:2]
+        for name in re.findall(r"`([^`]+)`", names):
+            variants = [name.replace("<k>", k) for k in ("1", "5", "10", "20")] if "<k>" in name else [name]
+            for step in (part.strip() for part in steps.split(",")):
+                for one in [*STEPS, "trial"] if step.strip("()") == "all" else [step.strip("()")]:
+                    sections[section].allowed[one] += variants
+                    if "(" not in step:
+                        sections[section].required[one] += variants
+    return sections
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a logged name is one of the documented pattern."""
+    return (
+        re.fullmatch(re.sub(r"<[^>]+>", ".+", re.escape(pattern).replace(r"\<", "<").replace(r"\>", ">")), name)
+        is not None
+    )
+
+
+def artifacts(run_id: str, folder: str | None = None) -> Iterator[str]:
+    for found in MlflowClient().list_artifacts(run_id, folder):
+        if found.is_dir:
+            yield from artifacts(run_id, found.path)
+        else:
+            yield found.path
+
+
+def logged(run: Run) -> dict[str, set[str]]:
+    """The names in a run, by section."""
+    models = [MlflowClient().get_logged_model(one.model_id).name for one in run.outputs.model_outputs]
+    return {
+        "Metrics": set(run.data.metrics),
+        "Tags": {tag for tag in run.data.tags if tag.startswith(OWN_TAGS)},
+        "Artifacts": set(artifacts(run.info.run_id)),
+        "Data sets": {one.dataset.name for one in run.inputs.dataset_inputs},
+        "Models": set(models),
+    }
+
+
+def write_data(folder: Path) -> None:
+    """Twenty-five users, thirty items."""
+    drawn = random.Random(0)
+    with (folder / "items.csv").open("w") as file:
+        csv.writer(file).writerows([("item", "title"), *((f"i{item}", f"Film {item}") for item in range(30))])
+    with (folder / "interactions.csv").open("w") as file:
+        rows = [
+            (f"u{user}", f"i{item}", time)
+            for user in range(25)
+            for time, item in enumerate(drawn.sample(range(30), drawn.randint(5, 12)))
+        ]
+        csv.writer(file).writerows([("user", "item", "timestamp"), *rows])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
+    """A run or more of every step but ``sweep``."""
+    folder = tmp_path_factory.mktemp("project")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RECDISTILL_CACHE", str(folder / "cache"))
+    patch.chdir(folder)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    write_data(folder)
+    write_tiny_llm(folder / "llm")
+    small = {"epochs": 2, "hidden_size": 8, "heads": 1, "blocks": 1, "token_budget": 400, "tokens_per_batch": 200}
+    small |= {"teacher_history": 3, "teacher_window": 8, "outputs_token_budget": 0, "sequence_embeddings": True}
+    choosing = {"selection_policy": "random", "selection_fraction": 0.5, "refresh_interval": 1, "output_weight": 0.1}
+    data = {"dataset": "csv", "interactions": "interactions.csv", "items": "items.csv", "llm": "llm"}
+    with entry_run("main"):
+        main(MainConfig(**data, **small, **choosing))
+    with entry_run("evaluate"):
+        evaluate_run(EvaluateConfig())
+    with entry_run("compare"):
+        compare(CompareConfig(resamples=200))
+    with entry_run("export"):
+        export(ExportConfig(folder="exported"))
+    newest = mlflow.search_runs(filter_string=f"tags.`{STEP}` = 'distill'", output_format="list")[0]
+    if newest.outputs.model_outputs:
+        (folder / "histories.jsonl").write_text('{"history": ["i3", "i4"]}')
+        with entry_run("recommend"):
+            recommend(RecommendConfig(histories="histories.jsonl"))
+    yield mlflow.search_runs(output_format="list")
+    mlflow.set_tracking_uri(before)
+    patch.undo()
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_what_is_logged_is_documented_and_what_is_documented_is_logged(runs, section):
+    documented = read_document()[section]
+    for run in runs:
+        step, names = run.data.tags[STEP], logged(run)[section]
+        unknown = {name for name in names if not any(fits(name, one) for one in documented.allowed[step])}
+        assert not unknown, f"{step} logs {sorted(unknown)}; write them into docs/TRACKING.md"
+        missing = [one for one in documented.required[step] if not any(fits(name, one) for name in names)]
+        assert not missing, f"docs/TRACKING.md says that {step} logs {missing}"
+
+
+def test_every_option_is_a_parameter(runs):
+    for run in runs:
+        assert set(run.data.params) == {spec.name for spec in fields(STEPS[run.data.tags[STEP]])}
+
+
+def test_every_step_was_run(runs):
+    assert {run.data.tags[STEP] for run in runs} >= set(STEPS) - {"sweep", "recommend"}
+
+
+def test_every_documented_step_exists():
+    named = {step for section in read_document().values() for step in section.allowed}
+    assert named <= {*STEPS, "trial", "recommend"}
