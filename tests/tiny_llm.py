@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from recdistill.teacher.base_llm import BaseLLM, weights_fingerprint
 
 TEXT = ["Toy Story (1995)", "Twelve Monkeys (1995)", "This user has watched:", "Next:", "Star Wars (1977)"]
 HIDDEN_SIZE = 32
@@ -30,13 +32,31 @@ def tiny_model() -> LlamaForCausalLM:
         return LlamaForCausalLM(config).eval()
 
 
-def write_tiny_llm(folder: Path) -> Path:
-    """The tiny llama and its tokenizer, as a local path for ``llm=``."""
+def tiny_tokenizer(begin: bool = False) -> PreTrainedTokenizerFast:
+    """Byte-level tokens; with ``begin``, a special token stands before every text, as llamas have it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY_SIZE, special_tokens=["<end>"], initial_alphabet=alphabet)
     tokenizer.train_from_iterator(TEXT * 20, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
+    if begin:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<end> $A", special_tokens=[("<end>", 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", bos_token="<end>" if begin else None, pad_token="<end>"
+    )
+
+
+def tiny_base_llm(dtype: torch.dtype = torch.float32) -> BaseLLM:
+    """The tiny llama as teachers take it: frozen, without head."""
+    model = tiny_model().model.to(dtype).requires_grad_(False)
+    return BaseLLM(model, tiny_tokenizer(), "tiny", weights_fingerprint(model))
+
+
+def write_tiny_llm(folder: Path) -> Path:
+    """The tiny llama and its tokenizer, as a local path for ``llm=``; the tokenizer has no padding token."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
     tiny_model().save_pretrained(folder)
     return folder

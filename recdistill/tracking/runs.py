@@ -331,7 +331,8 @@ def options_of_run(run_id: str, steps: Iterable[str]) -> tuple[StepRun, str, dic
 
 def newest(step: str) -> str:
     """Id of the newest finished run of a step. Raises InputError where there is none."""
-    found = [r for r in search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'") if KEY in r.data.tags]
+    finished = search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'")
+    found = [run for run in finished if REUSED not in run.data.tags]
     if not found:
         raise InputError(f"run_id=: there is no finished {step} run in {mlflow.get_tracking_uri()}; make one first")
     return found[0].info.run_id
