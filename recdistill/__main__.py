@@ -61,11 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
     if "--help" in rest or "-h" in rest:
         parse(STEPS[name], name, ["--help"])
         return 0
+    from recdistill.tracking.runs import entry_run
+
+    # After mlflow's import, which sets up loggers of its own.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from recdistill.tracking.runs import entry_run
-
     # As after Ctrl-C, the run is closed and says why.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended by SIGTERM"))
     try:

@@ -101,7 +101,7 @@ def train(config: TeacherConfig, data: SequenceData, scorer: Scorer, run: StepRu
 
 def training_batches(config: TeacherConfig, data: SequenceData, scorer: Scorer) -> Iterator[Batch]:
     """Batches of about ``tokens_per_batch`` tokens, pass after pass."""
-    samples = max(1, int(config.tokens_per_batch / scorer.tokens_a_sample(config.packing)))
+    samples = max(1, round(config.tokens_per_batch / scorer.tokens_a_sample(config.packing)))
     for epoch in count():
         yield from batches(
             data.train,

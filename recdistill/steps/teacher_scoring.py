@@ -60,7 +60,8 @@ class Scorer:
         """LLM tokens that a training sample costs, about."""
         weight = self.data.item_count / max(1, self.data.item_count.sum())
         title = float((self.teacher.titles.lengths + 1) @ weight)
-        return title * ((self.stride + self.context - 1) / self.stride if packed else self.context)
+        samples = self.stride if packed else 1
+        return (title * (samples + self.context - 1) + len(self.teacher.titles.instruction)) / samples
 
     def score(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [S, V] and the LLM's states [S, H] of a batch, on the device; differentiable."""
@@ -211,7 +212,7 @@ def asked_for(scorer: Scorer, config: TeacherConfig) -> np.ndarray | None:
     everything = torch.ones(len(scorer.data.train), dtype=torch.bool)
     none_yet = torch.zeros(len(everything), 0, dtype=torch.int64)
     signals, _ = signals_of_student(scorer.backbone, scorer.data, everything, none_yet, config.seed)
-    count = int(config.outputs_token_budget / scorer.tokens_a_sample(packed=False))
+    count = max(1, int(config.outputs_token_budget / scorer.tokens_a_sample(packed=False)))
     return query(config.query_policy, signals, count).numpy()
 
 
