@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Threads that wait actively make each other many times slower where cores are shared.
+export OMP_WAIT_POLICY ?= PASSIVE
 # Options of the entry point, as in: make run ARGS="-P seed=2 -P force=true"
 ARGS ?=
 
