@@ -31,9 +31,9 @@ def make_place(tmp_path: Path) -> Callable[[str], Workplace]:
     return make
 
 
-def start(place: Workplace, options: dict[str, object]) -> subprocess.Popen[bytes]:
+def start(place: Workplace, options: dict[str, object], entry: str = "main") -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "recdistill", *arguments("main", options)],
+        [sys.executable, "-m", "recdistill", *arguments(entry, options)],
         env=subprocess_environment(place),
         cwd=place.folder,
         stdout=subprocess.DEVNULL,
@@ -41,12 +41,12 @@ def start(place: Workplace, options: dict[str, object]) -> subprocess.Popen[byte
     )
 
 
-def kill_once(place: Workplace, options: dict[str, object], step: str, checkpoint: str) -> None:
+def kill_once(place: Workplace, options: dict[str, object], step: str, checkpoint: str, entry: str = "main") -> None:
     """Kill the process once ``step`` has a checkpoint."""
     client = MlflowClient(place.environment["MLFLOW_TRACKING_URI"])
     # The first use of a store makes its tables, and two processes must not.
     assert not runs(client, step, "FINISHED")
-    process = start(place, options)
+    process = start(place, options, entry)
     deadline = time.monotonic() + SECONDS
     while not (place.checkpoints(checkpoint) and runs(client, step, "RUNNING")):
         assert process.poll() is None, f"it ended before {step} had a checkpoint"
@@ -69,6 +69,11 @@ def results(client: MlflowClient, step: str) -> list[dict[str, float]]:
     ]
 
 
+def seconds(client: MlflowClient, run_id: str) -> dict[int, float]:
+    """How long a run had trained at the end of each epoch: never the same twice, unless it was taken over."""
+    return {point.step: point.value for point in client.get_metric_history(run_id, "train/seconds")}
+
+
 def test_killed_twice_it_ends_as_undisturbed(make_place, tmp_path):
     llm = write_tiny_llm(tmp_path / "llm")
     options = {**write_csv(tmp_path), **OPTIONS, "llm": llm}
@@ -82,10 +87,25 @@ def test_killed_twice_it_ends_as_undisturbed(make_place, tmp_path):
     for step in ("teacher", "distill", "main"):
         assert results(found, step) == results(expected, step)
         assert len(results(found, step)) == 1
-        # Each killed run names the one that went on from it.
+        # Each killed run names the one that went on from it, not from the beginning.
         for run in runs(found, step, "KILLED"):
-            assert found.get_run(run.data.tags[CONTINUED]).data.tags["recdistill.step"] == step
+            following = run.data.tags[CONTINUED]
+            assert found.get_run(following).data.tags["recdistill.step"] == step
+            before, after = seconds(found, run.info.run_id), seconds(found, following)
+            assert step == "main" or after[0] == before[0]
         assert not runs(found, step, "RUNNING")
     assert len(runs(found, "teacher", "KILLED")) == len(runs(found, "distill", "KILLED")) == 1
     assert len(runs(found, "main", "KILLED")) == 2
     assert not killed.checkpoints("*.safetensors")
+
+
+def test_the_users_run_is_continued_by_the_users_next_run(make_place, tmp_path):
+    """A distillation killed while it made its teacher: its own run had not begun."""
+    options = {**write_csv(tmp_path), **OPTIONS, "llm": write_tiny_llm(tmp_path / "llm"), "epochs": 1}
+    place = make_place("place")
+    kill_once(place, options, "teacher", "teacher.safetensors", entry="distill")
+    assert start(place, options, entry="distill").wait(SECONDS) == 0
+    client = MlflowClient(place.environment["MLFLOW_TRACKING_URI"])
+    for step in ("distill", "teacher"):
+        (killed,), (finished,) = (runs(client, step, status) for status in ("KILLED", "FINISHED"))
+        assert killed.data.tags[CONTINUED] == finished.info.run_id

@@ -45,7 +45,11 @@ from recdistill.tracking import sweep_runs
 from recdistill.tracking.provenance import run_key
 from recdistill.tracking.runs import StepRun
 
-CODE = ["sweep", "steps", "data", "students", "teacher", "distill", "evaluation", "training"]
+#: What the values of a study's trials depend on, and what the answer does.
+STUDY_CODE = ["data", "students", "teacher", "distill", "evaluation", "training", "teacher_outputs.py"]
+STUDY_CODE += ["sweep/space.py", "sweep/study.py", "steps/inputs.py", "steps/student.py", "steps/selection.py"]
+STUDY_CODE += ["steps/backbone.py", "steps/teacher.py", "steps/teacher_scoring.py", "steps/distill.py"]
+CODE = [*STUDY_CODE, "sweep", "steps/sweep.py", "steps/sweep_runs.py", "steps/sweep_study.py"]
 ANSWER_SECONDS = 1.0
 Pin = Callable[[DistillConfig], DistillConfig]
 
@@ -112,7 +116,7 @@ def open_named(
     config: SweepConfig, space: Space, base: DistillConfig, url: str, described: str
 ) -> tuple[OpenStudy, StudyPlace]:
     """The study of this name, or of the name made from what it searches; a new one with ``force``."""
-    made = f"{Path(config.space).stem}-{run_key('study', {'study': described}, CODE, {})[:8]}"
+    made = f"{Path(config.space).stem}-{run_key('study', {'study': described}, STUDY_CODE, {})[:8]}"
     count = 1
     while True:
         name = (config.study or made) + (f"-{count}" if count > 1 else "")
@@ -228,6 +232,7 @@ def write_answer(
         run.log_metrics(answer.summary(rows, space))
     said = "\n".join(texts[name] for name in ("pareto.csv", "table.md", "command.txt") if name in texts)
     run.log_folder("answer", lambda folder: write_texts(folder, texts | {"said.md": said}))
+    run.describe(said)
     print(said, flush=True)
 
 

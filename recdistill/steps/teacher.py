@@ -12,6 +12,7 @@ from torch import Tensor
 from recdistill.config import BackboneConfig, DataConfig, TeacherConfig, narrow, own_fields
 from recdistill.data.batches import Batch, batches
 from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError
 from recdistill.steps.backbone import backbone, key_of_backbone
 from recdistill.steps.inputs import data_of, device_of, frozen_student
 from recdistill.steps.llm import load_llm
@@ -42,6 +43,11 @@ def teacher(config: TeacherConfig) -> StepRun:
             return run
         device = device_of(config)
         student = frozen_student(frozen, device)
+        if not student.causal:
+            raise InputError(
+                f"backbone_run_id={frozen.run_id}: is a {type(student).__name__.lower()}, whose states look at the "
+                "whole window; choose a sasrec or gru4rec run"
+            )
         llm = load_llm(config.llm, device)
         torch.manual_seed(config.seed)
         model = build_ranking_teacher(llm, shape_of(config), data.titles, tables_of(student)).to(device)

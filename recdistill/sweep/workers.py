@@ -1,6 +1,7 @@
 """Worker processes on this machine: started, watched, and replaced when killed."""
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -8,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 import torch
@@ -91,6 +92,12 @@ def run_workers(work: Work, jobs: int) -> None:
         stop_workers([process for process, _ in workers])
 
 
+def quiet_context() -> SpawnContext:
+    """For processes without progress bars, which would write over each other."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    return multiprocessing.get_context("spawn")
+
+
 def raise_said(said: Connection) -> None:
     """Raise InputError where the ended worker gave a reason."""
     try:
@@ -103,7 +110,7 @@ def raise_said(said: Connection) -> None:
 
 def start_worker(work: Work, jobs: int) -> tuple[SpawnProcess, Connection]:
     """A new process, and where it says what was wrong."""
-    context = multiprocessing.get_context("spawn")
+    context = quiet_context()
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=worker_process, args=(work, threads_each(jobs), there))
     process.start()
@@ -163,7 +170,7 @@ def map_tasks(
         left = [position for position in range(len(tasks)) if position not in results]
         with ProcessPoolExecutor(
             min(jobs, len(left)) or 1,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=quiet_context(),
             initializer=begin_process,
             initargs=(threads_each(jobs), prepare),
         ) as pool:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import mlflow
 import pandas as pd
-from mlflow.entities import DatasetInput, Metric, Run
+from mlflow.entities import DatasetInput, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
@@ -223,10 +223,9 @@ def describe(
     """Log options, data, versions, code and the runs it came from."""
     client = MlflowClient()
     logged = mlflow.get_run(run.run_id).data.params
-    for name, value in asdict(config).items():
-        # mlflow run has logged what the user gave, as text; logging it again in another spelling is refused.
-        if name not in logged:
-            client.log_param(run.run_id, name, value)
+    # mlflow run has logged what the user gave, as text; logging it again in another spelling is refused.
+    options = [Param(name, str(value)) for name, value in asdict(config).items() if name not in logged]
+    client.log_batch(run.run_id, params=options)
     commit, changes = git_state()
     tags = {STEP: step, FINGERPRINT: run.fingerprint, "recdistill.git_commit": commit}
     tags |= {"recdistill.git_dirty": str(bool(changes)).lower()}
@@ -262,17 +261,19 @@ def continue_from_killed(run: StepRun) -> None:
     note = run.work / "run.json"
     run.work.mkdir(parents=True, exist_ok=True)
     client = MlflowClient()
+    entry_run_id = _entries[-1].run_id if _entries else run.run_id
     try:
         before = json.loads(note.read_text(encoding="utf-8"))
-        stale = [before["run_id"]] + ([] if alive(before["process"]) else [before["entry_run_id"]])
-        for run_id in stale:
-            if run_id != run.run_id and client.get_run(run_id).info.status == "RUNNING":
-                client.set_tag(run_id, CONTINUED, run.run_id)
+        stale = {before["run_id"]: run.run_id}
+        if not alive(before["process"]):
+            stale.setdefault(before["entry_run_id"], entry_run_id)
+        for run_id, next_run_id in stale.items():
+            if run_id != next_run_id and client.get_run(run_id).info.status == "RUNNING":
+                client.set_tag(run_id, CONTINUED, next_run_id)
                 client.set_terminated(run_id, "KILLED")
     except (OSError, ValueError, KeyError, MlflowException):
         # No note, or of another tracking store: the checkpoint is good all the same.
         pass
-    entry_run_id = _entries[-1].run_id if _entries else run.run_id
     note.write_text(json.dumps({"run_id": run.run_id, "entry_run_id": entry_run_id, "process": os.getpid()}))
 
 
@@ -327,6 +328,12 @@ def options_of_run(run_id: str, steps: Iterable[str]) -> tuple[StepRun, str, dic
         raise InputError(f"run_id={run_id}: is a {step} run; choose a {' or '.join(steps)} run")
     run = finished_run(run_id, step, option="run_id")
     return run, step, json.loads(run.artifact(CONFIG_FILE).read_text(encoding="utf-8"))
+
+
+def linked_run(run: StepRun, step: str) -> StepRun:
+    """The run of ``step`` that a run was made from. Raises InputError where it is gone."""
+    made_from = mlflow.get_run(run.run_id).data.tags.get(f"recdistill.{step}_run_id", "none")
+    return finished_run(made_from, step, run.fingerprint)
 
 
 def newest(step: str) -> str:

@@ -1,0 +1,183 @@
+"""A distillation's run: what it keeps, what the options change, and that without a teacher's terms it is its twin."""
+
+from dataclasses import replace
+from typing import get_args
+
+import mlflow
+import pandas as pd
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from safetensors.torch import load_file
+
+from recdistill.config import BackboneConfig, DistillConfig, ExportConfig, PolicyName, TeacherConfig, narrow
+from recdistill.distill.selection import POLICIES
+from recdistill.errors import InputError
+from recdistill.steps import distill as module
+from recdistill.steps.backbone import backbone
+from recdistill.steps.distill import distill
+from recdistill.steps.export import export
+from recdistill.steps.inputs import data_of, teacher_outputs_of
+from recdistill.steps.student import ranks_of
+from recdistill.steps.teacher import teacher
+from recdistill.students.build import load_student
+from recdistill.tracking.runs import finished_run
+
+STUDENT = {"hidden_size": 16, "blocks": 1, "max_length": 8, "epochs": 3, "dropout": 0.1, "batch_size": 64}
+PLAIN = {"lam": 0.0, "alpha": 0.0, "ed_weight": 0.0}
+
+
+@pytest.fixture
+def config_of(taught):
+    """Options of a small student, taught by the place's teacher."""
+
+    def make(**changes):
+        files = {name: taught.options[name] for name in ("dataset", "interactions", "items")}
+        return DistillConfig(**files | STUDENT | {"teacher_run_id": taught.run_id} | changes)
+
+    return make
+
+
+def weights(run):
+    return load_student(run.artifact("student")).state_dict()
+
+
+def same(ours, theirs):
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def curve(run, name):
+    return [point.value for point in MlflowClient().get_metric_history(run.run_id, name)]
+
+
+@pytest.mark.parametrize("student", ["sasrec", "gru4rec", "caser"])
+def test_without_the_teachers_terms_it_is_the_undistilled_student_to_the_last_bit(config_of, student):
+    config = config_of(student=student, **PLAIN)
+    assert same(weights(distill(config)), weights(backbone(narrow(config, BackboneConfig))))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"lam": 0.5}, {"alpha": 0.5}, {"ed_weight": 0.5}, {"lam": 0.5, "ranking_loss": "kl"}]
+)
+def test_each_term_changes_the_student(config_of, changes):
+    plain, changed = (weights(distill(config_of(**PLAIN | more))) for more in ({}, changes))
+    assert plain.keys() == changed.keys()
+    assert not same(plain, changed)
+
+
+def test_the_kept_student_needs_no_teacher(config_of):
+    config = config_of()
+    run, data = distill(config), data_of(config)
+    student = load_student(run.artifact("student"))
+    for part, samples in (("val", data.validation), ("test", data.test)):
+        kept = pd.read_parquet(run.artifact("ranks") / f"{part}.parquet")["rank"].tolist()
+        ours = ranks_of(student, samples, True, torch.device("cpu")).tolist()
+        # Folding the projection into the table rounds otherwise: a near tie may turn.
+        assert sum(a != b for a, b in zip(kept, ours, strict=True)) <= 1
+
+
+def test_losses_and_share_are_logged_each_epoch(config_of):
+    run = distill(config_of(base_loss="bce"))
+    for name in ("train/total", "train/base", "train/dro", "train/ranking", "train/distilled_share", "val/ndcg_at_10"):
+        values = curve(run, name)
+        assert len(values) >= 3, name
+        assert all(value >= 0 for value in values)
+    assert curve(run, "train/distilled_share") == [1.0] * 3
+    assert run.metrics()["teacher_covered_share"] == 1.0
+    assert [file.path for file in MlflowClient().list_artifacts(run.run_id, "selection")] == []
+
+
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_a_policy_keeps_its_share_and_chooses_again(config_of, policy):
+    assert set(get_args(PolicyName)) == set(POLICIES)
+    config = config_of(selection_policy=policy, selection_fraction=0.3, refresh_interval=2, epochs=4, patience=4)
+    run, data = distill(config), data_of(config)
+    chosen = sorted(run.artifact("selection").iterdir())
+    assert [path.name for path in chosen] == ["epoch-000.safetensors", "epoch-002.safetensors"]
+    count = round(0.3 * len(data.train))
+    for path in chosen:
+        sample = load_file(path)["sample"]
+        assert len(sample) == len(sample.unique()) == count
+        assert 0 <= int(sample.min()) <= int(sample.max()) < len(data.train)
+    assert curve(run, "train/distilled_share") == pytest.approx([count / len(data.train)] * 4)
+    assert 0 <= curve(run, "train/selection_overlap")[-1] <= 1
+
+
+def test_a_teacher_that_covers_a_part_teaches_that_part(taught, config_of):
+    options = taught.options | {"llm": str(taught.options["llm"]), "outputs_token_budget": 5000}
+    partial = teacher(TeacherConfig(**options))
+    run = distill(config_of(teacher_run_id=partial.run_id))
+    share = partial.metrics()["covered_share"]
+    assert 0 < share < 1
+    assert run.metrics()["teacher_covered_share"] == share
+    assert curve(run, "train/distilled_share") == pytest.approx([share] * 3)
+
+
+def test_teacher_states_are_distilled_where_they_were_kept(taught, config_of, monkeypatch):
+    run = distill(config_of(output_weight=0.5))
+    assert curve(run, "train/output")[-1] < curve(run, "train/output")[0]
+    assert weights(run).keys() == weights(distill(config_of())).keys()  # the layer between the states is not kept
+    outputs = teacher_outputs_of(finished_run(taught.run_id, "teacher"), data_of(config_of()))
+    monkeypatch.setattr(module, "teacher_outputs_of", lambda *_: replace(outputs, sequence_embedding=None))
+    with pytest.raises(InputError, match=r"output_weight=0.5: this teacher kept no sequence embeddings"):
+        distill(config_of(output_weight=0.5, seed=9))
+
+
+def test_more_candidates_than_the_teacher_kept_are_refused(config_of):
+    with pytest.raises(InputError, match="candidate_topk=13: the teacher kept 12"):
+        distill(config_of(candidate_topk=13))
+
+
+def test_its_twin_is_named_with_what_was_gained(config_of):
+    config = config_of(seed=4)
+    alone = distill(config)
+    assert "no undistilled run of the same settings" in mlflow.get_run(alone.run_id).data.tags["mlflow.note.content"]
+    twin = backbone(narrow(config, BackboneConfig))
+    config = config_of(seed=4, force=True)
+    tags = mlflow.get_run(distill(config).run_id).data.tags
+    assert tags["recdistill.twin_run_id"] == twin.run_id
+    assert f"undistilled {twin.metrics()['test/ndcg_at_10']:.4f}" in tags["mlflow.note.content"]
+
+
+def test_the_same_options_find_the_run_and_options_of_the_teacher_do_not_matter(config_of):
+    first = distill(config_of())
+    assert distill(config_of()).run_id == first.run_id
+    assert distill(config_of(lora_rank=16, token_budget=5, llm="another")).run_id == first.run_id
+    for changes in ({"lam": 0.4}, {"seed": 2}, {"selection_fraction": 0.5}, {"force": True}):
+        assert distill(config_of(**changes)).run_id != first.run_id
+
+
+def test_a_teacher_in_dllm2rec_files_teaches_the_same(taught, config_of, tmp_path):
+    export(ExportConfig(teacher_run_id=taught.run_id, folder=str(tmp_path)))
+    from_run = distill(config_of())
+    from_files = distill(config_of(teacher_run_id="", teacher_files=str(tmp_path)))
+    assert from_files.run_id != from_run.run_id
+    assert same(weights(from_run), weights(from_files))
+    with pytest.raises(InputError, match="teacher_files, teacher_run_id: give one of them"):
+        distill(config_of(teacher_files=str(tmp_path)))
+
+
+def test_released_losses_can_be_reproduced(config_of):
+    ours, released = (distill(config_of(base_loss="bce", release_compat=compat)) for compat in (False, True))
+    assert curve(ours, "train/ranking")[0] != curve(released, "train/ranking")[0]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_reason(config_of, taught):
+    with pytest.raises(InputError, match="lower the learning rate"):
+        distill(config_of(learning_rate=1e30, seed=77))
+    failed = taught.place.newest("distill")
+    assert failed.info.status == "FAILED"
+    assert "lower the learning rate" in failed.data.tags["recdistill.failure"]
+
+
+def test_a_report_sees_every_epoch_and_may_end_the_run(config_of, taught):
+    seen = []
+    distill(config_of(seed=5), report=lambda epoch, metrics: seen.append((epoch, metrics["val/ndcg_at_10"])))
+    assert [epoch for epoch, _ in seen] == [0, 1, 2]
+
+    def stop(epoch, metrics):
+        raise InputError("enough")
+
+    with pytest.raises(InputError, match="enough"):
+        distill(config_of(seed=6), report=stop)
+    assert taught.place.newest("distill").info.status == "FAILED"

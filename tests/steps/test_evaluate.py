@@ -1,0 +1,111 @@
+"""Ranking again with a finished run's model gives the run's own numbers, on its own data alone."""
+
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+from small_data import write_csv
+from workplace import run_step
+
+from recdistill.config import BackboneConfig, EvaluateConfig
+from recdistill.errors import InputError
+from recdistill.steps import teacher as teacher_module
+from recdistill.steps.backbone import backbone
+from recdistill.steps.evaluate import evaluate_run
+from recdistill.steps.prepare import prepare
+from recdistill.tracking.runs import finished_run
+
+RANKED = ("/hr_at_", "/ndcg_at_", "/mrr")
+
+
+def ranking(metrics):
+    return {name: value for name, value in metrics.items() if any(part in name for part in RANKED)}
+
+
+def newest_of(finished, step):
+    return finished.place.newest(step).info.run_id
+
+
+@pytest.mark.parametrize("step", ["backbone", "teacher", "distill"])
+def test_a_run_evaluated_again_has_its_own_numbers(finished, step, capsys):
+    run_id = newest_of(finished, step)
+    run = evaluate_run(EvaluateConfig(run_id=run_id))
+    of = finished_run(run_id, step)
+    assert ranking(run.metrics()) == ranking(of.metrics())
+    for part in ("val", "test"):
+        ours, theirs = (pd.read_parquet(one.artifact("ranks") / f"{part}.parquet") for one in (run, of))
+        pd.testing.assert_frame_equal(ours, theirs)
+    assert f"test/ndcg_at_10 {run.metrics()['test/ndcg_at_10']:.4f}" in capsys.readouterr().out
+    assert MlflowClient().get_run(run.run_id).data.tags["recdistill.evaluated_run_id"] == of.run_id
+
+
+def test_a_second_evaluation_is_found_and_printed_again(finished, capsys):
+    config = EvaluateConfig(run_id=newest_of(finished, "distill"))
+    first = evaluate_run(config)
+    printed = capsys.readouterr().out
+    again = evaluate_run(config)
+    assert (again.run_id, again.reused) == (first.run_id, True)
+    assert capsys.readouterr().out == printed != ""
+
+
+def test_seen_items_can_be_ranked_too(finished):
+    run_id = newest_of(finished, "distill")
+    without = evaluate_run(EvaluateConfig(run_id=run_id))
+    with_seen = evaluate_run(EvaluateConfig(run_id=run_id, exclude_seen=False))
+    ours, theirs = (pd.read_parquet(run.artifact("ranks") / "test.parquet")["rank"] for run in (with_seen, without))
+    assert (ours >= theirs).all()
+    assert (ours > theirs).any()
+
+
+def test_a_teacher_is_put_beside_the_backbone_it_was_made_with(finished, monkeypatch):
+    def other(*_, **__):
+        raise AssertionError("another backbone was looked for")
+
+    monkeypatch.setattr(teacher_module, "backbone", other)
+    evaluate_run(EvaluateConfig(run_id=newest_of(finished, "teacher"), force=True))
+
+
+def test_no_run_id_is_the_newest_distillation_and_a_reused_one_leads_on(finished):
+    assert run_step("evaluate") == 0
+    run = finished.place.newest("evaluate")
+    newest = MlflowClient().search_runs(
+        ["0"], "tags.`recdistill.step` = 'distill'", order_by=["attributes.start_time DESC"]
+    )
+    kept = next(one for one in newest if "recdistill.reused_run_id" not in one.data.tags)
+    evaluated = run.data.tags.get("recdistill.reused_run_id", run.info.run_id)
+    assert MlflowClient().get_run(evaluated).data.tags["recdistill.evaluated_run_id"] == kept.info.run_id
+
+
+@pytest.mark.parametrize(
+    ("run_id", "said"),
+    [("0" * 32, "run_id=0{32}: no such run in sqlite"), ("{prepare}", "is a prepare run; choose a backbone or")],
+)
+def test_runs_that_have_no_model_are_refused(finished, run_id, said):
+    with pytest.raises(InputError, match=said):
+        evaluate_run(EvaluateConfig(run_id=run_id.format(prepare=newest_of(finished, "prepare"))))
+
+
+def test_in_an_empty_store_it_says_what_is_missing(place):
+    with pytest.raises(InputError, match="there is no finished distill run in sqlite"):
+        evaluate_run(EvaluateConfig())
+
+
+def test_files_that_changed_since_are_refused(place, tmp_path):
+    run = backbone(BackboneConfig(**write_csv(tmp_path), epochs=1, hidden_size=8))
+    write_csv(tmp_path, seed=1)
+    # As in a new process, which has not read the files before.
+    from recdistill.steps import inputs
+
+    inputs._load_data.cache_clear()
+    with pytest.raises(
+        InputError, match=f"run_id={run.run_id}: was made for data {run.fingerprint[:12]}, not for this"
+    ):
+        evaluate_run(EvaluateConfig(run_id=run.run_id))
+
+
+def test_an_unfinished_run_is_refused(place, small_files):
+    run = prepare(BackboneConfig(**small_files))
+    client = MlflowClient()
+    unfinished = client.create_run("0", tags={"recdistill.step": "backbone"}).info.run_id
+    with pytest.raises(InputError, match=f"run_id={unfinished}: is RUNNING, not FINISHED"):
+        evaluate_run(EvaluateConfig(run_id=unfinished))
+    assert run.run_id != unfinished

@@ -1,0 +1,225 @@
+"""The whole path in one process: what is run, logged, printed, found again and forced."""
+
+import re
+from dataclasses import fields
+
+import mlflow
+import pandas as pd
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from workplace import run_step
+
+from recdistill.config import BackboneConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig
+from recdistill.evaluation.metrics import metrics_from_ranks
+from recdistill.steps import student as student_module
+from recdistill.steps import teacher as teacher_module
+from recdistill.steps.inputs import data_of
+from recdistill.tracking.runs import StepRun
+
+CONFIGS = {
+    "main": MainConfig,
+    "prepare": DataConfig,
+    "backbone": BackboneConfig,
+    "teacher": TeacherConfig,
+    "distill": DistillConfig,
+}
+ARTIFACTS = {
+    "main": {"results.md", "config.json", "versions.json"},
+    "prepare": {"ranks", "fingerprint.txt", "config.json", "versions.json"},
+    "backbone": {"ranks", "student", "config.json", "versions.json"},
+    "teacher": {"ranks", "teacher", "teacher_outputs", "config.json", "versions.json"},
+    "distill": {"ranks", "student", "config.json", "versions.json"},
+}
+METRICS = [f"{part}/{name}_at_{k}" for part in ("val", "test") for name in ("hr", "ndcg") for k in (1, 5, 10, 20)]
+METRICS += ["val/mrr", "test/mrr"]
+
+
+def children(run_id):
+    found = MlflowClient().search_runs(
+        ["0"], f"tags.`mlflow.parentRunId` = '{run_id}'", order_by=["attributes.start_time ASC"]
+    )
+    assert all(run.info.status == "FINISHED" for run in found)
+    return found
+
+
+def step_of(run):
+    return run.data.tags["recdistill.step"]
+
+
+def by_step(run_id):
+    """The children of a main run: of each step the last, and the student without teacher by itself."""
+    found = children(run_id)
+    named = {step_of(run): run for run in found}
+    first = next(run for run in found if step_of(run) == "backbone")
+    return named | {"undistilled": first, "main": mlflow.get_run(run_id)}
+
+
+def artifact(run, name):
+    return StepRun(run.info.run_id, "", "", True).artifact(name)
+
+
+def options(finished, **changes):
+    return {**finished.options, **changes}
+
+
+def data_of_place(finished):
+    return data_of(DataConfig(max_users=finished.options["max_users"]))
+
+
+def test_each_step_is_a_finished_child_of_one_parent(finished):
+    parent = mlflow.get_run(finished.run_id)
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "main")
+    assert "mlflow.parentRunId" not in parent.data.tags
+    # The student, and the teacher's own frozen SASRec of default options.
+    assert [step_of(run) for run in children(finished.run_id)] == [
+        "prepare",
+        "backbone",
+        "backbone",
+        "teacher",
+        "distill",
+    ]
+
+
+@pytest.mark.parametrize("step", CONFIGS)
+def test_a_run_carries_options_data_code_and_versions(finished, step):
+    run, data = by_step(finished.run_id)[step], data_of_place(finished)
+    assert set(run.data.params) == {spec.name for spec in fields(CONFIGS[step])}
+    for name in run.data.params.keys() & finished.options.keys():
+        if (step, name) != ("backbone", name):
+            assert run.data.params[name] == str(finished.options[name])
+    tags = run.data.tags
+    assert tags["recdistill.fingerprint"] == data.fingerprint
+    assert len(tags["recdistill.key"]) == len(tags["recdistill.kind"]) == 20
+    assert tags["recdistill.git_dirty"] in ("true", "false")
+    assert "recdistill.failure" not in tags
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert (dataset.name, data.fingerprint.startswith(dataset.digest)) == ("ml-100k", True)
+    assert ARTIFACTS[step] <= {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
+    assert tags["mlflow.note.content"]
+
+
+def test_runs_name_the_runs_they_came_from(finished):
+    runs = by_step(finished.run_id)
+    assert runs["teacher"].data.tags["recdistill.backbone_run_id"] == runs["backbone"].info.run_id
+    assert runs["distill"].data.tags["recdistill.teacher_run_id"] == runs["teacher"].info.run_id
+    assert runs["distill"].data.tags["recdistill.twin_run_id"] == runs["undistilled"].info.run_id
+
+
+@pytest.mark.parametrize("step", ["prepare", "backbone", "undistilled", "teacher", "distill"])
+def test_metrics_are_those_of_the_ranks_kept(finished, step):
+    run, data = by_step(finished.run_id)[step], data_of_place(finished)
+    for part, samples in (("val", data.validation), ("test", data.test)):
+        table = pd.read_parquet(artifact(run, "ranks") / f"{part}.parquet")
+        assert table["user"].tolist() == list(data.user_ids)
+        assert table["item"].tolist() == [data.item_ids[item] for item in samples.targets]
+        assert table["history_length"].tolist() == (samples.end - samples.start).tolist()
+        expected = metrics_from_ranks(torch.from_numpy(table["rank"].to_numpy()))
+        for name, value in expected.items():
+            assert run.data.metrics[f"{part}/{name}"] == pytest.approx(value, abs=1e-12)
+    assert set(METRICS) <= set(run.data.metrics)
+
+
+@pytest.mark.parametrize(
+    ("step", "curve"), [("backbone", "val/ndcg_at_10"), ("distill", "val/ndcg_at_10"), ("teacher", "train/total")]
+)
+def test_training_leaves_a_curve(finished, step, curve):
+    run = by_step(finished.run_id)[step]
+    history = MlflowClient().get_metric_history(run.info.run_id, curve)
+    assert len({point.step for point in history}) == len(history) >= 3
+    assert [point.step for point in history] == sorted(point.step for point in history)
+    losses = MlflowClient().get_metric_history(run.info.run_id, "train/total")
+    # A teacher's few points are of other users each, and noise hides what it learns in them.
+    assert step == "teacher" or losses[-1].value < losses[0].value
+
+
+def test_the_table_holds_every_recommender_under_its_headings(finished):
+    runs = by_step(finished.run_id)
+    rows = [
+        [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+        for line in artifact(runs["main"], "results.md").read_text().splitlines()
+    ]
+    header, rule, *body = rows
+    assert {len(row) for row in rows} == {len(header)} == {11}
+    assert set("".join(rule)) <= set("-:")
+    names = ["popularity", "sasrec, undistilled", "teacher", "sasrec, distilled"]
+    assert [row[0] for row in body] == names
+    assert header[1:9] == [
+        f"{part} {name}@{k}" for part in ("val", "test") for name in ("HR", "NDCG") for k in (10, 20)
+    ]
+    for row, step in zip(body, ("prepare", "undistilled", "teacher", "distill"), strict=True):
+        for heading, cell in zip(header[1:9], row[1:9], strict=True):
+            part, name, k = re.split(r"[ @]", heading)
+            assert float(cell) == pytest.approx(runs[step].data.metrics[f"{part}/{name.lower()}_at_{k}"], abs=5e-5)
+        assert bool(row[9]) == bool(row[10]) == (step != "prepare")
+    for heading in METRICS:
+        if heading.endswith(("_at_10", "_at_20")):
+            assert runs["main"].data.metrics[heading] == runs["distill"].data.metrics[heading]
+
+
+def test_the_terminal_shows_progress_the_table_and_how_to_open_the_ui(finished):
+    for part in ("1/4", "2/4", "3/4", "4/4"):
+        assert len(re.findall(rf"^\[{part} .*\]", finished.printed, re.MULTILINE)) == 2
+    lines = finished.printed.splitlines()
+    table = artifact(mlflow.get_run(finished.run_id), "results.md").read_text().splitlines()
+    for row in table[2:]:
+        name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        shown = next(line for line in lines if line.startswith(f"│ {name} "))
+        assert re.findall(r"[\d.,]+", shown.replace(name, "")) == [cell for cell in cells if cell]
+    assert lines[-1].endswith(f"mlflow ui --backend-store-uri sqlite:///{finished.place.folder}/mlflow.db")
+
+
+def test_nothing_is_left_in_the_cache(finished):
+    assert {path.suffix for path in (finished.place.folder / "cache" / "runs").iterdir()} == {".lock"}
+
+
+def test_a_second_call_trains_nothing_and_shows_the_same(finished, monkeypatch, capsys):
+    def trained(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(student_module, "fit", trained)
+    monkeypatch.setattr(teacher_module, "fit", trained)
+    before = len(MlflowClient().search_runs(["0"]))
+    assert run_step("main", **finished.options) == 0
+    newest = finished.place.newest()
+    assert newest.data.tags["recdistill.reused_run_id"] == finished.run_id
+    assert newest.info.status == "FINISHED"
+    assert newest.data.metrics == mlflow.get_run(finished.run_id).data.metrics
+    assert len(MlflowClient().search_runs(["0"])) == before + 1
+    printed = capsys.readouterr().out
+    assert printed == finished.printed[finished.printed.index("full ranking") :]
+
+
+def test_another_weight_makes_a_new_distillation_from_the_same_teacher(finished, capsys):
+    assert run_step("main", **options(finished, lam=0.9)) == 0
+    new = finished.place.newest("main").info.run_id
+    assert [step_of(run) for run in children(new)] == ["distill"]
+    assert capsys.readouterr().out.count("was finished before") == 3
+    old = by_step(finished.run_id)["distill"]
+    assert children(new)[0].data.tags["recdistill.teacher_run_id"] == old.data.tags["recdistill.teacher_run_id"]
+    assert children(new)[0].data.tags["recdistill.key"] != old.data.tags["recdistill.key"]
+
+
+def test_force_runs_every_step_again_with_the_same_result(finished):
+    assert run_step("main", **options(finished, force=True)) == 0
+    again = by_step(finished.place.newest("main").info.run_id)
+    first = by_step(finished.run_id)
+    # The frozen backbone of default options is no step of its own, and is found.
+    assert [step_of(run) for run in children(again["main"].info.run_id)] == [
+        "prepare",
+        "backbone",
+        "teacher",
+        "distill",
+    ]
+    for step in ("prepare", "undistilled", "teacher", "distill"):
+        assert again[step].info.run_id != first[step].info.run_id
+        assert again[step].data.tags["recdistill.key"] == first[step].data.tags["recdistill.key"]
+        for name in METRICS:
+            assert again[step].data.metrics[name] == first[step].data.metrics[name]
+
+
+def test_a_teacher_can_be_named(finished, capsys):
+    teacher = by_step(finished.run_id)["teacher"].info.run_id
+    assert run_step("main", **options(finished, teacher_run_id=teacher, lam=0.8, token_budget=1)) == 0
+    newest = finished.place.newest("distill")
+    assert newest.data.tags["recdistill.teacher_run_id"] == teacher

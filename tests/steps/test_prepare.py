@@ -1,0 +1,36 @@
+"""What ``prepare`` says of the data, and the popularity baseline by hand."""
+
+import pandas as pd
+from mlflow.tracking import MlflowClient
+from workplace import run_step
+
+from recdistill.config import DataConfig
+from recdistill.steps.inputs import data_of
+from recdistill.steps.prepare import prepare
+
+
+def test_popularity_is_that_of_a_loop(small_files, place):
+    config = DataConfig(**small_files)
+    run, data = prepare(config), data_of(config)
+    counts = [0] * data.num_items
+    for target in data.train.targets.tolist():
+        counts[target] += 1
+    for part, samples in (("val", data.validation), ("test", data.test)):
+        ranks = pd.read_parquet(run.artifact("ranks") / f"{part}.parquet")["rank"].tolist()
+        for sample, target in enumerate(samples.targets.tolist()):
+            seen = set(samples.items[samples.start[sample] : samples.end[sample]].tolist()) | {target}
+            better = [item for item in range(data.num_items) if item not in seen and counts[item] >= counts[target]]
+            assert ranks[sample] == 1 + len(better)
+
+
+def test_it_logs_sizes_and_fingerprint(small_files, place):
+    assert run_step("prepare", **small_files) == 0
+    run, data = place.newest("prepare"), data_of(DataConfig(**small_files))
+    metrics = run.data.metrics
+    assert metrics["data/users"] == len(data.user_ids) == 30
+    assert metrics["data/items"] == data.num_items == 40
+    for part, samples in (("train", data.train), ("val", data.validation), ("test", data.test)):
+        assert metrics[f"data/{part}_samples"] == len(samples)
+    assert MlflowClient().download_artifacts(run.info.run_id, "fingerprint.txt")
+    assert run.data.tags["recdistill.fingerprint"] == data.fingerprint
+    assert "0.0000" not in run.data.tags["mlflow.note.content"]

@@ -1,0 +1,243 @@
+"""The teacher's run: what it keeps, from which backbone, and which teacher a student finds."""
+
+import math
+from dataclasses import replace
+
+import mlflow
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.tracking import MlflowClient
+from safetensors import safe_open
+
+from recdistill.config import BackboneConfig, TeacherConfig
+from recdistill.errors import InputError
+from recdistill.steps import teacher as module
+from recdistill.steps.backbone import backbone
+from recdistill.steps.inputs import data_of, teacher_outputs_of
+from recdistill.steps.teacher import CODE, EFFORT, SETTINGS, find_backbone, find_teacher, rate_share, teacher
+from recdistill.tracking.runs import StepRun, finished_run, step_run
+
+
+def config_of(taught, **changes):
+    return TeacherConfig(**{name: str(v) if name == "llm" else v for name, v in (taught.options | changes).items()})
+
+
+def ranks(run, part):
+    return pd.read_parquet(run.artifact("ranks") / f"{part}.parquet")["rank"].tolist()
+
+
+def test_it_keeps_what_was_trained_and_what_students_read(taught):
+    run, config = finished_run(taught.run_id, "teacher"), config_of(taught)
+    data = data_of(config)
+    outputs = teacher_outputs_of(run, data)
+    assert outputs.sample.tolist() == list(range(len(data.train)))
+    assert (outputs.top_n, outputs.item_embedding.shape[0]) == (12, data.num_items)
+    assert outputs.sequence_embedding.shape == (len(data.train), outputs.item_embedding.shape[1])
+    assert bool((outputs.distance.diff(dim=1) >= 0).all())
+    for sample in range(len(data.train)):
+        seen = data.train.items[data.train.start[sample] : data.train.end[sample]].tolist()
+        assert not set(outputs.ranking[sample].tolist()) & set(seen)
+    assert run.metrics()["covered_share"] == 1.0
+    names = set()
+    for path in run.artifact("teacher").rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            names |= set(file.keys())
+    assert names
+    assert [
+        name for name in names if ".lora_" not in name and not name.startswith(("gate.", "projector.", "head."))
+    ] == []
+
+
+def test_it_names_its_backbone_a_sasrec_of_default_options(taught):
+    run = mlflow.get_run(taught.run_id)
+    frozen = mlflow.get_run(run.data.tags["recdistill.backbone_run_id"])
+    defaults = BackboneConfig(**{name: taught.options[name] for name in ("dataset", "interactions", "items")})
+    assert frozen.data.params["student"] == "sasrec"
+    assert frozen.data.params["hidden_size"] == str(defaults.hidden_size)
+    assert frozen.data.params["force"] == "False"
+    assert find_backbone(config_of(taught), data_of(config_of(taught))).run_id == frozen.info.run_id
+
+
+def test_an_untrained_teacher_is_its_frozen_backbone(taught):
+    config = config_of(taught, token_budget=0, outputs_token_budget=1)
+    untrained, frozen = teacher(config), find_backbone(config, data_of(config))
+    for part in ("val", "test"):
+        assert ranks(untrained, part) == ranks(frozen, part)
+        assert ranks(finished_run(taught.run_id, "teacher"), part) != ranks(frozen, part)
+    assert untrained.metrics()["train_seconds"] == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "packing": False,
+            "gate": "resnet",
+            "backbone_residual": False,
+            "exclude_seen": False,
+            "split": "chronological",
+        },
+        {"gate": "topk", "lora_dropout": 0.1, "experts": 2, "query_policy": "uncertainty", "warmup": 0.0},
+    ],
+)
+def test_other_teachers_run_the_whole_step(taught, changes):
+    config = config_of(taught, token_budget=600, outputs_token_budget=900, **changes)
+    run, data = teacher(config), data_of(config)
+    assert 0 < teacher_outputs_of(run, data).covered_share < 1
+    assert run.metrics()["covered_share"] == teacher_outputs_of(run, data).covered_share
+    assert len(ranks(run, "test")) == len(data.test)
+
+
+@pytest.mark.parametrize("student", ["gru4rec", "caser"])
+def test_another_students_run_as_backbone(taught, student):
+    config = config_of(taught)
+    data = data_of(config)
+    files = {name: taught.options[name] for name in ("dataset", "interactions", "items")}
+    other = backbone(BackboneConfig(**files, student=student, epochs=1, hidden_size=16, max_length=12))
+    named = replace(config, backbone_run_id=other.run_id, token_budget=300, outputs_token_budget=300)
+    if student == "caser":
+        # Its states look at the whole window: they cannot stand at a boundary inside it.
+        with pytest.raises(InputError, match=f"backbone_run_id={other.run_id}: is a caser.*choose a sasrec or gru4rec"):
+            teacher(named)
+    else:
+        run = teacher(named)
+        assert mlflow.get_run(run.run_id).data.tags["recdistill.backbone_run_id"] == other.run_id
+        assert len(ranks(run, "test")) == len(data.test)
+
+
+def test_a_backbone_of_other_data_is_refused(taught):
+    config = config_of(taught)
+    other = backbone(
+        BackboneConfig(
+            **{name: taught.options[name] for name in ("dataset", "interactions", "items")}, max_users=9, epochs=1
+        )
+    )
+    with pytest.raises(InputError, match=f"backbone_run_id={other.run_id}: was made for data") as caught:
+        teacher(replace(config, backbone_run_id=other.run_id))
+    assert data_of(config).fingerprint[:12] in str(caught.value)
+    assert other.fingerprint[:12] in str(caught.value)
+
+
+@pytest.fixture
+def pretend(taught, monkeypatch):
+    """Adds finished teacher runs without training them; making a new one is only noted."""
+    data = data_of(config_of(taught))
+    frozen = find_backbone(config_of(taught), data)
+
+    def add(**changes) -> str:
+        config = config_of(taught, **changes)
+        upstream = {"backbone": frozen}
+        with step_run(
+            "teacher", config, data=data, settings=SETTINGS, code=CODE, upstream=upstream, effort=EFFORT
+        ) as run:
+            run.log_text("note.txt", "a teacher")
+        return run.run_id
+
+    monkeypatch.setattr(module, "teacher", lambda config: StepRun("new", "", "", False))
+    return add
+
+
+def found_by(taught, **changes):
+    config = config_of(taught, **changes)
+    return find_teacher(config, "", data_of(config)).run_id
+
+
+def test_a_student_finds_the_teacher_of_exactly_its_options(taught, pretend):
+    assert found_by(taught) == taught.run_id
+    first = pretend(lora_alpha=17.0, token_budget=777)
+    pretend(lora_alpha=17.0, token_budget=778)
+    assert found_by(taught, lora_alpha=17.0, token_budget=777) == first
+    assert found_by(taught, lora_alpha=17.0, token_budget=777, force=True) == first
+    assert found_by(taught, lora_alpha=17.0, token_budget=779) == "new"
+
+
+def test_without_a_budget_of_its_own_it_takes_the_newest_of_the_kind(taught, pretend):
+    unasked = {name: getattr(TeacherConfig(), name) for name in EFFORT}
+    pretend(lora_alpha=19.0, token_budget=777)
+    newest = pretend(lora_alpha=19.0, token_budget=778, seed=5)
+    assert found_by(taught, lora_alpha=19.0, **unasked) == newest
+    assert found_by(taught, lora_alpha=19.5, **unasked) == "new"
+    assert found_by(taught, lora_alpha=19.0, top_n=13, **unasked) == "new"
+    exact = pretend(lora_alpha=19.0, **unasked)
+    pretend(lora_alpha=19.0, token_budget=779)
+    assert found_by(taught, lora_alpha=19.0, **unasked) == exact
+
+
+def fail(config, data):
+    with step_run("teacher", config, data=data, settings=SETTINGS, code=CODE, effort=EFFORT) as run:
+        run.log_text("note.txt", "half a teacher")
+        raise InputError("it went wrong")
+
+
+def test_a_failed_teacher_is_not_found(taught, pretend):
+    config = config_of(taught, lora_alpha=23.0)
+    with pytest.raises(InputError, match="it went wrong"):
+        fail(config, data_of(config))
+    failed = taught.place.newest("teacher")
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["recdistill.failure"] == "it went wrong"
+    unasked = {name: getattr(TeacherConfig(), name) for name in EFFORT}
+    assert found_by(taught, lora_alpha=23.0, **unasked) == "new"
+
+
+def test_a_deleted_teacher_is_not_found(taught, pretend):
+    run_id = pretend(lora_alpha=29.0)
+    assert found_by(taught, lora_alpha=29.0) == run_id
+    MlflowClient().delete_run(run_id)
+    assert found_by(taught, lora_alpha=29.0) == "new"
+
+
+@given(st.integers(1, 300), st.floats(0, 1))
+def test_the_learning_rate_rises_in_a_line_and_falls_to_a_hundredth(total, warmup):
+    shares = [rate_share(done, total, warmup) for done in range(total)]
+    rising = warmup * total
+    assert all(0.01 <= share <= 1 for share in shares)
+    for done in range(1, total):
+        if done < rising:
+            assert shares[done] - shares[done - 1] == pytest.approx(0.99 / rising)
+        elif done - 1 >= rising:
+            assert shares[done] <= shares[done - 1]
+    if rising <= total - 1:
+        assert shares.index(max(shares)) in (math.floor(rising), math.ceil(rising))
+        assert rate_share(total, total, warmup) == pytest.approx(0.01)
+
+
+def test_warm_up_and_cosine_at_chosen_steps():
+    assert [rate_share(done, 100, 0.1) for done in (0, 5, 10, 55, 100)] == pytest.approx([0.01, 0.505, 1, 0.505, 0.01])
+
+
+def test_the_gate_learns_at_its_own_rate(taught, monkeypatch):
+    seen = []
+
+    def fit(recipe, checkpoint, log):
+        seen.extend(recipe.optimizer.param_groups)
+        gate = {id(parameter) for parameter in recipe.module.gate.parameters()}
+        of_gate = [all(id(p) in gate for p in group["params"]) for group in recipe.optimizer.param_groups]
+        trained = {id(p) for group in recipe.optimizer.param_groups for p in group["params"]}
+        assert of_gate == [False, True]
+        assert trained == {id(p) for p in recipe.module.parameters() if p.requires_grad}
+        assert {id(t) for t in recipe.parameters.values() if t.requires_grad} == trained
+        raise InputError("seen enough")
+
+    monkeypatch.setattr(module, "fit", fit)
+    with pytest.raises(InputError, match="seen enough"):
+        teacher(config_of(taught, llm_learning_rate=0.01, gate_scale=0.3, llm_weight_decay=0.02, force=True))
+    assert [group["lr"] for group in seen] == pytest.approx([0.01, 0.003])
+    assert [group["weight_decay"] for group in seen] == [0.02, 0.02]
+
+
+def test_states_are_those_of_the_backbone_after_each_item(taught):
+    config = config_of(taught)
+    data, frozen = data_of(config), module.frozen_student(find_backbone(config, data_of(config)), torch.device("cpu"))
+    scorer = module.scorer_of(config, None, frozen, data)
+    batch = next(
+        module.batches(
+            data.train, length=scorer.window, batch_size=40, stride=7, padding_id=data.padding_id, seed=0, epoch=0
+        )
+    )
+    states = scorer.states(batch)
+    own = frozen(batch.history, batch.length, batch.row, batch.column)
+    torch.testing.assert_close(states[batch.row, batch.column], own)

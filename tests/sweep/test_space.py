@@ -1,0 +1,103 @@
+"""What a space suggests, and the options that its trials share."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recdistill.config import DistillConfig
+from recdistill.errors import InputError
+from recdistill.sweep.space import Objective, Parameter, Space, base_config
+from recdistill.sweep.space_file import read_space
+
+OBJECTIVES = (Objective("val/ndcg_at_20", "maximize"),)
+
+
+def space_of(folder: Path, parameters: str, fixed: str = "") -> Space:
+    path = folder / "space.yaml"
+    path.write_text(f"objective: val/ndcg_at_20\n{fixed}parameters:\n{parameters}")
+    return read_space(path)
+
+
+def test_conditional_options_are_suggested_only_where_they_apply(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path,
+        "  selection_policy: {choices: [all, random]}\n"
+        "  selection_fraction: {low: 0.1, high: 0.9, unless: {selection_policy: all}}\n",
+    )
+    for policy, names in (("all", {"selection_policy"}), ("random", {"selection_policy", "selection_fraction"})):
+        trial = optuna.trial.FixedTrial({"selection_policy": policy, "selection_fraction": 0.5})
+        assert set(space.suggest(trial)) == names
+
+
+def test_a_condition_on_an_option_that_does_not_apply_does_not_hold(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path,
+        "  student: {choices: [sasrec, caser]}\n"
+        "  gate: {choices: [linear, mlp], only: {student: sasrec}}\n"
+        "  lam: {low: 0, high: 1, only: {gate: mlp}}\n",
+    )
+    trial = optuna.trial.FixedTrial({"student": "caser", "gate": "mlp", "lam": 0.5})
+    assert space.suggest(trial) == {"student": "caser"}
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_random_trials_are_valid_options(seed: int) -> None:
+    for name in ("distill", "students", "teacher", "quick"):
+        space = read_space(Path(__file__).parents[2] / "sweeps" / f"{name}.yaml")
+        study = optuna.create_study(
+            directions=[o.direction for o in space.objectives], sampler=optuna.samplers.RandomSampler(seed=seed)
+        )
+        values = space.suggest(study.ask())
+        base = base_config(space, DistillConfig())
+        DistillConfig(**(vars(base) | values))
+        assert {p.name for p in space.parameters if p.applies(values)} == set(values)
+        assert all(p.contains(values[p.name]) for p in space.parameters if p.name in values)
+
+
+def test_fixed_options_yield_to_the_command(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "  lam: {low: 0, high: 1}\n", "fixed: {epochs: 7, alpha: 0.25}\n")
+    assert base_config(space, DistillConfig()).epochs == 7
+    base = base_config(space, DistillConfig(epochs=3))
+    assert (base.epochs, base.alpha) == (3, 0.25)
+
+
+def test_a_searched_option_cannot_be_given(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "  lam: {low: 0, high: 1}\n")
+    with pytest.raises(InputError, match=r"^lam=0.7: is searched by .*space\.yaml:3; leave it out"):
+        base_config(space, DistillConfig(lam=0.7))
+
+
+def test_combinations_that_do_not_fit_are_found_before_the_start(tmp_path: Path) -> None:
+    parameters = "  lora_rank: {choices: [8, 16]}\n  experts: {choices: [2, 3]}\n"
+    with pytest.raises(InputError, match=r"space\.yaml:4: experts=3: must divide lora_rank"):
+        base_config(space_of(tmp_path, parameters), DistillConfig())
+    with pytest.raises(InputError, match=r"space\.yaml:2: experts=3: must divide lora_rank"):
+        base_config(space_of(tmp_path, "  lam: {low: 0, high: 1}\n", "fixed: {experts: 3}\n"), DistillConfig())
+
+
+def test_the_default_options_are_a_trial_where_the_space_holds_them(tmp_path: Path) -> None:
+    parameters = "  lam: {low: 0, high: 1}\n  selection_policy: {choices: [all, random]}\n"
+    conditional = "  selection_fraction: {low: 0.1, high: 0.9, only: {selection_policy: random}}\n"
+    space = space_of(tmp_path, parameters + conditional)
+    assert space.defaults(DistillConfig(lam=0.5)) == {"lam": 0.5, "selection_policy": "all"}
+    assert space.defaults(DistillConfig(lam=1.5)) is None
+    assert space.defaults(DistillConfig(selection_policy="coverage")) is None
+
+
+def test_a_step_is_part_of_the_space() -> None:
+    parameter = Parameter("lam", float, 0.0, 1.0, step=0.1)
+    assert parameter.contains(0.3)
+    assert not parameter.contains(0.35)
+    assert not parameter.contains(1.1)
+
+
+def test_what_a_study_depends_on_is_not_the_file(tmp_path: Path) -> None:
+    first = space_of(tmp_path, "  lam: {low: 0, high: 1}\n")
+    second = space_of(tmp_path, "\n  # a comment\n  lam:\n    low: 0.0\n    high: 1.0\n")
+    third = space_of(tmp_path, "  lam: {low: 0, high: 2}\n")
+    assert first.described() == second.described()
+    assert first.described() != third.described()
