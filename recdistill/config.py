@@ -200,6 +200,11 @@ class SweepConfig(DistillConfig):
     heartbeat_seconds: int = option(10, "between two signs of life of a running trial", least=1)
     grace_seconds: int = option(60, "silence after which a trial's worker is taken for dead", least=1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grace_seconds <= self.heartbeat_seconds:
+            raise InputError(f"grace_seconds={self.grace_seconds}: must be above heartbeat_seconds")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig(Config):

@@ -14,7 +14,7 @@ from workplace import Workplace, arguments, subprocess_environment
 
 from recdistill.tracking.runs import CONTINUED
 
-SECONDS = 240
+SECONDS = 600
 OPTIONS = {
     "token_budget": 16_000, "tokens_per_batch": 200, "teacher_window": 12, "teacher_history": 4, "lora_dropout": 0.1,
     "epochs": 25, "patience": 25, "hidden_size": 16, "blocks": 1, "max_length": 12, "batch_size": 16,

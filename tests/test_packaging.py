@@ -1,7 +1,10 @@
 """pyproject.toml, conda.yaml and constraints.txt name the same packages."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import yaml
@@ -39,6 +42,17 @@ def test_constraints_satisfy_every_requirement_and_pin_exactly():
         assert version is not None, f"{requirement.name} has no pin"
         assert requirement.specifier.contains(version), f"{requirement} is not {version}"
     assert {"torch", "transformers", "peft", "mlflow", "optuna"} <= set(known)
+
+
+def test_every_imported_package_is_a_dependency():
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    providers = packages_distributions()
+    for path in (ROOT / "recdistill").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            named += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in {name.split(".")[0] for name in named} - sys.stdlib_module_names - {"recdistill"}:
+                assert declared & {canonicalize_name(name) for name in providers[module]}, f"{path}: {module}"
 
 
 def test_pins_name_no_local_build():

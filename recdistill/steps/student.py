@@ -75,14 +75,14 @@ def log_results(run: StepRun, data: SequenceData, validation: Tensor, test: Tens
 
 
 def student_batches(config: BackboneConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
-    """The batches of each epoch. A causal student answers half a window of samples at once."""
-    stride = max(1, config.max_length // 2) if causal else 1
+    """The batches of each epoch. A causal student answers half a window of samples at once, at most a batch."""
+    stride = max(1, min(config.max_length // 2, config.batch_size)) if causal else 1
 
     def of_epoch(epoch: int) -> Iterator[Batch]:
         return batches(
             data.train,
             length=config.max_length,
-            batch_size=max(config.batch_size, stride),
+            batch_size=config.batch_size,
             stride=stride,
             padding_id=data.padding_id,
             seed=config.seed,

@@ -183,6 +183,9 @@ def step_run(
             yield run
         except BaseException as error:
             MlflowClient().set_tag(run.run_id, REASON, reason(error))
+            if isinstance(error, Pruned):
+                # Nobody goes on with it.
+                shutil.rmtree(work, ignore_errors=True)
             if entry is None:
                 failed = isinstance(error, Exception) and not isinstance(error, Pruned)
                 mlflow.end_run("FAILED" if failed else "KILLED")
@@ -337,12 +340,11 @@ def linked_run(run: StepRun, step: str) -> StepRun:
 
 
 def newest(step: str) -> str:
-    """Id of the newest finished run of a step. Raises InputError where there is none."""
-    finished = search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'")
-    found = [run for run in finished if REUSED not in run.data.tags]
+    """Id of the newest finished run of a step, or of the one that it found. Raises InputError where there is none."""
+    found = search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'")
     if not found:
         raise InputError(f"run_id=: there is no finished {step} run in {mlflow.get_tracking_uri()}; make one first")
-    return found[0].info.run_id
+    return str(found[0].data.tags.get(REUSED, found[0].info.run_id))
 
 
 def search(condition: str) -> list[Run]:

@@ -10,7 +10,7 @@ from recdistill.config import BackboneConfig, DataConfig, narrow
 from recdistill.evaluation.metrics import metrics_from_ranks
 from recdistill.steps.backbone import backbone, key_of_backbone
 from recdistill.steps.inputs import data_of
-from recdistill.steps.student import ranks_of
+from recdistill.steps.student import ranks_of, student_batches
 from recdistill.students.build import load_student
 
 SMALL = {"hidden_size": 16, "blocks": 1, "max_length": 8, "epochs": 8, "patience": 2, "dropout": 0.1, "batch_size": 16}
@@ -78,6 +78,17 @@ def test_a_forced_run_is_the_same_to_the_last_bit(options):
 def test_a_run_can_be_foretold(options):
     config = BackboneConfig(**options)
     assert key_of_backbone(config, data_of(config).fingerprint) == backbone(config).key
+
+
+@pytest.mark.parametrize("student", ["sasrec", "caser"])
+@pytest.mark.parametrize("batch_size", [1, 3, 16, 1000])
+def test_an_epoch_has_the_steps_its_batch_size_says(small_files, student, batch_size):
+    config = BackboneConfig(**small_files | SMALL | {"student": student, "batch_size": batch_size})
+    data = data_of(config)
+    for epoch in range(2):
+        drawn = list(student_batches(config, data, causal=student != "caser")(epoch))
+        assert len(drawn) == -(-len(data.train) // batch_size)
+        assert sorted(torch.cat([batch.sample for batch in drawn]).tolist()) == list(range(len(data.train)))
 
 
 def test_chronological_split(options):

@@ -21,7 +21,9 @@ from recdistill.sweep.space import Objective, Parameter, Space
 from recdistill.sweep.study import OpenStudy
 
 SPACE = Space("space.yaml", (Parameter("lam", float, 0.0, 1.0),), (Objective("val/ndcg_at_20", "maximize"),))
-NUMBERS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8)
+# Binary fractions, so that differences are exact.
+METRIC = st.integers(0, 1024).map(lambda value: value / 1024)
+NUMBERS = st.lists(st.tuples(METRIC, METRIC), min_size=2, max_size=8)
 
 
 @settings(deadline=None, max_examples=50)
