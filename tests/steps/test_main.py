@@ -114,7 +114,7 @@ def test_metrics_are_those_of_the_ranks_kept(finished, step):
         assert table["user"].tolist() == list(data.user_ids)
         assert table["item"].tolist() == [data.item_ids[item] for item in samples.targets]
         assert table["history_length"].tolist() == (samples.end - samples.start).tolist()
-        expected = metrics_from_ranks(torch.from_numpy(table["rank"].to_numpy()))
+        expected = metrics_from_ranks(torch.from_numpy(table["rank"].to_numpy().copy()))
         for name, value in expected.items():
             assert run.data.metrics[f"{part}/{name}"] == pytest.approx(value, abs=1e-12)
     assert set(METRICS) <= set(run.data.metrics)

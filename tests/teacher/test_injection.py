@@ -14,7 +14,7 @@ def test_embedding_scale_is_the_root_mean_square():
 
 @pytest.mark.parametrize("backbone_size", [16, 64, 256])
 def test_a_projected_embedding_is_as_large_as_a_token_of_the_llm(backbone_size):
-    table = tiny_model().get_input_embeddings().weight
+    table = tiny_model().get_input_embeddings().weight.detach()
     projector = Projector(backbone_size, table.shape[1], embedding_scale(table))
     projected = projector(5 + 3 * torch.randn(500, backbone_size))
     assert projected.square().mean().sqrt().item() == pytest.approx(embedding_scale(table), rel=0.25)
