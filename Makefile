@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Threads that wait actively make each other many times slower where cores are shared.
-export OMP_WAIT_POLICY ?= PASSIVE
+# As recdistill/__main__.py sets it: threads that spin for long make each other slower where cores are shared.
+export GOMP_SPINCOUNT ?= 3000
 # Options of the entry point, as in: make run ARGS="-P seed=2 -P force=true"
 ARGS ?=
+# What `make store` runs with: both commands share data, teacher and student.
+SMALL := --max_users 100 --token_budget 10000 --outputs_token_budget 20000
+SMALL += --epochs 8 --batch_size 1024 --learning_rate 0.003
 
-.PHONY: help install run test lint ui mlproject
+.PHONY: help install run store test lint ui mlproject
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -23,6 +26,10 @@ install: .venv/installed  ## make .venv and install the project into it
 
 run: install  ## ratings to distilled student: prints the results and how to open the UI
 	$(BIN)/mlflow run . -e main --env-manager local $(ARGS)
+
+store: install  ## a small store for the notebooks, in a few minutes
+	$(BIN)/recdistill main $(SMALL) $(ARGS)
+	$(BIN)/recdistill sweep $(SMALL) --trials 8 --final_seeds 3 $(ARGS)
 
 test: install  ## all tests
 	$(BIN)/pytest $(ARGS)

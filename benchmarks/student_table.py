@@ -2,7 +2,9 @@
 
 ``python benchmarks/student_table.py`` trains (or finds) the runs, each a ``backbone`` or ``distill`` run in MLflow,
 from one teacher, by default the newest, and writes the table of test metrics, mean and standard deviation over seeds,
-with the mean gain over the undistilled student of the same seed. One JSON line last.
+with the mean gain over the undistilled student of the same seed. Options of ``distill`` are taken too, as
+``--patience 5``, and are the same in every row. Runs that are finished are found again, so that several processes can
+share the work, each with ``--students`` of its own, and a last one without prints the whole table. One JSON line last.
 """
 
 import argparse
@@ -12,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from recdistill.command_line import parse
 from recdistill.config import BackboneConfig, DistillConfig, narrow
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
@@ -47,17 +50,18 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", default=list(STUDENTS))
     parser.add_argument("--teacher_run_id", default="")
     parser.add_argument("--threads", type=int, default=0, help="0 for torch's own number")
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     teacher = arguments.teacher_run_id or newest("teacher")
+    options = replace(parse(DistillConfig, "distill", rest), teacher_run_id=teacher)
     rows, summary = [], {}
     with entry_run("table"):
         for student in arguments.students:
             found = {}
             for variant in VARIANTS:
                 seeds = [
-                    results_of(DistillConfig(student=student, teacher_run_id=teacher, seed=seed), variant)
+                    results_of(replace(options, student=student, seed=seed), variant)
                     for seed in range(1, arguments.seeds + 1)
                 ]
                 found[variant] = {name: [metrics[name] for metrics in seeds] for name in METRICS}
@@ -69,7 +73,7 @@ def main() -> None:
                 rows.append([*cells, f"{statistics.mean(gains):+.4f}" if variant != "undistilled" else ""])
                 print(" | ".join(rows[-1]), flush=True)
                 summary[f"{student} {variant}"] = round(statistics.mean(found[variant][METRICS[0]]), 4)
-    print(f"\nfrom teacher {teacher}, {arguments.seeds} seeds\n")
+    print(f"\nfrom teacher {teacher}, {arguments.seeds} seeds {' '.join(rest)}\n")
     header = ["student", "trained", *METRICS, "gain in test/ndcg_at_10"]
     for line in [header, ["---"] * len(header), *rows]:
         print(f"| {' | '.join(line)} |")

@@ -4,18 +4,24 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from recdistill.command_line import parse
 from recdistill.config import STEPS
 from recdistill.errors import InputError
 
-# Read when torch loads: threads that wait actively make each other many times slower where cores are shared.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch loads: threads that spin while they wait make each other many times slower where cores are shared;
+# a few microseconds of it spare the small students most of the waking up.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+# The steps that ``accelerate launch`` and torchrun may start in several processes.
+LAUNCHED = ("teacher",)
+GRACE_SECONDS = 60.0
 USAGE = "usage: recdistill STEP --name value ...; recdistill STEP --help lists a step's options"
 
 
@@ -69,10 +75,16 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     # As after Ctrl-C, the run is closed and says why.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended by SIGTERM"))
+    several, main_process = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0") == "0"
     try:
-        with entry_run(name):
+        if several and name not in LAUNCHED:
+            raise InputError(f"runs in one process; launch {', '.join(LAUNCHED)} alone, and start {name} by itself")
+        with entry_run(name) if main_process else nullcontext():
             function_of(name)(parse(STEPS[name], name, rest))
     except InputError as error:
+        if not main_process:
+            # The main process meets the same mistake, says it and ends all of them; where it does not, this one does.
+            time.sleep(GRACE_SECONDS)
         print(f"recdistill {name}: {error}", file=sys.stderr)
         return 1
     return 0

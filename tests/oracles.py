@@ -99,4 +99,4 @@ def objective(
             else:
                 loss = binary_cross_entropy(row, item, negative[s])
             ranking += weight * (loss + alpha * dro(row, propensities, item, beta))
-    return base / len(logits) + lam * ranking / max(1, sum(distilled))
+    return base / len(logits) + lam * ranking / len(logits)

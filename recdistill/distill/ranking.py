@@ -98,7 +98,7 @@ def ranking_of_terms(
 ) -> Tensor:
     """`ranking_distillation` of terms with the candidates in ``columns`` and, for ``bce``, the negative last.
 
-    ``distilled`` [S] bool, or None for all: the samples that the mean is over; 0 where there is none.
+    ``distilled`` [S] bool, or None for all: the samples that count; the mean is over all S, the others being 0.
     """
     candidate_logits = terms.item_logits[:, columns]
     if kind == "ce":
@@ -134,8 +134,6 @@ def kl_of_terms(
 
 
 def _share(like: Tensor, distilled: Tensor | None) -> Tensor:
-    """Each sample's share of the mean [S]: 1 / count where distilled, else 0."""
-    if distilled is None:
-        return like.new_full((len(like),), 1 / max(1, len(like)))
-    chosen = distilled.to(like)
-    return chosen / chosen.sum().clamp(min=1)
+    """Each sample's share of the mean over all [S]: 1 / S, and 0 where it is not distilled."""
+    share = like.new_full((len(like),), 1 / max(1, len(like)))
+    return share if distilled is None else share * distilled
