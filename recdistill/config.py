@@ -16,6 +16,9 @@ Split = Literal["leave-one-out", "chronological"]
 StudentName = Literal["sasrec", "gru4rec", "caser"]
 BaseLoss = Literal["ce", "bce"]
 GateName = Literal["linear", "mlp", "topk", "noisy", "dropout", "resnet"]
+TeacherName = Literal["ranking", "generative"]
+AnswerName = Literal["free", "constrained", "likelihood"]
+DomainName = Literal["item", "movie", "music", "game"]
 RankingLoss = Literal["ranking", "kl"]
 OutputLoss = Literal["mse", "cosine"]
 PolicyName = Literal[
@@ -28,6 +31,9 @@ PolicyName = Literal[
     "popularity_inverse",
     "coverage",
 ]
+
+#: Options that a ranking teacher has no use for.
+GENERATIVE = ("answer", "domain", "candidates", "curriculum", "popularity_adjustment")
 
 #: The policies that need no teacher.
 QueryPolicyName = Literal["random", "ground_truth_error", "uncertainty", "popularity_inverse"]
@@ -74,10 +80,10 @@ def check_value(name: str, value: Any, kind: Any, limits: Any) -> None:
 class DataConfig(Config):
     """Options of ``prepare``: which interactions, and how they are split."""
 
-    dataset: Literal["ml-100k", "csv", "dllm2rec"] = option(
-        "ml-100k", "ml-100k, csv (with interactions= and items=) or dllm2rec (interactions= a folder)"
+    dataset: Literal["ml-100k", "csv", "dllm2rec", "ilora"] = option(
+        "ml-100k", "ml-100k, csv (with interactions= and items=), dllm2rec or ilora (interactions= a folder)"
     )
-    interactions: str = option("", "csv: file with columns user, item, timestamp[, rating]; dllm2rec: a folder")
+    interactions: str = option("", "csv: file with columns user, item, timestamp[, rating]; dllm2rec, ilora: a folder")
     items: str = option("", "csv: file with columns item, title")
     split: Split = option("leave-one-out", "leave-one-out, or chronological (8:1:1 by time)")
     min_interactions: int = option(0, "leave out users with fewer interactions", least=0)
@@ -87,7 +93,7 @@ class DataConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig(DataConfig):
-    """Options of ``backbone``: an undistilled student. SASRec is also the teacher's frozen backbone."""
+    """Options of a student, in every step that trains one."""
 
     student: StudentName = option("sasrec", "architecture of the student")
     hidden_size: int = option(64, "size of item embeddings and states", least=1)
@@ -106,11 +112,33 @@ class BackboneConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackboneStepConfig(BackboneConfig):
+    """Options of ``backbone``: an undistilled student. SASRec is also the teacher's frozen backbone."""
+
+    released: str = option("", "file of iLoRA's released SASRec, imported instead of training")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherConfig(DataConfig):
     """Options of ``teacher``: iLoRA over an LLM, and what it leaves for students."""
 
     backbone_run_id: str = option("", "run of the frozen SASRec; empty: the newest that fits, or a new one")
     llm: str = option("smollm2-135m", "alias, Hugging Face id or local path of a causal LLM")
+    teacher: TeacherName = option(
+        "ranking", "ranking: a head over the whole catalogue; generative: answers with a title, as in the paper"
+    )
+    answer: AnswerName = option(
+        "free",
+        "generative: free, constrained to the candidates' titles, or the likelihood of each (of these the most tokens)",
+    )
+    domain: DomainName = option("item", "generative: whose words the prompts are in")
+    candidates: int = option(20, "generative: titles to choose from in a prompt", least=2)
+    curriculum: bool = option(
+        True, "generative: text alone at first, item embeddings in ever more batches; false: in all of them"
+    )
+    popularity_adjustment: float = option(
+        0.0, "generative: grounded distances are multiplied by (1 + popularity) to the power of minus this", least=0
+    )
     lora_rank: int = option(8, "total LoRA rank, over all experts", least=1)
     lora_alpha: float = option(32.0, "LoRA alpha", above=0)
     lora_dropout: float = option(
@@ -118,6 +146,7 @@ class TeacherConfig(DataConfig):
     )
     experts: int = option(4, "LoRA experts; must divide lora_rank", least=1)
     gate: GateName = option("linear", "gate over the backbone's state")
+    gate_per_layer: bool = option(False, "a gate for each adapted transformer layer; false: one that all share")
     backbone_residual: bool = option(True, "the head's query starts from the backbone's state")
     packing: bool = option(True, "supervise every item boundary of a window; false: one prompt a sample")
     teacher_history: int = option(
@@ -130,7 +159,8 @@ class TeacherConfig(DataConfig):
     gradient_clip: float = option(1.0, "greatest norm of the teacher's gradient; 0 does not clip", least=0)
     warmup: float = option(0.05, "share of the steps with rising learning rate", least=0, most=1)
     token_budget: int = option(100_000, "LLM tokens to train on", least=0)
-    tokens_per_batch: int = option(1024, "LLM tokens a training step", least=1)
+    tokens_per_batch: int = option(1024, "LLM tokens of a training batch", least=1)
+    accumulation: int = option(1, "batches whose gradients make a training step", least=1)
     outputs_token_budget: int = option(0, "LLM tokens to score training samples with; 0: all of them", least=0)
     query_policy: QueryPolicyName = option("random", "which training samples the teacher is asked to score first")
     top_n: int = option(50, "candidates kept for each scored sample", least=1)
@@ -144,6 +174,12 @@ class TeacherConfig(DataConfig):
             raise InputError(
                 f"teacher_history={self.teacher_history}: must be at most teacher_window={self.teacher_window}"
             )
+        if self.teacher != "generative":
+            for spec in fields(self):
+                if spec.name in GENERATIVE and getattr(self, spec.name) != spec.default:
+                    raise InputError(
+                        f"{spec.name}={getattr(self, spec.name)}: is of teacher=generative; set that, or leave it out"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +202,18 @@ class DistillConfig(BackboneConfig, TeacherConfig):
     output_weight: float = option(0.0, "weight of the distance between student and teacher sequence states", least=0)
     output_loss: OutputLoss = option("cosine", "that distance")
     selection_policy: PolicyName = option("all", "which scored samples carry the distillation terms")
-    selection_fraction: float = option(1.0, "share of the scored samples that the policy keeps", above=0, most=1)
+    selection_fraction: float = option(
+        1.0, "share of the scored samples that the policy keeps; below 1 for a policy other than all", above=0, most=1
+    )
     refresh_interval: int = option(5, "epochs between two selections", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.selection_policy != "all" and self.selection_fraction == 1:
+            raise InputError(
+                f"selection_policy={self.selection_policy}: chooses nothing at selection_fraction=1; "
+                "give selection_fraction below 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +231,9 @@ class EvaluateConfig(Config):
 
     run_id: str = option("", "a finished backbone, teacher or distill run; empty: the newest distill run")
     exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking")
+    answer: Literal["as-trained", "free", "constrained", "likelihood"] = option(
+        "as-trained", "how a generative teacher answers, another way than in its own run"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +289,7 @@ class ExportConfig(Config):
 STEPS: dict[str, type[Config]] = {
     "main": MainConfig,
     "prepare": DataConfig,
-    "backbone": BackboneConfig,
+    "backbone": BackboneStepConfig,
     "teacher": TeacherConfig,
     "distill": DistillConfig,
     "evaluate": EvaluateConfig,

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,74 +15,123 @@ from recdistill.data.batches import Batch, batches
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.steps.backbone import backbone, key_of_backbone
+from recdistill.steps.contents import contents_of
+from recdistill.steps.gate_report import log_gate
+from recdistill.steps.generative_scoring import GenerativeScorer
 from recdistill.steps.inputs import data_of, device_of, frozen_student
 from recdistill.steps.llm import load_llm
-from recdistill.steps.student import log_results
-from recdistill.steps.teacher_scoring import Scorer, make_outputs, ranks_of_samples
+from recdistill.steps.prompt_length import check_prompts
+from recdistill.steps.results import log_results
+from recdistill.steps.teacher_generative import answers_judged, generative_at_work, log_answers
+from recdistill.steps.teacher_scoring import Scorer, make_outputs
+from recdistill.steps.teaching import Lesson, Scoring, curve_of
 from recdistill.students.student import Student
+from recdistill.teacher.base_llm import BaseLLM
+from recdistill.teacher.gate import gate_metrics
 from recdistill.teacher.ranking_teacher import BackboneTables, RankingTeacher, TeacherShape, build_ranking_teacher
 from recdistill.teacher_outputs import write_teacher_outputs
 from recdistill.tracking.runs import StepRun, find_finished, find_kind, finished_run, key_of, kind_of, step_run
+from recdistill.training.distributed import ALONE, Processes, join
 from recdistill.training.fit import Progress, Recipe, fit
 
 EFFORT = ("token_budget", "outputs_token_budget")
 SETTINGS = [name for name in own_fields(TeacherConfig, DataConfig) if not name.endswith("_run_id")] + ["exclude_seen"]
 CODE = ["data", "students", "teacher", "distill", "evaluation", "training", "teacher_outputs.py"]
-CODE += ["steps/teacher.py", "steps/teacher_scoring.py", "steps/llm.py", "steps/selection.py"]
-CURVE_POINTS = 20
+CODE += ["steps/teacher.py", "steps/teacher_scoring.py", "steps/results.py", "steps/llm.py", "steps/selection.py"]
+CODE += ["steps/teaching.py", "steps/teacher_generative.py", "steps/generative_scoring.py"]
 LEAST_RATE = 0.01
 
 
 def teacher(config: TeacherConfig) -> StepRun:
-    """Train, or find, the teacher of the options, and have it score training samples and the catalogue."""
-    data = data_of(config)
-    frozen = find_backbone(config, data)
-    with step_run(
-        "teacher", config, data=data, settings=SETTINGS, code=CODE, upstream={"backbone": frozen}, effort=EFFORT
-    ) as run:
+    """Train, or find, the teacher of the options, and have it score training samples and the catalogue.
+
+    Started by ``accelerate launch`` or torchrun, several processes train and score together; the main one has the run.
+    """
+    processes = join(device_of(config))
+    data = processes.main_first(lambda: data_of(config))
+    frozen = processes.from_main(lambda: find_backbone(config, data))
+    opened = step_run(
+        "teacher",
+        config,
+        data=data,
+        settings=SETTINGS,
+        code=CODE,
+        upstream={"backbone": frozen},
+        effort=EFFORT,
+        content=processes.from_main(lambda: contents_of(config, "llm")),
+    )
+    with processes.main_enters(opened) as run:
         if run.reused:
             return run
-        device = device_of(config)
-        student = frozen_student(frozen, device)
+        student = processes.main_first(lambda: frozen_student(frozen, processes.device))
         if not student.causal:
             raise InputError(
                 f"backbone_run_id={frozen.run_id}: is a {type(student).__name__.lower()}, whose states look at the "
                 "whole window; choose a sasrec or gru4rec run"
             )
-        llm = load_llm(config.llm, device)
+        writes, move = config.teacher == "generative", not processes.sharded
+        llm = processes.main_first(lambda: load_llm(config.llm, processes.device, move=move, causal_lm=writes))
+        processes.shard(llm.model)
         torch.manual_seed(config.seed)
-        model = build_ranking_teacher(llm, shape_of(config), data.titles, tables_of(student)).to(device)
-        scorer = scorer_of(config, model, student, data)
-        progress = train(config, data, scorer, run)
+        make: Callable[..., tuple[Scoring, Lesson[Any]]] = generative_at_work if writes else ranking_at_work
+        scorer, lesson = make(config, llm, student, data, processes)
+        progress = train(config, scorer, lesson, run)
         started = time.perf_counter()
         outputs = make_outputs(scorer, config, llm.name, run.work / "outputs")
-        run.log_metrics({"outputs_seconds": time.perf_counter() - started, "covered_share": outputs.covered_share})
-        validation, test, seconds = ranks_of_samples(scorer)
+        outputs_seconds = time.perf_counter() - started
+        validation, test, seconds = scorer.ranks()
+        answered = answers_judged(scorer) if isinstance(scorer, GenerativeScorer) else None
+        if outputs is None:
+            return run
+        run.log_metrics({"outputs_seconds": outputs_seconds, "covered_share": outputs.covered_share})
         log_results(run, data, validation, test, progress.epoch)
-        evaluated = len(validation) + len(test)
+        evaluated = len(data.validation) + len(data.test)
         run.log_metrics(
             {"train_seconds": progress.seconds, "ms_per_1000_recommendations": 1e6 * seconds / evaluated},
             progress.epoch,
         )
-        run.log_folder("teacher", model.save)
+        if answered is not None:
+            log_answers(run, answered, progress.epoch)
+        log_gate(run, scorer)
+        run.log_folder("teacher", scorer.teacher.save)
         run.log_folder("teacher_outputs", lambda folder: write_teacher_outputs(folder, outputs))
         run.describe(described(config, data, outputs.covered_share, run, frozen))
     return run
 
 
-def train(config: TeacherConfig, data: SequenceData, scorer: Scorer, run: StepRun) -> Progress:
-    """Fit within the token budget by next-item cross-entropy over the whole catalogue."""
+def ranking_at_work(
+    config: TeacherConfig, llm: BaseLLM, student: Student, data: SequenceData, processes: Processes
+) -> tuple[Scorer, Lesson[Batch]]:
+    """A fresh ranking teacher beside its backbone, and what it learns from. Raises InputError."""
+    model = build_ranking_teacher(llm, shape_of(config), data.titles, tables_of(student)).to(processes.device)
+    model.in_one_pass = processes.sharded
+    scorer = scorer_of(config, model, student, data, processes)
+    check_prompts(config, scorer, llm.most_tokens)
+    return scorer, ranking_lesson(config, scorer)
+
+
+def ranking_lesson(config: TeacherConfig, scorer: Scorer) -> Lesson[Batch]:
+    """Next-item cross-entropy over the whole catalogue."""
     model = scorer.teacher
-    steps = math.ceil(config.token_budget / config.tokens_per_batch)
-    points = min(CURVE_POINTS, steps)
-    steps_a_point = math.ceil(steps / points) if points else 1
 
     def step(batch: Batch) -> dict[str, Tensor]:
         logits, _ = scorer.score(batch)
-        return {"total": F.cross_entropy(logits, batch.target.to(logits.device))}
+        total = F.cross_entropy(logits, batch.target.to(logits.device))
+        return {"total": total} | gate_metrics(model.sample_gates)
 
-    def of_point(point: int) -> Iterator[Batch]:
-        return islice(training_batches(config, data, scorer), point * steps_a_point, (point + 1) * steps_a_point)
+    def size(batch: Batch) -> dict[str, int]:
+        return {"samples": len(batch), "tokens": scorer.num_tokens(scorer.data.train, batch)}
+
+    return Lesson(lambda: training_batches(config, scorer.data, scorer), step, size, Batch.part)
+
+
+def train(config: TeacherConfig, scorer: Scoring, lesson: Lesson[Any], run: StepRun) -> Progress:
+    """Fit within the token budget, the gate at a rate of its own."""
+    model = scorer.teacher
+    points, batches_a_point = curve_of(config)
+
+    def of_point(point: int) -> Iterator[Any]:
+        return islice(lesson.batches(), point * batches_a_point, (point + 1) * batches_a_point)
 
     gate = [parameter for parameter in model.gate.parameters() if parameter.requires_grad]
     known = {id(parameter) for parameter in gate}
@@ -94,12 +144,16 @@ def train(config: TeacherConfig, data: SequenceData, scorer: Scorer, run: StepRu
         parameters=model.trained(),
         optimizer=torch.optim.Adam(groups, weight_decay=config.llm_weight_decay),
         batches=of_point,
-        step=step,
-        num_batches=steps_a_point,
+        step=lesson.step,
+        num_batches=batches_a_point,
         module=model,
-        epochs=math.ceil(steps / steps_a_point),
+        epochs=points,
         learning_rate=lambda done, total: rate_share(done, total, config.warmup),
         clip=config.gradient_clip,
+        accumulation=config.accumulation,
+        processes=scorer.processes,
+        divide=lesson.divide,
+        size=lesson.size,
         label="teacher, part",
     )
     return fit(recipe, run.work / "teacher.safetensors", run.log_metrics)
@@ -140,12 +194,15 @@ def shape_of(config: TeacherConfig) -> TeacherShape:
         residual=config.backbone_residual,
         packing=config.packing,
         context=config.teacher_history,
+        gate_per_layer=config.gate_per_layer,
     )
 
 
-def scorer_of(config: TeacherConfig, model: RankingTeacher, student: Student, data: SequenceData) -> Scorer:
-    """The teacher beside its backbone, on this data."""
-    return Scorer(model, student, data, config.teacher_history, config.teacher_window, config.exclude_seen)
+def scorer_of(
+    config: TeacherConfig, model: RankingTeacher, student: Student, data: SequenceData, processes: Processes = ALONE
+) -> Scorer:
+    """The teacher beside its backbone, on this data, its work shared by these processes."""
+    return Scorer(model, student, data, config.teacher_history, config.teacher_window, config.exclude_seen, processes)
 
 
 def tables_of(student: Student) -> BackboneTables:
@@ -155,12 +212,17 @@ def tables_of(student: Student) -> BackboneTables:
 
 def described(config: TeacherConfig, data: SequenceData, covered: float, run: StepRun, frozen: StepRun) -> str:
     """The run's description: what was trained on what, and its result beside its backbone's."""
-    own, before = (of.metrics()["test/ndcg_at_10"] for of in (run, frozen))
-    return (
+    metrics, before = run.metrics(), frozen.metrics()["test/ndcg_at_10"]
+    own = metrics["test/ndcg_at_10"]
+    text = (
         f"iLoRA ({config.experts} experts, rank {config.lora_rank}, {config.gate} gate) over {config.llm} on "
         f"{data.name} ({data.split}), {config.token_budget:,} training tokens. Test NDCG@10 {own:.4f}, its frozen "
         f"SASRec {before:.4f}. Rankings kept for {covered:.0%} of {len(data.train):,} training samples."
     )
+    if config.teacher == "generative":
+        valid, right = metrics["test/valid_ratio"], metrics["test/hit_ratio_at_1"]
+        text += f" Answering {config.answer}, {valid:.0%} of its test answers are valid, {right:.0%} of these right."
+    return text
 
 
 def default_backbone(config: DataConfig) -> BackboneConfig:
@@ -185,16 +247,17 @@ def find_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> Step
     if run_id:
         return finished_run(run_id, "teacher", data.fingerprint)
     wanted = narrow(config, TeacherConfig, force=False)
+    content = contents_of(wanted, "llm")
     if not config.backbone_run_id:
         frozen = find_finished(key_of_backbone(default_backbone(config), data.fingerprint))
         if frozen is not None:
             upstream = {"backbone": StepRun(frozen.info.run_id, frozen.data.tags["recdistill.key"], "", reused=True)}
-            exact = find_finished(key_of("teacher", wanted, data.fingerprint, SETTINGS, CODE, upstream))
+            exact = find_finished(key_of("teacher", wanted, data.fingerprint, SETTINGS, CODE, upstream, content))
             if exact is not None:
                 return finished_run(exact.info.run_id, "teacher", data.fingerprint)
         unasked = TeacherConfig()
         if all(getattr(wanted, name) == getattr(unasked, name) for name in EFFORT):
-            near = find_kind(kind_of("teacher", wanted, data.fingerprint, SETTINGS, CODE, EFFORT))
+            near = find_kind(kind_of("teacher", wanted, data.fingerprint, SETTINGS, CODE, EFFORT, content))
             if near is not None:
                 print(f"teacher: run {near.run_id}, the newest that fits", flush=True)
                 return near

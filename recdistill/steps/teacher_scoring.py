@@ -4,23 +4,27 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recdistill.config import TeacherConfig
 from recdistill.data.batches import Batch, batches
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.distill.selection import query
-from recdistill.evaluation.ranking import rank_of_target
+from recdistill.evaluation.evaluate import Ranked
+from recdistill.evaluation.ranking import best_items, rank_of_target
+from recdistill.steps.results import KEPT
 from recdistill.steps.selection import signals_of_student
+from recdistill.steps.teaching import Scoring, shared
 from recdistill.students.student import Student
 from recdistill.teacher.ranking_teacher import RankingTeacher
-from recdistill.teacher_outputs import Manifest, TeacherOutputs
+from recdistill.teacher_outputs import CONFIDENCE, Manifest, TeacherOutputs
 from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
+from recdistill.training.distributed import ALONE, Processes
 
 SHARD_SECONDS = 20.0
 TOKENS_A_BATCH = 4096
@@ -37,6 +41,7 @@ class Scorer:
         context: history titles of a sample in its prompt, at least.
         most_titles: history titles in a packed prompt, at most.
         exclude_seen: whether a history's items are left out of rankings.
+        processes: those that score together, each a share of the batches.
     """
 
     teacher: RankingTeacher
@@ -45,6 +50,10 @@ class Scorer:
     context: int
     most_titles: int
     exclude_seen: bool
+    processes: Processes = ALONE
+
+    kind = "ranking"
+    confidence = CONFIDENCE
 
     @property
     def window(self) -> int:
@@ -104,10 +113,27 @@ class Scorer:
         logits[torch.from_numpy(rows).to(logits.device), torch.from_numpy(items).to(logits.device)] = -torch.inf
         return logits
 
+    def num_tokens(self, samples: Samples, batch: Batch) -> int:
+        """LLM tokens that scoring a batch costs."""
+        return self.teacher.prompts(batch.history, batch.row, batch.column).num_tokens
+
+    def outputs(self, samples: Samples, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Distance -log p(item) of every item [S, V], inf for those left out, and the LLM's states [S, H]."""
+        logits, states = self.score(batch)
+        return -self.exclude(logits, samples, batch.sample).log_softmax(dim=1), states
+
+    def item_embedding(self) -> Tensor:
+        """The trained LLM's state after each title, float32 [V, H]."""
+        return self.teacher.item_embedding()
+
+    def ranks(self) -> tuple[Ranked, Ranked, float]:
+        """See `ranks_of_samples`."""
+        return ranks_of_samples(self)
+
 
 @torch.inference_mode()
-def ranks_of_samples(scorer: Scorer) -> tuple[Tensor, Tensor, float]:
-    """Ranks of the validation and of the test samples, int64 [N] each, and the seconds it took.
+def ranks_of_samples(scorer: Scorer) -> tuple[Ranked, Ranked, float]:
+    """What it makes of the validation and of the test samples, and the seconds it took.
 
     Both are read in one pass: a user's two samples share a prompt where they follow each other.
     """
@@ -115,19 +141,23 @@ def ranks_of_samples(scorer: Scorer) -> tuple[Tensor, Tensor, float]:
     started = time.perf_counter()
     data = scorer.data
     both, order = joined(data.validation, data.test)
-    ranks = torch.empty(len(both), dtype=torch.int64)
+    ranks = torch.zeros(len(both), dtype=torch.int64)
+    best = torch.zeros(len(both), KEPT, dtype=torch.int64)
     samples_a_user = -(-len(both) // len(np.unique(both.start)))
     stride = min(scorer.stride, samples_a_user) if scorer.teacher.shape.packing else 1
-    with tqdm(total=len(both), desc="teacher ranks", leave=False) as bar:
-        for batch in scorer.batches(both, stride, shuffle=False):
-            logits, _ = scorer.score(batch)
-            rows, items = (torch.from_numpy(part) for part in both.seen(batch.sample.numpy()))
-            excluded = (rows, items) if scorer.exclude_seen else None
-            ranks[batch.sample] = rank_of_target(logits, batch.target, excluded).cpu()
-            bar.update(len(batch))
-    in_order = torch.empty_like(ranks)
-    in_order[torch.from_numpy(order)] = ranks
-    return in_order[: len(data.validation)], in_order[len(data.validation) :], time.perf_counter() - started
+    read = scorer.batches(both, stride, shuffle=False)
+    for _, batch, wanted in shared(scorer.processes, read, "teacher ranks", len(both)):
+        logits, _ = scorer.score(batch)
+        if not wanted:
+            continue
+        rows, items = (torch.from_numpy(part) for part in both.seen(batch.sample.numpy()))
+        excluded = (rows, items) if scorer.exclude_seen else None
+        ranks[batch.sample] = rank_of_target(logits, batch.target, excluded).cpu()
+        best[batch.sample] = best_items(logits, KEPT, batch.target, excluded).cpu()
+    ranks, best = scorer.processes.sum(ranks), scorer.processes.sum(best)
+    place = torch.from_numpy(order).argsort()
+    validation, test = (Ranked(ranks[part], best[part]) for part in place.split([len(data.validation), len(data.test)]))
+    return validation, test, time.perf_counter() - started
 
 
 def joined(first: Samples, second: Samples) -> tuple[Samples, np.ndarray]:
@@ -146,7 +176,7 @@ def joined(first: Samples, second: Samples) -> tuple[Samples, np.ndarray]:
 
 
 @torch.inference_mode()
-def make_outputs(scorer: Scorer, config: TeacherConfig, llm: str, work: Path) -> TeacherOutputs:
+def make_outputs(scorer: Scoring, config: TeacherConfig, llm: str, work: Path) -> TeacherOutputs | None:
     """Rankings of training samples within the token budget, and the embedding of all items.
 
     Under a budget the query policy says which samples come first. ``random`` draws whole windows, whose samples share
@@ -156,35 +186,35 @@ def make_outputs(scorer: Scorer, config: TeacherConfig, llm: str, work: Path) ->
         scorer: the trained teacher.
         config: budget, query policy, candidates kept, seed, packing.
         llm: name for the manifest.
-        work: folder for shards, from which a killed scoring goes on.
+        work: folder for shards, from which a killed scoring goes on, the same for all processes.
+
+    Returns None in all processes but the main one, which has the outputs of all.
     """
     scorer.teacher.eval()
     train = scorer.data.train
     kept = min(config.top_n, scorer.data.num_items)
-    shards = Shards(work)
-    budget = config.outputs_token_budget or float("inf")
-    tokens = 0
-    stride = scorer.stride if config.packing else 1
-    index = asked_for(scorer, config)
-    with tqdm(total=len(train) if index is None else len(index), desc="teacher outputs", leave=False) as bar:
-        for position, batch in enumerate(scorer.batches(train, stride, shuffle=True, seed=config.seed, index=index)):
-            tokens += scorer.teacher.prompts(batch.history, batch.row, batch.column).num_tokens
-            if tokens > budget and position:
-                break
-            bar.update(len(batch))
-            if position < shards.done:
-                continue
-            logits, states = scorer.score(batch)
-            log_probs = scorer.exclude(logits, train, batch.sample).log_softmax(dim=1)
-            best, ranking = log_probs.topk(kept, dim=1)
-            found = {"sample": batch.sample, "ranking": ranking.to(torch.int32), "distance": -best}
-            if config.sequence_embeddings:
-                found["sequence_embedding"] = states
-            shards.add(found)
+    shards = Shards(work, scorer.processes.index)
+    # None writes before all have seen what is there.
+    scorer.processes.wait()
+    index = scorer.processes.from_main(lambda: asked_for(scorer, config))
+    total = len(train) if index is None else len(index)
+    affordable = affordable_batches(scorer, config, index)
+    for place, batch, wanted in shared(scorer.processes, affordable, "teacher outputs", total, shards.done):
+        distances, states = scorer.outputs(train, batch)
+        if not wanted:
+            continue
+        nearest, ranking = distances.topk(kept, dim=1, largest=False)
+        found = {"sample": batch.sample, "ranking": ranking.to(torch.int32), "distance": nearest}
+        if config.sequence_embeddings:
+            found["sequence_embedding"] = states
+        shards.add(place, found)
     shards.write()
+    embedding = scorer.item_embedding().cpu()
+    scorer.processes.wait()
+    if not scorer.processes.is_main:
+        return None
     tensors = shards.read()
     order = tensors["sample"].argsort()
-    embedding = scorer.teacher.item_embedding().cpu()
     embedding = torch.nn.functional.normalize(embedding - embedding.mean(dim=0), dim=1)
     sequence = tensors.get("sequence_embedding")
     return TeacherOutputs(
@@ -194,7 +224,8 @@ def make_outputs(scorer: Scorer, config: TeacherConfig, llm: str, work: Path) ->
             num_items=scorer.data.num_items,
             num_samples=len(train),
             split=scorer.data.split,
-            teacher="ranking",
+            teacher=scorer.kind,
+            confidence=scorer.confidence,
         ),
         sample=tensors["sample"][order],
         ranking=tensors["ranking"][order].long(),
@@ -205,7 +236,20 @@ def make_outputs(scorer: Scorer, config: TeacherConfig, llm: str, work: Path) ->
     )
 
 
-def asked_for(scorer: Scorer, config: TeacherConfig) -> np.ndarray | None:
+def affordable_batches(scorer: Scoring, config: TeacherConfig, index: np.ndarray | None) -> Iterator[Batch]:
+    """Batches of the training samples at ``index`` (None: of all) that the token budget pays for, at least one."""
+    budget = config.outputs_token_budget or float("inf")
+    stride = scorer.stride if config.packing else 1
+    tokens = 0
+    samples = scorer.data.train
+    for place, batch in enumerate(scorer.batches(samples, stride, shuffle=True, seed=config.seed, index=index)):
+        tokens += scorer.num_tokens(samples, batch)
+        if tokens > budget and place:
+            return
+        yield batch
+
+
+def asked_for(scorer: Scoring, config: TeacherConfig) -> np.ndarray | None:
     """The training samples that the query policy asks for under the budget; None for all."""
     if not config.outputs_token_budget or config.query_policy == "random":
         return None
@@ -217,43 +261,45 @@ def asked_for(scorer: Scorer, config: TeacherConfig) -> np.ndarray | None:
 
 
 class Shards:
-    """Results on disk as they come: a kill loses 20 seconds of them.
+    """Results on disk as they come, in one folder for all processes: a kill loses 20 seconds of them.
 
     Attributes:
-        done: batches whose results are on disk.
+        done: places of the batches whose results were on disk at first.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, process: int = 0) -> None:
         self.folder = folder
+        self.process = process
         self.waiting: list[dict[str, Tensor]] = []
+        self.places: list[int] = []
         self.written = time.perf_counter()
-        self.done = 0
-        self.paths: list[Path] = []
-        while (path := folder / f"shard-{len(self.paths):05d}.safetensors").is_file():
-            found = read_checkpoint(path)
-            if found is None:
-                break
-            self.done = int(found[1]["batches"])
-            self.paths.append(path)
+        self.done = {place for _, values in self.on_disk() for place in values["places"]}
 
-    def add(self, found: dict[str, Tensor]) -> None:
-        """Keep a batch's results."""
+    def add(self, place: int, found: dict[str, Tensor]) -> None:
+        """Keep the results of the batch at a place."""
         self.waiting.append({name: tensor.cpu() for name, tensor in found.items()})
+        self.places.append(place)
         if time.perf_counter() - self.written > SHARD_SECONDS:
             self.write()
 
     def write(self) -> None:
         """Write what waits."""
         if self.waiting:
-            path = self.folder / f"shard-{len(self.paths):05d}.safetensors"
-            self.done += len(self.waiting)
-            write_checkpoint(path, concatenated(self.waiting), {"batches": self.done})
-            self.paths.append(path)
-        self.waiting, self.written = [], time.perf_counter()
+            number = len(list(self.folder.glob(f"shard-{self.process:03d}-*.safetensors")))
+            path = self.folder / f"shard-{self.process:03d}-{number:05d}.safetensors"
+            write_checkpoint(path, concatenated(self.waiting), {"places": self.places})
+        self.waiting, self.places, self.written = [], [], time.perf_counter()
 
     def read(self) -> dict[str, Tensor]:
-        """All results."""
-        return concatenated([found[0] for path in self.paths if (found := read_checkpoint(path)) is not None])
+        """All results, of all processes."""
+        return concatenated([tensors for tensors, _ in self.on_disk()])
+
+    def on_disk(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+        """Every shard that can be read; the batches of another one are computed again."""
+        for path in sorted(self.folder.glob("shard-*.safetensors")):
+            found = read_checkpoint(path)
+            if found is not None:
+                yield found
 
 
 def concatenated(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

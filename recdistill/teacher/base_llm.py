@@ -36,6 +36,12 @@ class BaseLLM:
         """H."""
         return int(self.model.config.hidden_size)
 
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens that it has positions for; None where its configuration says none."""
+        most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(most) if most else None
+
 
 def compute_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the machine multiplies in it faster than in float32, else float32."""
@@ -88,7 +94,25 @@ def load_base_llm(llm: str, *, gguf: Path | None, cache: Path, dtype: torch.dtyp
     if tokenizer.pad_token is None:
         raise InputError(f"llm={llm}: its tokenizer has neither a padding nor an end token; choose another LLM")
     model.requires_grad_(False).eval()
+    check_causal(model, llm)
     return BaseLLM(model, tokenizer, llm, weights_fingerprint(model))
+
+
+@torch.no_grad()
+def check_causal(model: PreTrainedModel, llm: str) -> None:
+    """Raise InputError where a token changes the state before it.
+
+    An encoder loads as well as a decoder does, but the state that a teacher reads would hold the items to come.
+    """
+    tokens = torch.tensor([[1, 2], [1, 3]], device=model.device)
+    try:
+        states = model(input_ids=tokens, use_cache=False)[0][:, 0].float()
+    except Exception as error:  # an encoder-decoder wants more than tokens
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"llm={llm}: does not read tokens alone ({said}); give a causal (decoder) LLM") from None
+    least = 1e-3 * float(states.abs().mean())
+    if not torch.allclose(states[0], states[1], rtol=1e-3, atol=least, equal_nan=True):
+        raise InputError(f"llm={llm}: its states look at later tokens, as an encoder's do; give a causal (decoder) LLM")
 
 
 def converted(gguf: Path, cache: Path) -> Path:

@@ -4,6 +4,8 @@
 ``gate(state) -> weights``; the name in ``GATES`` picks f. ``resnet`` is what the released training scripts use.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -173,6 +175,22 @@ class ResNetGate(Gate):
         return self.output(signal.mean(dim=-1)).reshape(*state.shape[:-1], self.experts)
 
 
+class GatePerLayer(nn.Module):
+    """A gate of its own for each of N adapted transformer layers: weights [..., N, K] of states [..., D].
+
+    Args:
+        gates: N of them, of the same sizes.
+    """
+
+    def __init__(self, gates: Iterable[Gate]) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(gates)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Mixing weights [..., N, K] of states [..., D]. ValueError on another D."""
+        return torch.stack([gate(state) for gate in self.gates], dim=-2)
+
+
 GATES: dict[str, type[Gate]] = {
     "linear": LinearGate,
     "mlp": MLPGate,
@@ -183,12 +201,27 @@ GATES: dict[str, type[Gate]] = {
 }
 
 
-def build_gate(name: str, state_size: int, experts: int) -> Gate:
+def build_gate(name: str, state_size: int, experts: int, layers: int | None = None) -> Gate | GatePerLayer:
     """The gate of this name in ``GATES``, from states [..., D] to weights [..., K].
+
+    With ``layers`` there is one gate for each of so many layers, and weights are [..., layers, K].
 
     Raises:
         InputError: no gate has this name, or a size is below 1.
     """
     if name not in GATES:
         raise InputError(f"gate {name!r} is unknown; give one of {', '.join(GATES)}")
-    return GATES[name](state_size, experts)
+    if layers is None:
+        return GATES[name](state_size, experts)
+    return GatePerLayer(GATES[name](state_size, experts) for _ in range(layers))
+
+
+def gate_metrics(weights: Tensor) -> dict[str, Tensor]:
+    """How mixing weights [..., K] are spread, each a scalar.
+
+    ``gate_entropy`` is the mean entropy in nats: log K where every expert weighs the same, 0 where one has it all.
+    ``expert_usage_<k>`` is the mean weight of expert k, from 0.
+    """
+    usage = weights.flatten(end_dim=-2).mean(dim=0)
+    entropy = torch.special.entr(weights).sum(dim=-1).mean()
+    return {"gate_entropy": entropy, **{f"expert_usage_{expert}": share for expert, share in enumerate(usage)}}

@@ -37,39 +37,51 @@ class GateSlot:
     Args:
         experts: K.
         rank: r, a multiple of K; expert k owns rows k·r/K to (k+1)·r/K of ``lora_A``.
+        layers: N adapted transformer layers with weights of their own; None for weights that all share.
     """
 
-    def __init__(self, experts: int, rank: int) -> None:
+    def __init__(self, experts: int, rank: int, layers: int | None = None) -> None:
         self.experts = experts
         self.rank = rank
-        # [B, 1, r] for a sequence each, [B, T, r] for a token each.
-        self._scale: Tensor | None = None
+        self.layers = layers
+        # One for all layers or one for each: [B, 1, r] for a sequence each, [B, T, r] for a token each.
+        self._scales: tuple[Tensor, ...] = ()
         self._per_token = False
 
+    @property
+    def weights_shape(self) -> tuple[int, ...]:
+        """What a sequence's or token's weights are: [K], or [N, K]."""
+        return (self.experts,) if self.layers is None else (self.layers, self.experts)
+
     def set(self, weights: Tensor) -> None:
-        """Mix by ``weights``: [B, K], one a sequence, or [B, T, K], one a token. ValueError on another shape."""
-        if weights.ndim not in (2, 3) or weights.shape[-1] != self.experts:
-            raise ValueError(
-                f"gate weights have shape {list(weights.shape)}; must be [B, {self.experts}] or [B, T, {self.experts}]"
-            )
+        """Mix by ``weights``: [B, K], one a sequence, or [B, T, K], one a token. ValueError on another shape.
+
+        Where layers have weights of their own they are [B, N, K] or [B, T, N, K].
+        """
+        own = self.weights_shape
+        leading = weights.ndim - len(own)
+        if leading not in (1, 2) or weights.shape[leading:] != own:
+            each = ", ".join(map(str, own))
+            raise ValueError(f"gate weights have shape {list(weights.shape)}; must be [B, {each}] or [B, T, {each}]")
         precise = weights.to(torch.promote_types(weights.dtype, torch.float32))
         scale = (self.experts * precise).repeat_interleave(self.rank // self.experts, dim=-1)
-        self._per_token = scale.ndim == 3
-        self._scale = scale if self._per_token else scale.unsqueeze(1)
+        self._per_token = leading == 2
+        scale = scale if self._per_token else scale.unsqueeze(1)
+        self._scales = (scale,) if self.layers is None else scale.unbind(-2)
 
     def clear(self) -> None:
         """Forget the weights; a forward pass then raises."""
-        self._scale = None
+        self._scales = ()
 
-    def mix(self, hidden: Tensor) -> Tensor:
-        """``hidden`` [B·n, T, r] with every expert's rows multiplied by K times its weight.
+    def mix(self, hidden: Tensor, layer: int = 0) -> Tensor:
+        """``hidden`` [B·n, T, r] of a layer, with every expert's rows multiplied by K times its weight.
 
         ``generate`` repeats each sequence for its n beams or samples, and so are the weights, where no gradient
         is recorded. Raises RuntimeError while no weights are set, and where batch or T differs from theirs.
         """
-        scale = self._scale
-        if scale is None:
+        if not self._scales:
             raise RuntimeError("gated LoRA: no gate weights are set; call slot.set(weights) before the forward pass")
+        scale = self._scales[0 if self.layers is None else layer]
         if hidden.ndim != 3:
             raise RuntimeError(f"gated LoRA: a layer's input must be [B, T, H]; lora_A gave {list(hidden.shape)}")
         (batch, length), gates = hidden.shape[:2], scale.shape[0]
@@ -94,12 +106,14 @@ class GatedLoRA:
         model: the base inside peft; called as the base is, after ``slot.set``.
         slot: holds the mixing weights.
         gated_layers: names, within ``model``, of every LoRA layer; all are gated.
+        transformer_layers: names of the N adapted transformer layers, those that `GateSlot` counts.
         adapter: peft's name of the adapter.
     """
 
     model: PeftModel
     slot: GateSlot
     gated_layers: tuple[str, ...]
+    transformer_layers: tuple[str, ...]
     adapter: str
 
     def trainable_parameters(self) -> list[nn.Parameter]:
@@ -119,6 +133,7 @@ def attach_gated_lora(
     alpha: float,
     dropout: float,
     experts: int,
+    gate_per_layer: bool = False,
     target_modules: list[str] | None = None,
     adapter: str = "default",
 ) -> GatedLoRA:
@@ -131,6 +146,7 @@ def attach_gated_lora(
         alpha: α; the update is scaled by α/(r/K).
         dropout: probability of dropping an entry of a LoRA layer's input.
         experts: K.
+        gate_per_layer: whether each transformer layer has mixing weights of its own.
         target_modules: ends of layer names; None for the seven projections of a llama, or, where the base lacks
             one of them, all linear layers but the head.
         adapter: peft's name of the adapter.
@@ -147,14 +163,15 @@ def attach_gated_lora(
         lora_dropout=dropout,
         target_modules=_default_targets(base) if target_modules is None else list(target_modules),
     )
-    return _attach(base, config, experts, adapter)
+    return _attach(base, config, experts, gate_per_layer, adapter)
 
 
 def save_adapter(directory: Path, gated: GatedLoRA) -> None:
-    """Write the adapter as peft does, readable by peft, and the number of experts beside it; no gate, no base."""
+    """Write the adapter as peft does, readable by peft, and beside it how it is gated; no gate, no base."""
     # "auto" would ask the Hugging Face hub for the base's vocabulary size.
     gated.model.save_pretrained(str(directory), selected_adapters=[gated.adapter], save_embedding_layers=False)
     settings = {"experts": gated.slot.experts, "rank": gated.slot.rank, "adapter": gated.adapter}
+    settings |= {"gate_per_layer": gated.slot.layers is not None}
     (Path(directory) / GATED_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
@@ -182,7 +199,7 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> GatedLoRA:
     if not isinstance(config, LoraConfig) or config.r != rank:
         raise InputError(f"{folder}: {ADAPTER_CONFIG} is not LoRA of rank {rank} as {GATED_CONFIG} says; save it again")
     config.inference_mode = False
-    gated = _attach(base, config, experts, adapter)
+    gated = _attach(base, config, experts, bool(settings.get("gate_per_layer")), adapter)
     expected = {name: tensor.shape for name, tensor in _adapter_weights(gated).items()}
     if expected != {name: tensor.shape for name, tensor in weights.items()}:
         raise InputError(f"{folder}: the adapter does not fit this base model; load the model it was trained on")
@@ -190,7 +207,7 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> GatedLoRA:
     return gated
 
 
-def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, adapter: str) -> GatedLoRA:
+def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, gate_per_layer: bool, adapter: str) -> GatedLoRA:
     """The base with LoRA of this configuration, every layer of it gated."""
     if experts < 1 or config.r < 1 or config.r % experts:
         raise InputError(f"gated LoRA: rank {config.r} is no multiple of {experts} experts; give a rank that is")
@@ -205,18 +222,27 @@ def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, adapter: st
     except ValueError as error:
         raise InputError(f"gated LoRA: peft refuses the targets ({' '.join(str(error).split())[:300]})") from None
     assert isinstance(model, PeftModel)
-    slot = GateSlot(experts, config.r)
-    gated_layers = []
-    for name, layer in model.named_modules():
-        if not isinstance(layer, LoraLayer):
-            continue
+    gated_layers = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    of_layer = [_transformer_layer(name) for name in gated_layers]
+    transformer_layers = tuple(dict.fromkeys(of_layer))
+    slot = GateSlot(experts, config.r, len(transformer_layers) if gate_per_layer else None)
+    for name, number in zip(gated_layers, map(transformer_layers.index, of_layer), strict=True):
+        layer: Any = model.get_submodule(name)
         if adapter not in layer.lora_A:
             raise InputError(f"gated LoRA: {name} is no linear layer; leave it out of target_modules")
-        layer.lora_A[adapter].register_forward_hook(lambda module, inputs, output: slot.mix(output))
+        layer.lora_A[adapter].register_forward_hook(
+            lambda module, inputs, output, number=number: slot.mix(output, number)
+        )
         _refuse_merging(layer, ("merge",))
-        gated_layers.append(name)
     _refuse_merging(model.base_model, ("merge_adapter", "merge_and_unload"))
-    return GatedLoRA(model, slot, tuple(gated_layers), adapter)
+    return GatedLoRA(model, slot, tuple(gated_layers), transformer_layers, adapter)
+
+
+def _transformer_layer(name: str) -> str:
+    """``model.layers.3`` of ``model.layers.3.mlp.up_proj``: up to its first number; all of a name without one."""
+    parts = name.split(".")
+    number = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[: number + 1])
 
 
 def _default_targets(base: nn.Module) -> list[str] | str:

@@ -37,7 +37,7 @@ class TeacherShape:
     """What fixes a ranking teacher's parameters and prompts, LLM, backbone and catalogue aside.
 
     Attributes:
-        rank, alpha, dropout, experts, gate: of the gated LoRA.
+        rank, alpha, dropout, experts, gate, gate_per_layer: of the gated LoRA.
         residual: see `RankingHead`.
         packing: see the module.
         context: history titles in a prompt, at least, where the user has them.
@@ -51,6 +51,7 @@ class TeacherShape:
     residual: bool
     packing: bool
     context: int
+    gate_per_layer: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +73,15 @@ class RankingTeacher(nn.Module):
     """Gated LoRA over a frozen LLM, gate, projector and ranking head; see `build_ranking_teacher`.
 
     Only what `trained` names is trained and saved.
+
+    Attributes:
+        sample_gates: mixing weights [S, K] or [S, N, K] of the last pass's samples, to look at: without gradient.
+        in_one_pass: compute prompts of all lengths together. Where processes share the weights of a layer, each
+            must run it as often as the others.
     """
 
     item_table: Tensor
+    sample_gates: Tensor
 
     def __init__(
         self,
@@ -95,7 +102,8 @@ class RankingTeacher(nn.Module):
         state_size = backbone.items.shape[1]
         embedding = gated.model.get_input_embeddings()
         assert isinstance(embedding, nn.Embedding)
-        self.gate = build_gate(shape.gate, state_size, shape.experts)
+        self.in_one_pass = False
+        self.gate = build_gate(shape.gate, state_size, shape.experts, gated.slot.layers)
         self.projector = Projector(state_size, llm.hidden_size, embedding_scale(embedding.weight))
         self.head = RankingHead(
             llm.hidden_size, backbone.output, backbone.bias, title_embedding, shape.residual, CONTENT_SIZE
@@ -129,17 +137,22 @@ class RankingTeacher(nn.Module):
         own = states[row, column]
         if not self.shape.packing:
             history, states = history[row], states[row]
-        hidden = self.hidden_states(prompts, history, self.token_gates(prompts, states, own))
+        gates = self.token_gates(prompts, states, own)
+        self.sample_gates = (gates[row, column] if self.shape.packing else gates).detach()
+        hidden = self.hidden_states(prompts, history, gates)
         return self.head(hidden, own), hidden
 
     def token_gates(self, prompts: Prompts, states: Tensor, own: Tensor) -> Tensor:
-        """Mixing weights of packed prompts by history column [W, L, K]; of one prompt a sample [S, K]."""
+        """Mixing weights of packed prompts by history column [W, L, K]; of one prompt a sample [S, K].
+
+        Where layers have weights of their own, [N, K] stands in place of [K], here and below.
+        """
         if not self.shape.packing:
             return self.gate(own)
         row, token = prompts.marker.nonzero(as_tuple=True)
         place = (row, prompts.column[row, token])
         weights = self.gate(states[place])
-        return weights.new_full((*states.shape[:2], self.shape.experts), 1 / self.shape.experts).index_put(
+        return weights.new_full((*states.shape[:2], *weights.shape[1:]), 1 / self.shape.experts).index_put(
             tuple(index.to(states.device) for index in place), weights
         )
 
@@ -147,7 +160,8 @@ class RankingTeacher(nn.Module):
         """Last hidden states [S, H] of the samples, prompts of like length computed together."""
         device = gates.device
         found, place = [], []
-        for rows, width in prompts.by_length():
+        together = [(torch.arange(len(history)), prompts.tokens.shape[1])]
+        for rows, width in together if self.in_one_pass else prompts.by_length():
             column = prompts.column[rows, :width]
             marker = prompts.marker[rows, :width]
             self.slot.set(self._gates_of_tokens(gates[rows.to(device)], column.to(device)))
@@ -162,10 +176,12 @@ class RankingTeacher(nn.Module):
 
     def _gates_of_tokens(self, gates: Tensor, column: Tensor) -> Tensor:
         """[W, T, K] of weights by column [W, L, K], uniform at the instruction; weights by prompt as they are."""
-        if gates.ndim == 2:
+        own = self.slot.weights_shape
+        if gates.ndim == 1 + len(own):
             return gates
-        index = column.clamp(min=0).unsqueeze(-1).expand(-1, -1, self.shape.experts)
-        return gates.gather(1, index).masked_fill((column < 0).unsqueeze(-1), 1 / self.shape.experts)
+        of_token = column.reshape(*column.shape, *[1] * len(own))
+        found = gates.gather(1, of_token.clamp(min=0).expand(*column.shape, *own))
+        return found.masked_fill(of_token < 0, 1 / self.shape.experts)
 
     def _read(self, tokens: Tensor, marker: Tensor, items: Tensor) -> Tensor:
         """Last hidden states [W, T, H]; ``items`` [M] are those of the markers, row by row."""
@@ -192,7 +208,8 @@ class RankingTeacher(nn.Module):
         zero = torch.zeros(len(items), dtype=torch.int64)
         history = items.unsqueeze(1)
         prompts = packed_prompts(self.titles, history, torch.arange(len(items)), zero, 1)
-        uniform = torch.full((len(items), self.shape.experts), 1 / self.shape.experts, device=self.item_table.device)
+        sizes = (len(items), *self.slot.weights_shape)
+        uniform = torch.full(sizes, 1 / self.shape.experts, device=self.item_table.device)
         return self.hidden_states(prompts, history, uniform)
 
     def save(self, folder: Path) -> None:
@@ -222,7 +239,12 @@ def build_ranking_teacher(
     tokens = tokenise_titles(llm.tokenizer, titles)
     embedding = embed_titles(llm, tokens)
     gated = attach_gated_lora(
-        llm.model, rank=shape.rank, alpha=shape.alpha, dropout=shape.dropout, experts=shape.experts
+        llm.model,
+        rank=shape.rank,
+        alpha=shape.alpha,
+        dropout=shape.dropout,
+        experts=shape.experts,
+        gate_per_layer=shape.gate_per_layer,
     )
     return RankingTeacher(gated, llm, shape, tokens, backbone, embedding)
 

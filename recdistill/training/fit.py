@@ -7,8 +7,9 @@ would have computed.
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,9 +20,18 @@ from tqdm import tqdm
 
 from recdistill.errors import InputError
 from recdistill.training.checkpoint import optimizer_tensors, read_checkpoint, restore_optimizer, write_checkpoint
+from recdistill.training.distributed import ALONE, Processes, groups_of
+from recdistill.training.resources import peak_memory, reset_peak_memory
 
-BatchType = TypeVar("BatchType")
+BatchType = TypeVar("BatchType", bound=Sized)
 Metrics = dict[str, float]
+# Steps between two looks at the gradient's norm, which a small student's step would feel.
+NORM_EVERY = 10
+
+
+def samples_in(batch: Sized) -> dict[str, int]:
+    """``{"samples": S}``."""
+    return {"samples": len(batch)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,11 @@ class Recipe(Generic[BatchType]):
         memory: tensors that ``begin_epoch`` and ``step`` keep between calls; part of the checkpoint.
         learning_rate: share of the optimizer's rates at a step, given (steps done, steps in all).
         clip: greatest norm of the gradient; 0 does not clip.
+        accumulation: batches a step; its gradient is that of one batch of all their samples.
+        processes: those that train together, all calling `fit`; the main one logs and writes checkpoints.
+        divide: a process's part of a batch and its share of the samples, given (batch, index, count); needed where
+            there are several processes.
+        size: what a batch holds, by unit; `fit` says how much of each it got through a second.
         checkpoint_seconds: at most so long between checkpoints, and one after each epoch.
         label: what the progress bar says.
     """
@@ -61,6 +76,10 @@ class Recipe(Generic[BatchType]):
     memory: dict[str, Tensor] = field(default_factory=dict)
     learning_rate: Callable[[int, int], float] | None = None
     clip: float = 0.0
+    accumulation: int = 1
+    processes: Processes = ALONE
+    divide: Callable[[BatchType, int, int], tuple[BatchType, float]] | None = None
+    size: Callable[[BatchType], Mapping[str, int]] = samples_in
     checkpoint_seconds: float = 30.0
     label: str = "train"
 
@@ -76,6 +95,10 @@ class Progress:
     best: float = -math.inf
     best_epoch: int = -1
     sums: dict[str, float] = field(default_factory=dict)
+    amounts: dict[str, int] = field(default_factory=dict)
+    step_seconds: float = 0.0
+    norms: int = 0
+    norm_sum: float = 0.0
     begun: Metrics = field(default_factory=dict)
     best_metrics: Metrics = field(default_factory=dict)
     history: list[tuple[int, Metrics]] = field(default_factory=list)
@@ -91,13 +114,17 @@ def fit(recipe: Recipe[Any], checkpoint: Path, log: Callable[[Metrics, int], Non
 
     Returns the final progress. Raises InputError where the loss is not finite.
     """
+    reset_peak_memory(devices_of(recipe))
     progress, best = resume(recipe, checkpoint)
-    for epoch, metrics in progress.history:
+    recipe.processes.seed_apart(progress.steps)
+    for epoch, metrics in progress.history if recipe.processes.is_main else ():
         log(metrics, epoch)
     base_rates = [group["lr"] for group in recipe.optimizer.param_groups]
     while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch <= recipe.patience:
         started = run_epoch(recipe, progress, best, checkpoint, base_rates)
         metrics = {f"train/{name}": total / progress.batch for name, total in progress.sums.items()}
+        metrics |= {f"train/{unit}_per_second": n / progress.step_seconds for unit, n in progress.amounts.items()}
+        metrics |= {"train/gradient_norm": progress.norm_sum / progress.norms} if progress.norms else {}
         metrics |= progress.begun
         if recipe.validate is not None:
             recipe.module.eval()
@@ -109,14 +136,19 @@ def fit(recipe: Recipe[Any], checkpoint: Path, log: Callable[[Metrics, int], Non
         else:
             progress.best_epoch = progress.epoch
         progress.seconds += time.perf_counter() - started
-        metrics["train/seconds"] = progress.seconds
+        metrics |= {"train/seconds": progress.seconds} | peak_memory(devices_of(recipe))
         progress.history.append((progress.epoch, metrics))
-        log(metrics, progress.epoch)
+        if recipe.processes.is_main:
+            log(metrics, progress.epoch)
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
+        progress.amounts, progress.step_seconds = {}, 0.0
+        progress.norms, progress.norm_sum = 0, 0.0
         save(recipe, progress, best, checkpoint)
     with torch.no_grad():
         for name, tensor in best.items():
             recipe.parameters[name].copy_(tensor)
+    # Running statistics of batch norm are each process's own.
+    recipe.processes.align(recipe.parameters.values())
     recipe.module.eval()
     return progress
 
@@ -130,46 +162,102 @@ def run_epoch(
         recipe.module.eval()
         progress.begun = recipe.begin_epoch(progress.epoch)
     recipe.module.train()
-    skipped = progress.batch
-    bar = tqdm(total=recipe.num_batches, initial=skipped, desc=f"{recipe.label} {progress.epoch + 1}", leave=False)
-    for position, batch in enumerate(recipe.batches(progress.epoch)):
-        if position < skipped:
-            continue
+    trained = [parameter for group in recipe.optimizer.param_groups for parameter in group["params"]]
+    batches = iter(recipe.batches(progress.epoch))
+    done = sum(1 for _ in islice(batches, progress.batch))
+    bar = tqdm(
+        total=recipe.num_batches,
+        initial=done,
+        desc=f"{recipe.label} {progress.epoch + 1}",
+        leave=False,
+        disable=not recipe.processes.is_main,
+    )
+    before = time.perf_counter()
+    for together in groups_of(batches, recipe.accumulation):
         if recipe.learning_rate is not None:
-            share = recipe.learning_rate(progress.steps, recipe.epochs * recipe.num_batches)
+            steps = recipe.epochs * -(-recipe.num_batches // recipe.accumulation)
+            share = recipe.learning_rate(progress.steps, steps)
             for group, rate in zip(recipe.optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * share
-        losses = recipe.step(batch)
-        losses["total"].backward()
-        if recipe.clip:
-            trained = [p for group in recipe.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(trained, recipe.clip)
+        samples = sum(len(batch) for batch in together)
+        losses = [backward(recipe, batch, len(batch) / samples) for batch in together]
+        recipe.processes.sum_gradients(trained)
+        norm = gradient_norm(trained, recipe.clip, progress.batch == 0 or progress.steps % NORM_EVERY == 0)
         recipe.optimizer.step()
         recipe.optimizer.zero_grad(set_to_none=True)
-        for name, loss in losses.items():
-            value = float(loss.detach())
+        for name, value in ((name, value) for values in losses for name, value in values.items()):
             if not math.isfinite(value):
                 raise InputError(
                     f"{recipe.label}: {name} loss is {value} at step {progress.steps}; lower the learning rate"
                 )
             progress.sums[name] = progress.sums.get(name, 0.0) + value
-        progress.batch, progress.steps = progress.batch + 1, progress.steps + 1
-        bar.update()
+        if norm is not None:
+            progress.norms, progress.norm_sum = progress.norms + 1, progress.norm_sum + float(norm)
+        for unit, amount in (part for batch in together for part in recipe.size(batch).items()):
+            progress.amounts[unit] = progress.amounts.get(unit, 0) + amount
+        progress.batch, progress.steps = progress.batch + len(together), progress.steps + 1
+        bar.update(len(together))
         now = time.perf_counter()
+        progress.step_seconds, before = progress.step_seconds + now - before, now
         if now - saved > recipe.checkpoint_seconds:
             progress.seconds += now - started
             started = saved = now
             save(recipe, progress, best, checkpoint)
+            before = time.perf_counter()
     bar.close()
     return started
 
 
+def backward(recipe: Recipe[Any], batch: Any, weight: float) -> dict[str, float]:
+    """Add ``weight`` times the gradient of this process's part of a batch; the losses of all of it."""
+    share = 1.0
+    if recipe.divide is not None and recipe.processes.count > 1:
+        batch, share = recipe.divide(batch, recipe.processes.index, recipe.processes.count)
+    losses = recipe.step(batch)
+    (weight * share * losses["total"]).backward()
+    return recipe.processes.sum_values({name: share * float(loss.detach()) for name, loss in losses.items()})
+
+
+def gradient_norm(trained: list[Tensor], clip: float, measure: bool) -> Tensor | None:
+    """Total norm of the gradients as they came, a scalar; where ``clip`` is not 0, they are then clipped to that.
+
+    None where nothing is clipped and it is not the time to ``measure``.
+    """
+    if clip:
+        return nn.utils.clip_grad_norm_(trained, clip)
+    if not measure:
+        return None
+    return nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+
+
+def devices_of(recipe: Recipe[Any]) -> set[torch.device]:
+    """Where the parameters are."""
+    return {tensor.device for tensor in recipe.parameters.values()}
+
+
+def random_states(devices: set[torch.device]) -> dict[str, Tensor]:
+    """States of the random number generators in use, the CPU's always, as ``random`` and ``random.cuda:0``."""
+    cuda = {f"random.{device}": torch.cuda.get_rng_state(device) for device in devices if device.type == "cuda"}
+    return {"random": torch.get_rng_state()} | cuda
+
+
+def restore_random_states(devices: set[torch.device], tensors: Mapping[str, Tensor]) -> None:
+    """Put the states of `random_states` back, those of devices that are in use."""
+    torch.set_rng_state(tensors["random"])
+    for device in devices:
+        # A checkpoint of another device, or of a version that kept none, has no state for this one.
+        if (state := tensors.get(f"random.{device}")) is not None:
+            torch.cuda.set_rng_state(state, device)
+
+
 def save(recipe: Recipe[Any], progress: Progress, best: dict[str, Tensor], checkpoint: Path) -> None:
-    """Write the checkpoint."""
+    """Write the checkpoint, in the main process."""
+    if not recipe.processes.is_main:
+        return
     tensors = {f"parameter.{name}": tensor for name, tensor in recipe.parameters.items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     tensors |= {f"memory.{name}": tensor for name, tensor in recipe.memory.items()}
-    tensors |= optimizer_tensors(recipe.optimizer) | {"random": torch.get_rng_state()}
+    tensors |= optimizer_tensors(recipe.optimizer) | random_states(devices_of(recipe))
     write_checkpoint(checkpoint, tensors, vars(progress) | {"best": repr(progress.best)})
 
 
@@ -189,7 +277,7 @@ def resume(recipe: Recipe[Any], checkpoint: Path) -> tuple[Progress, dict[str, T
             parameter.copy_(parts["parameter"][name])
     recipe.memory.update(parts["memory"])
     restore_optimizer(recipe.optimizer, tensors)
-    torch.set_rng_state(tensors["random"])
+    restore_random_states(devices_of(recipe), tensors)
     progress = Progress(**(values | {"best": float(values["best"])}))
     progress.history = [(epoch, metrics) for epoch, metrics in progress.history]
     return progress, parts["best"]

@@ -1,12 +1,15 @@
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
 from recdistill.errors import InputError
-from recdistill.teacher.gate import GATES, Gate, TopKGate, build_gate
+from recdistill.teacher.gate import GATES, Gate, TopKGate, build_gate, gate_metrics
 
 PARITY = Path(__file__).parents[1] / "parity" / "ilora_layer.safetensors"
 # Our gate, its name in the parity file, and its parameters' names there.
@@ -99,3 +102,33 @@ def test_bad_input_is_refused() -> None:
         TopKGate(64, 4, kept=5)
     with pytest.raises(ValueError, match=r"must be \[..., 64\]"):
         build_gate("linear", 64, 4)(torch.randn(3, 32))
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("shape", [(3, 64), (2, 5, 64)])
+def test_a_gate_per_layer_is_so_many_gates_side_by_side(name: str, shape: tuple[int, ...]) -> None:
+    together, state = build_gate(name, 64, 4, layers=3).eval(), torch.randn(shape)
+    weights = together(state)
+    assert weights.shape == (*shape[:-1], 3, 4)
+    for layer, gate in enumerate(together.gates):
+        assert torch.equal(weights[..., layer, :], gate(state))
+    if name != "topk":
+        assert not torch.allclose(weights[..., 0, :], weights[..., 1, :])
+
+
+def test_gate_metrics_by_hand() -> None:
+    weights = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5], [1.0, 0.0]])
+    metrics = gate_metrics(weights)
+    assert set(metrics) == {"gate_entropy", "expert_usage_0", "expert_usage_1"}
+    assert metrics["gate_entropy"] == pytest.approx(math.log(2) / 2)
+    assert (metrics["expert_usage_0"], metrics["expert_usage_1"]) == (0.75, 0.25)
+    by_layer = gate_metrics(weights.view(2, 2, 2))
+    assert {name: float(value) for name, value in by_layer.items()} == {n: float(v) for n, v in metrics.items()}
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.floats(0.1, 20))
+def test_gate_metrics_are_within_their_bounds(rows: int, experts: int, sharpness: float) -> None:
+    metrics = gate_metrics((sharpness * torch.randn(rows, experts)).softmax(-1))
+    assert -1e-6 <= metrics["gate_entropy"] <= math.log(experts) + 1e-5
+    usage = sum(float(metrics[f"expert_usage_{expert}"]) for expert in range(experts))
+    assert usage == pytest.approx(1, abs=1e-5)

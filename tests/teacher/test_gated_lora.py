@@ -23,13 +23,15 @@ from recdistill.teacher.gated_lora import (
 )
 
 PARITY = Path(__file__).parents[1] / "parity" / "ilora_layer.safetensors"
-EXPERTS, RANK, BATCH, LENGTH = 4, 8, 3, 6
+EXPERTS, RANK, BATCH, LENGTH, LAYERS = 4, 8, 3, 6, 2
 Llama = Callable[..., LlamaForCausalLM | LlamaModel]
 
 
-def attach(base: PreTrainedModel, dropout: float = 0.0) -> GatedLoRA:
+def attach(base: PreTrainedModel, dropout: float = 0.0, gate_per_layer: bool = False) -> GatedLoRA:
     """Gated LoRA with a random B, so that it changes what the base computes."""
-    gated = attach_gated_lora(base, rank=RANK, alpha=16, dropout=dropout, experts=EXPERTS)
+    gated = attach_gated_lora(
+        base, rank=RANK, alpha=16, dropout=dropout, experts=EXPERTS, gate_per_layer=gate_per_layer
+    )
     fill(gated.model)
     return gated
 
@@ -44,6 +46,11 @@ def fill(model: nn.Module) -> None:
 
 def random_gate(*shape: int) -> Tensor:
     return (2 * torch.randn(*shape, EXPERTS)).softmax(-1)
+
+
+def gates_for(gated: GatedLoRA, *shape: int) -> Tensor:
+    """Random weights of the shape that its layers read."""
+    return (2 * torch.randn(*shape, *gated.slot.weights_shape)).softmax(-1)
 
 
 def padded(ids: Tensor, lengths: list[int], side: str) -> tuple[Tensor, Tensor]:
@@ -155,20 +162,36 @@ def test_a_token_gate_acts_from_its_token_on(tiny_llama: Llama, embeds: Tensor) 
     assert not torch.allclose(before[:, 3], after[:, 3], atol=1e-2)
 
 
-def test_disabled_adapter_is_the_base_exactly(tiny_llama: Llama, embeds: Tensor) -> None:
-    expected = tiny_llama()(inputs_embeds=embeds).last_hidden_state
-    gated = attach(tiny_llama())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_disabled_adapter_is_the_base_exactly(tiny_llama: Llama, ids: Tensor, dtype: torch.dtype) -> None:
+    rows, mask = padded(ids, [3, 6, 4], "left")
+    settings = {"max_new_tokens": 5, "do_sample": False, "num_beams": 2, "pad_token_id": 0, "eos_token_id": None}
+    base = tiny_llama(causal_lm=True, dtype=dtype)
+    expected = base(input_ids=rows, attention_mask=mask).logits
+    generated = base.generate(input_ids=rows, attention_mask=mask, **settings)
+    gated = attach(tiny_llama(causal_lm=True, dtype=dtype), dropout=0.5)
+    gated.model.train()
     with gated.model.disable_adapter():
-        assert torch.equal(gated.model(inputs_embeds=embeds).last_hidden_state, expected)
+        # Whether a gate is set or not.
+        assert torch.equal(gated.model(input_ids=rows, attention_mask=mask).logits, expected)
+        gated.slot.set(random_gate(BATCH))
+        assert torch.equal(gated.model(input_ids=rows, attention_mask=mask).logits, expected)
+        assert torch.equal(gated.model.generate(input_ids=rows, attention_mask=mask, **settings), generated)
+    gated.model.eval()
+    assert not torch.equal(gated.model(input_ids=rows, attention_mask=mask).logits, expected)
 
 
 @pytest.mark.parametrize("per_token", [False, True])
-def test_checkpointed_gradients_are_the_plain_ones(tiny_llama: Llama, embeds: Tensor, per_token: bool) -> None:
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_checkpointed_gradients_are_the_plain_ones(
+    tiny_llama: Llama, embeds: Tensor, per_token: bool, per_layer: bool
+) -> None:
     state = torch.randn(BATCH, LENGTH, 16) if per_token else torch.randn(BATCH, 16)
-    gate = build_gate("mlp", 16, EXPERTS)
+    gate = build_gate("mlp", 16, EXPERTS, layers=LAYERS if per_layer else None)
     gradients = []
     for checkpointed in (False, True):
-        gated = attach(tiny_llama(), dropout=0.2)
+        gated = attach(tiny_llama(), dropout=0.2, gate_per_layer=per_layer)
         passes = [0]
         gated.model.get_submodule(gated.gated_layers[0]).register_forward_hook(
             lambda *_, passes=passes: passes.__setitem__(0, passes[0] + 1)
@@ -212,13 +235,16 @@ def test_another_architecture_has_all_its_linear_layers_gated() -> None:
     gated = attach(GPT2Model(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=50, n_positions=32)))
     ends = {name.rpartition(".")[2] for name in gated.gated_layers}
     assert ends == {"c_attn", "c_proj", "c_fc"}
+    assert gated.transformer_layers == ("base_model.model.h.0", "base_model.model.h.1")
     gated.slot.set(random_gate(2))
     assert gated.model(torch.randint(0, 50, (2, 5))).last_hidden_state.isfinite().all()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_does_not_reach_a_sequence(tiny_llama: Llama, ids: Tensor, side: str) -> None:
-    gated, weights, lengths = attach(tiny_llama()), random_gate(BATCH), [3, 6, 4]
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_padding_does_not_reach_a_sequence(tiny_llama: Llama, ids: Tensor, side: str, per_layer: bool) -> None:
+    gated, lengths = attach(tiny_llama(), gate_per_layer=per_layer), [3, 6, 4]
+    weights = gates_for(gated, BATCH)
     rows, mask = padded(ids, lengths, side)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     gated.slot.set(weights)
@@ -230,9 +256,11 @@ def test_padding_does_not_reach_a_sequence(tiny_llama: Llama, ids: Tensor, side:
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2}])
+@pytest.mark.parametrize("per_layer", [False, True])
 @torch.no_grad()
-def test_each_prompt_generates_as_if_alone(tiny_llama: Llama, ids: Tensor, options: dict) -> None:
-    gated, weights, lengths = attach(tiny_llama(causal_lm=True)), random_gate(BATCH), [3, 6, 4]
+def test_each_prompt_generates_as_if_alone(tiny_llama: Llama, ids: Tensor, options: dict, per_layer: bool) -> None:
+    gated, lengths = attach(tiny_llama(causal_lm=True), gate_per_layer=per_layer), [3, 6, 4]
+    weights = gates_for(gated, BATCH)
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None} | options
     rows, mask = padded(ids, lengths, "left")
     gated.slot.set(weights)
@@ -312,6 +340,77 @@ def test_bfloat16_base_trains_float32_lora(tiny_llama: Llama, embeds: Tensor) ->
     for parameter in (*gated.trainable_parameters(), *gate.parameters()):
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_bfloat16_reads_on_from_its_cache_as_in_one_pass(tiny_llama: Llama, ids: Tensor) -> None:
+    gated, weights, lengths = attach(tiny_llama(causal_lm=True, dtype=torch.bfloat16)), random_gate(BATCH), [3, 6, 4]
+    gated.model.eval()
+    rows, mask = padded(ids, lengths, "left")
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    gated.slot.set(weights)
+    whole = gated.model(input_ids=rows, attention_mask=mask, position_ids=positions).logits[:, -1].float()
+    begun = gated.model(
+        input_ids=rows[:, :-1], attention_mask=mask[:, :-1], position_ids=positions[:, :-1], use_cache=True
+    )
+    last = gated.model(
+        input_ids=rows[:, -1:],
+        attention_mask=mask,
+        position_ids=positions[:, -1:],
+        past_key_values=begun.past_key_values,
+    )
+    assert (last.logits[:, -1].float() - whole).abs().mean() < 0.02 * whole.std()
+    gated.slot.set(weights.roll(1, dims=0))
+    other = gated.model(input_ids=rows, attention_mask=mask, position_ids=positions).logits[:, -1].float()
+    assert (other - whole).abs().mean() > 0.1 * whole.std()
+
+
+@pytest.mark.parametrize("tokens", [(), (LENGTH,)])
+def test_layers_with_the_same_gate_are_the_shared_gate(
+    tiny_llama: Llama, embeds: Tensor, tokens: tuple[int, ...]
+) -> None:
+    shared, own = attach(tiny_llama()), attach(tiny_llama(), gate_per_layer=True)
+    weights = random_gate(BATCH, *tokens)
+    shared.slot.set(weights)
+    own.slot.set(weights.unsqueeze(-2).expand(*weights.shape[:-1], LAYERS, EXPERTS))
+    expected = shared.model(inputs_embeds=embeds).last_hidden_state
+    assert torch.equal(own.model(inputs_embeds=embeds).last_hidden_state, expected)
+
+
+@torch.no_grad()
+def test_each_transformer_layer_reads_its_own_gate(tiny_llama: Llama, embeds: Tensor) -> None:
+    gated = attach(tiny_llama(), gate_per_layer=True)
+    assert gated.transformer_layers == ("base_model.model.layers.0", "base_model.model.layers.1")
+    weights = gates_for(gated, BATCH)
+
+    def states(changed: int | None) -> tuple[Tensor, ...]:
+        given = weights.clone()
+        if changed is not None:
+            given[:, changed] = given[:, changed].roll(1, dims=-1)
+        gated.slot.set(given)
+        return gated.model(inputs_embeds=embeds, output_hidden_states=True).hidden_states
+
+    _, first, last = states(None)
+    _, first_kept, last_changed = states(1)
+    assert torch.equal(first_kept, first)
+    assert not torch.allclose(last_changed, last, atol=1e-2)
+    assert not torch.allclose(states(0)[1], first, atol=1e-2)
+
+
+@torch.no_grad()
+def test_an_adapter_gated_by_layer_is_loaded_as_one(tiny_llama: Llama, embeds: Tensor, tmp_path: Path) -> None:
+    gated = attach(tiny_llama(), gate_per_layer=True)
+    save_adapter(tmp_path, gated)
+    loaded = load_adapter(tiny_llama(), tmp_path)
+    assert loaded.slot.weights_shape == (LAYERS, EXPERTS)
+    weights = gates_for(gated, BATCH)
+    outputs = []
+    for one in (gated, loaded):
+        one.slot.set(weights)
+        outputs.append(one.model.eval()(inputs_embeds=embeds).last_hidden_state)
+    assert torch.equal(*outputs)
+    with pytest.raises(ValueError, match=r"must be \[B, 2, 4\] or \[B, T, 2, 4\]"):
+        loaded.slot.set(random_gate(BATCH))
 
 
 def test_unset_or_wrong_weights_raise(tiny_llama: Llama, embeds: Tensor) -> None:

@@ -195,9 +195,10 @@ def test_a_fresh_residual_teacher_is_its_backbone(packing: bool, bias: bool) -> 
 
 
 @pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("per_layer", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_reach_gate_projector_lora_and_head_alone(packing: bool, dtype: torch.dtype) -> None:
-    teacher = trained(dtype, packing=packing).train()
+def test_gradients_reach_gate_projector_lora_and_head_alone(packing: bool, per_layer: bool, dtype: torch.dtype) -> None:
+    teacher = trained(dtype, packing=packing, gate_per_layer=per_layer).train()
     states = states_of(HISTORY).requires_grad_()
     logits, hidden = teacher(HISTORY, ROW, COLUMN, states)
     assert (logits.dtype, hidden.dtype) == (torch.float32, torch.float32)
@@ -236,7 +237,15 @@ def test_three_steps_move_all_that_is_trained_and_nothing_else() -> None:
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in teacher.named_buffers())
 
 
-@pytest.mark.parametrize("changes", [{}, {"gate": "resnet"}, {"packing": False, "residual": False, "gate": "mlp"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gate": "resnet"},
+        {"gate_per_layer": True},
+        {"packing": False, "residual": False, "gate": "mlp", "gate_per_layer": True},
+    ],
+)
 def test_saved_and_loaded_over_a_fresh_base_it_is_the_same(tmp_path: Path, changes: dict) -> None:
     teacher = trained(**changes).train()
     teacher(HISTORY, ROW, COLUMN, states_of(HISTORY))  # moves the running statistics of batch norm
@@ -320,3 +329,42 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         fresh(experts=3)
     with pytest.raises(InputError, match="gate 'nonsense' is unknown"):
         fresh(gate="nonsense")
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_layers_with_copies_of_a_gate_are_the_shared_gate(packing: bool) -> None:
+    shared, own = trained(packing=packing), trained(packing=packing, gate_per_layer=True)
+    with torch.no_grad():
+        weights = shared.trained()
+        for name, parameter in own.trained().items():
+            layer = name.removeprefix("gate.gates.").partition(".")[2]
+            parameter.copy_(weights[f"gate.{layer}" if name.startswith("gate.") else name])
+    assert len(own.gate.gates) == 2
+    for found, expected in zip(ask(own), ask(shared), strict=True):
+        close(found, expected)
+    close(own.item_embedding(), shared.item_embedding())
+    with torch.no_grad():
+        own.gate.gates[1].linear.weight.neg_()
+    assert (ask(own)[1] - ask(shared)[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("per_layer", [True, False])
+def test_sample_gates_are_those_of_the_samples_own_states(packing: bool, per_layer: bool) -> None:
+    teacher, states = trained(packing=packing, gate_per_layer=per_layer), states_of(HISTORY)
+    ask(teacher)
+    close(teacher.sample_gates, teacher.gate(states[ROW, COLUMN]))
+    assert teacher.sample_gates.shape == (len(ROW), 2, 4) if per_layer else (len(ROW), 4)
+    assert not teacher.sample_gates.requires_grad
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_prompts_of_all_lengths_together_are_answered_alike(packing: bool) -> None:
+    teacher = trained(packing=packing)
+    apart = ask(teacher)
+    passes = []
+    teacher.llm.register_forward_hook(lambda *_: passes.append(1))
+    teacher.in_one_pass = True
+    for found, expected in zip(ask(teacher), apart, strict=True):
+        close(found, expected)
+    assert len(passes) == 1

@@ -7,19 +7,20 @@ import torch
 from torch import nn
 
 from recdistill.errors import InputError
+from recdistill.training import fit as fit_module
 from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
-from recdistill.training.fit import Recipe, fit
+from recdistill.training.fit import Recipe, fit, random_states, restore_random_states
 
 
 class KilledError(Exception):
     pass
 
 
-def make_recipe(kill_at=None, validate=True, **changes):
+def make_recipe(kill_at=None, validate=True, device="cpu", **changes):
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    module = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1)).to(device)
     parameters = dict(module.named_parameters())
-    data = torch.randn(40, 3, generator=torch.Generator().manual_seed(1))
+    data = torch.randn(40, 3, generator=torch.Generator().manual_seed(1)).to(device)
     memory = {}
     calls = []
 
@@ -36,7 +37,7 @@ def make_recipe(kill_at=None, validate=True, **changes):
         calls.append(1)
         if kill_at is not None and len(calls) == kill_at:
             raise KilledError
-        return {"total": memory["scale"] * (module(batch).squeeze(1) - batch.sum(1)).square().mean()}
+        return {"total": memory["scale"].to(device) * (module(batch).squeeze(1) - batch.sum(1)).square().mean()}
 
     def measure():
         with torch.no_grad():
@@ -58,9 +59,13 @@ def make_recipe(kill_at=None, validate=True, **changes):
     )
 
 
-def without_seconds(logged):
+def is_reproducible(name):
+    return not name.startswith("system/") and "second" not in name
+
+
+def reproducible(logged):
     return [
-        (epoch, {name: value for name, value in metrics.items() if "seconds" not in name}) for metrics, epoch in logged
+        (epoch, {name: value for name, value in metrics.items() if is_reproducible(name)}) for metrics, epoch in logged
     ]
 
 
@@ -75,7 +80,7 @@ def test_killed_training_ends_as_an_undisturbed_one(tmp_path, kill_at, validate)
     torch.manual_seed(99)
     recipe = make_recipe(validate=validate)
     fit(recipe, tmp_path / "killed", lambda metrics, epoch: resumed.append((dict(metrics), epoch)))
-    assert without_seconds(resumed) == without_seconds(whole)
+    assert reproducible(resumed) == reproducible(whole)
     assert len(whole) == 6
     for name, tensor in expected.parameters.items():
         assert torch.equal(tensor, recipe.parameters[name])
@@ -114,3 +119,139 @@ def test_damaged_checkpoint_is_no_checkpoint(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     assert read_checkpoint(path) is None
     assert [file.name for file in tmp_path.iterdir()] == ["c"]
+
+
+def metrics_of(recipe, path):
+    logged = []
+    fit(recipe, path, lambda metrics, epoch: logged.append(dict(metrics)))
+    return logged
+
+
+@pytest.mark.parametrize(("clip", "every", "norms"), [(0.1, 10, [10, 10]), (0.0, 1, [10, 10]), (0.0, 3, [5, 10])])
+def test_the_gradients_norm_is_a_mean_over_steps_from_before_clipping(tmp_path, monkeypatch, clip, every, norms):
+    """Two parameters whose gradients are 3 and 4 times the batch's number: a norm of 5 times it.
+
+    Of the steps 0 1 | 2 3, every third and each epoch's first are 0 | 2 3.
+    """
+    monkeypatch.setattr(fit_module, "NORM_EVERY", every)
+    first, second = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    clipped = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            clipped.append(math.hypot(float(first.grad), float(second.grad)))
+            return super().step(closure)
+
+    recipe = Recipe(
+        parameters={"first": first, "second": second},
+        optimizer=Watched([{"params": [first]}, {"params": [second]}], lr=0.1),
+        batches=lambda epoch: [torch.tensor([1.0]), torch.tensor([3.0])],
+        step=lambda batch: {"total": (batch * (3 * first + 4 * second)).sum()},
+        num_batches=2,
+        module=nn.Identity(),
+        epochs=2,
+        clip=clip,
+    )
+    assert [one["train/gradient_norm"] for one in metrics_of(recipe, tmp_path / "c")] == pytest.approx(norms)
+    assert clipped == pytest.approx([0.1] * 4 if clip else [5.0, 15.0] * 2, rel=1e-3)
+
+
+def test_throughput_is_of_the_steps_alone_and_in_the_units_of_a_batch(tmp_path, monkeypatch):
+    """A step of eight samples takes a second of a clock that stands still otherwise but for a long validation."""
+    now = [0.0]
+    monkeypatch.setattr(fit_module.time, "perf_counter", lambda: now[0])
+    recipe = make_recipe(checkpoint_seconds=1e9, size=lambda batch: {"samples": len(batch), "tokens": 100})
+    step, validate = recipe.step, recipe.validate
+
+    def slow_step(batch):
+        now[0] += 1
+        return step(batch)
+
+    def slow_validate():
+        now[0] += 50
+        return validate()
+
+    object.__setattr__(recipe, "step", slow_step)
+    object.__setattr__(recipe, "validate", slow_validate)
+    logged = metrics_of(recipe, tmp_path / "c")
+    assert [one["train/samples_per_second"] for one in logged] == [8.0] * 6
+    assert [one["train/tokens_per_second"] for one in logged] == [100.0] * 6
+    assert [one["train/seconds"] for one in logged] == [55.0 * (epoch + 1) for epoch in range(6)]
+
+
+def test_throughput_counts_all_of_an_epoch_that_was_killed(tmp_path, monkeypatch):
+    with pytest.raises(KilledError):
+        fit(make_recipe(kill_at=4), tmp_path / "c", lambda metrics, epoch: None)
+    values = read_checkpoint(tmp_path / "c")[1]
+    assert (values["batch"], values["amounts"]) == (3, {"samples": 24})
+    seconds = [values["step_seconds"]]
+    now = [0.0]
+    monkeypatch.setattr(fit_module.time, "perf_counter", lambda: now[0])
+    recipe = make_recipe(epochs=1, checkpoint_seconds=1e9)
+    step = recipe.step
+
+    def slow_step(batch):
+        now[0] += 1
+        return step(batch)
+
+    object.__setattr__(recipe, "step", slow_step)
+    seconds.append(2.0)
+    assert metrics_of(recipe, tmp_path / "c")[0]["train/samples_per_second"] == pytest.approx(40 / sum(seconds))
+
+
+def test_every_epoch_says_how_much_memory_the_process_took(tmp_path):
+    logged = [one["system/memory_mib"] for one in metrics_of(make_recipe(), tmp_path / "c")]
+    assert logged == sorted(logged)
+    assert 20 < logged[0] < 1e6
+
+
+def test_the_state_of_each_cuda_device_in_use_is_kept_and_put_back(monkeypatch):
+    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    states = {first: torch.tensor([1], dtype=torch.uint8), second: torch.tensor([2], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", states.__getitem__)
+    kept = random_states({torch.device("cpu"), first, second})
+    assert sorted(kept) == ["random", "random.cuda:0", "random.cuda:1"]
+    restored = {}
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.update({device: state}))
+    torch.manual_seed(7)
+    restore_random_states({second}, kept)
+    assert restored == {second: states[second]}
+    assert torch.equal(torch.get_rng_state(), kept["random"])
+
+
+def test_a_checkpoint_without_a_devices_state_is_gone_on_from(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_: pytest.fail("there is nothing to restore"))
+    kept = random_states({torch.device("cpu")})
+    torch.rand(3)
+    restore_random_states({torch.device("cuda", 0)}, kept)
+    assert torch.equal(torch.get_rng_state(), kept["random"])
+
+
+LATER_FIELDS = ("amounts", "step_seconds", "norms", "norm_sum")
+
+
+def test_a_checkpoint_from_before_throughput_was_counted_is_gone_on_from(tmp_path):
+    with pytest.raises(KilledError):
+        fit(make_recipe(kill_at=13), tmp_path / "c", lambda metrics, epoch: None)
+    tensors, values = read_checkpoint(tmp_path / "c")
+    write_checkpoint(tmp_path / "c", tensors, {n: v for n, v in values.items() if n not in LATER_FIELDS})
+    recipe = make_recipe()
+    assert len(metrics_of(recipe, tmp_path / "c")) == 6
+    expected = make_recipe()
+    fit(expected, tmp_path / "whole", lambda metrics, epoch: None)
+    assert all(torch.equal(tensor, recipe.parameters[name]) for name, tensor in expected.parameters.items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("kill_at", [2, 13])
+def test_killed_training_on_cuda_ends_as_an_undisturbed_one(tmp_path, kill_at):
+    """Dropout draws from the device's generator."""
+    whole = make_recipe(device="cuda")
+    fit(whole, tmp_path / "whole", lambda metrics, epoch: None)
+    with pytest.raises(KilledError):
+        fit(make_recipe(kill_at, device="cuda"), tmp_path / "killed", lambda metrics, epoch: None)
+    torch.manual_seed(99)
+    resumed = make_recipe(device="cuda")
+    logged = metrics_of(resumed, tmp_path / "killed")
+    assert all(torch.equal(tensor, resumed.parameters[name]) for name, tensor in whole.parameters.items())
+    assert logged[0]["system/cuda_memory_mib"] > 0

@@ -1,0 +1,184 @@
+"""Tokens and time that the LLM spends on a supervised next-item prediction, packed and with a prompt for each sample.
+
+Run ``python benchmarks/packing.py`` (``--help`` lists the sizes) on MovieLens-100K. Training passes, forward and
+backward, of three forms take turns: ``packed``, prompts of up to W titles that supervise every item boundary;
+``unpacked``, a prompt of up to W titles for each sample, the same window; and ``short``, a prompt of as many titles as
+a packed sample has at least. One JSON line last: LLM tokens a prediction and predictions a second of each, and their
+ratios. The backbone is untrained, which costs the same. Time it on idle cores: the load is printed.
+
+``--seeds 3 --token_budget N`` also trains packed and short teachers on N tokens each, over the same trained backbone,
+and adds their validation NDCG@20 by seed; that takes the time of six such trainings and rankings.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from statistics import mean
+
+import mlflow
+import torch
+import torch.nn.functional as F
+
+from recdistill.config import BackboneConfig, TeacherConfig
+from recdistill.data.batches import Batch
+from recdistill.data.sequences import SequenceData
+from recdistill.steps.inputs import data_of
+from recdistill.steps.llm import load_llm
+from recdistill.steps.student import shape_of as student_shape_of
+from recdistill.steps.teacher import scorer_of, shape_of, tables_of, teacher, training_batches
+from recdistill.steps.teacher_scoring import Scorer
+from recdistill.students.build import build_student
+from recdistill.teacher.ranking_teacher import build_ranking_teacher
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Form:
+    """One form of prompts, its batches, and what its passes have cost so far."""
+
+    config: TeacherConfig
+    scorer: Scorer
+    batches: Iterator[Batch]
+    predictions: int = 0
+    tokens: int = 0
+    padding: int = 0
+    seconds: float = 0.0
+
+    def run(self, counted: bool) -> None:
+        """A training pass over the next batch."""
+        model = self.scorer.teacher
+        # All forms share one model; only its prompts differ.
+        model.shape = shape_of(self.config)
+        batch = next(self.batches)
+        begin = time.perf_counter()
+        logits, _ = self.scorer.score(batch)
+        F.cross_entropy(logits, batch.target).backward()
+        seconds = time.perf_counter() - begin
+        model.zero_grad(set_to_none=True)
+        if counted:
+            prompts = model.prompts(batch.history, batch.row, batch.column)
+            self.predictions += len(batch)
+            self.tokens += prompts.num_tokens
+            self.padding += prompts.num_tokens - int(prompts.length.sum())
+            self.seconds += seconds
+
+
+def forms_of(arguments: argparse.Namespace, data: SequenceData) -> dict[str, Form]:
+    """The three forms over one LLM and one backbone."""
+    packed = options(arguments)
+    configs = {
+        "packed": packed,
+        "unpacked": replace(packed, packing=False, teacher_history=packed.teacher_window),
+        "short": replace(packed, packing=False),
+    }
+    torch.manual_seed(0)
+    student = build_student(student_shape_of(BackboneConfig()), data.num_items).eval().requires_grad_(False)
+    llm = load_llm(arguments.llm, CPU)
+    model = build_ranking_teacher(llm, shape_of(packed), data.titles, tables_of(student)).train()
+    forms = {}
+    for name, config in configs.items():
+        scorer = scorer_of(config, model, student, data)
+        forms[name] = Form(config, scorer, training_batches(config, data, scorer))
+    return forms
+
+
+def options(arguments: argparse.Namespace) -> TeacherConfig:
+    """Packed teacher options."""
+    return TeacherConfig(
+        llm=arguments.llm,
+        max_users=arguments.users,
+        teacher_window=arguments.window,
+        teacher_history=arguments.history,
+        tokens_per_batch=arguments.tokens_per_batch,
+        device="cpu",
+    )
+
+
+def time_forms(forms: dict[str, Form], seconds: float) -> None:
+    """Passes in turns, for about so many seconds of each form."""
+    for form in forms.values():
+        form.run(counted=False)
+    while any(form.seconds < seconds for form in forms.values()):
+        for form in forms.values():
+            # Unpacked batches may take longer: each form gets the same time.
+            if form.seconds < seconds:
+                form.run(counted=True)
+
+
+def validation_of_seeds(arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Validation NDCG@20 of packed and short teachers of the same budget, by seed."""
+    found: dict[str, list[float]] = {"packed": [], "short": []}
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        experiment = mlflow.create_experiment("packing", f"file://{folder}/artifacts")
+        mlflow.set_experiment(experiment_id=experiment)
+        for seed in range(1, arguments.seeds + 1):
+            for name, values in found.items():
+                config = replace(
+                    options(arguments),
+                    packing=name == "packed",
+                    seed=seed,
+                    token_budget=arguments.token_budget,
+                    outputs_token_budget=1,
+                )
+                values.append(teacher(config).metrics()["val/ndcg_at_20"])
+                print(f"seed {seed}, {name}: validation NDCG@20 {values[-1]:.4f}", flush=True)
+    return found
+
+
+def parse_arguments() -> argparse.Namespace:
+    defaults = TeacherConfig()
+    parser = argparse.ArgumentParser(description="Tokens and time a prediction, packed and unpacked.")
+    parser.add_argument("--llm", default=defaults.llm, help="alias, Hugging Face id or local path")
+    parser.add_argument("--seconds", type=float, default=60, help="of each form (default 60)")
+    for name, default, text in (
+        ("users", 0, "first users of MovieLens-100K, 0 for all"),
+        ("window", defaults.teacher_window, "W, titles in a prompt, at most"),
+        ("history", defaults.teacher_history, "titles that a packed sample has, at least"),
+        ("tokens_per_batch", defaults.tokens_per_batch, "LLM tokens a batch"),
+        ("seeds", 0, "seeds of the comparison on validation, 0 for none"),
+        ("token_budget", defaults.token_budget, "LLM tokens of each of its trainings"),
+        ("threads", 0, "0 for torch's own number"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    load = os.getloadavg()[0]
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    data = data_of(options(arguments))
+    forms = forms_of(arguments, data)
+    time_forms(forms, arguments.seconds)
+    print(f"{torch.get_num_threads()} threads, load {load:.1f} before the start, torch {torch.__version__}")
+    print(f"{arguments.llm}, {data.name}, {len(data.train):,} training samples, window {arguments.window}")
+    print(f"{'form':<10}{'tokens a prediction':>21}{'predictions a second':>22}{'predictions':>13}{'padding':>9}")
+    result: dict[str, object] = {"window": arguments.window, "history": arguments.history}
+    for name, form in forms.items():
+        tokens, speed = form.tokens / form.predictions, form.predictions / form.seconds
+        padding = form.padding / form.tokens
+        print(f"{name:<10}{tokens:>21.1f}{speed:>22.2f}{form.predictions:>13,}{padding:>9.1%}")
+        result |= {f"tokens_per_prediction_{name}": round(tokens, 1), f"predictions_per_second_{name}": round(speed, 2)}
+    packed = forms["packed"]
+    for name in ("unpacked", "short"):
+        other = forms[name]
+        fewer = (other.tokens / other.predictions) / (packed.tokens / packed.predictions)
+        faster = (packed.predictions / packed.seconds) / (other.predictions / other.seconds)
+        result |= {f"fewer_tokens_than_{name}": round(fewer, 1), f"faster_than_{name}": round(faster, 1)}
+    if arguments.seeds:
+        by_seed = validation_of_seeds(arguments)
+        gains = [a - b for a, b in zip(by_seed["packed"], by_seed["short"], strict=True)]
+        result |= {f"val_ndcg_at_20_{name}": [round(value, 4) for value in values] for name, values in by_seed.items()}
+        result |= {"token_budget": arguments.token_budget, "val_ndcg_at_20_gain": round(mean(gains), 4)}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

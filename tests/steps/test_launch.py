@@ -1,0 +1,159 @@
+"""``accelerate launch -m recdistill teacher`` on two processes: the curve and the outputs of one."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from mlflow.tracking import MlflowClient
+from tiny_llm import tiny_base_llm
+from workplace import arguments, subprocess_environment
+
+from recdistill import __main__ as module
+from recdistill.config import TeacherConfig
+from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
+from recdistill.steps.teacher import find_backbone, scorer_of, shape_of, tables_of, teacher, training_batches
+from recdistill.steps.teacher_scoring import Shards
+from recdistill.teacher.ranking_teacher import build_ranking_teacher
+from recdistill.tracking.runs import finished_run
+
+ACCELERATE = [
+    sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+]  # fmt: skip
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+SECONDS = 300
+
+
+def config_of(taught, **changes):
+    return TeacherConfig(**{name: str(v) if name == "llm" else v for name, v in (taught.options | changes).items()})
+
+
+def curve(run_id, name):
+    return [point.value for point in MlflowClient().get_metric_history(run_id, name)]
+
+
+def launched(launcher, taught, options):
+    """The step ``teacher`` on two processes."""
+    return subprocess.run(
+        [*launcher, "-m", "recdistill", *arguments("teacher", options)],
+        env=subprocess_environment(taught.place),
+        cwd=taught.place.folder,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["--multi_gpu", "--use_fsdp"])
+def test_two_processes_train_and_score_as_one(taught, how):
+    # Not the options of any other test: what it finds must be its own.
+    budgets = {"token_budget": 3000, "tokens_per_batch": 400, "accumulation": 2, "outputs_token_budget": 6000}
+    options = taught.options | budgets | {"gate_scale": 0.31 if how == "--use_fsdp" else 0.32}
+    alone = teacher(config_of(taught, **options))
+    before = {run.info.run_id for run in MlflowClient().search_runs(["0"])}
+    done = launched([*ACCELERATE, how], taught, options | {"force": True})
+    assert done.returncode == 0, done.stderr[-3000:]
+    # The second process has no run.
+    condition = "tags.`recdistill.step` = 'teacher'"
+    (run,) = [run for run in MlflowClient().search_runs(["0"], condition) if run.info.run_id not in before]
+    assert run.info.status == "FINISHED"
+    together = finished_run(run.info.run_id, "teacher")
+    assert run.data.tags["recdistill.key"] == alone.key
+
+    # Sums over two processes round otherwise than sums over one, and Adam makes steps of tiny gradients large.
+    for name in ("train/total", "train/gate_entropy", "train/expert_usage_0"):
+        found, expected = curve(together.run_id, name), curve(alone.run_id, name)
+        assert len(found) == len(expected) == 4
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert len(set(curve(together.run_id, "train/total"))) == 4
+
+    data = data_of(config_of(taught, **options))
+    found, expected = teacher_outputs_of(together, data), teacher_outputs_of(alone, data)
+    assert 0 < len(expected.sample) < len(data.train)
+    assert torch.equal(found.sample, expected.sample)
+    torch.testing.assert_close(found.distance, expected.distance, atol=0.01, rtol=0.01)
+    torch.testing.assert_close(found.item_embedding, expected.item_embedding, atol=0.02, rtol=0.02)
+    assert (found.ranking == expected.ranking).float().mean() > 0.98
+    for part in ("val", "test"):
+        ranks = [pd.read_parquet(one.artifact("ranks") / f"{part}.parquet")["rank"] for one in (together, alone)]
+        assert np.abs(ranks[0] - ranks[1]).max() <= 1
+    assert together.artifact("teacher").is_dir()
+    assert not list(taught.place.checkpoints("outputs"))
+
+
+def test_a_part_of_a_batch_has_its_part_of_the_gradient(taught):
+    config = config_of(taught, tokens_per_batch=600)
+    data = data_of(config)
+    student = frozen_student(find_backbone(config, data), torch.device("cpu"))
+    torch.manual_seed(0)
+    model = build_ranking_teacher(tiny_base_llm(), shape_of(config), data.titles, tables_of(student)).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape)
+    scorer = scorer_of(config, model, student, data)
+    batch = next(training_batches(config, data, scorer))
+    assert len(batch.history) > 2
+
+    def gradient(parts):
+        model.zero_grad()
+        for part, share in parts:
+            logits, _ = scorer.score(part)
+            (share * F.cross_entropy(logits, part.target)).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+    whole = gradient([(batch, 1.0)])
+    for count in (2, 3, 50):
+        parts = gradient([batch.part(index, count) for index in range(count)])
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-3)
+
+
+def test_shards_of_all_processes_are_one_result(tmp_path):
+    for process in range(2):
+        shards = Shards(tmp_path, process)
+        for place in range(process, 6, 2):
+            shards.add(place, {"sample": torch.tensor([place])})
+            if place < 4:
+                shards.write()
+        shards.write()
+    # Under any number of processes it goes on with what is missing.
+    (tmp_path / "shard-001-00001.safetensors").write_bytes(b"cut short")
+    again = Shards(tmp_path, 0)
+    assert again.done == {0, 1, 2, 4, 5}
+    again.add(3, {"sample": torch.tensor([3])})
+    again.write()
+    assert again.read()["sample"].sort().values.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_other_steps_are_refused_under_a_launch(rank, monkeypatch, capsys):
+    waited = []
+    monkeypatch.setattr(module.time, "sleep", waited.append)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert module.main(["distill"]) == 1
+    said = "recdistill distill: runs in one process; launch teacher alone, and start distill by itself\n"
+    assert capsys.readouterr().err == said
+    # The main process has the first word.
+    assert waited == ([] if rank == "0" else [module.GRACE_SECONDS])
+
+
+@pytest.mark.slow
+def test_a_mistake_is_said_once_and_ends_all(taught):
+    started = time.monotonic()
+    done = launched(TORCHRUN, taught, taught.options | {"backbone_run_id": "nonsense"})
+    assert done.returncode != 0
+    assert time.monotonic() - started < SECONDS / 2
+    said = [line for line in done.stderr.splitlines() if line.startswith("recdistill teacher: ")]
+    assert len(said) == 1
+    assert "backbone_run_id=nonsense: no such run" in said[0]
+    run = taught.place.newest("teacher")
+    assert run.info.status == "FAILED"
+    assert "nonsense" in run.data.tags["recdistill.failure"]
