@@ -73,7 +73,8 @@ def test_the_command_mlflow_makes_of_all_defaults_gives_the_dataclass_defaults(s
 
 
 def test_what_a_user_gives_mlflow_arrives():
-    given = {"lam": "0.25", "selection_policy": "kl_divergence", "force": "true", "llm": "a folder/with 'quotes' $HOME"}
+    given = {"lam": "0.25", "selection_policy": "kl_divergence", "selection_fraction": "0.5", "force": "true"}
+    given |= {"llm": "a folder/with 'quotes' $HOME"}
     command = shlex.split(load_project(str(ROOT)).get_entry_point("distill").compute_command(given, None))
     config = parse(DistillConfig, "distill", command[4:])
     assert (config.lam, config.selection_policy, config.force, config.llm) == (
@@ -82,7 +83,9 @@ def test_what_a_user_gives_mlflow_arrives():
         True,
         given["llm"],
     )
-    assert config == DistillConfig(lam=0.25, selection_policy="kl_divergence", force=True, llm=given["llm"])
+    assert config == DistillConfig(
+        lam=0.25, selection_policy="kl_divergence", selection_fraction=0.5, force=True, llm=given["llm"]
+    )
 
 
 @every_step
@@ -146,6 +149,10 @@ def test_booleans_are_text(text, value):
         (["--device", "abacus"], "device=abacus: must be one of auto, cpu, cuda"),
         (["--experts", "3"], "experts=3: must divide lora_rank=8"),
         (["--teacher_history", "50"], "teacher_history=50: must be at most teacher_window=40"),
+        (
+            ["--selection_policy", "random"],
+            "selection_policy=random: chooses nothing at selection_fraction=1; give selection_fraction below 1",
+        ),
         (["--lamb", "1"], "lamb: distill has no such option; the nearest is lam"),
         (["--learnin-rate=1"], "learnin_rate: distill has no such option; the nearest is learning_rate"),
         (["--lam"], "lam: needs a value, as in --lam value"),

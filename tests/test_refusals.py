@@ -93,6 +93,7 @@ def test_bad_files(place, capsys, spoil):
         ({"lam": "abc"}, "lam=abc: must be a number"),
         ({"lamb": 0.5}, "lamb: distill has no such option; the nearest is lam"),
         ({"student": "bert4rec"}, "student=bert4rec: must be one of sasrec, gru4rec, caser"),
+        ({"selection_policy": "random"}, "chooses nothing at selection_fraction=1; give selection_fraction below 1"),
         ({"teacher_run_id": "0" * 32}, "no such run"),
         ({"teacher_files": "nowhere"}, "nowhere"),
     ],

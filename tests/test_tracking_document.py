@@ -14,18 +14,37 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from tiny_llm import write_tiny_llm
 
-from recdistill.config import STEPS, CompareConfig, EvaluateConfig, ExportConfig, MainConfig, RecommendConfig
+from recdistill.config import (
+    STEPS,
+    CompareConfig,
+    EvaluateConfig,
+    ExportConfig,
+    MainConfig,
+    RecommendConfig,
+    SweepConfig,
+    TeacherConfig,
+    narrow,
+)
 from recdistill.steps.compare import compare
 from recdistill.steps.evaluate import evaluate_run
 from recdistill.steps.export import export
 from recdistill.steps.main import main
 from recdistill.steps.recommend import recommend
+from recdistill.steps.sweep import sweep
+from recdistill.steps.teacher import teacher
 from recdistill.tracking.provenance import PACKAGE
-from recdistill.tracking.runs import STEP, entry_run
+from recdistill.tracking.runs import REUSED, STEP, entry_run
+from recdistill.tracking.sweep_runs import PARENT
 
 DOCUMENT = PACKAGE.parent / "docs" / "TRACKING.md"
 SECTIONS = ("Metrics", "Tags", "Artifacts", "Data sets", "Models")
 OWN_TAGS = ("recdistill.", "mlflow.note.content")
+SPACE = """\
+objective: val/ndcg_at_20
+seeds: 2
+parameters:
+  lam: {low: 0.0, high: 1.0}
+"""
 
 
 @dataclass
@@ -48,7 +67,7 @@ def read_document() -> dict[str, Documented]:
         for name in re.findall(r"`([^`]+)`", names):
             variants = [name.replace("<k>", k) for k in ("1", "5", "10", "20")] if "<k>" in name else [name]
             for step in (part.strip() for part in steps.split(",")):
-                for one in [*STEPS, "trial"] if step.strip("()") == "all" else [step.strip("()")]:
+                for one in STEPS if step.strip("()") == "all" else [step.strip("()")]:
                     sections[section].allowed[one] += variants
                     if "(" not in step:
                         sections[section].required[one] += variants
@@ -99,7 +118,7 @@ def write_data(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
-    """A run or more of every step but ``sweep``."""
+    """A run or more of every step."""
     folder = tmp_path_factory.mktemp("project")
     patch = pytest.MonkeyPatch()
     patch.setenv("RECDISTILL_CACHE", str(folder / "cache"))
@@ -116,6 +135,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
         main(MainConfig(**data, **small, **choosing))
     with entry_run("evaluate"):
         evaluate_run(EvaluateConfig())
+    with entry_run("teacher"):
+        written = teacher(narrow(MainConfig(**data, **small, teacher="generative", candidates=5), TeacherConfig))
+    with entry_run("evaluate"):
+        evaluate_run(EvaluateConfig(run_id=written.run_id, answer="likelihood"))
     with entry_run("compare"):
         compare(CompareConfig(resamples=200))
     with entry_run("export"):
@@ -125,6 +148,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
         (folder / "histories.jsonl").write_text('{"history": ["i3", "i4"]}')
         with entry_run("recommend"):
             recommend(RecommendConfig(histories="histories.jsonl"))
+    (folder / "space.yaml").write_text(SPACE)
+    with entry_run("sweep"):
+        sweep(SweepConfig(**data, **small, space="space.yaml", trials=2, final_seeds=1))
     yield mlflow.search_runs(output_format="list")
     mlflow.set_tracking_uri(before)
     patch.undo()
@@ -137,17 +163,38 @@ def test_what_is_logged_is_documented_and_what_is_documented_is_logged(runs, sec
         step, names = run.data.tags[STEP], logged(run)[section]
         unknown = {name for name in names if not any(fits(name, one) for one in documented.allowed[step])}
         assert not unknown, f"{step} logs {sorted(unknown)}; write them into docs/TRACKING.md"
+        if REUSED in run.data.tags or in_a_trial(run, runs):
+            continue  # It keeps less.
         missing = [one for one in documented.required[step] if not any(fits(name, one) for name in names)]
         assert not missing, f"docs/TRACKING.md says that {step} logs {missing}"
 
 
+def in_a_trial(run: Run, runs: list[Run]) -> bool:
+    """Whether it is a training of a trial."""
+    trials = {one.info.run_id for one in runs if "recdistill.trial" in one.data.tags}
+    return run.data.tags[STEP] != "trial" and bool({run.info.run_id, run.data.tags.get(PARENT)} & trials)
+
+
 def test_every_option_is_a_parameter(runs):
-    for run in runs:
-        assert set(run.data.params) == {spec.name for spec in fields(STEPS[run.data.tags[STEP]])}
+    for run in (run for run in runs if REUSED not in run.data.tags):
+        step = run.data.tags[STEP]
+        expected = {"lam"} if step == "trial" else {spec.name for spec in fields(STEPS[step])}
+        assert set(run.data.params) == expected
+
+
+def test_runs_of_a_sweep_have_the_documented_names(runs):
+    table = DOCUMENT.read_text(encoding="utf-8").partition("\n## Sweeps\n")[2].partition("\n## ")[0]
+    documented = re.findall(r"`([^`]+)`", " ".join(line.split("|")[1] for line in table.splitlines() if "|" in line))
+    (parent,) = (run for run in runs if run.data.tags[STEP] == "sweep")
+    nested = [run for run in runs if run.data.tags.get(PARENT) == parent.info.run_id]
+    names = {parent.info.run_name, *(run.info.run_name for run in nested)}
+    assert names == {"sweep", "trial 0", "trial 1", "best, seed 1", "default, seed 1", "undistilled, seed 1"}
+    assert all(any(fits(name, one) for one in documented) for name in names)
+    assert {run.data.tags["recdistill.state"] for run in nested} == {"complete"}
 
 
 def test_every_step_was_run(runs):
-    assert {run.data.tags[STEP] for run in runs} >= set(STEPS) - {"sweep", "recommend"}
+    assert {run.data.tags[STEP] for run in runs} >= set(STEPS) - {"recommend"}
 
 
 def test_every_documented_step_exists():

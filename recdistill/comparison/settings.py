@@ -4,14 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from recdistill.config import BackboneConfig, Config, DataConfig, DistillConfig, TeacherConfig, own_fields
+from recdistill.config import (
+    BackboneConfig,
+    BackboneStepConfig,
+    Config,
+    DataConfig,
+    DistillConfig,
+    TeacherConfig,
+    own_fields,
+)
 
 Settings = Mapping[str, bool | float | str]
 
 STUDENT = [name for name in own_fields(BackboneConfig, DataConfig) if name != "register"]
 OWN_SETTINGS: dict[str, tuple[type[Config], list[str]]] = {
     "prepare": (DataConfig, []),
-    "backbone": (BackboneConfig, STUDENT),
+    "backbone": (BackboneStepConfig, [*STUDENT, "released"]),
     "teacher": (TeacherConfig, own_fields(TeacherConfig, DataConfig)),
     "distill": (DistillConfig, STUDENT + own_fields(DistillConfig, BackboneConfig, TeacherConfig)),
 }

@@ -40,6 +40,26 @@ class Batch:
         later = torch.arange(self.history.shape[1], device=self.column.device) > self.column.unsqueeze(1)
         return self.history[self.row].masked_fill(later, padding_id)
 
+    def part(self, index: int, count: int) -> tuple["Batch", float]:
+        """Every ``count``-th window, from the ``index``-th on, and its share of the samples.
+
+        Where there is none it is the first window with a share of 0: something to compute that counts for nothing.
+        """
+        windows = len(self.history)
+        absent = index >= windows
+        chosen = torch.tensor([0]) if absent else torch.arange(index, windows, count)
+        place = torch.full((windows,), -1).index_put((chosen,), torch.arange(len(chosen)))
+        kept = (place[self.row] >= 0).nonzero().squeeze(1)
+        part = Batch(
+            history=self.history[chosen],
+            length=self.length[chosen],
+            row=place[self.row[kept]],
+            column=self.column[kept],
+            target=self.target[kept],
+            sample=self.sample[kept],
+        )
+        return part, 0.0 if absent else len(part) / len(self)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         return Batch(**{spec.name: getattr(self, spec.name).to(device) for spec in fields(self)})

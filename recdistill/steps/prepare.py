@@ -3,13 +3,13 @@
 import torch
 
 from recdistill.config import DataConfig
-from recdistill.evaluation.evaluate import evaluate
+from recdistill.evaluation.evaluate import rank_samples
 from recdistill.evaluation.popularity import popularity_scores
 from recdistill.steps.inputs import data_of
-from recdistill.steps.student import log_results
+from recdistill.steps.results import KEPT, log_results
 from recdistill.tracking.runs import StepRun, step_run
 
-CODE = ["data", "evaluation", "steps/prepare.py"]
+CODE = ["data", "evaluation", "steps/prepare.py", "steps/results.py"]
 
 
 def prepare(config: DataConfig) -> StepRun:
@@ -23,7 +23,9 @@ def prepare(config: DataConfig) -> StepRun:
         sizes = {f"data/{part}_samples": float(len(samples)) for part, samples in parts.items()}
         run.log_metrics(sizes | {"data/items": data.num_items, "data/users": len(data.user_ids)})
         validation, test = (
-            evaluate(scores, part, num_items=data.num_items, max_length=1, exclude_seen=config.exclude_seen)
+            rank_samples(
+                scores, part, num_items=data.num_items, max_length=1, keep=KEPT, exclude_seen=config.exclude_seen
+            )
             for part in (data.validation, data.test)
         )
         log_results(run, data, validation, test)

@@ -1,8 +1,10 @@
 """What the steps that train a student share: its shape, its batches, its validation, its results."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,10 +12,9 @@ from recdistill.config import BackboneConfig, DataConfig, own_fields
 from recdistill.data.batches import Batch, batches
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
-from recdistill.evaluation.evaluate import ScoreFunction, evaluate
-from recdistill.evaluation.metrics import metrics_from_ranks
-from recdistill.evaluation.rank_table import rank_table
+from recdistill.evaluation.evaluate import Ranked, ScoreFunction, rank_samples
 from recdistill.steps.inputs import device_of
+from recdistill.steps.results import KEPT, log_results, named
 from recdistill.students.build import StudentShape, save_student
 from recdistill.students.student import Student
 from recdistill.tracking.runs import StepRun
@@ -22,9 +23,11 @@ from recdistill.training.fit import Metrics, Progress, Recipe, fit
 
 OWN = [name for name in own_fields(BackboneConfig, DataConfig) if name != "register"]
 STUDENT_SETTINGS = [*OWN, "exclude_seen"]
-STUDENT_CODE = ["data", "students", "distill", "evaluation", "training", "steps/student.py"]
+STUDENT_CODE = ["data", "students", "distill", "evaluation", "training", "steps/student.py", "steps/results.py"]
 
 Report = Callable[[int, Metrics], None]
+# Histories answered one at a time, to time an answer.
+LATENCY_HISTORIES = 50
 
 
 def shape_of(config: BackboneConfig) -> StudentShape:
@@ -50,28 +53,38 @@ def scorer(model: Student, device: torch.device) -> ScoreFunction:
     return score
 
 
-def ranks_of(model: Student, samples: Samples, exclude_seen: bool, device: torch.device) -> Tensor:
-    """Rank of each sample's target among the whole catalogue, int64 [N]."""
+def ranked(model: Student, samples: Samples, exclude_seen: bool, device: torch.device, keep: int) -> Ranked:
+    """Rank of each sample's target among the whole catalogue, and the ``keep`` best items."""
     model.eval()
-    return evaluate(
+    return rank_samples(
         scorer(model, device),
         samples,
         num_items=model.num_items,
         max_length=model.max_length,
+        keep=keep,
         exclude_seen=exclude_seen,
     )
 
 
-def named(part: str, ranks: Tensor) -> Metrics:
-    """``part/hr_at_10`` and its like."""
-    return {f"{part}/{name}": value for name, value in metrics_from_ranks(ranks).items()}
+def ranks_of(model: Student, samples: Samples, exclude_seen: bool, device: torch.device) -> Tensor:
+    """Rank of each sample's target among the whole catalogue, int64 [N]."""
+    return ranked(model, samples, exclude_seen, device, keep=0).ranks
 
 
-def log_results(run: StepRun, data: SequenceData, validation: Tensor, test: Tensor, epoch: int = 0) -> None:
-    """Log the metrics of the final ranks of both parts, and each sample's rank."""
-    run.log_metrics(named("val", validation) | named("test", test), epoch)
-    parts = {"val": (validation, data.validation), "test": (test, data.test)}
-    run.log_ranks({part: rank_table(ranks, samples, data) for part, (ranks, samples) in parts.items()})
+@torch.no_grad()
+def latency_of(model: Student, samples: Samples, device: torch.device) -> float:
+    """Median milliseconds of an answer to one history alone: scores of the catalogue, and the ten best of them."""
+    model.eval()
+    score, seconds = scorer(model, device), []
+    for index in np.linspace(0, len(samples) - 1, LATENCY_HISTORIES).astype(np.int64):
+        windows = samples.windows_of([index], model.max_length, model.num_items)
+        history, length = (torch.from_numpy(part) for part in windows)
+        started = time.perf_counter()
+        scores = score(history[:, : int(length)], length, torch.zeros(1, dtype=torch.int64), length - 1)
+        # Copying the answer waits for the device.
+        scores.topk(min(10, model.num_items)).indices.cpu()
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds)
 
 
 def student_batches(config: BackboneConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
@@ -143,22 +156,35 @@ def train_student(
         label=f"{config.student} epoch",
     )
     progress = fit(recipe, run.work / "student.safetensors", log)
-    validation = ranks_of(model, data.validation, config.exclude_seen, device)
+    run.log_metrics({"best_epoch": progress.best_epoch, "train_seconds": progress.seconds}, progress.epoch)
+    keep_student(config, data, model, run, epoch=progress.epoch, served=report is None)
+    return progress
+
+
+def keep_student(
+    config: BackboneConfig, data: SequenceData, model: Student, run: StepRun, *, epoch: int = 0, served: bool = True
+) -> None:
+    """Measure a finished student, on test once, and keep it as the artifact ``student``.
+
+    Args:
+        config: options, of which `shape_of` is the student's.
+        data: what it is measured on.
+        model: the student, on its device.
+        run: gets results, ranks and the student.
+        epoch: of the results.
+        served: also keep the MLflow model, recommendations and figures.
+    """
+    device = device_of(config)
+    test = ranked(model, data.test, config.exclude_seen, device, keep=KEPT if served else 0)
     started = time.perf_counter()
-    test = ranks_of(model, data.test, config.exclude_seen, device)
-    per_thousand = (time.perf_counter() - started) * 1e6 / len(data.test)
-    log_results(run, data, validation, test, progress.epoch)
-    run.log_metrics(
-        {
-            "best_epoch": progress.best_epoch,
-            "train_seconds": progress.seconds,
-            "ms_per_1000_recommendations": per_thousand,
-        },
-        progress.epoch,
-    )
+    validation = ranked(model, data.validation, config.exclude_seen, device, keep=0)
+    per_thousand = (time.perf_counter() - started) * 1e6 / len(data.validation)
+    log_results(run, data, validation, test, epoch, in_full=served)
+    speed = {"ms_per_1000_recommendations": per_thousand, "latency_ms": latency_of(model, data.test, device)}
+    run.log_metrics(speed, epoch)
     # Folded, so that whoever loads the student needs no teacher.
     run.log_folder("student", lambda folder: save_student(folder, model, shape_of(config), fold=True))
-    if report is None:
+    if served:
         log_student_model(
             run.run_id,
             model,
@@ -168,4 +194,3 @@ def train_student(
             item_count=data.item_count.tolist(),
             exclude_seen=config.exclude_seen,
         )
-    return progress

@@ -48,8 +48,8 @@ class TrialTraining:
         step = "distill" if self.seeds == 1 else "trial"
         with child_run(step, str(start.study[LEADER]), f"trial {start.number}", tags, start.values) as run_id:
             metrics = self.trained(start.values, start.report)
-            own = metrics if self.seeds > 1 else {name: metrics[name] for name in {"latency_ms"} & set(metrics)}
-            log_child_metrics(run_id, own)
+            if self.seeds > 1:
+                log_child_metrics(run_id, metrics)
             yield metrics
 
     def trained(self, values: Mapping[str, Any], report: Report) -> dict[str, float]:
@@ -58,17 +58,9 @@ class TrialTraining:
         for offset in range(self.seeds):
             config = replace(self.base, **values, seed=self.base.seed + offset)
             watched = {"report": report} if offset == 0 else {}
-            results.append(with_latency(self.train(config, **watched).metrics()))
+            results.append(self.train(config, **watched).metrics())
         shared = set.intersection(*(set(result) for result in results))
         return {name: statistics.fmean(result[name] for result in results) for name in sorted(shared)}
-
-
-def with_latency(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics, with milliseconds a recommendation."""
-    found = dict(metrics)
-    if "latency_ms" not in found and "ms_per_1000_recommendations" in found:
-        found["latency_ms"] = found["ms_per_1000_recommendations"] / 1000
-    return found
 
 
 @dataclass(frozen=True)
@@ -92,11 +84,9 @@ class FinalTraining:
         distilled = isinstance(final.config, DistillConfig)
         tags = {STUDY: self.study, STUDY_ID: self.identity, FINAL: final.name}
         name = f"{final.name}, seed {final.config.seed}"
-        with child_run("distill" if distilled else "backbone", self.parent_run_id, name, tags, {}) as run_id:
+        with child_run("distill" if distilled else "backbone", self.parent_run_id, name, tags, {}):
             step: Train = self.train if distilled else backbone
-            metrics = with_latency(step(final.config).metrics())
-            log_child_metrics(run_id, {"latency_ms": metrics["latency_ms"]} if "latency_ms" in metrics else {})
-            return metrics
+            return step(final.config).metrics()
 
 
 def settle(study: Study) -> None:

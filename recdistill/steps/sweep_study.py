@@ -22,6 +22,7 @@ from recdistill.config import (
 )
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
+from recdistill.steps.contents import contents_of
 from recdistill.steps.inputs import data_of
 from recdistill.steps.sweep_runs import (
     DESCRIPTION,
@@ -49,6 +50,7 @@ from recdistill.tracking.runs import StepRun
 STUDY_CODE = ["data", "students", "teacher", "distill", "evaluation", "training", "teacher_outputs.py"]
 STUDY_CODE += ["sweep/space.py", "sweep/study.py", "steps/inputs.py", "steps/student.py", "steps/selection.py"]
 STUDY_CODE += ["steps/backbone.py", "steps/teacher.py", "steps/teacher_scoring.py", "steps/distill.py"]
+STUDY_CODE += ["steps/results.py", "steps/teaching.py", "steps/teacher_generative.py", "steps/generative_scoring.py"]
 CODE = [*STUDY_CODE, "sweep", "steps/sweep.py", "steps/sweep_runs.py", "steps/sweep_study.py"]
 ANSWER_SECONDS = 1.0
 Pin = Callable[[DistillConfig], DistillConfig]
@@ -109,7 +111,8 @@ def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
 def description(base: DistillConfig, space: Space, data: SequenceData) -> str:
     """All that the values of a study's trials depend on, but the code."""
     options = {name: value for name, value in asdict(base).items() if name not in ("force", "device")}
-    return json.dumps([space.described(), options, data.fingerprint], sort_keys=True)
+    content = contents_of(base, "llm", "teacher_files")
+    return json.dumps([space.described(), options, data.fingerprint, content], sort_keys=True)
 
 
 def open_named(

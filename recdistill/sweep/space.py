@@ -28,8 +28,6 @@ FIXED_BY_THE_COMMAND = {spec.name for spec in fields(DataConfig)} | {
     "teacher_run_id",
     "teacher_files",
 }
-#: More combinations than these are not tried before the start.
-MOST_COMBINATIONS = 5000
 
 Options = TypeVar("Options", bound=DistillConfig)
 Value = bool | int | float | str
@@ -81,6 +79,13 @@ class Parameter:
     def examples(self) -> list[Value]:
         """All choices, or both ends."""
         return list(self.choices) if self.choices else [end for end in (self.low, self.high) if end is not None]
+
+    def nearest(self, value: Value) -> Value:
+        """``value`` where a trial could have it, else the end of the interval on its side, or the first choice."""
+        if self.contains(value):
+            return value
+        above = self.high is not None and not isinstance(value, str) and value > self.high
+        return self.examples()[-1 if above else 0]
 
 
 @dataclass(frozen=True)
@@ -181,22 +186,36 @@ def base_config(space: Space, config: Options) -> Options:
                 f"{parameter.name}={getattr(config, parameter.name)}: is searched by {space.path}:{parameter.line}; "
                 f"leave it out, or take it out of a copy of the file"
             )
-    fixed = space.fixed or {}
-    base = tried(space, config, {name: value for name, value in fixed.items() if name not in given})
+    fixed: dict[str, Any] = {name: value for name, value in (space.fixed or {}).items() if name not in given}
+    try:
+        base = replace(config, **fixed)
+    except InputError:
+        # Where it is searched, an option need not fit what is fixed by its default.
+        searched = {p.name: p.nearest(getattr(config, p.name)) for p in space.parameters if p.only is None}
+        base = tried(space, config, fixed | searched)
     for values in combinations(space):
         tried(space, base, values)
     return base
 
 
 def combinations(space: Space) -> Iterator[dict[str, Value]]:
-    """Every combination of choices and ends, up to `MOST_COMBINATIONS`."""
-    product = itertools.product(*(parameter.examples() for parameter in space.parameters))
-    for drawn in itertools.islice(product, MOST_COMBINATIONS):
-        values: dict[str, Value] = {}
-        for parameter, value in zip(space.parameters, drawn, strict=True):
-            if parameter.applies(values):
-                values[parameter.name] = value
-        yield values
+    """For every two parameters (and those they depend on) all choices and ends, the other parameters at their first.
+
+    A check of the options looks at two of them at most: what it could refuse in any trial, it refuses here.
+    """
+    for pair in itertools.combinations_with_replacement(space.parameters, 2):
+        varied = {parameter.name for parameter in pair}
+        # What another depends on stands before it.
+        for parameter in reversed(space.parameters):
+            if parameter.only is not None and parameter.name in varied:
+                varied.add(parameter.only[0])
+        examples = [p.examples() if p.name in varied else p.examples()[:1] for p in space.parameters]
+        for drawn in itertools.product(*examples):
+            values: dict[str, Value] = {}
+            for parameter, value in zip(space.parameters, drawn, strict=True):
+                if parameter.applies(values):
+                    values[parameter.name] = value
+            yield values
 
 
 def tried(space: Space, config: Options, values: Mapping[str, Any]) -> Options:

@@ -31,7 +31,8 @@ from recdistill.sweep.space import Sampler, Space
 RETRIES = 1
 #: SQLite lets one process write at a time; the others wait as long as this.
 LOCK_SECONDS = 120
-DRIVERS = {"postgresql": "psycopg[binary]", "mysql": "pymysql"}
+#: Driver and its package, where a URL names none: what SQLAlchemy takes then depends on its version.
+DRIVERS = {"postgresql": ("psycopg", "psycopg[binary]"), "mysql": ("pymysql", "pymysql")}
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 # Heartbeats and grouped sampling have been experimental since 2020; the versions are pinned.
@@ -112,7 +113,7 @@ def open_storage(place: StudyPlace, killed: Killed | None = None) -> RDBStorage:
     for attempt in range(5):
         try:
             storage = RDBStorage(
-                place.url,
+                with_driver(place.url),
                 engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True},
                 heartbeat_interval=place.heartbeat_seconds,
                 grace_period=place.grace_seconds,
@@ -121,15 +122,15 @@ def open_storage(place: StudyPlace, killed: Killed | None = None) -> RDBStorage:
             return write_ahead(storage) if sqlite else storage
         except ImportError:
             kind = make_url(place.url).get_backend_name()
-            package = DRIVERS.get(kind, "driver")
+            _, package = DRIVERS.get(kind, ("", "a driver"))
             raise InputError(f"storage={shown}: {kind} needs a driver; pip install '{package}'") from None
         except (ArgumentError, NoSuchModuleError):
             raise InputError(f"storage={shown}: must be sqlite:///FILE, postgresql://… or mysql+pymysql://…") from None
         except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
             # Two processes that open a new storage at once both make its tables: the second finds them in the end.
             if attempt == 4:
-                said = " ".join(str(error).split())[:200].replace(place.url, shown)
-                raise InputError(f"storage={shown}: cannot be opened ({said})") from None
+                said = " ".join(str(error).split()).replace(with_driver(place.url), shown).replace(place.url, shown)
+                raise InputError(f"storage={shown}: cannot be opened ({said[:200]})") from None
             time.sleep(0.2 * 2**attempt)
     raise AssertionError
 
@@ -148,6 +149,15 @@ def write_ahead(storage: RDBStorage) -> RDBStorage:
     storage.scoped_session.remove()
     storage.engine.dispose()
     return storage
+
+
+def with_driver(url: str) -> str:
+    """The URL with the driver of `DRIVERS`, where it names none. Raises ArgumentError where it is no URL."""
+    parsed = make_url(url)
+    if parsed.drivername not in DRIVERS:
+        return url
+    chosen = parsed.set(drivername=f"{parsed.drivername}+{DRIVERS[parsed.drivername][0]}")
+    return chosen.render_as_string(hide_password=False)
 
 
 def hidden(url: str) -> str:

@@ -4,7 +4,6 @@ The *entry run* is the one a user started, by ``mlflow run`` or from the command
 it; every other step it needs is a run nested in it.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -28,6 +27,7 @@ from recdistill.data.downloads import cache_dir
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError, Pruned
 from recdistill.tracking.datasets import SplitDataset
+from recdistill.tracking.folder_lock import locked
 from recdistill.tracking.provenance import git_state, run_key, versions
 
 STEP, KEY, FINGERPRINT, REASON = "recdistill.step", "recdistill.key", "recdistill.fingerprint", "recdistill.failure"
@@ -142,6 +142,7 @@ def step_run(
     code: Iterable[str],
     upstream: Mapping[str, StepRun] | None = None,
     effort: Iterable[str] = (),
+    content: Mapping[str, str] | None = None,
 ) -> Iterator[StepRun]:
     """The run that holds this step's results: a finished one that fits (``reused``), or one to write to.
 
@@ -153,12 +154,13 @@ def step_run(
         code: folders and files of the package that it runs.
         upstream: runs it starts from, by step.
         effort: settings that say how much is done, not what; see `find_kind`.
+        content: digests of files that options name, by a name of their own.
 
     An error marks the run FAILED (`Pruned` and an interrupt: KILLED), with the reason as a tag, and is raised again.
     """
     upstream, settings, code = upstream or {}, tuple(settings), tuple(code)
     fingerprint = data if isinstance(data, str) else data.fingerprint
-    key = key_of(step, config, fingerprint, settings, code, upstream)
+    key = key_of(step, config, fingerprint, settings, code, upstream, content)
     entry = _entries[-1] if _entries and not _entries[-1].claimed and _entries[-1].step == step else None
     if entry is not None:
         entry.claimed = True
@@ -178,7 +180,7 @@ def step_run(
         run = StepRun(run_id, key, fingerprint, reused=False, work=work)
         try:
             describe(run, step, config, upstream, data)
-            run.tag("kind", kind_of(step, config, fingerprint, settings, code, effort))
+            run.tag("kind", kind_of(step, config, fingerprint, settings, code, effort, content))
             continue_from_killed(run)
             yield run
         except BaseException as error:
@@ -204,19 +206,28 @@ def key_of(
     settings: Iterable[str],
     code: Iterable[str],
     upstream: Mapping[str, StepRun],
+    content: Mapping[str, str] | None = None,
 ) -> str:
     """The key of a run of these options; see `provenance.run_key`."""
     values = asdict(config)
     chosen = {name: values[name] for name in {*settings, "seed"}} | {"fingerprint": fingerprint}
+    chosen |= content or {}
     return run_key(step, chosen, code, {name: run.key for name, run in upstream.items()})
 
 
 def kind_of(
-    step: str, config: Config, fingerprint: str, settings: Iterable[str], code: Iterable[str], effort: Iterable[str]
+    step: str,
+    config: Config,
+    fingerprint: str,
+    settings: Iterable[str],
+    code: Iterable[str],
+    effort: Iterable[str],
+    content: Mapping[str, str] | None = None,
 ) -> str:
     """What runs share that differ only in seed, effort and upstream runs."""
     values = asdict(config)
     chosen = {name: values[name] for name in settings if name not in {*effort, "seed"}} | {"fingerprint": fingerprint}
+    chosen |= content or {}
     return run_key(step, chosen, code, {})
 
 
@@ -241,22 +252,6 @@ def describe(
         client.log_text(run.run_id, changes, "code.diff")
     if not isinstance(data, str):
         client.log_inputs(run.run_id, [DatasetInput(dataset=SplitDataset(data).entity(), tags=[])])
-
-
-@contextmanager
-def locked(work: Path) -> Iterator[None]:
-    """Hold the folder ``work`` alone; a second process waits, and then finds the finished run."""
-    work.mkdir(parents=True, exist_ok=True)
-    file: IO[str]
-    with work.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that makes the same run ({work.name})", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    if work.is_dir() and not any(work.iterdir()):
-        work.rmdir()
 
 
 def continue_from_killed(run: StepRun) -> None:

@@ -170,3 +170,18 @@ def test_is_fast_enough_for_movielens(stride):
     # The best of three: other work on the machine must not fail this.
     assert min(first) < 0.5
     assert min(each) < 0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_parts_of_a_batch_are_the_batch(count: int) -> None:
+    samples = prefixes([9, 6, 3, 5, 2, 7])
+    for batch in epoch(samples):
+        parts = [batch.part(index, count) for index in range(count)]
+        assert sum(share for _, share in parts) == pytest.approx(1)
+        counted = torch.cat([part.sample for part, share in parts if share])
+        assert sorted(counted.tolist()) == sorted(batch.sample.tolist())
+        for part, share in parts:
+            check(samples, part, 5, 3)
+            assert share in (0.0, len(part) / len(batch))
+        # One without a window repeats the first, so that it has something to compute.
+        assert [share == 0 for _, share in parts] == [index >= len(batch.history) for index in range(count)]

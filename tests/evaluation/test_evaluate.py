@@ -7,7 +7,7 @@ import torch
 from recdistill.data.samples import Samples
 from recdistill.errors import InputError
 from recdistill.evaluation import evaluate as evaluate_file
-from recdistill.evaluation.evaluate import evaluate
+from recdistill.evaluation.evaluate import evaluate, rank_samples
 from recdistill.evaluation.metrics import hr
 
 NUM_ITEMS = 40
@@ -37,6 +37,19 @@ def test_chunks_do_not_change_the_ranks():
     assert whole.dtype == torch.int64
     for batch_size in (1, 5, 23):
         assert torch.equal(evaluate(hashed_scores, samples, batch_size=batch_size, **options), whole)
+
+
+def test_the_best_items_are_those_of_each_sample_alone():
+    samples = random_samples(23)
+    options = {"num_items": NUM_ITEMS, "max_length": 4, "keep": 3}
+    found = rank_samples(hashed_scores, samples, batch_size=7, **options)
+    assert torch.equal(found.ranks, evaluate(hashed_scores, samples, num_items=NUM_ITEMS, max_length=4))
+    for sample in range(23):
+        alone = rank_samples(hashed_scores, samples.subset([sample]), **options)
+        assert torch.equal(found.best[sample], alone.best[0])
+        seen = set(samples.items[samples.start[sample] : samples.end[sample]]) - {samples.targets[sample]}
+        assert not seen & set(found.best[sample].tolist())
+    assert rank_samples(hashed_scores, samples, **(options | {"keep": 0})).best.shape == (23, 0)
 
 
 def test_chunks_shrink_with_the_catalogue(monkeypatch):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recdistill.errors import InputError
-from recdistill.evaluation.ranking import rank_of_target
+from recdistill.evaluation.ranking import best_items, rank_of_target
 
 
 def test_ranks_by_hand():
@@ -81,3 +81,38 @@ def test_equals_a_plain_loop(data):
     ranks = rank_of_target(torch.tensor(scores), torch.tensor(target), (pairs[:, 0], pairs[:, 1]))
     assert ranks.tolist() == expected
     assert ranks.dtype == torch.int64
+
+
+def test_best_items_by_hand():
+    scores = torch.tensor([[1.0, 9.0, 5.0, 7.0], [1.0, 9.0, 5.0, 7.0]])
+    excluded = (torch.tensor([1, 1]), torch.tensor([1, 3]))
+    assert best_items(scores, 2, torch.tensor([0, 1]), excluded).tolist() == [[1, 3], [1, 2]]
+    # The second row has lost one item: 4 is no item.
+    assert best_items(scores, 6, torch.tensor([0, 1]), excluded).tolist() == [[1, 3, 2, 0, 4, 4], [1, 2, 0, 4, 4, 4]]
+    assert scores.tolist() == [[1.0, 9.0, 5.0, 7.0]] * 2
+
+
+def test_scores_that_are_one_row_for_all_are_excluded_from_row_by_row():
+    """As those of popularity, which are a view of one row."""
+    scores = torch.tensor([3.0, 2.0, 1.0]).expand(2, -1)
+    best = best_items(scores, 1, torch.tensor([2, 2]), (torch.tensor([0]), torch.tensor([0])))
+    assert best.tolist() == [[1], [0]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_best_items_are_those_of_the_ranks(data):
+    num_items, count = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 4))
+    item = st.integers(0, num_items - 1)
+    scores = torch.tensor([data.draw(st.permutations(range(num_items))) for _ in range(count)]).float()
+    target = torch.tensor([data.draw(item) for _ in range(count)])
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, count - 1), item), max_size=10))
+    excluded = tuple(torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T)
+    k = data.draw(st.integers(1, 10))
+    best, ranks = best_items(scores, k, target, excluded), rank_of_target(scores, target, excluded)
+    assert best.shape == (count, k)
+    for row in range(count):
+        left_out = {item for one, item in pairs if one == row} - {int(target[row])}
+        ranking = sorted(set(range(num_items)) - left_out, key=lambda one: -scores[row, one])
+        assert best[row].tolist() == (ranking + [num_items] * k)[:k]
+        assert (int(target[row]) in best[row].tolist()) == (int(ranks[row]) <= k)

@@ -41,6 +41,7 @@ def test_the_kept_student_gives_the_ranks_and_metrics_of_the_best_epoch(options)
     assert metrics["test/ndcg_at_10"] > 0.2  # items follow each other in a ring: this can be learnt
     assert metrics["train_seconds"] > 0
     assert metrics["ms_per_1000_recommendations"] > 0
+    assert 0 < metrics["latency_ms"] < 1000
 
 
 def test_test_is_measured_once_and_chooses_nothing(options):

@@ -14,12 +14,14 @@ from recdistill.config import BackboneConfig, DistillConfig, ExportConfig, Polic
 from recdistill.distill.selection import POLICIES
 from recdistill.errors import InputError
 from recdistill.steps import distill as module
+from recdistill.steps import teacher_overlap as overlap_module
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.export import export
 from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.student import ranks_of
 from recdistill.steps.teacher import teacher
+from recdistill.steps.teacher_overlap import OWN, TWIN, teacher_overlaps
 from recdistill.students.build import load_student
 from recdistill.tracking.runs import finished_run
 
@@ -181,3 +183,65 @@ def test_a_report_sees_every_epoch_and_may_end_the_run(config_of, taught):
     with pytest.raises(InputError, match="enough"):
         distill(config_of(seed=6), report=stop)
     assert taught.place.newest("distill").info.status == "FAILED"
+
+
+def head_of(student, samples, sample):
+    """The ten items that a student ranks first after a sample's history."""
+    history = torch.from_numpy(samples.items[None, samples.start[sample] : samples.end[sample]].copy())
+    window = history[:, -student.max_length :]
+    last = torch.tensor([window.shape[1]])
+    with torch.no_grad():
+        scores = student.logits(student(window, last, torch.tensor([0]), last - 1))[0]
+    seen = set(history[0].tolist()) - {int(samples.targets[sample])}
+    return set(sorted(set(range(len(scores))) - seen, key=lambda item: -scores[item])[:10])
+
+
+def test_the_overlap_with_the_teacher_is_that_of_a_loop(config_of, taught):
+    twin = backbone(narrow(config_of(seed=12), BackboneConfig))
+    run, data = distill(config_of(seed=12)), data_of(config_of())
+    outputs = teacher_outputs_of(finished_run(taught.run_id, "teacher"), data)
+    note = mlflow.get_run(run.run_id).data.tags["mlflow.note.content"]
+    for of, name in ((run, OWN), (twin, TWIN)):
+        student = load_student(of.artifact("student"))
+        shared = [
+            len(set(outputs.ranking[row, :10].tolist()) & head_of(student, data.train, sample)) / 10
+            for row, sample in enumerate(outputs.sample.tolist())
+        ]
+        # Folding the projection into the table rounds otherwise: a near tie may turn.
+        assert run.metrics()[name] == pytest.approx(sum(shared) / len(shared), abs=1e-3)
+        assert f"{run.metrics()[name]:.1%}" in note
+    assert run.metrics()[OWN] > run.metrics()[TWIN]
+
+
+def test_the_overlap_is_measured_on_some_samples_the_same_for_all(config_of, taught, monkeypatch):
+    seen = []
+
+    def ranked(model, samples, *rest, **options):
+        seen.append(samples.end.tolist())
+        return overlap_module_ranked(model, samples, *rest, **options)
+
+    overlap_module_ranked = overlap_module.ranked
+    monkeypatch.setattr(overlap_module, "ranked", ranked)
+    monkeypatch.setattr(overlap_module, "MOST_SAMPLES", 20)
+    for seed in (13, 14):
+        distill(config_of(seed=seed))
+    assert len(seen) == 2
+    assert seen[0] == seen[1] == sorted(set(seen[0]))
+    assert len(seen[0]) == 20
+
+
+def test_a_teacher_that_kept_few_items_has_no_overlap_at_ten(config_of, taught):
+    data = data_of(config_of())
+    outputs = teacher_outputs_of(finished_run(taught.run_id, "teacher"), data)
+    short = replace(outputs, ranking=outputs.ranking[:, :9], distance=outputs.distance[:, :9])
+    student = load_student(distill(config_of()).artifact("student"))
+    assert teacher_overlaps(student, None, data, short, True, torch.device("cpu")) == {}
+    assert teacher_overlaps(student, None, data, outputs, True, torch.device("cpu")).keys() == {OWN}
+
+
+def test_a_trial_of_a_sweep_is_spared_what_only_people_look_at(config_of):
+    run = distill(config_of(seed=15), report=lambda epoch, metrics: None)
+    assert not {OWN, TWIN} & run.metrics().keys()
+    kept = {file.path for file in MlflowClient().list_artifacts(run.run_id)}
+    assert {"ranks", "student"} <= kept
+    assert not {"figures", "recommendations"} & kept

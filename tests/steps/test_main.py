@@ -10,7 +10,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from workplace import run_step
 
-from recdistill.config import BackboneConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig
+from recdistill.config import BackboneStepConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig
 from recdistill.evaluation.metrics import metrics_from_ranks
 from recdistill.steps import student as student_module
 from recdistill.steps import teacher as teacher_module
@@ -20,16 +20,16 @@ from recdistill.tracking.runs import StepRun
 CONFIGS = {
     "main": MainConfig,
     "prepare": DataConfig,
-    "backbone": BackboneConfig,
+    "backbone": BackboneStepConfig,
     "teacher": TeacherConfig,
     "distill": DistillConfig,
 }
 ARTIFACTS = {
-    "main": {"results.md", "config.json", "versions.json"},
-    "prepare": {"ranks", "fingerprint.txt", "config.json", "versions.json"},
-    "backbone": {"ranks", "student", "config.json", "versions.json"},
-    "teacher": {"ranks", "teacher", "teacher_outputs", "config.json", "versions.json"},
-    "distill": {"ranks", "student", "config.json", "versions.json"},
+    "main": {"results.md", "examples.md", "examples.html", "figures", "config.json", "versions.json"},
+    "prepare": {"ranks", "recommendations", "figures", "fingerprint.txt", "config.json", "versions.json"},
+    "backbone": {"ranks", "recommendations", "figures", "student", "config.json", "versions.json"},
+    "teacher": {"ranks", "recommendations", "figures", "teacher", "teacher_outputs", "config.json", "versions.json"},
+    "distill": {"ranks", "recommendations", "figures", "student", "config.json", "versions.json"},
 }
 METRICS = [f"{part}/{name}_at_{k}" for part in ("val", "test") for name in ("hr", "ndcg") for k in (1, 5, 10, 20)]
 METRICS += ["val/mrr", "test/mrr"]
@@ -120,6 +120,23 @@ def test_metrics_are_those_of_the_ranks_kept(finished, step):
     assert set(METRICS) <= set(run.data.metrics)
 
 
+@pytest.mark.parametrize("step", ["prepare", "backbone", "undistilled", "teacher", "distill"])
+def test_recommendations_are_the_head_of_the_ranking_that_the_ranks_are_of(finished, step):
+    run, data = by_step(finished.run_id)[step], data_of_place(finished)
+    ranks = pd.read_parquet(artifact(run, "ranks") / "test.parquet")
+    recommended = pd.read_parquet(artifact(run, "recommendations") / "test.parquet")
+    assert recommended[["user", "item"]].equals(ranks[["user", "item"]])
+    rows = zip(ranks["item"], ranks["rank"], recommended["items"], strict=True)
+    for sample, (target, rank, items) in enumerate(rows):
+        start, end = data.test.start[sample], data.test.end[sample]
+        assert len(set(items)) == len(items) == 10
+        assert not set(items) & {data.item_ids[item] for item in data.test.items[start:end]}
+        # Popularity has ties, which count against it in its ranks.
+        assert (target in items) == (rank <= 10) or (step == "prepare" and target in items)
+        if target in items and step != "prepare":
+            assert list(items).index(target) == rank - 1
+
+
 @pytest.mark.parametrize(
     ("step", "curve"), [("backbone", "val/ndcg_at_10"), ("distill", "val/ndcg_at_10"), ("teacher", "train/total")]
 )
@@ -170,7 +187,7 @@ def test_the_terminal_shows_progress_the_table_and_how_to_open_the_ui(finished):
 
 
 def test_nothing_is_left_in_the_cache(finished):
-    assert {path.suffix for path in (finished.place.folder / "cache" / "runs").iterdir()} == {".lock"}
+    assert list((finished.place.folder / "cache" / "runs").iterdir()) == []
 
 
 def test_a_second_call_trains_nothing_and_shows_the_same(finished, monkeypatch, capsys):

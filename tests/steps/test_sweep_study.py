@@ -287,5 +287,6 @@ def test_commands_share_a_study_on_postgresql(folder: Path) -> None:
     with postgresql_server.server() as url:
         two_commands_and_a_kill(folder, url, kill_leader=True)
         # The study is there for a larger total, and for workers of one command.
-        run = sweep(options(folder, trials=12, jobs=2, dropout=0.2, study="shared", storage=url))
+        shared = {"dropout": 0.2, "study": "shared", "storage": url}
+        run = sweep(options(folder, trials=12, jobs=2, final_seeds=0, **shared))
         check_settled(run.run_id, the_study(folder, url), 12)

@@ -1,6 +1,7 @@
 """The teacher's run: what it keeps, from which backbone, and which teacher a student finds."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import mlflow
@@ -16,6 +17,7 @@ from recdistill.config import BackboneConfig, TeacherConfig
 from recdistill.errors import InputError
 from recdistill.steps import teacher as module
 from recdistill.steps.backbone import backbone
+from recdistill.steps.contents import contents_of
 from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.teacher import CODE, EFFORT, SETTINGS, find_backbone, find_teacher, rate_share, teacher
 from recdistill.tracking.runs import StepRun, finished_run, step_run
@@ -130,8 +132,16 @@ def pretend(taught, monkeypatch):
     def add(**changes) -> str:
         config = config_of(taught, **changes)
         upstream = {"backbone": frozen}
+        content = contents_of(config, "llm")
         with step_run(
-            "teacher", config, data=data, settings=SETTINGS, code=CODE, upstream=upstream, effort=EFFORT
+            "teacher",
+            config,
+            data=data,
+            settings=SETTINGS,
+            code=CODE,
+            upstream=upstream,
+            effort=EFFORT,
+            content=content,
         ) as run:
             run.log_text("note.txt", "a teacher")
         return run.run_id
@@ -188,6 +198,20 @@ def test_a_deleted_teacher_is_not_found(taught, pretend):
     assert found_by(taught, lora_alpha=29.0) == run_id
     MlflowClient().delete_run(run_id)
     assert found_by(taught, lora_alpha=29.0) == "new"
+
+
+@pytest.mark.parametrize("budgets", [{}, {name: getattr(TeacherConfig(), name) for name in EFFORT}])
+def test_another_llm_at_the_same_path_has_another_teacher(taught, pretend, tmp_path, budgets):
+    folder = tmp_path / "llm"
+    shutil.copytree(str(taught.options["llm"]), folder)
+    run_id = pretend(llm=folder)
+    assert found_by(taught, llm=folder, **budgets) == run_id
+    weights = folder / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert found_by(taught, llm=folder, **budgets) == "new"
+    weights.write_bytes(before)
+    assert found_by(taught, llm=folder, **budgets) == run_id
 
 
 @given(st.integers(1, 300), st.floats(0, 1))

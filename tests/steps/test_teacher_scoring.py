@@ -13,6 +13,7 @@ from recdistill.data.load import load_data
 from recdistill.data.samples import Samples
 from recdistill.distill.selection import QUERY_POLICIES
 from recdistill.steps import teacher_scoring
+from recdistill.steps.results import KEPT
 from recdistill.steps.selection import signals_of_student
 from recdistill.steps.teacher import scorer_of, shape_of, tables_of, training_batches
 from recdistill.steps.teacher_scoring import joined, make_outputs, ranks_of_samples
@@ -115,13 +116,16 @@ def test_ranks_are_those_of_a_loop(data, backbone, exclude_seen, packing):
     scorer = scorer_over(data, backbone, exclude_seen=exclude_seen, packing=packing)
     validation, test, seconds = ranks_of_samples(scorer)
     assert seconds > 0
-    for ranks, samples in ((validation, data.validation), (test, data.test)):
-        assert len(ranks) == len(samples)
+    for found, samples in ((validation, data.validation), (test, data.test)):
+        assert len(found.ranks) == len(samples)
+        assert found.best.shape == (len(samples), KEPT)
         for sample, target in enumerate(samples.targets.tolist()):
             scores = scorer.teacher.scores(history_of(samples, sample))
             left_out = seen_by(samples, sample, exclude_seen) | {target}
             better = [item for item in range(data.num_items) if item not in left_out and scores[item] >= scores[target]]
-            assert ranks[sample] == 1 + len(better)
+            assert found.ranks[sample] == 1 + len(better)
+            kept = sorted(set(range(data.num_items)) - (left_out - {target}), key=lambda item: -scores[item])[:KEPT]
+            assert found.best[sample].tolist() == kept
 
 
 def test_ranks_of_the_llm_are_those_of_each_prompt_alone(folder):
@@ -137,7 +141,7 @@ def test_ranks_of_the_llm_are_those_of_each_prompt_alone(folder):
     scorer = scorer_of(config, teacher, student, data)
     found = ranks_of_samples(scorer)
     teacher.shape = shape_of(config_of(packing=False, teacher_history=CONTEXT))
-    for part, (ranks, samples) in enumerate(zip(found[:2], (data.validation, data.test), strict=True)):
+    for part, (of_part, samples) in enumerate(zip(found[:2], (data.validation, data.test), strict=True)):
         for sample, target in enumerate(samples.targets.tolist()):
             history = torch.tensor([history_of(samples, sample)])
             last = torch.tensor([history.shape[1] - 1])
@@ -152,7 +156,7 @@ def test_ranks_of_the_llm_are_those_of_each_prompt_alone(folder):
             margin = torch.tensor(
                 [logits[item] - logits[target] for item in range(data.num_items) if item not in left_out]
             )
-            assert ranks[sample] == 1 + int((margin >= 0).sum()) or float(margin.abs().min()) < 1e-4
+            assert of_part.ranks[sample] == 1 + int((margin >= 0).sum()) or float(margin.abs().min()) < 1e-4
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -88,6 +88,7 @@ def test_the_command_and_the_file_give_the_options_back(
     lam: float, learning_rate: float, policy: str, packing: bool, interactions: str
 ) -> None:
     given_options = {"lam": lam, "learning_rate": learning_rate, "selection_policy": policy, "packing": packing}
+    given_options["selection_fraction"] = 0.5
     config = DistillConfig(**given_options, interactions=interactions)  # type: ignore[arg-type]
     options = answer.options_of(config)
     assert DistillConfig(**yaml.safe_load(answer.as_yaml(options))) == config

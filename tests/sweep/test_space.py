@@ -85,7 +85,7 @@ def test_the_default_options_are_a_trial_where_the_space_holds_them(tmp_path: Pa
     space = space_of(tmp_path, parameters + conditional)
     assert space.defaults(DistillConfig(lam=0.5)) == {"lam": 0.5, "selection_policy": "all"}
     assert space.defaults(DistillConfig(lam=1.5)) is None
-    assert space.defaults(DistillConfig(selection_policy="coverage")) is None
+    assert space.defaults(DistillConfig(selection_policy="coverage", selection_fraction=0.5)) is None
 
 
 def test_a_step_is_part_of_the_space() -> None:
@@ -101,3 +101,56 @@ def test_what_a_study_depends_on_is_not_the_file(tmp_path: Path) -> None:
     third = space_of(tmp_path, "  lam: {low: 0, high: 2}\n")
     assert first.described() == second.described()
     assert first.described() != third.described()
+
+
+POLICY = "  selection_policy: {choices: [all, random]}\n"
+FRACTION = "  selection_fraction: {low: 0.1, high: 0.9"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fixed", "line"),
+    [
+        (POLICY, "", 3),
+        (POLICY, "fixed: {selection_fraction: 1.0}\n", 4),
+        ("  lam: {low: 0, high: 1}\n", "fixed:\n  selection_policy: random\n", 3),
+        # At one end of its interval.
+        (POLICY + "  selection_fraction: {low: 0.1, high: 1.0}\n", "", 3),
+        # Where another option leaves it at its default.
+        ("  student: {choices: [sasrec, caser]}\n" + POLICY + FRACTION + ", only: {student: sasrec}}\n", "", 4),
+        (POLICY + FRACTION + ", only: {selection_policy: all}}\n", "", 3),
+    ],
+)
+def test_a_policy_that_would_choose_nothing_is_found_before_the_start(
+    tmp_path: Path, parameters: str, fixed: str, line: int
+) -> None:
+    said = rf"space\.yaml:{line}: selection_policy=random: chooses nothing at selection_fraction=1; give .* below 1$"
+    with pytest.raises(InputError, match=said):
+        base_config(space_of(tmp_path, parameters, fixed), DistillConfig())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fixed"),
+    [
+        (POLICY, "fixed: {selection_fraction: 0.5}\n"),
+        (POLICY + FRACTION + "}\n", ""),
+        (POLICY + FRACTION + ", unless: {selection_policy: all}}\n", ""),
+        ("  student: {choices: [sasrec, caser]}\n" + POLICY + FRACTION + ", only: {selection_policy: random}}\n", ""),
+    ],
+)
+def test_a_policy_that_always_chooses_is_accepted(tmp_path: Path, parameters: str, fixed: str) -> None:
+    assert base_config(space_of(tmp_path, parameters, fixed), DistillConfig()).selection_policy == "all"
+
+
+def test_a_fixed_policy_beside_a_searched_fraction_has_a_default(tmp_path: Path) -> None:
+    space = space_of(tmp_path, FRACTION + "}\n", "fixed: {selection_policy: random}\n")
+    base = base_config(space, DistillConfig())
+    assert (base.selection_policy, base.selection_fraction) == ("random", 0.9)
+    assert space.defaults(base) == {"selection_fraction": 0.9}
+
+
+def test_in_a_large_space_the_first_options_are_tried_too(tmp_path: Path) -> None:
+    names = "lam alpha ed_weight gamma_position gamma_confidence gamma_consistency dropout output_weight weight_decay"
+    others = "".join(f"  {name}: {{low: 0, high: 0.5}}\n" for name in f"{names} lora_dropout warmup".split())
+    first = "  lora_rank: {choices: [8, 16]}\n  experts: {choices: [2, 4, 3]}\n"
+    with pytest.raises(InputError, match=r"space\.yaml:4: experts=3: must divide lora_rank=8"):
+        base_config(space_of(tmp_path, first + others), DistillConfig())

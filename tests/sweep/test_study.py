@@ -1,5 +1,6 @@
 """The study: its sequence of values, its samplers and pruners, and what is said of an unusable storage."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from small_sweep import EPOCHS, TEXT, make_space, place_in, run
 
 from recdistill.errors import InputError
 from recdistill.sweep.space import Space
-from recdistill.sweep.study import StudyPlace, build_sampler, hidden, open_study
+from recdistill.sweep.study import StudyPlace, build_sampler, hidden, open_study, with_driver
 
 
 def sequence(folder: Path, name: str, space: Space, totals: list[int], seed: int = 1) -> list[tuple[object, ...]]:
@@ -76,6 +77,7 @@ def test_several_objectives_are_never_pruned(tmp_path: Path) -> None:
 def test_a_storage_that_cannot_be_used_is_one_line(
     space: Space, url: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "pymysql", None)
     monkeypatch.setattr("recdistill.sweep.study.time.sleep", lambda seconds: None)
     with pytest.raises(InputError) as caught:
         open_study(StudyPlace(url, "a"), space, 1, EPOCHS, create=True)
@@ -100,3 +102,16 @@ def test_a_study_that_is_not_there_is_said(tmp_path: Path, space: Space) -> None
 
 def test_passwords_are_hidden() -> None:
     assert hidden("postgresql://me:secret@host/base") == "postgresql://me:***@host/base"
+
+
+@pytest.mark.parametrize(
+    ("url", "opened"),
+    [
+        ("postgresql://me:s%40cret@host/base", "postgresql+psycopg://me:s%40cret@host/base"),
+        ("mysql://me@host/base?charset=utf8mb4", "mysql+pymysql://me@host/base?charset=utf8mb4"),
+        ("postgresql+psycopg2://me@host/base", "postgresql+psycopg2://me@host/base"),
+        ("sqlite:////some/file.db", "sqlite:////some/file.db"),
+    ],
+)
+def test_a_url_without_driver_takes_the_one_that_the_project_installs(url: str, opened: str) -> None:
+    assert with_driver(url) == opened

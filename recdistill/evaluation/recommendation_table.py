@@ -1,0 +1,29 @@
+"""What a model recommends for each evaluated sample, beside what came next."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from recdistill.evaluation.rank_table import Catalogued
+
+
+def recommendation_table(best: Tensor, samples: Any, data: Catalogued) -> pd.DataFrame:
+    """One row a sample, in the order of `rank_table`.
+
+    Args:
+        best: int64 [N, k], items best first; V, which is no item, where fewer are left.
+        samples: ``data.Samples``, N of them.
+        data: the data set they are of.
+
+    Returns columns ``user``, ``item`` (the target) and ``items`` (a list, best first), ids as the source writes them.
+    """
+    item_ids = np.asarray(data.item_ids, dtype=object)
+    return pd.DataFrame(
+        {
+            "user": np.asarray(data.user_ids, dtype=object)[samples.user],
+            "item": item_ids[np.asarray(samples.targets)],
+            "items": [item_ids[row[row < len(item_ids)]].tolist() for row in best.numpy()],
+        }
+    )

@@ -1,0 +1,40 @@
+"""How often the next item is hit, by length of the history and by popularity of the item."""
+
+import numpy as np
+import pandas as pd
+
+from recdistill.evaluation.slices import Slices, history_slices, popularity_slices
+
+NORMAL_QUANTILE = 1.959964  # of 97.5 %
+
+
+def slice_table(ranks: pd.DataFrame, k: int = 10) -> pd.DataFrame:
+    """Hit ratio at ``k`` over all samples, and over those of each of `evaluation.slices`.
+
+    Args:
+        ranks: N samples as `rank_table` has them, N >= 1; ``user``, ``rank``, ``history_length`` and ``item_count``
+            are read.
+        k: cut-off.
+
+    Returns a row a group: ``kind`` ('all', 'history' or 'popularity'), ``subgroup``, ``samples``, ``hr_at_<k>``, and
+    its 95 % interval ``low`` to ``high``, as of one sample a user: where a user has several, it is wider than need be.
+    """
+    hit = ranks["rank"].to_numpy() <= k
+    user = ranks["user"].to_numpy()
+    everything = Slices("all", ("all",), np.zeros(len(ranks), dtype=np.int64))
+    rows = []
+    for slices in (everything, history_slices(ranks["history_length"]), popularity_slices(ranks["item_count"])):
+        for group, name in enumerate(slices.names):
+            inside = slices.member == group
+            share = float(hit[inside].mean())
+            low, high = wilson_interval(share, len(set(user[inside])))
+            rows.append((slices.kind, name, int(inside.sum()), share, low, high))
+    return pd.DataFrame(rows, columns=["kind", "subgroup", "samples", f"hr_at_{k}", "low", "high"])
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share seen in ``count`` >= 1 independent draws (Wilson, 1927)."""
+    squared = NORMAL_QUANTILE**2
+    centre = (share + squared / (2 * count)) / (1 + squared / count)
+    half = NORMAL_QUANTILE * ((share * (1 - share) + squared / (4 * count)) / count) ** 0.5 / (1 + squared / count)
+    return max(0.0, centre - half), min(1.0, centre + half)
