@@ -103,7 +103,7 @@ class BackboneConfig(DataConfig):
     max_length: int = option(50, "history items a student reads", least=1)
     output: Literal["tied", "linear"] = option("tied", "score by the item embeddings, or by a layer of its own")
     base_loss: BaseLoss = option("ce", "ce: full softmax; bce: one sampled negative, as DLLM2Rec released")
-    epochs: int = option(60, "most passes over the training samples", least=1)
+    epochs: int = option(40, "most passes over the training samples", least=1)
     patience: int = option(8, "epochs without a better validation NDCG@10 before stopping", least=1)
     batch_size: int = option(512, "training samples a step", least=1)
     learning_rate: float = option(0.002, "Adam's learning rate for the student", above=0)
@@ -220,8 +220,9 @@ class DistillConfig(BackboneConfig, TeacherConfig):
 class MainConfig(DistillConfig):
     """Options of ``main``: the whole path, from ratings to the comparison, in minutes on a laptop."""
 
+    token_budget: int = option(80_000, "LLM tokens to train on; the step teacher alone takes 100,000", least=0)
     outputs_token_budget: int = option(
-        150_000, "LLM tokens to score training samples with; 0: all of them, as the step teacher does alone", least=0
+        120_000, "LLM tokens to score training samples with; 0: all of them, as the step teacher does alone", least=0
     )
 
 

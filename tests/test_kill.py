@@ -23,7 +23,10 @@ OPTIONS = {
 
 
 @pytest.fixture
-def make_place(tmp_path: Path) -> Callable[[str], Workplace]:
+def make_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Workplace]:
+    # A store that is made here keeps its artifacts below the working directory.
+    monkeypatch.chdir(tmp_path)
+
     def make(name: str) -> Workplace:
         (tmp_path / name / "cache").mkdir(parents=True)
         return Workplace(tmp_path / name, tmp_path)

@@ -1,13 +1,14 @@
 """The student's objective: base loss, robust term and ranking distillation from one vocabulary pass."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from recdistill.distill.candidate_weights import candidate_weights
 from recdistill.distill.losses import base_loss_of_terms, target_items
-from recdistill.distill.ranking import kl_of_terms, ranking_of_terms
+from recdistill.distill.ranking import kl_of_terms, ranking_distillation, ranking_kl, ranking_of_terms
 from recdistill.distill.vocabulary import vocabulary_terms
 from recdistill.errors import InputError
 
@@ -73,20 +74,30 @@ def dllm2rec_loss(
         raise InputError(f"unknown ranking loss {ranking_loss!r}; choose one of {', '.join(RANKING_LOSSES)}")
     if alpha and propensity is None:
         raise InputError("alpha is not 0, so the robust term needs the items' propensity, [V]; give it")
-    items = target_items(target, base_loss, negative)
-    columns = slice(1, 1)
     if lam:
         candidates, distance = _teacher_of_distilled(target, candidates, distance, distilled)
+    importance = partial(
+        candidate_weights,
+        gamma_position=gamma_position,
+        gamma_confidence=gamma_confidence,
+        gamma_consistency=gamma_consistency,
+        temperature=temperature,
+    )
+    # The second defect of the release mixes all samples.
+    apart = lam and distilled is not None and not release_compat and 2 * int(distilled.sum()) <= len(distilled)
+    items = target_items(target, base_loss, negative)
+    columns = slice(1, 1)
+    if lam and not apart:
+        assert candidates is not None
         columns = slice(1, 1 + candidates.shape[1])
         items = torch.cat([items[:, :1], candidates, items[:, 1:]], dim=1)
-    with_robust_candidates = lam and ranking_loss == "ranking"
     terms = vocabulary_terms(
         logits,
         items,
         with_logsumexp=base_loss == "ce",
         propensity=propensity if alpha else None,
         beta=beta,
-        robust=columns.stop if with_robust_candidates else 1,
+        robust=columns.stop if ranking_loss == "ranking" else 1,
     )
     base = base_loss_of_terms(terms, base_loss)
     robust = base.new_zeros(()) if terms.dro is None else terms.dro[:, 0].mean()
@@ -95,18 +106,29 @@ def dllm2rec_loss(
     if lam:
         assert candidates is not None
         assert distance is not None
-        if ranking_loss == "kl":
+        if apart:
+            assert distilled is not None
+            # Few carry the term: a second pass over their rows costs less than more columns of all.
+            row = distilled.nonzero().squeeze(1)
+            own, offered, far = logits[row], candidates[row], distance[row]
+            if ranking_loss == "kl":
+                ranking = ranking_kl(own, offered, far, temperature)
+            else:
+                ranking = ranking_distillation(
+                    own,
+                    offered,
+                    importance(own, offered, far),
+                    kind=base_loss,
+                    negative=None if negative is None else negative[row],
+                    propensity=propensity,
+                    alpha=alpha,
+                    beta=beta,
+                )
+            ranking = ranking * (len(row) / len(distilled))
+        elif ranking_loss == "kl":
             ranking = kl_of_terms(terms, columns, distance, temperature, distilled)
         else:
-            weights = candidate_weights(
-                logits,
-                candidates,
-                distance,
-                gamma_position=gamma_position,
-                gamma_confidence=gamma_confidence,
-                gamma_consistency=gamma_consistency,
-                temperature=temperature,
-            )
+            weights = importance(logits, candidates, distance)
             ranking = ranking_of_terms(terms, columns, weights, base_loss, alpha, distilled, release_compat)
         total = total + lam * ranking
     return {

@@ -110,7 +110,7 @@ def shared(
 
     Yields a batch's place, the batch, and whether its result is wanted; see `Processes.share_out`.
     """
-    with tqdm(total=total, desc=title, leave=False, disable=not processes.is_main) as bar:
+    with tqdm(total=total, desc=title, leave=False, **processes.bar_options) as bar:
 
         def missing() -> Iterator[tuple[int, Batch]]:
             for place, batch in enumerate(batches):

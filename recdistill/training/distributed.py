@@ -47,6 +47,11 @@ class Processes:
         """Whether this is the process that writes."""
         return self.index == 0
 
+    @property
+    def bar_options(self) -> dict[str, Any]:
+        """For tqdm: a bar in the main process alone, and there as the environment (``TQDM_DISABLE``) has it."""
+        return {} if self.is_main else {"disable": True}
+
     def from_main(self, make: Callable[[], Item]) -> Item:
         """What ``make`` returns in the main process, in all of them. Where it raises there, the others end."""
         if self.count == 1:

@@ -170,7 +170,7 @@ def run_epoch(
         initial=done,
         desc=f"{recipe.label} {progress.epoch + 1}",
         leave=False,
-        disable=not recipe.processes.is_main,
+        **recipe.processes.bar_options,
     )
     before = time.perf_counter()
     for together in groups_of(batches, recipe.accumulation):

@@ -21,6 +21,10 @@ SETTINGS = {
 }
 
 
+# The few are computed apart from the others, the many with them.
+FEW_AND_MANY = [[True, False, False] * 2, [False, True, True] * 2]
+
+
 def make_problem(seed, samples=6, items=40, count=5, scale=2.0):
     generator = torch.Generator().manual_seed(seed)
     ids = torch.stack([torch.randperm(items, generator=generator)[:count] for _ in range(samples)])
@@ -88,9 +92,9 @@ def test_total_and_gradient_compatible_with_the_release(released_with_defects, d
 @pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_total_is_the_loops(base, ranking_loss, alpha, temperature):
-    problem = make_problem(seed=7)
-    assert 0 < problem["distilled"].sum() < len(problem["distilled"])
+@pytest.mark.parametrize("distilled", FEW_AND_MANY)
+def test_total_is_the_loops(base, ranking_loss, alpha, temperature, distilled):
+    problem = make_problem(seed=7) | {"distilled": torch.tensor(distilled)}
     found = loss_of(problem, base, alpha=alpha, temperature=temperature, ranking_loss=ranking_loss, beta=0.8)
     names = ("logits", "target", "negative", "candidates", "distance", "distilled", "propensity")
     expected = oracles.objective(
@@ -110,8 +114,9 @@ def test_total_is_the_loops(base, ranking_loss, alpha, temperature):
 
 @pytest.mark.parametrize("base", ["ce", "bce"])
 @pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
-def test_gradient_is_that_of_finite_differences(base, ranking_loss):
-    problem = make_problem(seed=3, samples=3, items=12, count=4)
+@pytest.mark.parametrize("distilled", FEW_AND_MANY)
+def test_gradient_is_that_of_finite_differences(base, ranking_loss, distilled):
+    problem = make_problem(seed=3, samples=6, items=12, count=4) | {"distilled": torch.tensor(distilled)}
     # Without consistency, which steps where the top K changes.
     changed = {"gamma_consistency": 0.0, "ranking_loss": ranking_loss}
     logits = problem["logits"].requires_grad_()

@@ -34,7 +34,9 @@ Execute = Callable[[str], nbformat.NotebookNode]
 
 def store_commands() -> list[list[str]]:
     """What ``make store`` runs, as arguments of recdistill."""
-    said = subprocess.run(["make", "--dry-run", "store"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        ["make", "--dry-run", "store", "ARGS="], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     lines = [shlex.split(line) for line in said.splitlines() if line.startswith(".venv/bin/recdistill ")]
     return [line[1:] for line in lines]
 
