@@ -31,8 +31,8 @@ store: install  ## a small store for the notebooks, in a few minutes
 	$(BIN)/recdistill main $(SMALL) $(ARGS)
 	$(BIN)/recdistill sweep $(SMALL) --trials 8 --final_seeds 3 $(ARGS)
 
-test: install  ## all tests
-	$(BIN)/pytest $(ARGS)
+test: install  ## all tests, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
