@@ -23,6 +23,7 @@ Options = TypeVar("Options", bound=DataConfig)
 SETTINGS = [spec.name for spec in fields(MainConfig) if spec.name not in ("force", "device")]
 RANKING = [f"{part}/{metric}_at_{k}" for part in ("val", "test") for metric in ("hr", "ndcg") for k in (10, 20)]
 
+HEADLINE = "test/ndcg_at_10"
 TABLE_WIDTH = 130
 ARTIFACTS = (
     "Artifacts: examples.html, what each of them recommends to ten users; figures/slices.png, whom each serves well."
@@ -78,10 +79,12 @@ def main(config: MainConfig) -> StepRun:
             run.log_text("results.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
             run.log_metrics({name: rows[-1].metrics[name] for name in RANKING})
             log_examples(run, data, found, config.seed)
-            run.describe(f"{markdown(rows)}\n{ARTIFACTS}")
+            run.describe(f"{headline(rows)}\n\n{markdown(rows)}\n{ARTIFACTS}")
             for name, of in found.items():
                 run.tag(f"{name.rpartition(', ')[2]}_run_id", of.run_id)
-    show([Row(**values) for values in json.loads(run.artifact("results.json").read_text(encoding="utf-8"))])
+    rows = [Row(**values) for values in json.loads(run.artifact("results.json").read_text(encoding="utf-8"))]
+    show(rows)
+    print(headline(rows))
     print(f"compare the runs: {ui_command()}", flush=True)
     return run
 
@@ -101,6 +104,16 @@ def teacher_run(config: MainConfig) -> StepRun:
     if config.teacher_run_id:
         return finished_run(config.teacher_run_id, "teacher", data_of(config).fingerprint)
     return teacher(narrow(config, TeacherConfig))
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """Which is best on test, and how far the others are below it."""
+    best, *others = sorted(rows, key=lambda row: -row.metrics[HEADLINE])
+    below = (f"{row.name} {row.metrics[HEADLINE] / best.metrics[HEADLINE] - 1:+.1%}" for row in others)
+    return (
+        f"Highest test NDCG@10: {best.name}, {best.metrics[HEADLINE]:.4f}; {', '.join(below)}. "
+        "One seed: `recdistill compare` says what may be luck."
+    )
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -32,7 +32,9 @@ def log_results(
 
     ``in_full`` also logs what is recommended for the test samples (``test.best``), and `log_slices`.
     """
-    run.log_metrics(named("val", validation.ranks) | named("test", test.ranks), epoch)
+    run.log_metrics(named("val", validation.ranks), epoch)
+    # At no epoch, as all that is one number a run: the UI then draws bars side by side.
+    run.log_metrics(named("test", test.ranks))
     tested = rank_table(test.ranks, data.test, data)
     run.log_ranks({"val": rank_table(validation.ranks, data.validation, data), "test": tested})
     if not in_full:

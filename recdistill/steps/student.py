@@ -156,7 +156,7 @@ def train_student(
         label=f"{config.student} epoch",
     )
     progress = fit(recipe, run.work / "student.safetensors", log)
-    run.log_metrics({"best_epoch": progress.best_epoch, "train_seconds": progress.seconds}, progress.epoch)
+    run.log_metrics({"best_epoch": progress.best_epoch, "train_seconds": progress.seconds})
     keep_student(config, data, model, run, epoch=progress.epoch, served=report is None)
     return progress
 
@@ -181,7 +181,7 @@ def keep_student(
     per_thousand = (time.perf_counter() - started) * 1e6 / len(data.validation)
     log_results(run, data, validation, test, epoch, in_full=served)
     speed = {"ms_per_1000_recommendations": per_thousand, "latency_ms": latency_of(model, data.test, device)}
-    run.log_metrics(speed, epoch)
+    run.log_metrics(speed)
     # Folded, so that whoever loads the student needs no teacher.
     run.log_folder("student", lambda folder: save_student(folder, model, shape_of(config), fold=True))
     if served:

@@ -86,12 +86,9 @@ def teacher(config: TeacherConfig) -> StepRun:
         run.log_metrics({"outputs_seconds": outputs_seconds, "covered_share": outputs.covered_share})
         log_results(run, data, validation, test, progress.epoch)
         evaluated = len(data.validation) + len(data.test)
-        run.log_metrics(
-            {"train_seconds": progress.seconds, "ms_per_1000_recommendations": 1e6 * seconds / evaluated},
-            progress.epoch,
-        )
+        run.log_metrics({"train_seconds": progress.seconds, "ms_per_1000_recommendations": 1e6 * seconds / evaluated})
         if answered is not None:
-            log_answers(run, answered, progress.epoch)
+            log_answers(run, answered)
         log_gate(run, scorer)
         run.log_folder("teacher", scorer.teacher.save)
         run.log_folder("teacher_outputs", lambda folder: write_teacher_outputs(folder, outputs))

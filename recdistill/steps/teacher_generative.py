@@ -140,7 +140,7 @@ def answers_judged(scorer: GenerativeScorer) -> Answered:
     return metrics, {part: table for part, (_, table) in found.items()}
 
 
-def log_answers(run: StepRun, answered: Answered, epoch: int = 0) -> None:
+def log_answers(run: StepRun, answered: Answered) -> None:
     """Log the metrics, and keep the answers as ``answers/val.parquet`` and ``answers/test.parquet``."""
     metrics, tables = answered
 
@@ -149,5 +149,5 @@ def log_answers(run: StepRun, answered: Answered, epoch: int = 0) -> None:
         for part, table in tables.items():
             table.to_parquet(folder / f"{part}.parquet", index=False)
 
-    run.log_metrics(metrics, epoch)
+    run.log_metrics(metrics)
     run.log_folder("answers", write)
