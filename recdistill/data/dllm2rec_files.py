@@ -3,6 +3,7 @@
 import json
 import pickle
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ ITEMS_FILE = "items.csv"
 # The release has this number written into its sampling of negatives.
 RELEASED_LENGTH = 10
 
+#: Histories int64 [N, L], their lengths int64 [N] and next items int64 [N].
+Rows = tuple[Int64Array, Int64Array, Int64Array]
+
 
 def read_dllm2rec(interactions: str, items: str = "") -> SequenceData:
     """The samples in the folder ``interactions``: train_data.df or .csv, val_data.csv and test_data.csv.
@@ -46,23 +50,32 @@ def read_dllm2rec(interactions: str, items: str = "") -> SequenceData:
     paths = {part: find_file(folder, names) for part, names in FILES.items()}
     rows = {part: read_rows(path) for part, path in paths.items()}
     num_items = catalogue_size(paths, rows, stated_size(folder / STATISTICS_FILE))
-    item_ids = tuple(str(item) for item in range(num_items))
-    titles = read_titles(items, num_items) if items else tuple(f"item {item}" for item in item_ids)
+    titles = read_titles(items, num_items) if items else tuple(f"item {item}" for item in range(num_items))
+    return sequences_of_rows("dllm2rec", titles, rows)
+
+
+def sequences_of_rows(name: str, titles: tuple[str, ...], rows: Mapping[str, Rows]) -> SequenceData:
+    """A data set that came split: items are 0 .. V-1, and every row is a user of its own.
+
+    ``rows`` are those of ``train``, ``validation`` and ``test``, in this order.
+    """
+    item_ids = tuple(str(item) for item in range(len(titles)))
     parts: list[Samples] = []
     user_ids: list[str] = []
     for part, (history, length, following) in rows.items():
         parts.append(samples_of_rows(history, length, following, first_user=len(user_ids)))
         user_ids += [f"{part} row {row}" for row in range(len(length))]
+    train, validation, test = parts
     return SequenceData(
-        name="dllm2rec",
+        name=name,
         split="released",
-        num_items=num_items,
+        num_items=len(titles),
         titles=titles,
         item_ids=item_ids,
         user_ids=tuple(user_ids),
-        train=parts[0],
-        validation=parts[1],
-        test=parts[2],
+        train=train,
+        validation=validation,
+        test=test,
         fingerprint=fingerprint(item_ids, titles, parts),
     )
 
@@ -119,9 +132,6 @@ class PlainFrame:
 def write_pickled(path: Path, columns: dict[str, list[Any]]) -> None:
     """A frame of plain columns for ``pandas.read_pickle``."""
     path.write_bytes(pickle.dumps(PlainFrame(columns), protocol=4))
-
-
-Rows = tuple[Int64Array, Int64Array, Int64Array]
 
 
 def find_file(folder: Path, names: tuple[str, ...]) -> Path:

@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from recdistill.data.csv_files import one_line
-from recdistill.data.dllm2rec_files import find_file, samples_of_rows
-from recdistill.data.fingerprint import fingerprint
+from recdistill.data.dllm2rec_files import Rows, find_file, sequences_of_rows
 from recdistill.data.pickled_frame import read_pickled_frame
-from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 
@@ -45,36 +43,22 @@ def read_ilora(interactions: str) -> SequenceData:
     if not folder.is_dir():
         raise InputError(f"interactions={interactions}: no such folder; give the folder with train.jsonl")
     titles = read_titles(find_file(folder, TITLE_FILES))
-    parts: list[Samples] = []
-    user_ids: list[str] = []
+    found: dict[str, Rows] = {}
     for part, names in FILES.items():
         path = find_file(folder, names)
         rows = [row for row in read_rows(path, len(titles)) if len(row[0]) >= SHORTEST_HISTORY]
         if not rows:
             raise InputError(f"{path}: holds no history of {SHORTEST_HISTORY} items or more; give one at least")
-        parts.append(samples_of(rows, first_user=len(user_ids)))
-        user_ids += [f"{part} row {row}" for row in range(len(rows))]
-    item_ids = tuple(str(item) for item in range(len(titles)))
-    return SequenceData(
-        name="ilora",
-        split="released",
-        num_items=len(titles),
-        titles=titles,
-        item_ids=item_ids,
-        user_ids=tuple(user_ids),
-        train=parts[0],
-        validation=parts[1],
-        test=parts[2],
-        fingerprint=fingerprint(item_ids, titles, parts),
-    )
+        found[part] = as_arrays(rows)
+    return sequences_of_rows("ilora", titles, found)
 
 
-def samples_of(rows: list[Row], first_user: int) -> Samples:
-    """Pointers over a flat array; see `dllm2rec_files.samples_of_rows`."""
+def as_arrays(rows: list[Row]) -> Rows:
+    """Histories padded on the right, their lengths and the next items."""
     length = np.array([len(history) for history, _ in rows], dtype=np.int64)
     history = np.zeros((len(rows), length.max()), dtype=np.int64)
     history[np.arange(history.shape[1]) < length[:, None]] = np.concatenate([history for history, _ in rows])
-    return samples_of_rows(history, length, np.array([following for _, following in rows]), first_user)
+    return history, length, np.array([following for _, following in rows], dtype=np.int64)
 
 
 def read_rows(path: Path, num_items: int) -> Iterator[Row]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
 
-LEVEL = 0.95
+from recdistill.evaluation.intervals import wilson_interval
+
 NONE = -1
 
 
@@ -53,5 +53,5 @@ def share_metrics(name: str, hits: int, trials: int) -> dict[str, float]:
     """A share under ``name`` and its 95 % interval (Wilson, 1927) under ``name_low`` and ``name_high``."""
     if not trials:
         return {name: 0.0, f"{name}_low": 0.0, f"{name}_high": 1.0}
-    interval = binomtest(hits, trials).proportion_ci(confidence_level=LEVEL, method="wilson")
-    return {name: hits / trials, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+    low, high = wilson_interval(hits / trials, trials)
+    return {name: hits / trials, f"{name}_low": low, f"{name}_high": high}

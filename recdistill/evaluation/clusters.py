@@ -1,13 +1,17 @@
 """Groups of users: k-means over their states, and the items that tell a group from the others."""
 
+import warnings
+
+import numpy as np
 import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-MOST_ROUNDS = 100
+ROUNDS = 100
 
 
 def k_means(points: Tensor, clusters: int, seed: int = 0) -> Tensor:
-    """Lloyd's k-means from centres drawn as k-means++ draws them (Arthur and Vassilvitskii, SODA 2007).
+    """SciPy's k-means from centres drawn as k-means++ draws them (Arthur and Vassilvitskii, SODA 2007).
 
     Args:
         points: [N, D], N >= 1.
@@ -16,23 +20,13 @@ def k_means(points: Tensor, clusters: int, seed: int = 0) -> Tensor:
 
     Returns the cluster of each point, int64 [N] on the CPU: 0 is the largest, and none is empty.
     """
-    points = points.detach().double().cpu()
-    generator = torch.Generator().manual_seed(seed)
-    centres = points[torch.randint(len(points), (1,), generator=generator)]
-    while len(centres) < clusters:
-        distance = torch.cdist(points, centres).square().amin(dim=1)
-        if not distance.any():
-            break
-        centres = torch.cat([centres, points[torch.multinomial(distance, 1, generator=generator)]])
-    nearest = torch.full((len(points),), -1)
-    for _ in range(MOST_ROUNDS):
-        before, nearest = nearest, torch.cdist(points, centres).argmin(dim=1)
-        if torch.equal(before, nearest):
-            break
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
-        count = nearest.bincount(minlength=len(centres)).unsqueeze(1)
-        centres = torch.where(count > 0, sums / count.clamp(min=1), centres)
-    _, cluster, count = nearest.unique(return_inverse=True, return_counts=True)
+    table = points.detach().double().cpu().numpy()
+    clusters = min(clusters, len(np.unique(table, axis=0)))
+    with warnings.catch_warnings():
+        # That a cluster ran empty: it is left out below.
+        warnings.simplefilter("ignore", UserWarning)
+        _, nearest = kmeans2(table, clusters, iter=ROUNDS, minit="++", seed=np.random.default_rng(seed))
+    _, cluster, count = torch.from_numpy(nearest).long().unique(return_inverse=True, return_counts=True)
     return count.argsort(descending=True, stable=True).argsort()[cluster]
 
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from recdistill.evaluation.intervals import wilson_interval
 from recdistill.evaluation.slices import Slices, history_slices, popularity_slices
-
-NORMAL_QUANTILE = 1.959964  # of 97.5 %
 
 
 def slice_table(ranks: pd.DataFrame, k: int = 10) -> pd.DataFrame:
@@ -30,11 +29,3 @@ def slice_table(ranks: pd.DataFrame, k: int = 10) -> pd.DataFrame:
             low, high = wilson_interval(share, len(set(user[inside])))
             rows.append((slices.kind, name, int(inside.sum()), share, low, high))
     return pd.DataFrame(rows, columns=["kind", "subgroup", "samples", f"hr_at_{k}", "low", "high"])
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share seen in ``count`` >= 1 independent draws (Wilson, 1927)."""
-    squared = NORMAL_QUANTILE**2
-    centre = (share + squared / (2 * count)) / (1 + squared / count)
-    half = NORMAL_QUANTILE * ((share * (1 - share) + squared / (4 * count)) / count) ** 0.5 / (1 + squared / count)
-    return max(0.0, centre - half), min(1.0, centre + half)

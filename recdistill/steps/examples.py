@@ -26,7 +26,8 @@ def log_examples(run: StepRun, data: SequenceData, found: Mapping[str, StepRun],
     if not recommended:
         return
     names, samples = list(recommended), drawn_samples(data, seed)
-    examples = [example_of(data, sample, list(recommended.values())) for sample in samples]
+    title_of = dict(zip(data.item_ids, data.titles, strict=True))
+    examples = [example_of(data, sample, list(recommended.values()), title_of) for sample in samples]
     hits = (f"{name} {found[name].metrics()[f'test/hr_at_{SHOWN}']:.3f}" for name in names)
     note = (
         f"{len(samples)} users drawn at random (seed {seed}), the first {SHOWN} items for each; {HIT} marks the item "
@@ -60,11 +61,12 @@ def drawn_samples(data: SequenceData, seed: int) -> list[int]:
     return [int(np.flatnonzero(data.test.user == user)[-1]) for user in np.sort(drawn)]
 
 
-def example_of(data: SequenceData, sample: int, recommended: list[pd.DataFrame]) -> Example:
+def example_of(
+    data: SequenceData, sample: int, recommended: list[pd.DataFrame], title_of: Mapping[str, str]
+) -> Example:
     """A test sample with the first items that each table of ``recommended`` has for it, as titles."""
     start, end = int(data.test.start[sample]), int(data.test.end[sample])
     begin = max(start, end - HISTORY)
-    position = {item_id: place for place, item_id in enumerate(data.item_ids)}
     target = data.item_ids[data.test.items[end]]
     return Example(
         user=data.user_ids[data.test.user[sample]],
@@ -72,7 +74,6 @@ def example_of(data: SequenceData, sample: int, recommended: list[pd.DataFrame])
         earlier=begin - start,
         following=data.titles[data.test.items[end]],
         recommended=tuple(
-            tuple((data.titles[position[item]], item == target) for item in table["items"][sample][:SHOWN])
-            for table in recommended
+            tuple((title_of[item], item == target) for item in table["items"][sample][:SHOWN]) for table in recommended
         ),
     )

@@ -109,9 +109,11 @@ def teacher_run(config: MainConfig) -> StepRun:
 def headline(rows: Sequence[Row]) -> str:
     """Which is best on test, and how far the others are below it."""
     best, *others = sorted(rows, key=lambda row: -row.metrics[HEADLINE])
-    below = (f"{row.name} {row.metrics[HEADLINE] / best.metrics[HEADLINE] - 1:+.1%}" for row in others)
+    top = best.metrics[HEADLINE]
+    # Where nobody hits anything, nobody is below.
+    below = (f"{row.name} {row.metrics[HEADLINE] / top - 1 if top else 0:+.1%}" for row in others)
     return (
-        f"Highest test NDCG@10: {best.name}, {best.metrics[HEADLINE]:.4f}; {', '.join(below)}. "
+        f"Highest test NDCG@10: {best.name}, {top:.4f}; {', '.join(below)}. "
         "One seed: `recdistill compare` says what may be luck."
     )
 

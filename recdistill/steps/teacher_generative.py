@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def generative_lesson(config: TeacherConfig, scorer: GenerativeScorer, total: in
             ):
                 yield NumberedBatch(next(number), batch)
 
+    @lru_cache(maxsize=1)  # a step and its size ask for the same
     def prompts_of(one: NumberedBatch) -> tuple[CandidatePrompts, bool]:
         random = np.random.default_rng([config.seed, one.number])
         wording, injected = int(random.integers(wordings)), random.random() < (one.number + 1) / total

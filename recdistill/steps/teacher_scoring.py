@@ -238,14 +238,15 @@ def make_outputs(scorer: Scoring, config: TeacherConfig, llm: str, work: Path) -
 
 def affordable_batches(scorer: Scoring, config: TeacherConfig, index: np.ndarray | None) -> Iterator[Batch]:
     """Batches of the training samples at ``index`` (None: of all) that the token budget pays for, at least one."""
-    budget = config.outputs_token_budget or float("inf")
+    budget = config.outputs_token_budget
     stride = scorer.stride if config.packing else 1
     tokens = 0
     samples = scorer.data.train
     for place, batch in enumerate(scorer.batches(samples, stride, shuffle=True, seed=config.seed, index=index)):
-        tokens += scorer.num_tokens(samples, batch)
-        if tokens > budget and place:
-            return
+        if budget:
+            tokens += scorer.num_tokens(samples, batch)
+            if tokens > budget and place:
+                return
         yield batch
 
 

@@ -4,86 +4,55 @@ The backbone comes in as tensors: its item table, injected at the markers, and i
 holds for the whole prompt and its answer.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.helpers import disable_input_dtype_casting
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from recdistill.errors import InputError
 from recdistill.teacher.base_llm import BaseLLM
 from recdistill.teacher.candidate_prompts import NO_ITEM, NO_LABEL, CandidatePrompts, PromptTokens, prompt_tokens
-from recdistill.teacher.gate import build_gate
-from recdistill.teacher.gated_lora import GatedLoRA, attach_gated_lora, load_adapter, save_adapter
-from recdistill.teacher.injection import Projector, embedding_scale
-from recdistill.teacher.ranking_teacher import ADAPTER_FOLDER, SETTINGS_FILE, WEIGHTS_FILE
+from recdistill.teacher.gated_lora import GatedLoRA, load_adapter
+from recdistill.teacher.gated_teacher import (
+    ADAPTER_FOLDER,
+    GatedShape,
+    GatedTeacher,
+    read_teacher,
+    with_gated_lora,
+)
 from recdistill.teacher.titles import MAX_TITLE_TOKENS
 
 TEXT_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerativeShape:
+class GenerativeShape(GatedShape):
     """What fixes a generative teacher's parameters and prompts, LLM, backbone and catalogue aside.
 
     Attributes:
-        rank, alpha, dropout, experts, gate, gate_per_layer: of the gated LoRA.
         domain: whose words the prompts are in; see `wordings`.
     """
 
-    rank: int
-    alpha: float
-    dropout: float
-    experts: int
-    gate: str
+    called = "generative teacher"
     domain: str
-    gate_per_layer: bool = False
 
 
-class GenerativeTeacher(nn.Module):
+class GenerativeTeacher(GatedTeacher):
     """Gated LoRA over a frozen LLM with its language-model head, gate and projector; see `build_generative_teacher`.
 
-    Only what `trained` names is trained and saved. `answers` has the ways in which it answers.
-
-    Attributes:
-        sample_gates: mixing weights of the last pass's samples [B, K] or [B, N, K], to look at: without gradient.
+    `answers` has the ways in which it answers.
     """
-
-    item_table: Tensor
-    sample_gates: Tensor
 
     def __init__(
         self, gated: GatedLoRA, llm: BaseLLM, shape: GenerativeShape, parts: PromptTokens, items: Tensor
     ) -> None:
-        super().__init__()
+        super().__init__(gated, llm, shape, items)
         self.shape = shape
         self.parts = parts
-        self.slot = gated.slot
-        self.llm = gated.model
         self.tokenizer = llm.tokenizer
-        self._gated = gated
-        self._described = {"llm": llm.name, "llm_fingerprint": llm.fingerprint}
-        state_size = items.shape[1]
-        embedding = gated.model.get_input_embeddings()
-        assert isinstance(embedding, nn.Embedding)
-        self.gate = build_gate(shape.gate, state_size, shape.experts, gated.slot.layers)
-        self.projector = Projector(state_size, llm.hidden_size, embedding_scale(embedding.weight))
-        self.register_buffer("item_table", items.detach().clone(), persistent=False)
-
-    def trained(self) -> dict[str, Tensor]:
-        """Every parameter that training changes (and the buffers of gate and projector), by name."""
-        named = {name: tensor for name, tensor in self.named_parameters() if tensor.requires_grad}
-        return named | {
-            name: tensor for name, tensor in self.named_buffers() if name.startswith(("gate.", "projector."))
-        }
 
     def forward(self, prompts: CandidatePrompts, states: Tensor, injected: bool = True) -> Tensor:
         """Mean cross-entropy of the answers' tokens, a scalar.
@@ -107,35 +76,18 @@ class GenerativeTeacher(nn.Module):
 
     def embedded(self, prompts: CandidatePrompts, injected: bool = True) -> Tensor:
         """Inputs of the LLM [B, T, H], on its device: token embeddings, at markers the projected items."""
-        embedding = self.llm.get_input_embeddings()
-        assert isinstance(embedding, nn.Embedding)
         device = self.item_table.device
-        embedded = embedding(prompts.tokens.to(device))
+        tokens, item = prompts.tokens.to(device), prompts.item.to(device)
         if not injected:
-            return embedded
-        item = prompts.item.to(device)
+            return self._tokens()(tokens)
         marker = item != NO_ITEM
-        projected = self.projector(self.item_table[item[marker]]).to(embedded.dtype)
-        return embedded.masked_scatter(marker.unsqueeze(-1), projected)
+        return self.injected(tokens, marker, item[marker])
 
     def set_gates(self, states: Tensor) -> None:
         """Hold the gates of the samples [B, D] for the passes to come: a prompt's, and those of its answer's tokens."""
         weights = self.gate(states)
         self.sample_gates = weights.detach()
         self.slot.set(weights)
-
-    @contextmanager
-    def precision(self) -> Iterator[None]:
-        """Float32 LoRA weights, but activations as the base has them: half the memory, and products in bfloat16."""
-        embedding = self.llm.get_input_embeddings()
-        assert isinstance(embedding, nn.Embedding)
-        dtype = embedding.weight.dtype
-        low = dtype != torch.float32
-        with (
-            torch.autocast(self.item_table.device.type, dtype, enabled=low),
-            disable_input_dtype_casting(self.llm, low),
-        ):
-            yield
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -158,15 +110,6 @@ class GenerativeTeacher(nn.Module):
         """Tokens of a title by itself, at most 48; the closing newline where a text has none."""
         return self.tokenizer(text)["input_ids"][:MAX_TITLE_TOKENS] or [self.parts.closing]
 
-    def save(self, folder: Path) -> None:
-        """Write adapter, gate, projector and settings; no weight of the base LLM."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_adapter(folder / ADAPTER_FOLDER, self._gated)
-        own = {name: tensor for name, tensor in self.trained().items() if not name.startswith("llm.")}
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}, folder / WEIGHTS_FILE)
-        described = self._described | {"shape": asdict(self.shape)}
-        (folder / SETTINGS_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-
 
 def build_generative_teacher(
     llm: BaseLLM, shape: GenerativeShape, titles: Sequence[str], items: Tensor
@@ -183,14 +126,7 @@ def build_generative_teacher(
         InputError: sizes do not fit.
     """
     parts = prompt_tokens(llm.tokenizer, titles, shape.domain)
-    gated = attach_gated_lora(
-        llm.model,
-        rank=shape.rank,
-        alpha=shape.alpha,
-        dropout=shape.dropout,
-        experts=shape.experts,
-        gate_per_layer=shape.gate_per_layer,
-    )
+    gated = with_gated_lora(llm, shape)
     return GenerativeTeacher(gated, llm, shape, parts, items)
 
 
@@ -200,20 +136,8 @@ def load_generative_teacher(folder: Path, llm: BaseLLM, titles: Sequence[str], i
     Raises:
         InputError: a file is missing or damaged, or another base is given.
     """
-    try:
-        described = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-        shape = GenerativeShape(**described["shape"])
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"{folder}: no readable generative teacher ({error}); train it again") from None
-    if described.get("llm_fingerprint") != llm.fingerprint:
-        raise InputError(f"{folder}: was trained over {described.get('llm')}, not over this {llm.name}; load that LLM")
+    shape, tensors = read_teacher(folder, GenerativeShape, llm)
     gated = load_adapter(llm.model, folder / ADAPTER_FOLDER)
     teacher = GenerativeTeacher(gated, llm, shape, prompt_tokens(llm.tokenizer, titles, shape.domain), items)
-    own = {name: tensor for name, tensor in teacher.trained().items() if not name.startswith("llm.")}
-    if {name: tensor.shape for name, tensor in own.items()} != {name: t.shape for name, t in tensors.items()}:
-        raise InputError(f"{folder}: the weights do not fit this backbone; give the one it was trained on")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
+    teacher.load(folder, tensors)
     return teacher.eval()

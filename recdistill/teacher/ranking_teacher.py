@@ -5,53 +5,43 @@ the backbone's state after the item whose title or marker the token belongs to, 
 with ``packing`` off a prompt holds one sample and has one gate, the paper's.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft.helpers import disable_input_dtype_casting
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from recdistill.errors import InputError
 from recdistill.teacher.base_llm import BaseLLM
-from recdistill.teacher.gate import build_gate
-from recdistill.teacher.gated_lora import GatedLoRA, attach_gated_lora, load_adapter, save_adapter
-from recdistill.teacher.injection import Projector, embedding_scale
+from recdistill.teacher.gated_lora import GatedLoRA, load_adapter
+from recdistill.teacher.gated_teacher import (
+    ADAPTER_FOLDER,
+    GatedShape,
+    GatedTeacher,
+    read_teacher,
+    with_gated_lora,
+)
 from recdistill.teacher.packing import Prompts, one_prompt_a_sample, packed_prompts
 from recdistill.teacher.ranking_head import RankingHead
 from recdistill.teacher.titles import TitleTokens, tokenise_titles
 
-WEIGHTS_FILE = "teacher.safetensors"
-SETTINGS_FILE = "teacher.json"
-ADAPTER_FOLDER = "adapter"
 CONTENT_SIZE = 64
 TITLE_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherShape:
+class TeacherShape(GatedShape):
     """What fixes a ranking teacher's parameters and prompts, LLM, backbone and catalogue aside.
 
     Attributes:
-        rank, alpha, dropout, experts, gate, gate_per_layer: of the gated LoRA.
         residual: see `RankingHead`.
         packing: see the module.
         context: history titles in a prompt, at least, where the user has them.
     """
 
-    rank: int
-    alpha: float
-    dropout: float
-    experts: int
-    gate: str
     residual: bool
     packing: bool
     context: int
-    gate_per_layer: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +59,13 @@ class BackboneTables:
     bias: Tensor | None = None
 
 
-class RankingTeacher(nn.Module):
+class RankingTeacher(GatedTeacher):
     """Gated LoRA over a frozen LLM, gate, projector and ranking head; see `build_ranking_teacher`.
 
-    Only what `trained` names is trained and saved.
-
     Attributes:
-        sample_gates: mixing weights [S, K] or [S, N, K] of the last pass's samples, to look at: without gradient.
         in_one_pass: compute prompts of all lengths together. Where processes share the weights of a layer, each
             must run it as often as the others.
     """
-
-    item_table: Tensor
-    sample_gates: Tensor
 
     def __init__(
         self,
@@ -92,30 +76,13 @@ class RankingTeacher(nn.Module):
         backbone: BackboneTables,
         title_embedding: Tensor,
     ) -> None:
-        super().__init__()
+        super().__init__(gated, llm, shape, backbone.items)
         self.shape = shape
         self.titles = titles
-        self.slot = gated.slot
-        self.llm = gated.model
-        self._gated = gated
-        self._described = {"llm": llm.name, "llm_fingerprint": llm.fingerprint}
-        state_size = backbone.items.shape[1]
-        embedding = gated.model.get_input_embeddings()
-        assert isinstance(embedding, nn.Embedding)
         self.in_one_pass = False
-        self.gate = build_gate(shape.gate, state_size, shape.experts, gated.slot.layers)
-        self.projector = Projector(state_size, llm.hidden_size, embedding_scale(embedding.weight))
         self.head = RankingHead(
             llm.hidden_size, backbone.output, backbone.bias, title_embedding, shape.residual, CONTENT_SIZE
         )
-        self.register_buffer("item_table", backbone.items.detach().clone(), persistent=False)
-
-    def trained(self) -> dict[str, Tensor]:
-        """Every parameter that training changes (and the buffers of gate and projector), by name."""
-        named = {name: tensor for name, tensor in self.named_parameters() if tensor.requires_grad}
-        return named | {
-            name: tensor for name, tensor in self.named_buffers() if name.startswith(("gate.", "projector."))
-        }
 
     def prompts(self, history: Tensor, row: Tensor, column: Tensor) -> Prompts:
         """Prompts for the samples at ``(row, column)`` of windows [W, L], on the CPU."""
@@ -184,18 +151,9 @@ class RankingTeacher(nn.Module):
         return found.masked_fill(of_token < 0, 1 / self.shape.experts)
 
     def _read(self, tokens: Tensor, marker: Tensor, items: Tensor) -> Tensor:
-        """Last hidden states [W, T, H]; ``items`` [M] are those of the markers, row by row."""
-        embedding = self.llm.get_input_embeddings()
-        assert isinstance(embedding, nn.Embedding)
-        embedded = embedding(tokens)
-        projected = self.projector(self.item_table[items]).to(embedded.dtype)
-        embedded = embedded.masked_scatter(marker.unsqueeze(-1), projected)
-        low = embedded.dtype != torch.float32
-        # Float32 LoRA weights, but activations stay as they are: half the memory, and products in bfloat16.
-        with (
-            torch.autocast(tokens.device.type, embedded.dtype, enabled=low),
-            disable_input_dtype_casting(self.llm, low),
-        ):
+        """Last hidden states [W, T, H]; arguments as of `injected`."""
+        embedded = self.injected(tokens, marker, items)
+        with self.precision():
             # Right padding needs no mask in a causal LLM: no real token attends to a later one.
             return self.llm(inputs_embeds=embedded, use_cache=False)[0]
 
@@ -211,15 +169,6 @@ class RankingTeacher(nn.Module):
         sizes = (len(items), *self.slot.weights_shape)
         uniform = torch.full(sizes, 1 / self.shape.experts, device=self.item_table.device)
         return self.hidden_states(prompts, history, uniform)
-
-    def save(self, folder: Path) -> None:
-        """Write adapter, gate, projector, head and settings; no weight of the base LLM."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_adapter(folder / ADAPTER_FOLDER, self._gated)
-        own = {name: tensor for name, tensor in self.trained().items() if not name.startswith("llm.")}
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}, folder / WEIGHTS_FILE)
-        described = self._described | {"shape": asdict(self.shape)}
-        (folder / SETTINGS_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def build_ranking_teacher(
@@ -238,14 +187,7 @@ def build_ranking_teacher(
     """
     tokens = tokenise_titles(llm.tokenizer, titles)
     embedding = embed_titles(llm, tokens)
-    gated = attach_gated_lora(
-        llm.model,
-        rank=shape.rank,
-        alpha=shape.alpha,
-        dropout=shape.dropout,
-        experts=shape.experts,
-        gate_per_layer=shape.gate_per_layer,
-    )
+    gated = with_gated_lora(llm, shape)
     return RankingTeacher(gated, llm, shape, tokens, backbone, embedding)
 
 
@@ -255,24 +197,12 @@ def load_ranking_teacher(folder: Path, llm: BaseLLM, titles: Sequence[str], back
     Raises:
         InputError: a file is missing or damaged, or another base is given.
     """
-    try:
-        described = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-        shape = TeacherShape(**described["shape"])
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"{folder}: no readable teacher ({error}); train it again") from None
-    if described.get("llm_fingerprint") != llm.fingerprint:
-        raise InputError(f"{folder}: was trained over {described.get('llm')}, not over this {llm.name}; load that LLM")
+    shape, tensors = read_teacher(folder, TeacherShape, llm)
     tokens = tokenise_titles(llm.tokenizer, titles)
     embedding = embed_titles(llm, tokens)
     gated = load_adapter(llm.model, folder / ADAPTER_FOLDER)
     teacher = RankingTeacher(gated, llm, shape, tokens, backbone, embedding)
-    own = {name: tensor for name, tensor in teacher.trained().items() if not name.startswith("llm.")}
-    if {name: tensor.shape for name, tensor in own.items()} != {name: t.shape for name, t in tensors.items()}:
-        raise InputError(f"{folder}: the weights do not fit this backbone and catalogue; give those it was trained on")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
+    teacher.load(folder, tensors)
     return teacher.eval()
 
 

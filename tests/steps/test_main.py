@@ -15,6 +15,7 @@ from recdistill.evaluation.metrics import metrics_from_ranks
 from recdistill.steps import student as student_module
 from recdistill.steps import teacher as teacher_module
 from recdistill.steps.inputs import data_of
+from recdistill.steps.main import HEADLINE, Row, headline
 from recdistill.tracking.runs import StepRun
 
 CONFIGS = {
@@ -240,3 +241,12 @@ def test_a_teacher_can_be_named(finished, capsys):
     assert run_step("main", **options(finished, teacher_run_id=teacher, lam=0.8, token_budget=1)) == 0
     newest = finished.place.newest("distill")
     assert newest.data.tags["recdistill.teacher_run_id"] == teacher
+
+
+def test_the_headline_names_the_best_and_how_far_the_others_are_below():
+    rows = [Row(name, "", {HEADLINE: value}) for name, value in (("a", 0.1), ("b", 0.2), ("c", 0.15))]
+    assert headline(rows).startswith("Highest test NDCG@10: b, 0.2000; c -25.0%, a -50.0%.")
+
+
+def test_where_nobody_hits_anything_there_is_a_headline_too():
+    assert "a, 0.0000; b +0.0%." in headline([Row(name, "", {HEADLINE: 0.0}) for name in "ab"])
