@@ -22,7 +22,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from recdistill.errors import InputError
@@ -119,7 +119,7 @@ def open_storage(place: StudyPlace, killed: Killed | None = None) -> RDBStorage:
                 grace_period=place.grace_seconds,
                 heartbeat_stale_trial_callback=found_dead,
             )
-            return write_ahead(storage) if sqlite else storage
+            return for_processes(storage) if sqlite else storage
         except ImportError:
             kind = make_url(place.url).get_backend_name()
             _, package = DRIVERS.get(kind, ("", "a driver"))
@@ -135,16 +135,24 @@ def open_storage(place: StudyPlace, killed: Killed | None = None) -> RDBStorage:
     raise AssertionError
 
 
-def write_ahead(storage: RDBStorage) -> RDBStorage:
-    """Have SQLite keep a write-ahead log: fewer waits for the disk, and readers do not wait for writers.
+def for_processes(storage: RDBStorage) -> RDBStorage:
+    """Have SQLite serve several processes.
 
-    A killed process loses nothing; a machine that loses power may lose its last moments.
+    A transaction holds the database from its start, for SQLite reads ``SELECT ... FOR UPDATE``, by which Optuna gives
+    a queued trial to one process only, as a plain ``SELECT``. A write-ahead log saves waits for the disk: a killed
+    process loses nothing; a machine that loses power may lose its last moments.
     """
 
     @event.listens_for(storage.engine, "connect")
     def configure(connection: Any, record: Any) -> None:
+        # The driver begins no transactions of its own: `begin` does.
+        connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
+
+    @event.listens_for(storage.engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     storage.scoped_session.remove()
     storage.engine.dispose()

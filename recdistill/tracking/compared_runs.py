@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from recdistill.comparison.compared import EvaluatedRun, EvaluatedSamples, check_comparable
 from recdistill.comparison.settings import EVALUATED_STEPS, UPSTREAM, Settings, settings_of
 from recdistill.errors import InputError
+from recdistill.tracking.artifacts import local_artifact
 from recdistill.tracking.runs import FINGERPRINT, REUSED, STEP, StepRun, search
 
 RANKS = "ranks/{part}.parquet"
@@ -182,7 +182,7 @@ def read_ranks(run: Run, part: str) -> pa.Table | None:
     """The run's table of ranks; None where it keeps none. Raises InputError where it cannot be read."""
     uri = f"{run.info.artifact_uri}/{RANKS.format(part=part)}"
     try:
-        path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        path = local_artifact(uri)
     except (MlflowException, OSError):
         return None
     try:

@@ -26,6 +26,7 @@ from recdistill.config import Config
 from recdistill.data.downloads import cache_dir
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError, Pruned
+from recdistill.tracking.artifacts import local_artifact
 from recdistill.tracking.datasets import SplitDataset
 from recdistill.tracking.folder_lock import locked
 from recdistill.tracking.provenance import git_state, run_key, versions
@@ -92,7 +93,8 @@ class StepRun:
     def artifact(self, name: str) -> Path:
         """Local path of an artifact. Raises InputError where the run has none of that name."""
         try:
-            return Path(mlflow.artifacts.download_artifacts(run_id=self.run_id, artifact_path=name))
+            # In place: MLflow copies what is asked for by a run's id.
+            return local_artifact(f"{mlflow.get_run(self.run_id).info.artifact_uri}/{name}")
         except (MlflowException, OSError):
             raise InputError(f"run {self.run_id}: has no artifact {name}; choose another run") from None
 

@@ -1,9 +1,13 @@
 """The study: its sequence of values, its samplers and pruners, and what is said of an unusable storage."""
 
+import itertools
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from optuna.study import Study
 from optuna.trial import TrialState
 from small_sweep import EPOCHS, TEXT, make_space, place_in, run
 
@@ -28,6 +32,24 @@ def test_the_same_seed_gives_the_same_trials_also_after_a_stop(tmp_path: Path, s
     assert sequence(tmp_path, "again", space, [8]) == whole
     assert sequence(tmp_path, "stopped", space, [3, 5, 8]) == whole
     assert sequence(tmp_path, "other", space, [8], seed=2) != whole
+
+
+def test_a_queued_trial_is_given_to_one_process_only(tmp_path: Path, space: Space) -> None:
+    opened = [open_study(place_in(tmp_path), space, 1, EPOCHS, create=True) for _ in range(4)]
+    start = threading.Barrier(len(opened))
+
+    def ask(study: Study) -> list[int]:
+        numbers = []
+        for _ in range(10):
+            start.wait()
+            numbers.append(study.ask().number)
+        return numbers
+
+    for number in range(10):
+        opened[0].study.enqueue_trial({"lam": number / 10})
+    with ThreadPoolExecutor(len(opened)) as threads:
+        given = list(threads.map(ask, [one.study for one in opened]))
+    assert sorted(itertools.chain(*given)) == list(range(40))
 
 
 def test_no_two_trials_draw_the_same(tmp_path: Path, space: Space) -> None:

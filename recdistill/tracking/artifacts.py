@@ -1,0 +1,25 @@
+"""Artifacts as files of this machine."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import mlflow
+from mlflow.utils.uri import is_local_uri
+
+
+@functools.cache
+def copies() -> "tempfile.TemporaryDirectory[str]":
+    """The folder of this process's copies, removed with the process."""
+    return tempfile.TemporaryDirectory(prefix="recdistill-")
+
+
+def local_artifact(uri: str) -> Path:
+    """Path of an artifact: in place where the store is a folder of this machine, else that of a copy.
+
+    Raises MlflowException or OSError where it cannot be had.
+    """
+    if is_local_uri(uri):
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    # MLflow never removes the folder that it would choose.
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=tempfile.mkdtemp(dir=copies().name)))
