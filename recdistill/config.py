@@ -148,6 +148,9 @@ class TeacherConfig(DataConfig):
     gate: GateName = option("linear", "gate over the backbone's state")
     gate_per_layer: bool = option(False, "a gate for each adapted transformer layer; false: one that all share")
     backbone_residual: bool = option(True, "the head's query starts from the backbone's state")
+    plain_titles: bool = option(
+        True, "ranking: titles in prompts without a year, and with their article first; false: as they are"
+    )
     packing: bool = option(True, "supervise every item boundary of a window; false: one prompt a sample")
     teacher_history: int = option(
         10, "history titles of a sample in its prompt, at least, where the user has them", least=1

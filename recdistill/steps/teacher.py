@@ -191,6 +191,7 @@ def shape_of(config: TeacherConfig) -> TeacherShape:
         residual=config.backbone_residual,
         packing=config.packing,
         context=config.teacher_history,
+        plain_titles=config.plain_titles,
         gate_per_layer=config.gate_per_layer,
     )
 

@@ -23,7 +23,7 @@ from recdistill.teacher.gated_teacher import (
 )
 from recdistill.teacher.packing import Prompts, one_prompt_a_sample, packed_prompts
 from recdistill.teacher.ranking_head import RankingHead
-from recdistill.teacher.titles import TitleTokens, tokenise_titles
+from recdistill.teacher.titles import TitleTokens, plain_title, tokenise_titles
 
 CONTENT_SIZE = 64
 TITLE_ROWS = 64
@@ -37,11 +37,13 @@ class TeacherShape(GatedShape):
         residual: see `RankingHead`.
         packing: see the module.
         context: history titles in a prompt, at least, where the user has them.
+        plain_titles: read the titles as `plain_title` has them.
     """
 
     residual: bool
     packing: bool
     context: int
+    plain_titles: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +187,7 @@ def build_ranking_teacher(
     Raises:
         InputError: sizes do not fit.
     """
-    tokens = tokenise_titles(llm.tokenizer, titles)
+    tokens = tokens_of(titles, llm, shape)
     embedding = embed_titles(llm, tokens)
     gated = with_gated_lora(llm, shape)
     return RankingTeacher(gated, llm, shape, tokens, backbone, embedding)
@@ -198,12 +200,18 @@ def load_ranking_teacher(folder: Path, llm: BaseLLM, titles: Sequence[str], back
         InputError: a file is missing or damaged, or another base is given.
     """
     shape, tensors = read_teacher(folder, TeacherShape, llm)
-    tokens = tokenise_titles(llm.tokenizer, titles)
+    tokens = tokens_of(titles, llm, shape)
     embedding = embed_titles(llm, tokens)
     gated = load_adapter(llm.model, folder / ADAPTER_FOLDER)
     teacher = RankingTeacher(gated, llm, shape, tokens, backbone, embedding)
     teacher.load(folder, tensors)
     return teacher.eval()
+
+
+def tokens_of(titles: Sequence[str], llm: BaseLLM, shape: TeacherShape) -> TitleTokens:
+    """The titles as prompts have them."""
+    read = [plain_title(title) for title in titles] if shape.plain_titles else titles
+    return tokenise_titles(llm.tokenizer, read)
 
 
 @torch.no_grad()

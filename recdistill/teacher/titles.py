@@ -1,5 +1,6 @@
 """The catalogue as tokens: what a prompt is put together from."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from recdistill.errors import InputError
 
 INSTRUCTION = "The user has chosen, in this order, each title followed by its embedding:"
 MAX_TITLE_TOKENS = 48
+YEAR = re.compile(r"\s*\(\d{4}\)$")
+ARTICLE_LAST = re.compile(r"^(?P<rest>.+), (?P<article>The|A|An)$")
 
 Int64Array = NDArray[np.int64]
 
@@ -35,6 +38,15 @@ class TitleTokens:
     def lengths(self) -> Int64Array:
         """Tokens of each title, its marker not counted, int64 [V]."""
         return np.diff(self.start)
+
+
+def plain_title(title: str) -> str:
+    """The title as it is spoken: ``Net, The (1995)`` is ``The Net``.
+
+    An LLM that reads digits one by one spends more tokens on a film's year than on its name.
+    """
+    name = YEAR.sub("", title.strip())
+    return ARTICLE_LAST.sub(r"\g<article> \g<rest>", name) if name else title
 
 
 def tokenise_titles(tokenizer: Any, titles: Sequence[str], instruction: str = INSTRUCTION) -> TitleTokens:

@@ -22,7 +22,17 @@ from recdistill.teacher.ranking_teacher import (
 
 TITLES = [f"Film {'of the day ' * (item % 3)}number {item}" for item in range(14)]
 ITEMS, STATE, LENGTH = len(TITLES), 8, 7
-SHAPE = TeacherShape(rank=8, alpha=16.0, dropout=0.0, experts=4, gate="linear", residual=True, packing=True, context=3)
+SHAPE = TeacherShape(
+    rank=8,
+    alpha=16.0,
+    dropout=0.0,
+    experts=4,
+    gate="linear",
+    residual=True,
+    packing=True,
+    context=3,
+    plain_titles=False,
+)
 # Windows of 7, 7 and 4 items; their samples in no order.
 HISTORY = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12, 13], [3, 1, 3, 9, ITEMS, ITEMS, ITEMS]])
 ROW = torch.tensor([1, 0, 0, 2, 1, 0, 2])
@@ -77,6 +87,19 @@ def gates_given(teacher: RankingTeacher, monkeypatch: pytest.MonkeyPatch) -> lis
 
 def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_plain_titles_are_read_for_those_with_a_year(tmp_path: Path) -> None:
+    plain, shape = [f"The Net {item}" for item in range(ITEMS)], replace(SHAPE, plain_titles=True)
+    dated = [f"Net {item}, The (19{item:02})" for item in range(ITEMS)]
+    read, expected = (build_ranking_teacher(tiny_base_llm(), shape, names, tables()) for names in (dated, plain))
+    assert read.titles.tokens.tolist() == expected.titles.tokens.tolist()
+    assert torch.equal(read.head.titles, expected.head.titles)
+    read.save(tmp_path / "teacher")
+    loaded = load_ranking_teacher(tmp_path / "teacher", tiny_base_llm(), dated, tables())
+    assert loaded.titles.tokens.tolist() == expected.titles.tokens.tolist()
+    as_they_are = build_ranking_teacher(tiny_base_llm(), SHAPE, dated, tables())
+    assert as_they_are.titles.tokens.tolist() != expected.titles.tokens.tolist()
 
 
 @pytest.mark.parametrize("packing", [True, False])

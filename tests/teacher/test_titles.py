@@ -3,7 +3,7 @@ import pytest
 from tiny_llm import tiny_tokenizer
 
 from recdistill.errors import InputError
-from recdistill.teacher.titles import INSTRUCTION, MAX_TITLE_TOKENS, tokenise_titles
+from recdistill.teacher.titles import INSTRUCTION, MAX_TITLE_TOKENS, plain_title, tokenise_titles
 
 TITLES = ["Toy Story (1995)", "A", "Amélie 🎬", "Star Wars (1977)"]
 
@@ -20,6 +20,23 @@ def test_each_title_is_its_own_tokens_after_a_blank():
     assert titles.lengths.tolist() == [len(tokenizer(f" {title}")["input_ids"]) for title in TITLES]
     assert (titles.start[0], titles.start[-1]) == (0, len(titles.tokens))
     assert {array.dtype for array in (titles.tokens, titles.start, titles.instruction)} == {np.dtype(np.int64)}
+
+
+@pytest.mark.parametrize(
+    ("title", "plain"),
+    [
+        ("Toy Story (1995)", "Toy Story"),
+        ("Net, The (1995)", "The Net"),
+        ("Shanghai Triad (Yao a yao) (1995)", "Shanghai Triad (Yao a yao)"),
+        ("Farewell to Arms, A", "A Farewell to Arms"),
+        ("Me, Myself and I", "Me, Myself and I"),
+        ("1984 (1984)", "1984"),
+        ("2001: A Space Odyssey", "2001: A Space Odyssey"),
+        ("(1995)", "(1995)"),
+    ],
+)
+def test_a_plain_title_is_as_it_is_spoken(title: str, plain: str) -> None:
+    assert plain_title(title) == plain
 
 
 def test_a_title_does_not_depend_on_its_neighbours():
