@@ -27,7 +27,7 @@ VARIANTS = {
     "+ranking": {"alpha": 0.0, "ed_weight": 0.0},
     "+embedding": {"alpha": 0.0, "lam": 0.0},
     "+both": {"alpha": 0.0},
-    "+both +DRO": {},
+    "+both +DRO": {"alpha": 0.1},
 }
 
 

@@ -124,6 +124,7 @@ class TeacherConfig(DataConfig):
 
     backbone_run_id: str = option("", "run of the frozen SASRec; empty: the newest that fits, or a new one")
     llm: str = option("smollm2-135m", "alias, Hugging Face id or local path of a causal LLM")
+    load_in_4bit: bool = option(False, "hold the LLM in 4 bits (NF4, as QLoRA does); needs bitsandbytes")
     teacher: TeacherName = option(
         "ranking", "ranking: a head over the whole catalogue; generative: answers with a title, as in the paper"
     )
@@ -192,7 +193,7 @@ class DistillConfig(BackboneConfig, TeacherConfig):
     teacher_run_id: str = option("", "run of the teacher; empty: the newest that fits, or a new one")
     teacher_files: str = option("", "folder with DLLM2Rec's three teacher files, instead of a teacher run")
     lam: float = option(0.5, "weight of the ranking distillation", least=0)
-    alpha: float = option(0.1, "weight of the DRO term", least=0)
+    alpha: float = option(0.0, "weight of the DRO term", least=0)
     beta: float = option(1.0, "DRO robustness radius", above=0)
     ed_weight: float = option(0.3, "weight of the teacher's item embedding added to the student's", least=0)
     temperature: float = option(1.0, "softens the teacher's confidences, and both sides of KL", above=0)

@@ -13,12 +13,12 @@ HIDDEN_SIZE = 32
 VOCABULARY_SIZE = 300
 
 
-def tiny_model() -> LlamaForCausalLM:
-    """Two random layers of width 32 over 300 tokens, always the same."""
+def tiny_model(hidden_size: int = HIDDEN_SIZE) -> LlamaForCausalLM:
+    """Two random layers over 300 tokens, always the same."""
     config = LlamaConfig(
         vocab_size=VOCABULARY_SIZE,
-        hidden_size=HIDDEN_SIZE,
-        intermediate_size=64,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -53,10 +53,10 @@ def tiny_base_llm(dtype: torch.dtype = torch.float32) -> BaseLLM:
     return BaseLLM(model, tiny_tokenizer(), "tiny", weights_fingerprint(model))
 
 
-def write_tiny_llm(folder: Path) -> Path:
+def write_tiny_llm(folder: Path, hidden_size: int = HIDDEN_SIZE) -> Path:
     """The tiny llama and its tokenizer, as a local path for ``llm=``; the tokenizer has no padding token."""
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None
     tokenizer.save_pretrained(folder)
-    tiny_model().save_pretrained(folder)
+    tiny_model(hidden_size).save_pretrained(folder)
     return folder

@@ -59,7 +59,7 @@ def model_again(
         return frozen_student(of, device)
     frozen, folder = frozen_student(linked_run(of, "backbone"), device), of.artifact("teacher")
     options = replace(options, exclude_seen=config.exclude_seen)
-    llm = load_llm(options.llm, device, causal_lm=teacher == "generative")
+    llm = load_llm(options.llm, device, causal_lm=teacher == "generative", load_in_4bit=options.load_in_4bit)
     if teacher == "generative":
         answer = options.answer if config.answer == "as-trained" else config.answer
         writer = load_generative_teacher(folder, llm, data.titles, frozen.item_table().detach())

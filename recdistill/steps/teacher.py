@@ -69,8 +69,14 @@ def teacher(config: TeacherConfig) -> StepRun:
                 f"backbone_run_id={frozen.run_id}: is a {type(student).__name__.lower()}, whose states look at the "
                 "whole window; choose a sasrec or gru4rec run"
             )
-        writes, move = config.teacher == "generative", not processes.sharded
-        llm = processes.main_first(lambda: load_llm(config.llm, processes.device, move=move, causal_lm=writes))
+        writes, whole = config.teacher == "generative", not processes.sharded
+        if config.load_in_4bit and not whole:
+            raise InputError("load_in_4bit=true: its weights cannot be divided over processes; leave --use_fsdp out")
+        llm = processes.main_first(
+            lambda: load_llm(
+                config.llm, processes.device, move=whole, causal_lm=writes, load_in_4bit=config.load_in_4bit
+            )
+        )
         processes.shard(llm.model)
         torch.manual_seed(config.seed)
         make: Callable[..., tuple[Scoring, Lesson[Any]]] = generative_at_work if writes else ranking_at_work

@@ -1,13 +1,21 @@
 """The frozen base LLM: a GGUF file, a local folder or a Hugging Face id, read by transformers."""
 
 import hashlib
+import importlib.util
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from recdistill.errors import InputError
@@ -50,21 +58,32 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def load_base_llm(llm: str, *, gguf: Path | None, cache: Path, dtype: torch.dtype, causal_lm: bool = False) -> BaseLLM:
+def load_base_llm(
+    llm: str,
+    *,
+    gguf: Path | None,
+    cache: Path,
+    dtype: torch.dtype,
+    causal_lm: bool = False,
+    load_in_4bit: bool = False,
+) -> BaseLLM:
     """Read a base LLM and freeze it.
 
     Args:
         llm: Hugging Face id, or path of a local folder or GGUF file; only a name where ``gguf`` is given.
         gguf: the GGUF file to read.
         cache: folder where a GGUF file is kept as safetensors after its first, slow reading.
-        dtype: of the weights.
+        dtype: of the weights, or of what is computed with those in 4 bits.
         causal_lm: with the language-model head.
+        load_in_4bit: the linear layers' weights in NF4 (QLoRA, arXiv 2305.14314), by bitsandbytes.
 
     Raises:
         InputError: one line, where nothing can be read there.
     """
     if not llm:
         raise InputError("llm=: is empty; give an alias, a Hugging Face id or a local path")
+    if load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("load_in_4bit=true: needs bitsandbytes; pip install bitsandbytes, or leave it out")
     path = Path(llm).expanduser()
     # Its progress bars and load reports are not this program's to show.
     transformers_logging.set_verbosity_error()
@@ -80,7 +99,8 @@ def load_base_llm(llm: str, *, gguf: Path | None, cache: Path, dtype: torch.dtyp
         else:
             folder = llm
         kind = AutoModelForCausalLM if causal_lm else AutoModel
-        model = kind.from_pretrained(folder, dtype=dtype)
+        packed = {"quantization_config": four_bits(dtype)} if load_in_4bit else {}
+        model = kind.from_pretrained(folder, dtype=dtype, **packed)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except InputError:
         raise
@@ -96,6 +116,11 @@ def load_base_llm(llm: str, *, gguf: Path | None, cache: Path, dtype: torch.dtyp
     model.requires_grad_(False).eval()
     check_causal(model, llm)
     return BaseLLM(model, tokenizer, llm, weights_fingerprint(model))
+
+
+def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """QLoRA's format of weights, and the precision that is computed in."""
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 @torch.no_grad()

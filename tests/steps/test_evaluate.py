@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from small_data import write_csv
+from tiny_llm import write_tiny_llm
 from workplace import run_step
 
-from recdistill.config import BackboneConfig, EvaluateConfig
+from recdistill.config import BackboneConfig, EvaluateConfig, TeacherConfig
 from recdistill.errors import InputError
 from recdistill.steps import teacher as teacher_module
 from recdistill.steps.backbone import backbone
@@ -103,6 +104,15 @@ def test_files_that_changed_since_are_refused(place, tmp_path):
         InputError, match=f"run_id={run.run_id}: was made for data {run.fingerprint[:12]}, not for this"
     ):
         evaluate_run(EvaluateConfig(run_id=run.run_id))
+
+
+def test_a_teacher_in_4_bits_is_ranked_again_in_4_bits(taught, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    llm = {"llm": str(write_tiny_llm(tmp_path / "llm", hidden_size=64)), "load_in_4bit": True}
+    of = teacher_module.teacher(TeacherConfig(**(taught.options | llm | {"token_budget": 1000})))
+    again = evaluate_run(EvaluateConfig(run_id=of.run_id))
+    assert ranking(again.metrics()) == ranking(of.metrics())
+    assert MlflowClient().get_run(of.run_id).data.params["load_in_4bit"] == "True"
 
 
 def test_an_unfinished_run_is_refused(place, small_files):
