@@ -12,6 +12,7 @@ import argparse
 import json
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from recdistill.tracking.runs import entry_run
 
 METRICS = ("val/ndcg_at_20", "test/ndcg_at_20", "val/ndcg_at_10", "test/ndcg_at_10")
 BASELINE = "SASRec"
-ROWS = {"gate": {}, "K=1": {"experts": 1}}
+ROWS: dict[str, dict[str, Any]] = {"gate": {}, "K=1": {"experts": 1}}
 
 
 def results_of(config: TeacherConfig, row: str) -> dict[str, float]:
