@@ -10,9 +10,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from recdistill.command_line import parse
-from recdistill.config import STEPS
-from recdistill.errors import InputError
+try:
+    from recdistill.command_line import parse
+    from recdistill.config import STEPS
+    from recdistill.errors import InputError
+except ModuleNotFoundError as error:
+    # `mlflow run --env-manager local` takes the first python on the PATH.
+    sys.exit(f"recdistill: {sys.executable} has no {error.name}; activate the environment it is installed in, as .venv")
 
 # Read when torch loads: threads that spin while they wait make each other many times slower where cores are shared;
 # a few microseconds of it spare the small students most of the waking up.

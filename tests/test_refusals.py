@@ -139,6 +139,16 @@ def test_a_process_of_its_own_says_no_more(place):
     assert done.stderr.strip().splitlines()[-1] == "recdistill distill: lam=-1.0: must be at least 0"
 
 
+def test_a_python_without_its_packages_says_so_in_one_line():
+    # As when `mlflow run` finds another python first on the PATH.
+    command = [sys.executable, "-S", "-m", "recdistill", "main"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"recdistill: {sys.executable} has no ")
+    assert line.endswith("activate the environment it is installed in, as .venv")
+
+
 def test_an_mlflow_project_run_fails_with_the_reason(place):
     program = str(Path(sys.executable).with_name("mlflow"))
     path = {"PATH": f"{Path(sys.executable).parent}:{subprocess_environment(place)['PATH']}"}

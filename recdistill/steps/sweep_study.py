@@ -22,7 +22,9 @@ from recdistill.config import (
 )
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
+from recdistill.steps.backbone import CODE as BACKBONE_CODE
 from recdistill.steps.contents import contents_of
+from recdistill.steps.distill import CODE as DISTILL_CODE
 from recdistill.steps.inputs import data_of
 from recdistill.steps.sweep_runs import (
     DESCRIPTION,
@@ -35,6 +37,7 @@ from recdistill.steps.sweep_runs import (
     found_dead,
     settle,
 )
+from recdistill.steps.teacher import CODE as TEACHER_CODE
 from recdistill.sweep import answer
 from recdistill.sweep.figures import write_figures
 from recdistill.sweep.lead import Lead
@@ -47,10 +50,7 @@ from recdistill.tracking.provenance import run_key
 from recdistill.tracking.runs import StepRun
 
 #: What the values of a study's trials depend on, and what the answer does.
-STUDY_CODE = ["data", "students", "teacher", "distill", "evaluation", "training", "teacher_outputs.py"]
-STUDY_CODE += ["sweep/space.py", "sweep/study.py", "steps/inputs.py", "steps/student.py", "steps/selection.py"]
-STUDY_CODE += ["steps/backbone.py", "steps/teacher.py", "steps/teacher_scoring.py", "steps/distill.py"]
-STUDY_CODE += ["steps/results.py", "steps/teaching.py", "steps/teacher_generative.py", "steps/generative_scoring.py"]
+STUDY_CODE = [*BACKBONE_CODE, *TEACHER_CODE, *DISTILL_CODE, "sweep/space.py", "sweep/study.py", "steps/inputs.py"]
 CODE = [*STUDY_CODE, "sweep", "steps/sweep.py", "steps/sweep_runs.py", "steps/sweep_study.py"]
 ANSWER_SECONDS = 1.0
 Pin = Callable[[DistillConfig], DistillConfig]
