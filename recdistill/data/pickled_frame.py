@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,83 @@ def checked_arrow_array(data: Any) -> Any:
     return array
 
 
+class PlainDtype:
+    """A NumPy type by its code. The state that a file gives decides the byte order alone.
+
+    NumPy's own would take flags and fields from the file, and then read the file's bytes as pointers.
+    """
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: str, *flags: object) -> None:
+        if not isinstance(code, str) or PLAIN_CODE.fullmatch(code) is None:
+            raise pickle.UnpicklingError(f"type {str(code)[:40]!r} is not allowed")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if self.dtype.kind in "iuf" and state[1] == ">":
+            self.dtype = self.dtype.newbyteorder(">")
+
+
+class PlainArray(np.ndarray):
+    """An array that is filled by `PlainDtype` only."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
+        version, shape, dtype, fortran, content = state
+        super().__setstate__((version, shape, plain(dtype), fortran, content))
+
+
+def plain(dtype: Any) -> "np.dtype[Any]":
+    """The type of a record. Raises UnpicklingError for anything else."""
+    if not isinstance(dtype, PlainDtype):
+        raise pickle.UnpicklingError("an array has no plain type")
+    return dtype.dtype
+
+
+def empty_array(kind: object, shape: tuple[int, ...], code: bytes) -> Any:
+    """An array to be filled by its state."""
+    if kind is not NDARRAY:
+        raise pickle.UnpicklingError("it asks for an array of an unknown kind")
+    return multiarray._reconstruct(PlainArray, (0,), b"b")
+
+
+def array_of_buffer(buffer: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
+    """What protocol 5 writes for an array."""
+    return numeric._frombuffer(buffer, plain(dtype), shape, order)  # type: ignore[attr-defined]
+
+
+def scalar(dtype: Any, content: bytes) -> Any:
+    """A number of NumPy's."""
+    if plain(dtype).hasobject:
+        raise pickle.UnpicklingError("a number has no plain type")
+    return multiarray.scalar(plain(dtype), content)
+
+
+def new_index(kind: object, parts: dict[str, Any]) -> Any:
+    """A frame's row or column names."""
+    if kind not in INDEXES:
+        raise pickle.UnpicklingError("it asks for an index of an unknown kind")
+    return _new_Index(INDEXES[kind], parts)
+
+
+class Call:
+    """A name that the file may call, made for this file: what it does to it stays there."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make: Any) -> None:
+        self.make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.make(*arguments)
+
+
+PLAIN_CODE = re.compile(r"[<>|=]?([?biufO]|[biuf](1|2|4|8)|b1|O8|S\d+|U\d+)")
+#: What stands for classes that are only ever an argument.
+NDARRAY, INDEX, RANGE_INDEX = object(), object(), object()
+INDEXES = {INDEX: pd.Index, RANGE_INDEX: pd.RangeIndex}
 # All that frames of lists, numbers and text are made of, under the names that pandas 0.25 to 3 and NumPy 1
-# and 2 wrote. Each only builds plain data.
+# and 2 wrote. Each only builds plain data; functions are handed out as a `Call`, and so are classes that a file calls.
 ALLOWED: dict[tuple[str, str], Any] = {
     ("pandas", "DataFrame"): pd.DataFrame,
     ("pandas.core.frame", "DataFrame"): pd.DataFrame,
@@ -41,13 +117,13 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("pandas.core.internals", "BlockManager"): BlockManager,
     ("pandas._libs.internals", "_unpickle_block"): internals._unpickle_block,
     ("pandas.core.internals.blocks", "new_block"): internals._unpickle_block,
-    ("pandas.core.indexes.base", "_new_Index"): _new_Index,
-    ("pandas", "Index"): pd.Index,
-    ("pandas.core.indexes.base", "Index"): pd.Index,
-    ("pandas.core.indexes.numeric", "Int64Index"): pd.Index,
-    ("pandas.core.indexes.numeric", "Float64Index"): pd.Index,
-    ("pandas", "RangeIndex"): pd.RangeIndex,
-    ("pandas.core.indexes.range", "RangeIndex"): pd.RangeIndex,
+    ("pandas.core.indexes.base", "_new_Index"): new_index,
+    ("pandas", "Index"): INDEX,
+    ("pandas.core.indexes.base", "Index"): INDEX,
+    ("pandas.core.indexes.numeric", "Int64Index"): INDEX,
+    ("pandas.core.indexes.numeric", "Float64Index"): INDEX,
+    ("pandas", "RangeIndex"): RANGE_INDEX,
+    ("pandas.core.indexes.range", "RangeIndex"): RANGE_INDEX,
     ("pandas", "StringDtype"): pd.StringDtype,
     ("pandas.core.arrays.string_", "StringDtype"): pd.StringDtype,
     ("pandas.arrays", "ArrowStringArray"): ArrowStringArray,
@@ -56,14 +132,14 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("pyarrow.lib", "_restore_array"): checked_arrow_array,
     ("pyarrow.lib", "type_for_alias"): pyarrow.lib.type_for_alias,
     ("pyarrow.lib", "py_buffer"): pyarrow.py_buffer,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): multiarray._reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): multiarray._reconstruct,
-    ("numpy.core.multiarray", "scalar"): multiarray.scalar,
-    ("numpy._core.multiarray", "scalar"): multiarray.scalar,
-    ("numpy.core.numeric", "_frombuffer"): numeric._frombuffer,  # type: ignore[attr-defined]
-    ("numpy._core.numeric", "_frombuffer"): numeric._frombuffer,  # type: ignore[attr-defined]
+    ("numpy", "ndarray"): NDARRAY,
+    ("numpy", "dtype"): PlainDtype,
+    ("numpy.core.multiarray", "_reconstruct"): empty_array,
+    ("numpy._core.multiarray", "_reconstruct"): empty_array,
+    ("numpy.core.multiarray", "scalar"): scalar,
+    ("numpy._core.multiarray", "scalar"): scalar,
+    ("numpy.core.numeric", "_frombuffer"): array_of_buffer,
+    ("numpy._core.numeric", "_frombuffer"): array_of_buffer,
     ("pandas", "NA"): pd.NA,
     ("pandas._libs.missing", "NA"): pd.NA,
     ("builtins", "slice"): slice,
@@ -74,6 +150,12 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+CALLED = (
+    *(new_index, empty_array, scalar, array_of_buffer, latin1_bytes, checked_arrow_array),
+    *(PlainDtype, pd.StringDtype, internals._unpickle_block, pyarrow.lib.type_for_alias, pyarrow.py_buffer),
+)
+
+
 class FrameUnpickler(pickle.Unpickler):
     """Builds frames and nothing else: any other global that the file names is refused."""
 
@@ -81,7 +163,8 @@ class FrameUnpickler(pickle.Unpickler):
         """The allowed object of this name. Raises UnpicklingError for every other."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of a frame")
-        return ALLOWED[module, name]
+        found = ALLOWED[module, name]
+        return Call(found) if found in CALLED else found
 
 
 def read_pickled_frame(path: Path) -> pd.DataFrame:

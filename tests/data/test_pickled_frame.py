@@ -146,3 +146,51 @@ def test_something_else_than_a_frame(tmp_path):
     (tmp_path / "x.df").write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(InputError, match=r"holds a list, not a frame"):
         read_pickled_frame(tmp_path / "x.df")
+
+
+class Called:
+    """Writes itself as a call of one of NumPy's names, with a state where one is given."""
+
+    def __init__(self, function, arguments, state=None):
+        self.reduced = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+POINTERS = b"\x41" * 16
+# A type of objects whose flags say that it is one of numbers.
+FORGED = Called(np.dtype, ("O",), (3, "|", None, None, None, -1, -1, 0))
+FIELDS = Called(np.dtype, ("V8",), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0))
+FROM_BUFFER = np.arange(2).__reduce_ex__(5)[0]
+RECONSTRUCT, EMPTY, STATE = np.arange(2).__reduce__()
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        Called(np.ndarray, ((2,), np.dtype("O"), POINTERS)),
+        Called(FROM_BUFFER, (POINTERS, FORGED, (2,), "C")),
+        Called(FROM_BUFFER, (POINTERS, FIELDS, (2,), "C")),
+        Called(RECONSTRUCT, EMPTY, (1, (2,), FORGED, False, POINTERS)),
+        Called(RECONSTRUCT, EMPTY, (1, (2,), np.dtype("O"), False, POINTERS)),
+        Called(RECONSTRUCT, EMPTY, (1, (2,), [("a", "O")], False, POINTERS)),
+        Called(np.float64(1).__reduce__()[0], (np.dtype("O"), POINTERS[:8])),
+        Called(pd.Index, ([1, 2],)),
+    ],
+)
+def test_no_bytes_of_the_file_are_taken_for_pointers(tmp_path, forged):
+    file = tmp_path / "x.df"
+    file.write_bytes(pickle.dumps(forged, protocol=4))
+    with pytest.raises(InputError, match=r"x.df: is no pickled frame"):
+        read_pickled_frame(file)
+
+
+def test_a_file_leaves_no_mark_on_the_names_it_uses(tmp_path):
+    file = tmp_path / "x.df"
+    for name in ("Index", "RangeIndex", "StringDtype"):
+        # A state in two parts sets attributes of what it is given to.
+        file.write_bytes(b"\x80\x02cpandas\n" + name.encode() + b"\nN}X\x04\x00\x00\x00maskX\x01\x00\x00\x00xs\x86b.")
+        with pytest.raises(InputError, match=r"x.df"):
+            read_pickled_frame(file)
+        assert not hasattr(getattr(pd, name), "mask")
