@@ -178,6 +178,11 @@ class TeacherConfig(DataConfig):
             raise InputError(
                 f"teacher_history={self.teacher_history}: must be at most teacher_window={self.teacher_window}"
             )
+        if self.query_policy != "random" and not self.outputs_token_budget:
+            raise InputError(
+                f"query_policy={self.query_policy}: asks for nothing at outputs_token_budget=0, which scores all "
+                "samples; give a budget"
+            )
         if self.teacher != "generative":
             for spec in fields(self):
                 if spec.name in GENERATIVE and getattr(self, spec.name) != spec.default:
@@ -217,6 +222,10 @@ class DistillConfig(BackboneConfig, TeacherConfig):
             raise InputError(
                 f"selection_policy={self.selection_policy}: chooses nothing at selection_fraction=1; "
                 "give selection_fraction below 1"
+            )
+        if self.release_compat and (self.base_loss != "bce" or self.ranking_loss != "ranking"):
+            raise InputError(
+                "release_compat=true: the release's defects are of base_loss=bce and ranking_loss=ranking; give both"
             )
 
 

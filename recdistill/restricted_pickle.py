@@ -121,7 +121,7 @@ def read_pickled_tensor(path: str | Path) -> Tensor:
     with _refusals(path, "saved tensor"):
         root = _read(path, set())
         if not isinstance(root, _TensorRecord):
-            raise _RefusedError(f"it holds a {_kind(root)}, not a tensor")
+            raise _RefusedError(f"it holds a {_kind(root)}, not a tensor; save the tensor alone")
         return root.tensor()
 
 
@@ -135,7 +135,7 @@ def _refusals(path: Path, expected: str) -> Iterator[None]:
     try:
         yield
     except _RefusedError as error:
-        raise InputError(f"{path} is refused: {error}; give the file as torch.save wrote it") from error
+        raise InputError(f"{path} is refused: {error}; give {expected} as torch.save writes it") from error
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror or error}); check the path") from error
     except Exception as error:  # a damaged or hostile pickle raises whatever it likes

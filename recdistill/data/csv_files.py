@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import warnings
+import zlib
 from pathlib import Path
 from typing import TextIO
 
@@ -91,7 +92,7 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             )
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({one_line(error)}); check the file") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error) as error:
         raise InputError(f"{path}: {one_line(error)}; quote fields that hold commas") from None

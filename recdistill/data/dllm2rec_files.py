@@ -3,6 +3,7 @@
 import json
 import pickle
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ def read_csv_frame(path: Path) -> pd.DataFrame:
     """A CSV file of rows, gzipped or not. Raises InputError."""
     try:
         return pd.read_csv(path)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({one_line(error)}); check the file") from None
 
 

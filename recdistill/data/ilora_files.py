@@ -5,6 +5,7 @@ Candidates are not in the files: the release draws them anew, 19 items outside t
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def json_rows(path: Path) -> Iterator[Row]:
                 if not isinstance(history, list):
                     raise ValueError("history is no list")
                 yield history, following
-    except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error) as error:
         raise InputError(
             f'{path}: row {max(1, number)}: {one_line(error)}; a row is {{"history": [ids], "next": id}}'
         ) from None

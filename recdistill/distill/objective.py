@@ -1,6 +1,7 @@
 """The student's objective: base loss, robust term and ranking distillation from one vocabulary pass."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from recdistill.distill.candidate_weights import candidate_weights
 from recdistill.distill.losses import base_loss_of_terms, target_items
-from recdistill.distill.ranking import kl_of_terms, ranking_distillation, ranking_kl, ranking_of_terms
+from recdistill.distill.ranking import kl_of_terms, ranking_distillation, ranking_of_terms
 from recdistill.distill.vocabulary import vocabulary_terms
 from recdistill.errors import InputError
 
@@ -83,8 +84,9 @@ def dllm2rec_loss(
         gamma_consistency=gamma_consistency,
         temperature=temperature,
     )
-    # The second defect of the release mixes all samples.
-    apart = lam and distilled is not None and not release_compat and 2 * int(distilled.sum()) <= len(distilled)
+    # A candidate's robust term is a pass over the vocabulary. The second defect of the release mixes all samples.
+    costly = bool(lam and alpha and ranking_loss == "ranking" and not release_compat)
+    apart = costly and distilled is not None and 2 * int(distilled.sum()) <= len(distilled)
     items = target_items(target, base_loss, negative)
     columns = slice(1, 1)
     if lam and not apart:
@@ -111,24 +113,21 @@ def dllm2rec_loss(
             # Few carry the term: a second pass over their rows costs less than more columns of all.
             row = distilled.nonzero().squeeze(1)
             own, offered, far = logits[row], candidates[row], distance[row]
-            if ranking_loss == "kl":
-                ranking = ranking_kl(own, offered, far, temperature)
-            else:
-                ranking = ranking_distillation(
-                    own,
-                    offered,
-                    importance(own, offered, far),
-                    kind=base_loss,
-                    negative=None if negative is None else negative[row],
-                    propensity=propensity,
-                    alpha=alpha,
-                    beta=beta,
-                )
+            ranking = ranking_distillation(
+                own,
+                offered,
+                importance(own, offered, far),
+                kind=base_loss,
+                negative=None if negative is None else negative[row],
+                propensity=propensity,
+                alpha=alpha,
+                beta=beta,
+            )
             ranking = ranking * (len(row) / len(distilled))
         elif ranking_loss == "kl":
             ranking = kl_of_terms(terms, columns, distance, temperature, distilled)
         else:
-            weights = importance(logits, candidates, distance)
+            weights = _weights_of_distilled(importance, logits, candidates, distance, distilled)
             ranking = ranking_of_terms(terms, columns, weights, base_loss, alpha, distilled, release_compat)
         total = total + lam * ranking
     return {
@@ -137,6 +136,17 @@ def dllm2rec_loss(
         "dro": robust.detach(),
         "ranking": ranking.detach(),
     }
+
+
+def _weights_of_distilled(
+    importance: Callable[..., Tensor], logits: Tensor, candidates: Tensor, distance: Tensor, distilled: Tensor | None
+) -> Tensor:
+    """The candidates' weights [S, K], 0 (and the student's best not looked for) where a sample is not distilled."""
+    if distilled is None or bool(distilled.all()):
+        return importance(logits, candidates, distance)
+    row = distilled.nonzero().squeeze(1)
+    found = importance(logits.detach()[row], candidates[row], distance[row])
+    return found.new_zeros(candidates.shape).index_copy(0, row, found)
 
 
 def _teacher_of_distilled(

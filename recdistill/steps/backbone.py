@@ -59,7 +59,7 @@ def train(config: BackboneConfig, data: SequenceData, run: StepRun, report: Repo
 
     def step(batch: Batch) -> dict[str, Tensor]:
         batch = batch.to(device)
-        logits = model.logits(model(batch.history, batch.length, batch.row, batch.column))
+        _, logits = model.scored(batch.history, batch.length, batch.row, batch.column)
         return dllm2rec_loss(
             logits,
             batch.target,

@@ -63,10 +63,10 @@ def train(
 
     def step(batch: Batch) -> dict[str, Tensor]:
         sample, batch = batch.sample, batch.to(device)
-        states = model(batch.history, batch.length, batch.row, batch.column)
+        states, logits = model.scored(batch.history, batch.length, batch.row, batch.column)
         distilled = selection.selected[sample].to(device)
         losses = dllm2rec_loss(
-            model.logits(states),
+            logits,
             batch.target,
             propensity=weight,
             alpha=config.alpha,

@@ -61,8 +61,8 @@ def imported_teacher(folder: str, fingerprint: str, num_items: int, num_samples:
         folder, fingerprint=fingerprint, num_items=num_items, num_samples=num_samples, split=split
     )
     digest = hashlib.sha256()
-    for tensor in (outputs.ranking, outputs.distance, outputs.item_embedding):
-        digest.update(tensor.numpy().tobytes())
+    for tensor in (outputs.sample, outputs.ranking, outputs.distance, outputs.item_embedding):
+        digest.update(f"{list(tensor.shape)}".encode() + tensor.numpy().tobytes())
     return ImportedTeacher(StepRun("", digest.hexdigest(), fingerprint, reused=True), outputs)
 
 

@@ -13,6 +13,8 @@ from recdistill.students.student import Student
 from recdistill.training.fit import Metrics
 
 SELECTED = "selected"
+#: Of a batch; a few tensors of so many scores are held at a time.
+MOST_SAMPLES, MOST_SCORES = 1024, 1 << 25
 
 
 class Selection:
@@ -90,7 +92,7 @@ def signals_of_student(
     for batch in batches(
         data.train,
         length=model.max_length,
-        batch_size=1024,
+        batch_size=max(1, min(MOST_SAMPLES, MOST_SCORES // model.num_items)),
         stride=max(1, model.max_length // 2) if model.causal else 1,
         padding_id=data.padding_id,
         seed=0,
@@ -99,7 +101,7 @@ def signals_of_student(
         index=eligible.nonzero().squeeze(1).numpy(),
     ):
         index, batch = batch.sample, batch.to(device)
-        logits = model.logits(model(batch.history, batch.length, batch.row, batch.column))
+        _, logits = model.scored(batch.history, batch.length, batch.row, batch.column)
         found = student_signals(logits, batch.target, ranking[index].to(device))
         for kept, values in zip((loss, entropy, log_probs), found, strict=True):
             kept[index] = values.cpu()

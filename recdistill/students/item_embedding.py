@@ -1,6 +1,8 @@
 """Item embedding with the teacher's embedding injected (collaborative embedding distillation of DLLM2Rec)."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +52,7 @@ class ItemEmbedding(nn.Module):
             self.embedding.weight[num_items].zero_()
         self.projection: nn.Linear | None = None
         self._cached: tuple[tuple[object, ...], Tensor] | None = None
+        self._shared: Tensor | None = None
         checked = _checked_teacher(num_items, teacher_embedding, self.ed_weight)
         if checked is not None:
             self.projection = projection_layer(checked.shape[1], hidden_size)
@@ -65,6 +68,8 @@ class ItemEmbedding(nn.Module):
         """Embeddings [..., D] of item ids [...]; zero where the id is the padding id V."""
         if not self.injected:
             return self.embedding(items)
+        if self._shared is not None:
+            return F.embedding(items, self._shared, padding_idx=self.num_items)
         if not self.training and not torch.is_grad_enabled():
             return F.embedding(items, self.padded_table())
         # Each distinct item is projected once: [U, E], never [W, L, E].
@@ -86,12 +91,23 @@ class ItemEmbedding(nn.Module):
         """
         if not self.injected:
             return self.embedding.weight
+        if self._shared is not None:
+            return self._shared
         if self.training or torch.is_grad_enabled():
             return self._inject_all()
         key = self._parameter_state()
         if self._cached is None or self._cached[0] != key:
             self._cached = (key, self._inject_all())
         return self._cached[1]
+
+    @contextmanager
+    def one_table(self) -> Iterator[None]:
+        """Within it the whole table is projected once, for histories and scores alike: a training step's, tied."""
+        self._shared = self.padded_table() if self.injected else None
+        try:
+            yield
+        finally:
+            self._shared = None
 
     def train(self, mode: bool = True) -> "ItemEmbedding":
         """Switch mode, and forget the projected table."""

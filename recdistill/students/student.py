@@ -1,6 +1,7 @@
 """What every student is: an item embedding, an encoder of histories, and scores of all items."""
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -75,6 +76,12 @@ class Student(nn.Module, ABC):
         if self.output is not None:
             return self.output(states)
         return F.linear(states, self.item_table(), self.item_bias)
+
+    def scored(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        """States [S, D] and logits [S, V]: `forward` and `logits` in one, with a tied table made once for both."""
+        with nullcontext() if self.output is not None else self.items.one_table():
+            states = self(history, length, row, column)
+            return states, self.logits(states)
 
     def output_layer(self) -> tuple[Tensor, Tensor | None]:
         """Weight [V, D] and bias [V], or None for none, of the scores: ``logits = states @ weight^T + bias``."""

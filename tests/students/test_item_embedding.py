@@ -62,6 +62,32 @@ def test_each_distinct_item_is_projected_once(
     assert rows == [(projected, 24)]
 
 
+def test_one_table_serves_histories_and_scores(teacher_embedding: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = ItemEmbedding(40, 16, teacher_embedding, 0.3)
+    history = torch.tensor([[3, 3, 1, 40], [1, 7, 40, 40]])
+    rows = []
+    linear = torch.nn.functional.linear
+
+    def step() -> tuple[Tensor, dict[str, Tensor]]:
+        items.zero_grad()
+        loss = (items(history).sum(dim=1) @ items.item_table().T).pow(2).sum()
+        loss.backward()
+        return loss.detach(), {name: parameter.grad.clone() for name, parameter in items.named_parameters()}
+
+    expected, gradients = step()
+    monkeypatch.setattr("torch.nn.functional.linear", lambda *given: rows.append(given[0].shape) or linear(*given))
+    with items.one_table():
+        loss, found = step()
+    assert rows == [(40, 24)]
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(found, gradients)
+    assert found["embedding.weight"][40].eq(0).all()
+    # The step that follows moves the parameters: it has a table of its own.
+    with torch.no_grad():
+        items.embedding.weight[3] += 1
+    assert not torch.equal(step()[0], loss)
+
+
 def test_ed_weight_0_is_no_teacher_bit_for_bit(teacher_embedding: Tensor) -> None:
     torch.manual_seed(3)
     plain, after_plain = ItemEmbedding(40, 16), torch.rand(3)
