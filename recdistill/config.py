@@ -110,6 +110,11 @@ class BackboneConfig(DataConfig):
     weight_decay: float = option(0.0, "Adam's weight decay for the student", least=0)
     register: str = option("", "name to register the student under, as a new version; empty: not")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.student == "sasrec" and self.hidden_size % self.heads:
+            raise InputError(f"heads={self.heads}: must divide hidden_size={self.hidden_size}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneStepConfig(BackboneConfig):

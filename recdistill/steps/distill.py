@@ -38,8 +38,20 @@ def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
     """Distil, or find, the student of the options; ``report`` as in `steps.student.train_student`."""
     data = data_of(config)
     teacher, outputs = teacher_of(config, data)
-    with step_run("distill", config, data=data, settings=SETTINGS, code=CODE, upstream={"teacher": teacher}) as run:
+    opened = step_run(
+        "distill",
+        config,
+        data=data,
+        settings=SETTINGS,
+        code=CODE,
+        upstream={"teacher": teacher},
+        # A trial keeps less than a run, and is not found in its place.
+        content=None if report is None else {"kept": "trial"},
+    )
+    with opened as run:
         if not run.reused:
+            if report is not None:
+                run.tag("kept", "trial")
             train(config, data, outputs, run, report)
     if config.register:
         register_student(run.run_id, config.register)

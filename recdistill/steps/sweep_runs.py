@@ -57,8 +57,7 @@ class TrialTraining:
         results = []
         for offset in range(self.seeds):
             config = replace(self.base, **values, seed=self.base.seed + offset)
-            watched = {"report": report} if offset == 0 else {}
-            results.append(self.train(config, **watched).metrics())
+            results.append(self.train(config, report=report if offset == 0 else unwatched).metrics())
         shared = set.intersection(*(set(result) for result in results))
         return {name: statistics.fmean(result[name] for result in results) for name in sorted(shared)}
 
@@ -87,6 +86,10 @@ class FinalTraining:
         with child_run("distill" if distilled else "backbone", self.parent_run_id, name, tags, {}):
             step: Train = self.train if distilled else backbone
             return step(final.config).metrics()
+
+
+def unwatched(epoch: int, metrics: Mapping[str, float]) -> None:
+    """The report of a training that no pruner looks at."""
 
 
 def settle(study: Study) -> None:

@@ -5,7 +5,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -78,11 +78,17 @@ def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
     """
     space = read_space(config.space)
     base = base_config(space, narrow(config, DistillConfig))
+    if base.register:
+        raise InputError(
+            f"register={base.register}: trials keep no model; give it to the command that the sweep ends with"
+        )
     data = data_of(base)
     url = config.storage or f"sqlite:///{sweep_runs.folder_of_tracking() / 'optuna.db'}"
     described = description(base, space, data)
     key = run_key("sweep", {"study": described, "trials": config.trials, "finals": config.final_seeds}, CODE, {})
-    shown = replace(config, storage=hidden(url))
+    # What the space fixes is what the run says.
+    fixed = {spec.name: getattr(base, spec.name) for spec in fields(DistillConfig)}
+    shown = replace(config, storage=hidden(url), **fixed)
     with sweep_runs.sweep_run(shown, data=data, key=key) as run:
         if run.reused:
             print(f"run {run.run_id} has the answer:\n\n{(run.artifact('answer') / 'said.md').read_text()}", flush=True)
@@ -96,6 +102,7 @@ def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
             run.run_id,
             key,
             over=lambda run_id: not sweep_runs.is_running(run_id),
+            there=sweep_runs.is_there,
             taken=lambda before: sweep_runs.adopt(opened.study.user_attrs[IDENTITY], run.run_id, before),
             lost=sweep_runs.end_killed,
             beat_seconds=config.heartbeat_seconds,
@@ -127,7 +134,9 @@ def open_named(
         opened = open_study(place, space, base.seed, most_epochs(space, base), killed=found_dead, create=True)
         if opened.created:
             first = space.defaults(base)
-            if first is not None:
+            if first is None:
+                print(f"{space.path} does not hold the default configuration: it is no trial", flush=True)
+            else:
                 opened.study.enqueue_trial(first)
             opened.study.set_user_attr(DESCRIPTION, described)
             opened.study.set_user_attr(IDENTITY, uuid.uuid4().hex)
@@ -223,14 +232,15 @@ def write_answer(
     for name, value in {"trial": best[0].number, **best[0].params}.items():
         run.tag(f"best.{name}", value)
     # What was searched is named even where the default was best.
-    options = answer.options_of(chosen) | best[0].params
+    given = {name: getattr(config, name) for name in ("teacher_run_id", "backbone_run_id") if getattr(config, name)}
+    options = answer.options_of(chosen) | best[0].params | given
     texts = {"best.yaml": answer.as_yaml(options), "command.txt": answer.command(options) + "\n"}
     if len(space.objectives) > 1:
         texts["pareto.csv"] = answer.front(best, space)
     finals = FinalTraining(study.study_name, study.user_attrs[IDENTITY], run.run_id, steps.distill)
     if config.final_seeds:
         # The seeds are the students': each configuration keeps one teacher.
-        rows = final_rows(config, steps.with_teacher(base), steps.with_teacher(chosen), finals, prepare)
+        rows = final_rows(config, space, steps.with_teacher(base), steps.with_teacher(chosen), finals, prepare)
         texts |= {"table.md": answer.table(rows, space), "table.json": answer.as_json(rows, space)}
         run.log_metrics(answer.summary(rows, space))
     said = "\n".join(texts[name] for name in ("pareto.csv", "table.md", "command.txt") if name in texts)
@@ -240,10 +250,17 @@ def write_answer(
 
 
 def final_rows(
-    config: SweepConfig, base: DistillConfig, chosen: DistillConfig, finals: FinalTraining, prepare: Callable[[], None]
+    config: SweepConfig,
+    space: Space,
+    base: DistillConfig,
+    chosen: DistillConfig,
+    finals: FinalTraining,
+    prepare: Callable[[], None],
 ) -> list[answer.Row]:
     """The best, the default and the undistilled student, trained with each of the final seeds."""
-    seeds = range(base.seed, base.seed + config.final_seeds)
+    # Not those of the trials: the best was chosen by them.
+    first = base.seed + space.seeds
+    seeds = range(first, first + config.final_seeds)
     plain = narrow(chosen, BackboneConfig)
     named: list[tuple[str, BackboneConfig]] = [("best", chosen), ("default", base), ("undistilled", plain)]
     tasks = [Final(name, replace(options, seed=seed)) for name, options in named for seed in seeds]

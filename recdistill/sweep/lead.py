@@ -13,7 +13,8 @@ from typing import Any
 from optuna.study import Study
 
 LEADER, ANSWERED, MEMBER = "leader", "answered", "member:"
-HERE, LEFT = "here", "left"
+#: A command that is ANSWERING waits for the others and is not waited for.
+HERE, ANSWERING, LEFT = "here", "answering", "left"
 
 
 class Lead:
@@ -24,6 +25,7 @@ class Lead:
         run_id: this command's MLflow run.
         key: of the answer that this command is to end with.
         over: whether a command's run has ended.
+        there: whether a command's run, and so its answer, can be read.
         taken: called, with the run of the leader before (or an empty string), when this command takes the lead.
         lost: called with the run of a command that fell silent, by the leader.
         beat_seconds: between signs of life.
@@ -37,19 +39,24 @@ class Lead:
         key: str,
         *,
         over: Callable[[str], bool],
+        there: Callable[[str], bool],
         taken: Callable[[str], None],
         lost: Callable[[str], None],
         beat_seconds: float,
         grace_seconds: float,
     ) -> None:
         self.study, self.run_id, self.key = study, run_id, key
-        self.over, self.taken, self.lost = over, taken, lost
+        self.over, self.there, self.taken, self.lost = over, there, taken, lost
+        self.state = HERE
         self.beat_seconds, self.grace_seconds = beat_seconds, grace_seconds
         self.heard: dict[str, tuple[Any, float]] = {}
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
 
     def __enter__(self) -> "Lead":
+        if self.answered and not self.there(self.leader):
+            # As where the tracking store was begun anew and the study was kept.
+            self.study.set_user_attr(ANSWERED, "")
         self.look()
         self.thread.start()
         return self
@@ -75,13 +82,18 @@ class Lead:
         return bool(self.study.user_attrs.get(ANSWERED) == self.key)
 
     def answer(self) -> None:
-        """Tell the others that the answer has been written, and wait until they have left or fallen silent."""
+        """Tell the others that the answer has been written, and wait until they have left or fallen silent.
+
+        Those that want another answer (a larger total, say) are not waited for: one of them leads next.
+        """
+        self.state = ANSWERING
+        self.say(ANSWERING)
         self.study.set_user_attr(ANSWERED, self.key)
         while waiting := [run_id for run_id in self.listen() if run_id != self.run_id]:
             for run_id in waiting:
                 if self.silent(run_id):
                     self.lost(run_id)
-                    self.study.set_user_attr(MEMBER + run_id, [LEFT, 0.0])
+                    self.study.set_user_attr(MEMBER + run_id, [LEFT, 0.0, ""])
             time.sleep(min(0.5, self.beat_seconds))
 
     def watch(self) -> None:
@@ -95,7 +107,7 @@ class Lead:
 
     def look(self) -> None:
         """Give a sign of life, and take the lead where the leader gives none."""
-        self.say(HERE)
+        self.say(self.state)
         self.listen()
         attributes = self.study.user_attrs
         leader = str(attributes.get(LEADER, ""))
@@ -106,18 +118,18 @@ class Lead:
 
     def say(self, what: str) -> None:
         """Note that this command is here, or has left."""
-        self.study.set_user_attr(MEMBER + self.run_id, [what, time.time()])
+        self.study.set_user_attr(MEMBER + self.run_id, [what, time.time(), self.key])
 
     def listen(self) -> list[str]:
-        """The runs of the commands that have not left; notes when each was last heard."""
+        """The runs of the commands that work for the same answer; notes when each command was last heard."""
         attributes, now = self.study.user_attrs, time.monotonic()
-        here = {n.removeprefix(MEMBER): v for n, v in attributes.items() if n.startswith(MEMBER) and v[0] == HERE}
+        here = {n.removeprefix(MEMBER): v for n, v in attributes.items() if n.startswith(MEMBER) and v[0] != LEFT}
         # A leader that has said nothing yet counts from now, and so does having no leader.
         for run_id in [*here, str(attributes.get(LEADER, ""))]:
             said = here.get(run_id)
             if run_id not in self.heard or self.heard[run_id][0] != said:
                 self.heard[run_id] = (said, now)
-        return list(here)
+        return [run_id for run_id, (what, _, key) in here.items() if what == HERE and key == self.key]
 
     def silent(self, run_id: str) -> bool:
         """Whether a command has said nothing for the grace period."""
@@ -126,5 +138,5 @@ class Lead:
     def take(self, before: str = "") -> None:
         """Lead from now on."""
         self.study.set_user_attr(LEADER, self.run_id)
-        self.say(HERE)
+        self.say(self.state)
         self.taken(before)

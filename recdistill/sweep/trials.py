@@ -111,6 +111,12 @@ class Attempt:
         self.error: BaseException | None = None
         self.found: list[float] = []
 
+    def queue_again(self, study: Study) -> None:
+        """As a killed trial is: Optuna calls an interrupted one failed, and leaves it at that."""
+        again = self.storage.get_heartbeat_stale_trial_callback()
+        if again is not None and self.number >= 0:
+            again(study, study.get_trials()[self.number])
+
     def summary(self) -> str:
         """What became of the trial."""
         if self.found and self.error is None:
@@ -181,6 +187,9 @@ def run_trial(study: Study, attempt: Attempt) -> Attempt:
         with attempt.run:
             try:
                 study.optimize(attempt, n_trials=1, catch=(Exception,))
+            except KeyboardInterrupt:
+                attempt.queue_again(study)
+                raise
             except Exception as error:
                 if attempt.number < 0 or study.get_trials(deepcopy=False)[attempt.number].state == TrialState.RUNNING:
                     raise

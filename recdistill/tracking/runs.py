@@ -35,6 +35,8 @@ STEP, KEY, FINGERPRINT, REASON = "recdistill.step", "recdistill.key", "recdistil
 REUSED, CONTINUED = "recdistill.reused_run_id", "recdistill.continued_in"
 KIND = "recdistill.kind"
 CONFIG_FILE = "config.json"
+#: Tags of a sweep's trials, which keep no model to serve.
+OF_TRIALS = ("recdistill.trial", "recdistill.kept")
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 
 
@@ -337,8 +339,12 @@ def linked_run(run: StepRun, step: str) -> StepRun:
 
 
 def newest(step: str) -> str:
-    """Id of the newest finished run of a step, or of the one that it found. Raises InputError where there is none."""
+    """Id of the newest finished run of a step, or of the one that it found; trials of sweeps do not count.
+
+    Raises InputError where there is none.
+    """
     found = search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'")
+    found = [run for run in found if run.data.tags.keys().isdisjoint(OF_TRIALS)]
     if not found:
         raise InputError(f"run_id=: there is no finished {step} run in {mlflow.get_tracking_uri()}; make one first")
     return str(found[0].data.tags.get(REUSED, found[0].info.run_id))

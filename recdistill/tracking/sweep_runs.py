@@ -191,10 +191,13 @@ def study_runs(study_id: str) -> list[Run]:
 
 
 def adopt(study_id: str, run_id: str, before: str) -> None:
-    """Nest a study's runs in ``run_id``, and end the sweep's run ``before`` where its process was killed."""
+    """Nest a study's trials in ``run_id``, and end the sweep's run ``before`` where its process was killed.
+
+    Final trainings stay with the answer that they were made for.
+    """
     client = MlflowClient()
     for run in study_runs(study_id):
-        if run.data.tags.get(PARENT) != run_id:
+        if TRIAL in run.data.tags and run.data.tags.get(PARENT) != run_id:
             client.set_tag(run.info.run_id, PARENT, run_id)
     if before and before != run_id:
         client.set_tag(before, CONTINUED, run_id)
@@ -205,6 +208,14 @@ def end_killed(run_id: str) -> None:
     """Mark the run of a killed command KILLED where it is still RUNNING."""
     if is_running(run_id):
         MlflowClient().set_terminated(run_id, "KILLED")
+
+
+def is_there(run_id: str) -> bool:
+    """Whether the run is there and FINISHED, or RUNNING."""
+    try:
+        return MlflowClient().get_run(run_id).info.status in ("FINISHED", "RUNNING")
+    except MlflowException:
+        return False
 
 
 def is_running(run_id: str) -> bool:

@@ -67,8 +67,10 @@ def test_each_trial_is_a_nested_run_and_the_sweep_has_the_answer(folder: Path) -
     assert {r.data.tags["recdistill.step"] for r in finals} == {"distill", "backbone"}
     table = json.loads(run.artifact("answer/table.json").read_text())
     seeds = table["configurations"]["best"]["val/ndcg_at_20"]["seeds"]
-    assert seeds == pytest.approx([study.best_value, study.best_value + 0.0005])
-    assert parent.data.metrics["best/val/ndcg_at_20"] == pytest.approx(study.best_value + 0.00025)
+    # Seeds that no trial had: a seed more is 0.0005 better.
+    assert seeds == pytest.approx([study.best_value + 0.0005, study.best_value + 0.001])
+    assert parent.data.metrics["best/val/ndcg_at_20"] == pytest.approx(study.best_value + 0.00075)
+    assert {r.info.run_name.rpartition(" ")[2] for r in finals} == {"2", "3"}
     assert f"-P lam={study.best_params['lam']}" in run.artifact("answer/command.txt").read_text()
     figures = {path.name for path in run.artifact("figures").iterdir()}
     assert {"sweep.html", "history.png", "contour.png", "parallel_coordinates.png"} <= figures
@@ -168,6 +170,19 @@ def test_a_bad_space_is_one_line_before_anything_starts(folder: Path) -> None:
     assert failed.info.status == "FAILED"
     assert failed.data.tags["recdistill.failure"].startswith(str(folder / "space.yaml:4: "))
     assert not (folder / "optuna.db").exists()
+
+
+def test_what_the_space_fixes_is_what_the_run_says(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = sweep(options(folder, "fixed: {alpha: 0.25}\n" + SPACE.replace("0.0, high: 2.0", "1.0, high: 2.0"), trials=1))
+    params = mlflow.get_run(run.run_id).data.params
+    assert params["alpha"] == "0.25"
+    # lam is 0.5 by default.
+    assert f"{folder / 'space.yaml'} does not hold the default configuration: it is no trial" in capfd.readouterr().out
+
+
+def test_a_student_is_not_registered_by_a_sweep(folder: Path) -> None:
+    with pytest.raises(InputError, match="register=best: trials keep no model"):
+        sweep(options(folder, register="best"))
 
 
 def test_a_study_of_another_space_is_refused(folder: Path) -> None:

@@ -13,7 +13,9 @@ BEAT, GRACE = 0.1, 1.0
 class Command:
     """A command's lead, and what it was told."""
 
-    def __init__(self, opened: OpenStudy, run_id: str, ended: set[str], key: str = "answer") -> None:
+    def __init__(
+        self, opened: OpenStudy, run_id: str, ended: set[str], key: str = "answer", there: bool = True
+    ) -> None:
         self.taken: list[str] = []
         self.lost: list[str] = []
         self.lead = Lead(
@@ -21,6 +23,7 @@ class Command:
             run_id,
             key,
             over=ended.__contains__,
+            there=lambda run_id: there,
             taken=self.taken.append,
             lost=self.lost.append,
             beat_seconds=BEAT,
@@ -78,6 +81,41 @@ def test_the_lead_of_an_answered_sweep_is_not_taken(opened: OpenStudy) -> None:
     with Command(opened, "three", ended, key="larger").lead as third:
         assert third.leads
         assert not third.answered
+
+
+def test_an_answer_whose_run_is_gone_is_given_again(opened: OpenStudy) -> None:
+    first = Command(opened, "one", set())
+    first.lead.take()
+    first.lead.answer()
+    with Command(opened, "two", {"one"}, there=False).lead as second:
+        assert second.leads
+        assert not second.answered
+
+
+def test_commands_that_want_different_answers_do_not_wait_for_each_other(opened: OpenStudy) -> None:
+    ended: set[str] = set()
+    first, larger = Command(opened, "one", ended), Command(opened, "two", ended, key="larger")
+    first.lead.take()
+    with larger.lead:
+        with first.lead:
+            began = time.monotonic()
+            first.lead.answer()
+            assert time.monotonic() - began < GRACE
+        ended.add("one")
+        wait_until(lambda: larger.lead.leads)
+
+
+def test_two_that_both_answered_do_not_wait_for_each_other(opened: OpenStudy) -> None:
+    first, second = Command(opened, "one", set()), Command(opened, "two", set())
+    with first.lead, second.lead:
+        first.lead.take()
+        waiting = threading.Thread(target=first.lead.answer)
+        waiting.start()
+        second.lead.take()
+        second.lead.answer()
+        waiting.join(timeout=5)
+        assert not waiting.is_alive()
+    assert (first.lost, second.lost) == ([], [])
 
 
 def test_a_study_without_leader_gets_one(opened: OpenStudy) -> None:

@@ -87,6 +87,10 @@ def test_an_interrupt_ends_the_sweep_and_the_trial_does_not_count(opened: OpenSt
     assert finished(opened.study) == 1
     run(opened, space, 3, Runs())
     assert finished(opened.study) == 3
+    # Its values are tried all the same, as a killed trial's are.
+    interrupted, again = opened.study.get_trials()[1:3]
+    assert again.params == interrupted.params
+    assert again.state == TrialState.COMPLETE
 
 
 @pytest.mark.parametrize("metrics", [{}, {"val/ndcg_at_20": float("nan")}, {"val/ndcg_at_20": float("inf")}])
