@@ -30,13 +30,14 @@ PolicyName = Literal[
     "teacher_confidence",
     "popularity_inverse",
     "coverage",
+    "custom",
 ]
 
 #: Options that a ranking teacher has no use for.
 GENERATIVE = ("answer", "domain", "candidates", "curriculum", "popularity_adjustment")
 
 #: The policies that need no teacher.
-QueryPolicyName = Literal["random", "ground_truth_error", "uncertainty", "popularity_inverse"]
+QueryPolicyName = Literal["random", "ground_truth_error", "uncertainty", "popularity_inverse", "custom"]
 
 
 def option(
@@ -172,6 +173,7 @@ class TeacherConfig(DataConfig):
     accumulation: int = option(1, "batches whose gradients make a training step", least=1)
     outputs_token_budget: int = option(0, "LLM tokens to score training samples with; 0: all of them", least=0)
     query_policy: QueryPolicyName = option("random", "which training samples the teacher is asked to score first")
+    policy_file: str = option("", "Python file with the function policy(signals) that a custom policy is")
     top_n: int = option(50, "candidates kept for each scored sample", least=1)
     sequence_embeddings: bool = option(False, "also keep the teacher's state of each scored sample")
 
@@ -183,6 +185,8 @@ class TeacherConfig(DataConfig):
             raise InputError(
                 f"teacher_history={self.teacher_history}: must be at most teacher_window={self.teacher_window}"
             )
+        if self.query_policy == "custom" and not self.policy_file:
+            raise InputError("query_policy=custom: give policy_file, see docs/DISTILLATION.md")
         if self.query_policy != "random" and not self.outputs_token_budget:
             raise InputError(
                 f"query_policy={self.query_policy}: asks for nothing at outputs_token_budget=0, which scores all "
@@ -223,6 +227,8 @@ class DistillConfig(BackboneConfig, TeacherConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.selection_policy == "custom" and not self.policy_file:
+            raise InputError("selection_policy=custom: give policy_file, see docs/DISTILLATION.md")
         if self.selection_policy != "all" and self.selection_fraction == 1:
             raise InputError(
                 f"selection_policy={self.selection_policy}: chooses nothing at selection_fraction=1; "

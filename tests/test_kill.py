@@ -97,6 +97,12 @@ def test_killed_twice_it_ends_as_undisturbed(make_place, tmp_path):
             before, after = seconds(found, run.info.run_id), seconds(found, following)
             assert step == "main" or after[0] == before[0]
         assert not runs(found, step, "RUNNING")
+    kept = [
+        [file.path for file in client.list_artifacts(runs(client, "distill", "FINISHED")[0].info.run_id, "selection")]
+        for client in (expected, found)
+    ]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) > 1
     assert len(runs(found, "teacher", "KILLED")) == len(runs(found, "distill", "KILLED")) == 1
     assert len(runs(found, "main", "KILLED")) == 2
     assert not killed.checkpoints("*.safetensors")

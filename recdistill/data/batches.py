@@ -16,7 +16,7 @@ class Batch:
     """W windows holding S samples; sample s is predicted from the state at ``(row[s], column[s])``.
 
     Attributes:
-        history: int64 [W, L], right-padded with the padding id.
+        history: int64 [W, L], right-padded with the padding id; L is the longest window's.
         length: int64 [W], real items in each window.
         row: int64 [S], the sample's window.
         column: int64 [S], position of the last history item of the sample in its window.
@@ -126,7 +126,8 @@ def draw(
         window_end = samples.end[chosen[first_part + size_part - 1]]
         window_begin = np.maximum(samples.start[chosen[first_part]], window_end - length)
         end = samples.end[sample]
-        history = gather_windows(samples.items, window_begin, window_end, length, padding_id)
+        width = int((window_end - window_begin).max())
+        history = gather_windows(samples.items, window_begin, window_end, width, padding_id)
         yield Batch(
             history=torch.from_numpy(history),
             length=torch.from_numpy(window_end - window_begin),

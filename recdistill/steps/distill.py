@@ -16,8 +16,9 @@ from recdistill.distill.objective import dllm2rec_loss
 from recdistill.distill.propensity import propensity
 from recdistill.errors import InputError
 from recdistill.steps.backbone import key_of_backbone
+from recdistill.steps.contents import contents_of
 from recdistill.steps.inputs import data_of, device_of, frozen_student, imported_teacher, teacher_outputs_of
-from recdistill.steps.selection import Selection
+from recdistill.steps.selection import Selection, policy_named
 from recdistill.steps.student import STUDENT_CODE, STUDENT_SETTINGS, Report, shape_of, train_student
 from recdistill.steps.teacher import find_teacher
 from recdistill.steps.teacher_overlap import overlaps_described, teacher_overlaps
@@ -31,6 +32,7 @@ from recdistill.tracking.served_model import register_student
 OWN = own_fields(DistillConfig, BackboneConfig, TeacherConfig)
 SETTINGS = [*STUDENT_SETTINGS, *(name for name in OWN if name not in ("teacher_run_id", "teacher_files"))]
 WIDE = 1024
+SELECTION = "selection"
 CODE = [*STUDENT_CODE, "teacher_outputs.py", "steps/distill.py", "steps/selection.py", "steps/teacher_overlap.py"]
 
 
@@ -46,7 +48,7 @@ def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
         code=CODE,
         upstream={"teacher": teacher},
         # A trial keeps less than a run, and is not found in its place.
-        content=None if report is None else {"kept": "trial"},
+        content=policy_contents(config) | ({} if report is None else {"kept": "trial"}),
     )
     with opened as run:
         if not run.reused:
@@ -69,6 +71,7 @@ def train(
     in_bf16 = embedding.shape[1] > WIDE
     model = build_student(shape_of(config), data.num_items, embedding, config.ed_weight, in_bf16).to(device)
     covered, ranking, distance = outputs.by_sample(config.candidate_topk)
+    log_selections(run)
     selection = Selection(config, data, model, covered, ranking, distance, partial(keep_selection, run))
     weight = propensity(torch.as_tensor(data.item_count)).float().to(device)
     to_teacher = state_projection(config, outputs, model)
@@ -124,6 +127,14 @@ def train(
     run.describe(text)
 
 
+def policy_contents(config: DistillConfig) -> dict[str, str]:
+    """A digest of the user's policy, where it selects. Raises InputError where that is none."""
+    if config.selection_policy != "custom":
+        return {}
+    policy_named(config.selection_policy, config.policy_file)
+    return contents_of(config, "policy_file")
+
+
 def teacher_of(config: DistillConfig, data: SequenceData) -> tuple[StepRun, TeacherOutputs]:
     """The teacher of the options, and what it left: of a run that is named, found or made, or of DLLM2Rec's files."""
     if config.teacher_files:
@@ -156,13 +167,18 @@ def sequence_embedding(outputs: TeacherOutputs, sample: Tensor) -> Tensor:
 
 
 def keep_selection(run: StepRun, epoch: int, mask: Tensor) -> None:
-    """Keep which samples were chosen, as ``selection/epoch-012.safetensors``."""
+    """Keep which samples were chosen, as ``selection/epoch-012.safetensors``, and beside the checkpoint."""
+    name = f"epoch-{epoch:03d}.safetensors"
+    kept = run.work / SELECTION
+    kept.mkdir(parents=True, exist_ok=True)
+    save_file({"sample": mask.nonzero().squeeze(1)}, kept / name)
+    run.log_file(kept / name, SELECTION)
 
-    def write(folder: Path) -> None:
-        folder.mkdir()
-        save_file({"sample": mask.nonzero().squeeze(1)}, folder / f"epoch-{epoch:03d}.safetensors")
 
-    run.log_folder("selection", write)
+def log_selections(run: StepRun) -> None:
+    """What a killed run had chosen belongs to the one that goes on from it."""
+    for path in sorted((run.work / SELECTION).glob("*.safetensors")):
+        run.log_file(path, SELECTION)
 
 
 def described(

@@ -60,7 +60,7 @@ HEADER += ["train s", "ms / 1,000"]
 def main(config: MainConfig) -> StepRun:
     """Run every step, or find what it made before, and put the results side by side."""
     data = data_of(config)
-    content = contents_of(config, "llm", "teacher_files")
+    content = contents_of(config, "llm", "teacher_files", "policy_file")
     with step_run("main", config, data=data, settings=SETTINGS, code=["."], content=content) as run:
         if not run.reused:
             found = {

@@ -1,6 +1,10 @@
 """Which samples a student is distilled on, chosen anew every few epochs."""
 
+import runpy
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +13,7 @@ from recdistill.config import DistillConfig
 from recdistill.data.batches import batches
 from recdistill.data.sequences import SequenceData
 from recdistill.distill.selection import SelectionSignals, StudentSignals, overlap, select, student_signals
+from recdistill.errors import InputError
 from recdistill.students.student import Student
 from recdistill.training.fit import Metrics
 
@@ -57,7 +62,8 @@ class Selection:
             return {"train/distilled_share": share}
         if epoch % config.refresh_interval:
             return {"train/distilled_share": share}
-        chosen = select(config.selection_policy, self.signals(), config.selection_fraction, config.seed + epoch)
+        policy = policy_named(config.selection_policy, config.policy_file)
+        chosen = select(policy, self.signals(), config.selection_fraction, config.seed + epoch)
         metrics = {"train/distilled_share": float(chosen.float().mean())}
         if epoch:
             metrics["train/selection_overlap"] = overlap(self.selected, chosen)
@@ -75,6 +81,24 @@ class Selection:
             candidate_log_probs=student[1],
             temperature=self.config.temperature,
         )
+
+
+def policy_named(name: str, file: str) -> Any:
+    """The policy of this name, or for ``custom`` the function of the user's file. Raises InputError."""
+    return custom_policy(file) if name == "custom" else name
+
+
+@lru_cache(maxsize=1)
+def custom_policy(file: str) -> Callable[..., Tensor]:
+    """The function ``policy`` that a Python file defines. Raises InputError where there is none."""
+    try:
+        found = runpy.run_path(str(Path(file).expanduser())).get("policy")
+    except Exception as error:  # whatever the user's code raises
+        said = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise InputError(f"policy_file={file}: cannot be run ({said})") from None
+    if not callable(found):
+        raise InputError(f"policy_file={file}: defines no function policy(signals), see docs/DISTILLATION.md")
+    return found  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

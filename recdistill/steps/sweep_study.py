@@ -118,7 +118,7 @@ def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
 def description(base: DistillConfig, space: Space, data: SequenceData) -> str:
     """All that the values of a study's trials depend on, but the code."""
     options = {name: value for name, value in asdict(base).items() if name not in ("force", "device")}
-    content = contents_of(base, "llm", "teacher_files")
+    content = contents_of(base, "llm", "teacher_files", "policy_file")
     return json.dumps([space.described(), options, data.fingerprint, content], sort_keys=True)
 
 

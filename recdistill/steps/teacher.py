@@ -35,7 +35,8 @@ from recdistill.training.distributed import ALONE, Processes, join
 from recdistill.training.fit import Progress, Recipe, fit
 
 EFFORT = ("token_budget", "outputs_token_budget")
-SETTINGS = [name for name in own_fields(TeacherConfig, DataConfig) if not name.endswith("_run_id")] + ["exclude_seen"]
+SETTINGS = [name for name in own_fields(TeacherConfig, DataConfig) if not name.endswith(("_run_id", "_file"))]
+SETTINGS += ["exclude_seen"]
 CODE = ["data", "students", "teacher", "distill", "evaluation", "training", "teacher_outputs.py"]
 CODE += ["steps/teacher.py", "steps/teacher_scoring.py", "steps/results.py", "steps/llm.py", "steps/selection.py"]
 CODE += ["steps/teaching.py", "steps/teacher_generative.py", "steps/generative_scoring.py"]
@@ -58,7 +59,7 @@ def teacher(config: TeacherConfig) -> StepRun:
         code=CODE,
         upstream={"backbone": frozen},
         effort=EFFORT,
-        content=processes.from_main(lambda: contents_of(config, "llm")),
+        content=processes.from_main(lambda: teacher_contents(config)),
     )
     with processes.main_enters(opened) as run:
         if run.reused:
@@ -229,6 +230,11 @@ def described(config: TeacherConfig, data: SequenceData, covered: float, run: St
     return text
 
 
+def teacher_contents(config: TeacherConfig) -> dict[str, str]:
+    """Digests of the files that the teacher's result depends on."""
+    return contents_of(config, "llm", *(["policy_file"] if config.query_policy == "custom" else []))
+
+
 def default_backbone(config: DataConfig) -> BackboneConfig:
     """The frozen SASRec's options: the defaults, on this data and seed. Options of a student do not change it."""
     shared = {name: getattr(config, name) for name in own_fields(DataConfig)}
@@ -251,7 +257,7 @@ def find_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> Step
     if run_id:
         return finished_run(run_id, "teacher", data.fingerprint)
     wanted = narrow(config, TeacherConfig, force=False)
-    content = contents_of(wanted, "llm")
+    content = teacher_contents(wanted)
     if not config.backbone_run_id:
         frozen = find_finished(key_of_backbone(default_backbone(config), data.fingerprint))
         if frozen is not None:

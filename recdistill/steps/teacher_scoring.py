@@ -1,6 +1,7 @@
 """A teacher at work beside its frozen backbone: ranks of samples, and the outputs that students read."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from recdistill.distill.selection import query
 from recdistill.evaluation.evaluate import Ranked
 from recdistill.evaluation.ranking import best_items, rank_of_target
 from recdistill.steps.results import KEPT
-from recdistill.steps.selection import signals_of_student
+from recdistill.steps.selection import policy_named, signals_of_student
 from recdistill.steps.teaching import Scoring, shared
 from recdistill.students.student import Student
 from recdistill.teacher.ranking_teacher import RankingTeacher
@@ -242,7 +243,9 @@ def affordable_batches(scorer: Scoring, config: TeacherConfig, index: np.ndarray
     stride = scorer.stride if config.packing else 1
     tokens = 0
     samples = scorer.data.train
-    for place, batch in enumerate(scorer.batches(samples, stride, shuffle=True, seed=config.seed, index=index)):
+    # What a policy asks for fits the budget, in this order.
+    shuffle = index is None
+    for place, batch in enumerate(scorer.batches(samples, stride, shuffle=shuffle, seed=config.seed, index=index)):
         if budget:
             tokens += scorer.num_tokens(samples, batch)
             if tokens > budget and place:
@@ -251,14 +254,23 @@ def affordable_batches(scorer: Scoring, config: TeacherConfig, index: np.ndarray
 
 
 def asked_for(scorer: Scoring, config: TeacherConfig) -> np.ndarray | None:
-    """The training samples that the query policy asks for under the budget; None for all."""
+    """The training samples that the query policy wants most, as many as the budget pays for; None for all."""
     if not config.outputs_token_budget or config.query_policy == "random":
         return None
     everything = torch.ones(len(scorer.data.train), dtype=torch.bool)
     none_yet = torch.zeros(len(everything), 0, dtype=torch.int64)
     signals, _ = signals_of_student(scorer.backbone, scorer.data, everything, none_yet, config.seed)
-    count = max(1, int(config.outputs_token_budget / scorer.tokens_a_sample(packed=False)))
-    return query(config.query_policy, signals, count).numpy()
+    policy, train = policy_named(config.query_policy, config.policy_file), scorer.data.train
+    budget, stride = config.outputs_token_budget, scorer.stride if config.packing else 1
+    most = min(len(train), 1 + int(2 * budget / scorer.tokens_a_sample(config.packing)))
+    wanted = query(policy, signals, most).numpy()
+
+    def cost(count: int) -> int:
+        # Samples that adjoin share a prompt: what they cost together is known only when they are laid out.
+        read = scorer.batches(train, stride, shuffle=False, index=wanted[:count])
+        return sum(scorer.num_tokens(train, batch) for batch in read)
+
+    return wanted[: max(1, bisect_right(range(1, len(wanted) + 1), budget, key=cost))]
 
 
 class Shards:

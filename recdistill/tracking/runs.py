@@ -70,6 +70,10 @@ class StepRun:
             write(folder)
             MlflowClient().log_artifacts(self.run_id, str(folder), name)
 
+    def log_file(self, path: Path, folder: str) -> None:
+        """Keep a file in the artifact folder ``folder``."""
+        MlflowClient().log_artifact(self.run_id, str(path), folder)
+
     def log_text(self, name: str, text: str) -> None:
         """Keep a text as the artifact ``name``."""
         MlflowClient().log_text(self.run_id, text, name)

@@ -37,13 +37,14 @@ def check(samples: Samples, batch: Batch, length: int, stride: int) -> None:
     """Every promise of `Batch` and `batches` about one batch."""
     for tensor in (batch.history, batch.length, batch.row, batch.column, batch.target, batch.sample):
         assert tensor.dtype == torch.int64
-    assert batch.history.shape == (len(batch.length), length)
+    assert len(batch.history) == len(batch.length)
+    assert batch.length.max() <= batch.history.shape[1] <= length
     assert torch.bincount(batch.row, minlength=len(batch.length)).min() >= 1
     assert torch.bincount(batch.row).max() <= stride
     for row, history in enumerate(batch.history.tolist()):
         real = batch.length[row]
         assert all(item < 10**6 for item in history[:real])
-        assert history[real:] == [10**6] * (length - real)
+        assert history[real:] == [10**6] * (len(history) - real)
     answers = zip(batch.row, batch.column, batch.target, batch.sample, strict=True)
     for row, column, target, sample in answers:
         read = batch.history[row, : column + 1].tolist()
@@ -91,7 +92,7 @@ def test_windows_by_hand():
     assert batch.row.tolist() == [0, 0, 1, 1, 2]
     assert batch.column.tolist() == [0, 1, 1, 2, 2]
     assert batch.target.tolist() == [1, 2, 3, 4, 5]
-    assert rest.history.tolist() == [[6, 7, pad]]
+    assert rest.history.tolist() == [[6, 7]]
     assert rest.target.tolist() == [7, 8]
     assert rest.sample.tolist() == [5, 6]
 
@@ -170,6 +171,11 @@ def test_is_fast_enough_for_movielens(stride):
     # The best of three: other work on the machine must not fail this.
     assert min(first) < 0.5
     assert min(each) < 0.01
+
+
+def test_no_column_is_padding_alone() -> None:
+    for batch in epoch(prefixes([2, 3, 2, 4, 3, 2])):
+        assert batch.history.shape[1] == batch.length.max()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -19,6 +19,7 @@ from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.export import export
 from recdistill.steps.inputs import data_of, teacher_outputs_of
+from recdistill.steps.selection import custom_policy
 from recdistill.steps.student import ranks_of
 from recdistill.steps.teacher import teacher
 from recdistill.steps.teacher_overlap import OWN, TWIN, teacher_overlaps
@@ -89,9 +90,49 @@ def test_losses_and_share_are_logged_each_epoch(config_of):
     assert [file.path for file in MlflowClient().list_artifacts(run.run_id, "selection")] == []
 
 
-@pytest.mark.parametrize("policy", get_args(PolicyName))
+CUSTOM = """
+from recdistill.distill.selection import SelectionSignals
+
+def policy(signals: SelectionSignals):
+    return -signals.student_loss + 0 * signals.distance[:, 0]
+"""
+
+
+def test_a_policy_of_ones_own_selects(config_of, tmp_path):
+    file = tmp_path / "easy.py"
+    file.write_text(CUSTOM)
+    options = {"selection_policy": "custom", "selection_fraction": 0.3, "epochs": 1, "policy_file": str(file)}
+    run = distill(config_of(**options))
+    (kept,) = run.artifact("selection").iterdir()
+    easy = load_file(kept)["sample"]
+    file.write_text(CUSTOM.replace("-signals.student_loss", "signals.student_loss"))
+    custom_policy.cache_clear()
+    again = distill(config_of(**options))
+    assert again.run_id != run.run_id
+    (kept,) = again.artifact("selection").iterdir()
+    assert not set(easy.tolist()) & set(load_file(kept)["sample"].tolist())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("policy = 3", "defines no function"),
+        ("1 / 0", r"cannot be run \(ZeroDivisionError"),
+        ("def policy(:", r"cannot be run \(SyntaxError"),
+    ],
+)
+def test_a_policy_file_without_a_policy_is_refused(config_of, tmp_path, text, said):
+    file = tmp_path / "bad.py"
+    file.write_text(text)
+    with pytest.raises(InputError, match=f"policy_file={file}: {said}"):
+        distill(config_of(selection_policy="custom", selection_fraction=0.3, policy_file=str(file)))
+    with pytest.raises(InputError, match=r"selection_policy=custom: give policy_file"):
+        config_of(selection_policy="custom", selection_fraction=0.3)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_a_policy_keeps_its_share_and_chooses_again(config_of, policy):
-    assert set(get_args(PolicyName)) == set(POLICIES)
+    assert {*POLICIES, "custom"} == set(get_args(PolicyName))
     config = config_of(selection_policy=policy, selection_fraction=0.3, refresh_interval=2, epochs=4, patience=4)
     run, data = distill(config), data_of(config)
     chosen = sorted(run.artifact("selection").iterdir())

@@ -11,7 +11,7 @@ from tiny_llm import tiny_base_llm
 from recdistill.config import TeacherConfig
 from recdistill.data.load import load_data
 from recdistill.data.samples import Samples
-from recdistill.distill.selection import QUERY_POLICIES
+from recdistill.distill.selection import QUERY_POLICIES, query
 from recdistill.steps import teacher_scoring
 from recdistill.steps.results import KEPT
 from recdistill.steps.selection import signals_of_student
@@ -247,11 +247,16 @@ def test_a_query_policy_asks_for_the_samples_it_wants(data, backbone, tmp_path, 
     outputs = make_outputs(scorer, config, "plain", tmp_path)
     everything = torch.ones(len(data.train), dtype=torch.bool)
     signals, _ = signals_of_student(backbone, data, everything, torch.zeros(len(data.train), 0).long(), config.seed)
-    wanted = QUERY_POLICIES[policy](signals)
-    asked = int(max(1, budget // scorer.tokens_a_sample(packed=False)))
-    least = wanted.sort(descending=True).values[asked - 1]
-    assert 0 < len(outputs.sample) <= asked
-    assert bool((wanted[outputs.sample] >= least).all())
+    wanted, scored = query(policy, signals, len(data.train)), len(outputs.sample)
+    assert set(outputs.sample.tolist()) == set(wanted[:scored].tolist())
+
+    def cost(count: int) -> int:
+        read = scorer.batches(data.train, scorer.stride, shuffle=False, index=wanted[:count].numpy())
+        return sum(scorer.num_tokens(data.train, batch) for batch in read)
+
+    # One more would not fit.
+    assert scored == 1 or cost(scored) <= budget
+    assert cost(scored + 1) > budget
 
 
 @pytest.mark.parametrize("budget", [0, 900])
