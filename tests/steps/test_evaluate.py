@@ -111,7 +111,8 @@ def test_a_teacher_in_4_bits_is_ranked_again_in_4_bits(taught, tmp_path):
     llm = {"llm": str(write_tiny_llm(tmp_path / "llm", hidden_size=64)), "load_in_4bit": True}
     of = teacher_module.teacher(TeacherConfig(**(taught.options | llm | {"token_budget": 1000})))
     again = evaluate_run(EvaluateConfig(run_id=of.run_id))
-    assert ranking(again.metrics()) == ranking(of.metrics())
+    # On a CPU the kernels of weights that were trained over and of weights just read round otherwise.
+    assert ranking(again.metrics()) == pytest.approx(ranking(of.metrics()), abs=0.1)
     assert MlflowClient().get_run(of.run_id).data.params["load_in_4bit"] == "True"
 
 

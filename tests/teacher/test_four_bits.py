@@ -1,5 +1,6 @@
 """A base LLM in 4 bits, on the CPU: that it is what is trained over, saved beside and asked for again."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from recdistill.teacher.ranking_teacher import (
 
 # A block of weights with one scale is 64 wide.
 HIDDEN_SIZE = 64
+needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="pip install bitsandbytes")
 TITLES = [f"Film number {item}" for item in range(12)]
 SHAPE = TeacherShape(
     rank=8,
@@ -38,7 +40,6 @@ STATES, ITEMS = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("bitsandbytes")
     return write_tiny_llm(tmp_path_factory.mktemp("llm"), HIDDEN_SIZE)
 
 
@@ -51,6 +52,7 @@ def loss_of(teacher: RankingTeacher) -> torch.Tensor:
     return F.cross_entropy(logits, torch.arange(len(ROW)))
 
 
+@needs_bitsandbytes
 def test_its_layers_are_in_4_bits_and_nearly_what_they_were(folder: Path) -> None:
     packed, whole = load(folder), load(folder, load_in_4bit=False)
     layer, of_whole = (llm.model.get_submodule("layers.0.mlp.up_proj") for llm in (packed, whole))
@@ -64,6 +66,7 @@ def test_its_layers_are_in_4_bits_and_nearly_what_they_were(folder: Path) -> Non
     assert not torch.equal(states, expected)
 
 
+@needs_bitsandbytes
 def test_a_teacher_is_trained_over_it_and_loaded_over_it_alone(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     teacher = build_ranking_teacher(load(folder), SHAPE, TITLES, BackboneTables(ITEMS, ITEMS)).train()
