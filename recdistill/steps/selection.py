@@ -2,7 +2,6 @@
 
 import runpy
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,6 @@ def policy_named(name: str, file: str) -> Any:
     return custom_policy(file) if name == "custom" else name
 
 
-@lru_cache(maxsize=1)
 def custom_policy(file: str) -> Callable[..., Tensor]:
     """The function ``policy`` that a Python file defines. Raises InputError where there is none."""
     try:

@@ -19,7 +19,6 @@ from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.export import export
 from recdistill.steps.inputs import data_of, teacher_outputs_of
-from recdistill.steps.selection import custom_policy
 from recdistill.steps.student import ranks_of
 from recdistill.steps.teacher import teacher
 from recdistill.steps.teacher_overlap import OWN, TWIN, teacher_overlaps
@@ -106,7 +105,6 @@ def test_a_policy_of_ones_own_selects(config_of, tmp_path):
     (kept,) = run.artifact("selection").iterdir()
     easy = load_file(kept)["sample"]
     file.write_text(CUSTOM.replace("-signals.student_loss", "signals.student_loss"))
-    custom_policy.cache_clear()
     again = distill(config_of(**options))
     assert again.run_id != run.run_id
     (kept,) = again.artifact("selection").iterdir()
