@@ -16,9 +16,8 @@ from recdistill.distill.objective import dllm2rec_loss
 from recdistill.distill.propensity import propensity
 from recdistill.errors import InputError
 from recdistill.steps.backbone import key_of_backbone
-from recdistill.steps.contents import contents_of
 from recdistill.steps.inputs import data_of, device_of, frozen_student, imported_teacher, teacher_outputs_of
-from recdistill.steps.selection import Selection, policy_named
+from recdistill.steps.selection import Selection, policy_contents
 from recdistill.steps.student import STUDENT_CODE, STUDENT_SETTINGS, Report, shape_of, train_student
 from recdistill.steps.teacher import find_teacher
 from recdistill.steps.teacher_overlap import overlaps_described, teacher_overlaps
@@ -48,7 +47,7 @@ def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
         code=CODE,
         upstream={"teacher": teacher},
         # A trial keeps less than a run, and is not found in its place.
-        content=policy_contents(config) | ({} if report is None else {"kept": "trial"}),
+        content=policy_contents(config, config.selection_policy) | ({} if report is None else {"kept": "trial"}),
     )
     with opened as run:
         if not run.reused:
@@ -125,14 +124,6 @@ def train(
         run.log_metrics(overlaps)
         text += overlaps_described(overlaps)
     run.describe(text)
-
-
-def policy_contents(config: DistillConfig) -> dict[str, str]:
-    """A digest of the user's policy, where it selects. Raises InputError where that is none."""
-    if config.selection_policy != "custom":
-        return {}
-    policy_named(config.selection_policy, config.policy_file)
-    return contents_of(config, "policy_file")
 
 
 def teacher_of(config: DistillConfig, data: SequenceData) -> tuple[StepRun, TeacherOutputs]:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdistill.config import DistillConfig
+from recdistill.config import DistillConfig, TeacherConfig
 from recdistill.data.batches import batches
 from recdistill.data.sequences import SequenceData
 from recdistill.distill.selection import SelectionSignals, StudentSignals, overlap, select, student_signals
 from recdistill.errors import InputError
+from recdistill.steps.contents import contents_of
 from recdistill.students.student import Student
 from recdistill.training.fit import Metrics
 
@@ -85,6 +86,14 @@ class Selection:
 def policy_named(name: str, file: str) -> Any:
     """The policy of this name, or for ``custom`` the function of the user's file. Raises InputError."""
     return custom_policy(file) if name == "custom" else name
+
+
+def policy_contents(config: TeacherConfig, name: str) -> dict[str, str]:
+    """A digest of the user's file, where the policy ``name`` is its. Raises InputError, before any work."""
+    if name != "custom":
+        return {}
+    custom_policy(config.policy_file)
+    return contents_of(config, "policy_file")
 
 
 def custom_policy(file: str) -> Callable[..., Tensor]:

@@ -22,6 +22,7 @@ from recdistill.steps.inputs import data_of, device_of, frozen_student
 from recdistill.steps.llm import load_llm
 from recdistill.steps.prompt_length import check_prompts
 from recdistill.steps.results import log_results
+from recdistill.steps.selection import policy_contents
 from recdistill.steps.teacher_generative import answers_judged, generative_at_work, log_answers
 from recdistill.steps.teacher_scoring import Scorer, make_outputs
 from recdistill.steps.teaching import Lesson, Scoring, curve_of
@@ -232,7 +233,7 @@ def described(config: TeacherConfig, data: SequenceData, covered: float, run: St
 
 def teacher_contents(config: TeacherConfig) -> dict[str, str]:
     """Digests of the files that the teacher's result depends on."""
-    return contents_of(config, "llm", *(["policy_file"] if config.query_policy == "custom" else []))
+    return contents_of(config, "llm") | policy_contents(config, config.query_policy)
 
 
 def default_backbone(config: DataConfig) -> BackboneConfig:

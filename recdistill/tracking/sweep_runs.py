@@ -212,15 +212,17 @@ def end_killed(run_id: str) -> None:
 
 def is_there(run_id: str) -> bool:
     """Whether the run is there and FINISHED, or RUNNING."""
-    try:
-        return MlflowClient().get_run(run_id).info.status in ("FINISHED", "RUNNING")
-    except MlflowException:
-        return False
+    return status_of(run_id) in ("FINISHED", "RUNNING")
 
 
 def is_running(run_id: str) -> bool:
     """Whether the run is there and RUNNING."""
+    return status_of(run_id) == "RUNNING"
+
+
+def status_of(run_id: str) -> str:
+    """The run's status, empty where there is no such run."""
     try:
-        return bool(MlflowClient().get_run(run_id).info.status == "RUNNING")
+        return str(MlflowClient().get_run(run_id).info.status)
     except MlflowException:
-        return False
+        return ""

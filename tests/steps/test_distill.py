@@ -119,11 +119,15 @@ def test_a_policy_of_ones_own_selects(config_of, tmp_path):
         ("def policy(:", r"cannot be run \(SyntaxError"),
     ],
 )
-def test_a_policy_file_without_a_policy_is_refused(config_of, tmp_path, text, said):
+def test_a_policy_file_without_a_policy_is_refused(config_of, taught, tmp_path, text, said):
     file = tmp_path / "bad.py"
     file.write_text(text)
     with pytest.raises(InputError, match=f"policy_file={file}: {said}"):
         distill(config_of(selection_policy="custom", selection_fraction=0.3, policy_file=str(file)))
+    # A teacher says so before it trains.
+    asked = {"query_policy": "custom", "policy_file": str(file), "outputs_token_budget": 500, "llm": "/no such llm"}
+    with pytest.raises(InputError, match=f"policy_file={file}: {said}"):
+        teacher(TeacherConfig(**(taught.options | asked)))
     with pytest.raises(InputError, match=r"selection_policy=custom: give policy_file"):
         config_of(selection_policy="custom", selection_fraction=0.3)
 
