@@ -90,6 +90,9 @@ class DataConfig(Config):
     min_interactions: int = option(0, "leave out users with fewer interactions", least=0)
     max_users: int = option(0, "keep only the first users, for a quick try; 0 keeps all", least=0)
     exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking")
+    mask_seen: bool = option(
+        True, "where they are left out of the ranking, leave them out of the softmax (ce) in training too"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recdistill.distill.candidate_weights import candidate_weights
+from recdistill.distill.exclusion import Excluded, less_kept, of_rows, without
 from recdistill.distill.losses import base_loss_of_terms, target_items
 from recdistill.distill.ranking import kl_of_terms, ranking_distillation, ranking_of_terms
 from recdistill.distill.vocabulary import vocabulary_terms
@@ -35,6 +36,7 @@ def dllm2rec_loss(
     distilled: Tensor | None = None,
     release_compat: bool = False,
     ranking_loss: str = "ranking",
+    excluded: Excluded | None = None,
 ) -> dict[str, Tensor]:
     """``base + alpha mean(DRO(target)) + lam L_rank`` (DLLM2Rec, RecSys 2024; no embedding distillation).
 
@@ -61,6 +63,8 @@ def dllm2rec_loss(
         release_compat: keep two defects of the released code; see `ranking.ranking_distillation`.
         ranking_loss: ``ranking``, see `ranking.ranking_distillation`, or ``kl``, see `ranking.ranking_kl`
             (which has no robust term of candidates and no gammas).
+        excluded: see `exclusion`: items that neither the softmax of ``ce`` nor the student's top K of the weights
+            has; the robust term keeps them. A row's target and candidates compete all the same.
 
     Returns:
         Scalars: ``total``, and without gradient ``base``, ``dro`` and ``ranking``, before their weights.
@@ -77,6 +81,9 @@ def dllm2rec_loss(
         raise InputError("alpha is not 0, so the robust term needs the items' propensity, [V]; give it")
     if lam:
         candidates, distance = _teacher_of_distilled(target, candidates, distance, distilled)
+    if excluded is not None:
+        kept = [target] if not lam or candidates is None else [target, candidates]
+        excluded = less_kept(excluded, torch.column_stack(kept))
     importance = partial(
         candidate_weights,
         gamma_position=gamma_position,
@@ -100,6 +107,7 @@ def dllm2rec_loss(
         propensity=propensity if alpha else None,
         beta=beta,
         robust=columns.stop if ranking_loss == "ranking" else 1,
+        excluded=excluded,
     )
     base = base_loss_of_terms(terms, base_loss)
     robust = base.new_zeros(()) if terms.dro is None else terms.dro[:, 0].mean()
@@ -113,21 +121,23 @@ def dllm2rec_loss(
             # Few carry the term: a second pass over their rows costs less than more columns of all.
             row = distilled.nonzero().squeeze(1)
             own, offered, far = logits[row], candidates[row], distance[row]
+            left_out = None if excluded is None else of_rows(excluded, row)
             ranking = ranking_distillation(
                 own,
                 offered,
-                importance(own, offered, far),
+                importance(without(own, left_out), offered, far),
                 kind=base_loss,
                 negative=None if negative is None else negative[row],
                 propensity=propensity,
                 alpha=alpha,
                 beta=beta,
+                excluded=left_out,
             )
             ranking = ranking * (len(row) / len(distilled))
         elif ranking_loss == "kl":
             ranking = kl_of_terms(terms, columns, distance, temperature, distilled)
         else:
-            weights = _weights_of_distilled(importance, logits, candidates, distance, distilled)
+            weights = _weights_of_distilled(importance, logits, candidates, distance, distilled, excluded)
             ranking = ranking_of_terms(terms, columns, weights, base_loss, alpha, distilled, release_compat)
         total = total + lam * ranking
     return {
@@ -139,13 +149,19 @@ def dllm2rec_loss(
 
 
 def _weights_of_distilled(
-    importance: Callable[..., Tensor], logits: Tensor, candidates: Tensor, distance: Tensor, distilled: Tensor | None
+    importance: Callable[..., Tensor],
+    logits: Tensor,
+    candidates: Tensor,
+    distance: Tensor,
+    distilled: Tensor | None,
+    excluded: Excluded | None,
 ) -> Tensor:
     """The candidates' weights [S, K], 0 (and the student's best not looked for) where a sample is not distilled."""
     if distilled is None or bool(distilled.all()):
-        return importance(logits, candidates, distance)
+        return importance(without(logits, excluded), candidates, distance)
     row = distilled.nonzero().squeeze(1)
-    found = importance(logits.detach()[row], candidates[row], distance[row])
+    own = without(logits.detach()[row], None if excluded is None else of_rows(excluded, row))
+    found = importance(own, candidates[row], distance[row])
     return found.new_zeros(candidates.shape).index_copy(0, row, found)
 
 

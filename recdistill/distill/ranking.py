@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recdistill.distill.exclusion import Excluded
 from recdistill.distill.losses import target_items
 from recdistill.distill.vocabulary import VocabularyTerms, vocabulary_terms
 from recdistill.errors import InputError
@@ -22,6 +23,7 @@ def ranking_distillation(
     alpha: float = 0.0,
     beta: float = 1.0,
     release_compat: bool = False,
+    excluded: Excluded | None = None,
 ) -> Tensor:
     """Importance-aware ranking distillation (DLLM2Rec, RecSys 2024), a scalar.
 
@@ -41,6 +43,7 @@ def ranking_distillation(
         release_compat: keep two defects of the released code: ``log sigmoid(1 - z_n)`` where ``bce`` needs
             ``log(1 - sigmoid(z_n))``, and robust terms that meet the weights of all samples,
             ``mean_s(w_sk) mean_s(DRO(c_sk))``.
+        excluded: what the softmax of ``ce`` leaves out; see `vocabulary.vocabulary_terms`. No candidate may be there.
 
     Raises:
         InputError: unknown kind, a missing negative or propensity, or shapes that do not fit.
@@ -60,6 +63,7 @@ def ranking_distillation(
         propensity=propensity if alpha else None,
         beta=beta,
         robust=count,
+        excluded=excluded,
     )
     return ranking_of_terms(terms, slice(0, count), weights, kind, alpha, None, release_compat)
 

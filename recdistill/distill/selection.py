@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recdistill.distill.exclusion import Excluded, less_kept, without
 from recdistill.errors import InputError
 
 
@@ -186,15 +187,20 @@ def overlap(previous_mask: Tensor, mask: Tensor) -> float:
     return int((previous_mask & mask).sum()) / selected if selected else 1.0
 
 
-def student_signals(logits: Tensor, target: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def student_signals(
+    logits: Tensor, target: Tensor, candidates: Tensor, excluded: Excluded | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Loss [S], entropy [S] and log-probabilities of the candidates [S, K], without gradient.
 
     Args:
         logits: the student's [S, V].
         target: item ids [S].
         candidates: the teacher's item ids [S, K]; [S, 0] before there are any.
+        excluded: items without a probability, see `exclusion`; a row's target and candidates have theirs.
     """
-    log_probs = torch.log_softmax(logits.detach(), dim=1)
+    if excluded is not None:
+        excluded = less_kept(excluded, torch.column_stack([target, candidates]))
+    log_probs = torch.log_softmax(without(logits, excluded), dim=1)
     loss = -log_probs.gather(1, target.unsqueeze(1)).squeeze(1)
     entropy = -(log_probs.exp() * log_probs).sum(dim=1)
     return loss, entropy, log_probs.gather(1, candidates)

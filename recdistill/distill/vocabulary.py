@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recdistill.distill.exclusion import Excluded
 from recdistill.errors import InputError
 
 # Logits handled at a time on a CPU: 1 MiB in float32, so that a block stays in the cache between operations.
@@ -42,6 +43,7 @@ def vocabulary_terms(
     propensity: Tensor | None = None,
     beta: float = 1.0,
     robust: int = 0,
+    excluded: Excluded | None = None,
 ) -> VocabularyTerms:
     """Logits of some items, the log-sum-exp, and the robust term of DROS, with one read of ``logits``.
 
@@ -56,6 +58,7 @@ def vocabulary_terms(
         propensity: [V], or None for no robust term.
         beta: the robust term's temperature, above 0.
         robust: R, the first columns of ``items`` that get a robust term.
+        excluded: items that ``logsumexp`` leaves out, see `exclusion`; no row may lose all.
 
     Raises:
         InputError: shapes do not fit, or beta is not above 0.
@@ -69,7 +72,7 @@ def vocabulary_terms(
     if propensity is None or robust == 0:
         if not with_logsumexp:
             return VocabularyTerms(logits.gather(1, items), None, None)
-        item_logits, logsumexp, _ = _VocabularyPass.apply(logits, items, None, 0, True)
+        item_logits, logsumexp, _ = _VocabularyPass.apply(logits, items, None, 0, True, excluded)
         return VocabularyTerms(item_logits, logsumexp, None)
     if propensity.shape != logits.shape[1:]:
         raise InputError(
@@ -78,7 +81,7 @@ def vocabulary_terms(
     if not beta > 0 or not math.isfinite(beta):
         raise InputError(f"beta is {beta}; give a number above 0")
     sharpness = (propensity.detach() / beta).to(logits)
-    item_logits, logsumexp, rest = _VocabularyPass.apply(logits, items, sharpness, robust, with_logsumexp)
+    item_logits, logsumexp, rest = _VocabularyPass.apply(logits, items, sharpness, robust, with_logsumexp, excluded)
     robust_items = items[:, :robust]
     dro = _robust_terms(item_logits[:, :robust], robust_items, sharpness[robust_items], rest)
     return VocabularyTerms(item_logits, logsumexp, dro)
@@ -105,7 +108,13 @@ class _VocabularyPass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, items: Tensor, sharpness: Tensor | None, robust: int, with_logsumexp: bool
+        ctx: Any,
+        logits: Tensor,
+        items: Tensor,
+        sharpness: Tensor | None,
+        robust: int,
+        with_logsumexp: bool,
+        excluded: Excluded | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         keep = ctx.needs_input_grad[0]
         rows = logits.shape[0]
@@ -119,8 +128,11 @@ class _VocabularyPass(torch.autograd.Function):
             values = logits[part]
             if logsumexp is not None:
                 exponentials = softmax[part] if softmax is not None else torch.empty_like(values)
-                highest = values.amax(dim=1, keepdim=True)
-                total = torch.sub(values, highest, out=exponentials).exp_().sum(dim=1, keepdim=True)
+                competing = values
+                if excluded is not None:
+                    competing = _without(excluded, start, exponentials.copy_(values))
+                highest = competing.amax(dim=1, keepdim=True)
+                total = torch.sub(competing, highest, out=exponentials).exp_().sum(dim=1, keepdim=True)
                 torch.add(highest, total.log(), out=logsumexp[part])
                 if softmax is not None:
                     exponentials.div_(total)
@@ -163,7 +175,15 @@ class _VocabularyPass(torch.autograd.Function):
                     result[part].addcmul_(values[part], gradient[part])
         if of_items is not None:
             result.scatter_add_(1, items, of_items)
-        return result, None, None, None, None
+        return result, None, None, None, None, None
+
+
+def _without(excluded: Excluded, start: int, values: Tensor) -> Tensor:
+    """``values``, the rows from ``start`` on, with minus infinity, in place, at what is excluded of them."""
+    rows, items = excluded
+    first, last = torch.searchsorted(rows, rows.new_tensor([start, start + len(values)])).tolist()
+    values[rows[first:last] - start, items[first:last]] = -math.inf
+    return values
 
 
 def _robust_block(values: Tensor, robust_items: Tensor, sharpness: Tensor, rest: Tensor, slope: Tensor | None) -> None:

@@ -20,6 +20,7 @@ from recdistill.steps.student import (
     STUDENT_SETTINGS,
     Report,
     keep_student,
+    masked,
     shape_of,
     train_student,
 )
@@ -70,6 +71,7 @@ def train(config: BackboneConfig, data: SequenceData, run: StepRun, report: Repo
             negative=sampled_negatives(
                 config.base_loss, batch.histories(data.padding_id), batch.target, data.num_items
             ),
+            excluded=masked(config, data, batch),
         )
 
     progress = train_student(config, data, model, run, step, report=report)

@@ -18,7 +18,7 @@ from recdistill.errors import InputError
 from recdistill.steps.backbone import key_of_backbone
 from recdistill.steps.inputs import data_of, device_of, frozen_student, imported_teacher, teacher_outputs_of
 from recdistill.steps.selection import Selection, policy_contents
-from recdistill.steps.student import STUDENT_CODE, STUDENT_SETTINGS, Report, shape_of, train_student
+from recdistill.steps.student import STUDENT_CODE, STUDENT_SETTINGS, Report, masked, shape_of, train_student
 from recdistill.steps.teacher import find_teacher
 from recdistill.steps.teacher_overlap import overlaps_described, teacher_overlaps
 from recdistill.students.build import build_student
@@ -99,6 +99,7 @@ def train(
             distilled=distilled,
             release_compat=config.release_compat,
             ranking_loss=config.ranking_loss,
+            excluded=masked(config, data, batch),
         )
         if to_teacher is not None:
             wanted = sequence_embedding(outputs, sample).to(device)

@@ -73,7 +73,9 @@ class Selection:
 
     def signals(self) -> SelectionSignals:
         """What the policies see, of the student as it is."""
-        student = signals_of_student(self.model, self.data, self.covered, self.ranking, self.config.seed)
+        student = signals_of_student(
+            self.model, self.data, self.covered, self.ranking, self.config.seed, self.config.exclude_seen
+        )
         return SelectionSignals(
             **vars(student[0]),
             candidates=self.ranking,
@@ -110,11 +112,12 @@ def custom_policy(file: str) -> Callable[..., Tensor]:
 
 @torch.no_grad()
 def signals_of_student(
-    model: Student, data: SequenceData, eligible: Tensor, ranking: Tensor, seed: int
+    model: Student, data: SequenceData, eligible: Tensor, ranking: Tensor, seed: int, exclude_seen: bool
 ) -> tuple[StudentSignals, Tensor]:
     """The student's loss and entropy on the eligible training samples, and its log-probabilities [N, K] of ``ranking``.
 
-    ``ranking`` int64 [N, K] may have K = 0. Rows that are not eligible are 0.
+    ``ranking`` int64 [N, K] may have K = 0. Rows that are not eligible are 0. With ``exclude_seen`` the items of a
+    history have no probability.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -132,8 +135,11 @@ def signals_of_student(
         index=eligible.nonzero().squeeze(1).numpy(),
     ):
         index, batch = batch.sample, batch.to(device)
+        rows, items = (torch.from_numpy(part).to(device) for part in data.train.seen(index.numpy()))
         _, logits = model.scored(batch.history, batch.length, batch.row, batch.column)
-        found = student_signals(logits, batch.target, ranking[index].to(device))
+        found = student_signals(
+            logits, batch.target, ranking[index].to(device), (rows, items) if exclude_seen else None
+        )
         for kept, values in zip((loss, entropy, log_probs), found, strict=True):
             kept[index] = values.cpu()
     signals = StudentSignals(

@@ -12,6 +12,7 @@ from recdistill.config import BackboneConfig, DataConfig, own_fields
 from recdistill.data.batches import Batch, batches
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
+from recdistill.distill.exclusion import Excluded
 from recdistill.evaluation.evaluate import Ranked, ScoreFunction, rank_samples
 from recdistill.steps.inputs import device_of
 from recdistill.steps.results import KEPT, log_results, named
@@ -22,7 +23,7 @@ from recdistill.tracking.served_model import log_student_model
 from recdistill.training.fit import Metrics, Progress, Recipe, fit
 
 OWN = [name for name in own_fields(BackboneConfig, DataConfig) if name != "register"]
-STUDENT_SETTINGS = [*OWN, "exclude_seen"]
+STUDENT_SETTINGS = [*OWN, "exclude_seen", "mask_seen"]
 STUDENT_CODE = ["data", "students", "distill", "evaluation", "training", "steps/student.py", "steps/results.py"]
 
 Report = Callable[[int, Metrics], None]
@@ -103,6 +104,17 @@ def student_batches(config: BackboneConfig, data: SequenceData, causal: bool) ->
         )
 
     return of_epoch
+
+
+def masked(config: BackboneConfig, data: SequenceData, batch: Batch) -> Excluded | None:
+    """What the softmax leaves out: of each sample of a batch the items of its whole history; None for nothing.
+
+    Against the seen ones too, a student learns first that they do not come again, which no ranking without them asks.
+    """
+    if not (config.mask_seen and config.exclude_seen) or config.base_loss != "ce":
+        return None
+    rows, items = data.train.seen(batch.sample.cpu().numpy())
+    return torch.from_numpy(rows).to(batch.target.device), torch.from_numpy(items).to(batch.target.device)
 
 
 def train_student(

@@ -37,7 +37,7 @@ from recdistill.training.fit import Progress, Recipe, fit
 
 EFFORT = ("token_budget", "outputs_token_budget")
 SETTINGS = [name for name in own_fields(TeacherConfig, DataConfig) if not name.endswith(("_run_id", "_file"))]
-SETTINGS += ["exclude_seen"]
+SETTINGS += ["exclude_seen", "mask_seen"]
 CODE = ["data", "students", "teacher", "distill", "evaluation", "training", "teacher_outputs.py"]
 CODE += ["steps/teacher.py", "steps/teacher_scoring.py", "steps/results.py", "steps/llm.py", "steps/selection.py"]
 CODE += ["steps/teaching.py", "steps/teacher_generative.py", "steps/generative_scoring.py"]
@@ -116,11 +116,13 @@ def ranking_at_work(
 
 
 def ranking_lesson(config: TeacherConfig, scorer: Scorer) -> Lesson[Batch]:
-    """Next-item cross-entropy over the whole catalogue."""
+    """Next-item cross-entropy over the catalogue, less the history where that is left out of rankings."""
     model = scorer.teacher
 
     def step(batch: Batch) -> dict[str, Tensor]:
         logits, _ = scorer.score(batch)
+        if config.mask_seen:
+            logits = scorer.exclude(logits, scorer.data.train, batch.sample, batch.target)
         total = F.cross_entropy(logits, batch.target.to(logits.device))
         return {"total": total} | gate_metrics(model.sample_gates)
 

@@ -106,12 +106,18 @@ class Scorer:
             index=index,
         )
 
-    def exclude(self, logits: Tensor, samples: Samples, index: Tensor) -> Tensor:
-        """The logits with the items of each sample's history at minus infinity, where seen ones are left out."""
+    def exclude(self, logits: Tensor, samples: Samples, index: Tensor, target: Tensor | None = None) -> Tensor:
+        """The logits with the items of each sample's history at minus infinity, where seen ones are left out.
+
+        Where targets [S] are given, a target that its history has too stays.
+        """
         if not self.exclude_seen:
             return logits
-        rows, items = samples.seen(index.numpy())
-        logits[torch.from_numpy(rows).to(logits.device), torch.from_numpy(items).to(logits.device)] = -torch.inf
+        rows, items = (torch.from_numpy(part) for part in samples.seen(index.numpy()))
+        if target is not None:
+            other = items != target[rows]
+            rows, items = rows[other], items[other]
+        logits[rows.to(logits.device), items.to(logits.device)] = -torch.inf
         return logits
 
     def num_tokens(self, samples: Samples, batch: Batch) -> int:
@@ -259,7 +265,9 @@ def asked_for(scorer: Scoring, config: TeacherConfig) -> np.ndarray | None:
         return None
     everything = torch.ones(len(scorer.data.train), dtype=torch.bool)
     none_yet = torch.zeros(len(everything), 0, dtype=torch.int64)
-    signals, _ = signals_of_student(scorer.backbone, scorer.data, everything, none_yet, config.seed)
+    signals, _ = signals_of_student(
+        scorer.backbone, scorer.data, everything, none_yet, config.seed, config.exclude_seen
+    )
     policy, train = policy_named(config.query_policy, config.policy_file), scorer.data.train
     budget, stride = config.outputs_token_budget, scorer.stride if config.packing else 1
     most = min(len(train), 1 + int(2 * budget / scorer.tokens_a_sample(config.packing)))

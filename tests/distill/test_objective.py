@@ -280,3 +280,57 @@ def test_only_the_total_carries_a_gradient():
 def test_unusable_arguments_are_refused(changed, message):
     with pytest.raises(InputError, match=message):
         loss_of(make_problem(seed=0), **changed)
+
+
+def excluded_of(problem, seed=5):
+    """Rows and items of histories that hold some targets and candidates too."""
+    shape = problem["logits"].shape
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.4
+    return mask, mask.nonzero(as_tuple=True)
+
+
+@pytest.mark.parametrize("distilled", FEW_AND_MANY)
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_excluded_items_leave_the_softmax_of_the_target_and_of_the_candidates(alpha, distilled):
+    problem = make_problem(4) | {"distilled": torch.tensor(distilled)}
+    mask, excluded = excluded_of(problem)
+    asked = torch.column_stack([problem["target"], problem["candidates"]])
+    asked = torch.where(problem["distilled"].unsqueeze(1), asked, problem["target"].unsqueeze(1))
+    assert mask.gather(1, asked).any()
+    away = mask.scatter(1, asked, False)
+    found, gradient = loss_and_gradient(problem, alpha=alpha, excluded=excluded)
+    # What does not compete is as far away as a number can be, where there is no robust term of its own size.
+    plain = loss_of(problem, alpha=alpha)
+    masked = problem["logits"].masked_fill(away, -1e3)
+    torch.testing.assert_close(found["base"], base_loss(masked, problem["target"]))
+    torch.testing.assert_close(found["dro"], plain["dro"])
+    without_robust = loss_of(problem | {"logits": masked}, alpha=0.0)["ranking"]
+    if alpha:
+        # With weights that do not look at the student the robust terms add what they add.
+        apart = {"gamma_consistency": 0.0}
+        added = loss_of(problem, alpha=alpha, **apart)["ranking"] - loss_of(problem, alpha=0.0, **apart)["ranking"]
+        without_robust = loss_of(problem | {"logits": masked}, alpha=0.0, **apart)["ranking"]
+        torch.testing.assert_close(
+            loss_of(problem, alpha=alpha, excluded=excluded, **apart)["ranking"], without_robust + added
+        )
+    else:
+        torch.testing.assert_close(found["ranking"], without_robust)
+        assert gradient[away].abs().max() == 0
+
+
+def test_nothing_excluded_is_the_loss_without():
+    problem = make_problem(1)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    plain, expected = loss_and_gradient(problem)
+    found, gradient = loss_and_gradient(problem, excluded=(nothing, nothing))
+    assert torch.equal(plain["total"], found["total"])
+    assert torch.equal(expected, gradient)
+
+
+def test_with_bce_only_the_students_best_items_know_of_it():
+    problem = make_problem(2)
+    excluded = excluded_of(problem)[1]
+    blind = {"base": "bce", "gamma_consistency": 0.0}
+    assert torch.equal(loss_of(problem, **blind)["total"], loss_of(problem, **blind, excluded=excluded)["total"])
+    seeing = {"base": "bce", "gamma_position": 0.0, "gamma_confidence": 0.0}
+    assert loss_of(problem, **seeing)["ranking"] != loss_of(problem, **seeing, excluded=excluded)["ranking"]

@@ -60,11 +60,38 @@ def test_each_output_may_be_the_only_one_used(used):
     assert torch.autograd.gradcheck(output, logits.requires_grad_())
 
 
-def test_blocks_of_rows_do_not_change_a_bit(monkeypatch):
+def some_excluded(samples, items, seed=3):
+    """Rows and items that are left out, an item of a row in more than one place, and none of the last row."""
+    mask = torch.rand(samples, items, generator=torch.Generator().manual_seed(seed)) < 0.3
+    mask[-1] = False
+    rows, found = mask.nonzero(as_tuple=True)
+    return mask, (rows.repeat_interleave(2), found.repeat_interleave(2))
+
+
+@pytest.mark.parametrize("scale", [1, 1e4])
+def test_what_is_excluded_is_not_in_the_logsumexp_nor_its_gradient(scale):
+    logits, ids, propensity = problem(samples=7)
+    logits = (scale * logits).requires_grad_()
+    mask, excluded = some_excluded(7, 40)
+    terms = vocabulary_terms(logits, ids, with_logsumexp=True, propensity=propensity, robust=1, excluded=excluded)
+    expected = logits.masked_fill(mask, -math.inf).logsumexp(dim=1)
+    torch.testing.assert_close(terms.logsumexp, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(terms.logsumexp.sum(), logits)[0], torch.autograd.grad(expected.sum(), logits)[0]
+    )
+    # The other terms know nothing of it.
+    plain = vocabulary_terms(logits, ids, with_logsumexp=True, propensity=propensity, robust=1)
+    assert torch.equal(terms.dro, plain.dro)
+    assert torch.equal(terms.item_logits, plain.item_logits)
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_blocks_of_rows_do_not_change_a_bit(monkeypatch, exclude):
     def run():
         logits, ids, propensity = problem(samples=23, items=64)
         logits.requires_grad_()
-        terms = vocabulary_terms(logits, ids, with_logsumexp=True, propensity=propensity, robust=6)
+        excluded = some_excluded(23, 64)[1] if exclude else None
+        terms = vocabulary_terms(logits, ids, with_logsumexp=True, propensity=propensity, robust=6, excluded=excluded)
         (terms.logsumexp.sum() + terms.dro.square().sum() + terms.item_logits.sin().sum()).backward()
         return terms.logsumexp, terms.dro, logits.grad
 

@@ -246,7 +246,8 @@ def test_a_query_policy_asks_for_the_samples_it_wants(data, backbone, tmp_path, 
     scorer = scorer_over(data, backbone)
     outputs = make_outputs(scorer, config, "plain", tmp_path)
     everything = torch.ones(len(data.train), dtype=torch.bool)
-    signals, _ = signals_of_student(backbone, data, everything, torch.zeros(len(data.train), 0).long(), config.seed)
+    none_yet = torch.zeros(len(data.train), 0, dtype=torch.int64)
+    signals, _ = signals_of_student(backbone, data, everything, none_yet, config.seed, exclude_seen=True)
     wanted, scored = query(policy, signals, len(data.train)), len(outputs.sample)
     assert set(outputs.sample.tolist()) == set(wanted[:scored].tolist())
 
