@@ -10,7 +10,7 @@ from recdistill.config import BackboneConfig, DataConfig, narrow
 from recdistill.evaluation.metrics import metrics_from_ranks
 from recdistill.steps.backbone import backbone, key_of_backbone
 from recdistill.steps.inputs import data_of
-from recdistill.steps.student import ranks_of, student_batches
+from recdistill.steps.student import masked, ranks_of, student_batches
 from recdistill.students.build import load_student
 
 SMALL = {"hidden_size": 16, "blocks": 1, "max_length": 8, "epochs": 8, "patience": 2, "dropout": 0.1, "batch_size": 16}
@@ -61,11 +61,29 @@ def test_every_student_learns_under_every_loss(options, student, base_loss):
     assert load_student(run.artifact("student")).num_items == data_of(config).num_items
 
 
+def test_the_softmax_leaves_out_whole_histories_where_rankings_do(options):
+    config = BackboneConfig(**options)
+    data = data_of(config)
+    train = data.train
+    batch = next(student_batches(config, data, causal=True)(0))
+    rows, items = masked(config, data, batch)
+    assert (rows.diff() >= 0).all()
+    longer = 0
+    for row, sample in enumerate(batch.sample.tolist()):
+        history = train.items[train.start[sample] : train.end[sample]].tolist()
+        assert items[rows == row].tolist() == history
+        longer += len(history) > config.max_length
+    assert longer
+    for changes in ({"mask_seen": False}, {"exclude_seen": False}, {"base_loss": "bce"}):
+        assert masked(BackboneConfig(**options | changes), data, batch) is None
+
+
 def test_the_same_options_find_the_run_and_others_do_not(options):
     first = backbone(BackboneConfig(**options))
     assert backbone(BackboneConfig(**options)).run_id == first.run_id
     assert backbone(BackboneConfig(**options, device="cpu")).run_id == first.run_id
-    for changes in ({"seed": 2}, {"hidden_size": 8}, {"exclude_seen": False}, {"max_users": 20}, {"force": True}):
+    excluded = ({"exclude_seen": False}, {"mask_seen": False})
+    for changes in (*excluded, {"seed": 2}, {"hidden_size": 8}, {"max_users": 20}, {"force": True}):
         assert backbone(BackboneConfig(**options | changes)).run_id != first.run_id
 
 

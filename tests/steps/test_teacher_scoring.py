@@ -239,6 +239,25 @@ def test_the_seed_says_which_samples_a_budget_buys(data, backbone, tmp_path, see
     assert not torch.equal(first.sample, other.sample)
 
 
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_what_training_scores_has_no_seen_items_but_all_targets(data, backbone, exclude_seen):
+    scorer = scorer_over(data, backbone, exclude_seen=exclude_seen)
+    repeated = 0
+    for batch in scorer.batches(data.train, scorer.stride, shuffle=True):
+        scores = torch.randn(len(batch), data.num_items).requires_grad_()
+        found = scorer.exclude(scores.clone(), data.train, batch.sample, batch.target)
+        for row, sample in enumerate(batch.sample.tolist()):
+            out = seen_by(data.train, sample, exclude_seen)
+            repeated += int(batch.target[row]) in out
+            out -= {int(batch.target[row])}
+            assert set(found[row].isinf().nonzero().squeeze(1).tolist()) == out
+        loss = torch.nn.functional.cross_entropy(found, batch.target)
+        assert loss.isfinite()
+        (slope,) = torch.autograd.grad(loss, scores)
+        assert (slope[found.isinf()] == 0).all()
+    assert repeated or not exclude_seen
+
+
 @pytest.mark.parametrize("policy", [name for name in QUERY_POLICIES if name not in ("all", "random")])
 @pytest.mark.parametrize("budget", [1, 500])
 def test_a_query_policy_asks_for_the_samples_it_wants(data, backbone, tmp_path, policy, budget):
