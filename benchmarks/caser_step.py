@@ -1,8 +1,8 @@
 """Time a training step of Caser, which computes its horizontal filters in one product, against convolutions.
 
-Run ``python benchmarks/caser_step.py`` (``--help`` lists the sizes). Both have the same weights and take turns at
-forward and backward passes of the encoder, without scores of items. One JSON line last: median milliseconds of each,
-and the median of the ratios of neighbouring passes. Time it on idle cores: the load is printed.
+Run ``python benchmarks/caser_step.py`` (``--help`` lists the sizes). Both start at the same weights and take turns at
+training steps by cross-entropy, windows full. One JSON line last: median milliseconds of a step of each, and the median
+of the ratios of neighbouring steps. Time it on idle cores: the load is printed.
 """
 
 import argparse
@@ -46,27 +46,35 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    items = ItemEmbedding(arguments.items, arguments.hidden_size)
     models: dict[str, Caser] = {
-        name: kind(items, 0.0, arguments.length, "tied")
+        name: kind(ItemEmbedding(arguments.items, arguments.hidden_size), 0.5, arguments.length, "tied")
         for name, kind in (("step", Caser), ("convolutions", Convolving))
     }
     models["convolutions"].load_state_dict(models["step"].state_dict())
+    optimizers = {name: torch.optim.Adam(model.parameters(), fused=True) for name, model in models.items()}
     history = torch.randint(arguments.items, (arguments.batch, arguments.length))
-    length = torch.randint(1, arguments.length + 1, (arguments.batch,))
+    target = torch.randint(arguments.items, (arguments.batch,))
+    length = torch.full((arguments.batch,), arguments.length)
     window = (history, length, torch.arange(arguments.batch), length - 1)
 
-    def seconds(model: Caser) -> float:
+    def seconds(name: str) -> float:
         begin = time.perf_counter()
-        model(*window).square().mean().backward()
+        _, logits = models[name].scored(*window)
+        F.cross_entropy(logits, target).backward()
+        optimizers[name].step()
+        optimizers[name].zero_grad()
         return time.perf_counter() - begin
 
     # Timing means something only if both compute the same.
+    for model in models.values():
+        model.eval()
     torch.testing.assert_close(models["step"](*window), models["convolutions"](*window), atol=1e-5, rtol=1e-4)
     times: dict[str, list[float]] = {name: [] for name in models}
+    for model in models.values():
+        model.train()
     for turn in range(arguments.steps + 2):
-        for name, model in models.items():
-            taken = seconds(model)
+        for name in models:
+            taken = seconds(name)
             if turn > 1:
                 times[name].append(taken)
     ratios = [slow / fast for fast, slow in zip(times["step"], times["convolutions"], strict=True)]
