@@ -65,6 +65,12 @@ class Batch:
         return Batch(**{spec.name: getattr(self, spec.name).to(device) for spec in fields(self)})
 
 
+def seen_items(samples: Samples, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Rows int64 [M], ascending, and items [M] of the whole histories at ``index`` [n]; see `Samples.seen`."""
+    rows, items = samples.seen(index.cpu().numpy())
+    return torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device)
+
+
 def batches(
     samples: Samples,
     *,

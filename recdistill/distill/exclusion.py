@@ -16,8 +16,10 @@ def less_kept(excluded: Excluded, kept: Tensor) -> Excluded:
     return rows[other], items[other]
 
 
-def of_rows(excluded: Excluded, row: Tensor) -> Excluded:
+def of_rows(excluded: Excluded | None, row: Tensor) -> Excluded | None:
     """What is excluded of the rows ``row``, ascending, counted among them."""
+    if excluded is None:
+        return None
     rows, items = excluded
     if not len(row):
         return rows[:0], items[:0]

@@ -121,7 +121,7 @@ def dllm2rec_loss(
             # Few carry the term: a second pass over their rows costs less than more columns of all.
             row = distilled.nonzero().squeeze(1)
             own, offered, far = logits[row], candidates[row], distance[row]
-            left_out = None if excluded is None else of_rows(excluded, row)
+            left_out = of_rows(excluded, row)
             ranking = ranking_distillation(
                 own,
                 offered,
@@ -160,7 +160,7 @@ def _weights_of_distilled(
     if distilled is None or bool(distilled.all()):
         return importance(without(logits, excluded), candidates, distance)
     row = distilled.nonzero().squeeze(1)
-    own = without(logits.detach()[row], None if excluded is None else of_rows(excluded, row))
+    own = without(logits.detach()[row], of_rows(excluded, row))
     found = importance(own, candidates[row], distance[row])
     return found.new_zeros(candidates.shape).index_copy(0, row, found)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recdistill.config import AnswerName, TeacherConfig
-from recdistill.data.batches import Batch, batches
+from recdistill.data.batches import Batch, batches, seen_items
 from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.answers import answer_metrics, candidate_named, share_metrics
@@ -207,10 +207,7 @@ class GenerativeScorer:
 
     def excluded(self, samples: Samples, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """Coordinates (row, item) of what is left out of rankings, on the CPU; None for nothing."""
-        if not self.exclude_seen:
-            return None
-        rows, items = samples.seen(batch.sample.numpy())
-        return torch.from_numpy(rows), torch.from_numpy(items)
+        return seen_items(samples, batch.sample) if self.exclude_seen else None
 
     def ranks(self) -> tuple[Ranked, Ranked, float]:
         """See `grounded_ranks`."""

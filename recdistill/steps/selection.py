@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recdistill.config import DistillConfig, TeacherConfig
-from recdistill.data.batches import batches
+from recdistill.data.batches import batches, seen_items
 from recdistill.data.sequences import SequenceData
 from recdistill.distill.selection import SelectionSignals, StudentSignals, overlap, select, student_signals
 from recdistill.errors import InputError
@@ -135,11 +135,9 @@ def signals_of_student(
         index=eligible.nonzero().squeeze(1).numpy(),
     ):
         index, batch = batch.sample, batch.to(device)
-        rows, items = (torch.from_numpy(part).to(device) for part in data.train.seen(index.numpy()))
+        excluded = seen_items(data.train, index, device) if exclude_seen else None
         _, logits = model.scored(batch.history, batch.length, batch.row, batch.column)
-        found = student_signals(
-            logits, batch.target, ranking[index].to(device), (rows, items) if exclude_seen else None
-        )
+        found = student_signals(logits, batch.target, ranking[index].to(device), excluded)
         for kept, values in zip((loss, entropy, log_probs), found, strict=True):
             kept[index] = values.cpu()
     signals = StudentSignals(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recdistill.config import BackboneConfig, DataConfig, own_fields
-from recdistill.data.batches import Batch, batches
+from recdistill.data.batches import Batch, batches, seen_items
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.distill.exclusion import Excluded
@@ -113,8 +113,7 @@ def masked(config: BackboneConfig, data: SequenceData, batch: Batch) -> Excluded
     """
     if not (config.mask_seen and config.exclude_seen) or config.base_loss != "ce":
         return None
-    rows, items = data.train.seen(batch.sample.cpu().numpy())
-    return torch.from_numpy(rows).to(batch.target.device), torch.from_numpy(items).to(batch.target.device)
+    return seen_items(data.train, batch.sample, batch.target.device)
 
 
 def train_student(

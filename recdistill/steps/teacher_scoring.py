@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from recdistill.config import TeacherConfig
-from recdistill.data.batches import Batch, batches
+from recdistill.data.batches import Batch, batches, seen_items
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
+from recdistill.distill.exclusion import less_kept
 from recdistill.distill.selection import query
 from recdistill.evaluation.evaluate import Ranked
 from recdistill.evaluation.ranking import best_items, rank_of_target
@@ -113,11 +114,10 @@ class Scorer:
         """
         if not self.exclude_seen:
             return logits
-        rows, items = (torch.from_numpy(part) for part in samples.seen(index.numpy()))
+        excluded = seen_items(samples, index, logits.device)
         if target is not None:
-            other = items != target[rows]
-            rows, items = rows[other], items[other]
-        logits[rows.to(logits.device), items.to(logits.device)] = -torch.inf
+            excluded = less_kept(excluded, target.unsqueeze(1).to(logits.device))
+        logits[excluded] = -torch.inf
         return logits
 
     def num_tokens(self, samples: Samples, batch: Batch) -> int:
@@ -157,8 +157,7 @@ def ranks_of_samples(scorer: Scorer) -> tuple[Ranked, Ranked, float]:
         logits, _ = scorer.score(batch)
         if not wanted:
             continue
-        rows, items = (torch.from_numpy(part) for part in both.seen(batch.sample.numpy()))
-        excluded = (rows, items) if scorer.exclude_seen else None
+        excluded = seen_items(both, batch.sample) if scorer.exclude_seen else None
         ranks[batch.sample] = rank_of_target(logits, batch.target, excluded).cpu()
         best[batch.sample] = best_items(logits, KEPT, batch.target, excluded).cpu()
     ranks, best = scorer.processes.sum(ranks), scorer.processes.sum(best)

@@ -71,7 +71,7 @@ class Caser(Student):
     def _horizontal(self, image: Tensor) -> Iterator[Tensor]:
         """Of each height, the filters' maximum over time before the ReLU, which keeps their order: [W, F] each."""
         # One product for all taps of all filters: on a CPU faster than convolutions, forward and backward.
-        taps = torch.cat([tap for filters in self.horizontal for tap in filters.weight.unbind(dim=2)])  # type: ignore
+        taps = torch.cat([tap for filters in self.horizontal for tap in filters.weight.unbind(dim=2)])  # type: ignore[operator]
         found = iter((image @ taps.T).split(taps.shape[0] // sum(HEIGHTS), dim=-1))  # (W, L, F), tap after tap
         for height, convolution in zip(HEIGHTS, self.horizontal, strict=True):
             last = image.shape[1] - height + 1
