@@ -43,4 +43,4 @@ ui: install  ## MLflow UI on the default store
 	$(BIN)/mlflow ui $(ARGS)
 
 mlproject: install  ## write MLproject from the options in recdistill/config.py
-	$(BIN)/python -m recdistill.mlproject
+	$(BIN)/python -m recdistill.config.mlproject

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from recdistill.comparison.compared import EvaluatedRun, EvaluatedSamples, groups_of
-from recdistill.comparison.results import MetricName, Results, compare_groups
+from recdistill.report.compared import EvaluatedRun, EvaluatedSamples, groups_of
+from recdistill.report.results import MetricName, Results, compare_groups
 
 METRIC = MetricName("test", "ndcg", 10)
 ITEMS = 1682

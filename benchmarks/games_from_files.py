@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from recdistill.__main__ import main as recdistill
-from recdistill.data.dllm2rec_files import read_dllm2rec
+from recdistill.data.sources.dllm2rec import read_dllm2rec
 from recdistill.data.sequences import SequenceData
-from recdistill.teacher_files import write_teacher_files
-from recdistill.teacher_outputs import Manifest, TeacherOutputs
+from recdistill.release.teacher_files import write_teacher_files
+from recdistill.teachers.outputs import Manifest, TeacherOutputs
 
 RELEASE = {
     "hidden_size": 64, "blocks": 1, "heads": 1, "dropout": 0.1, "max_length": 10, "output": "linear",

@@ -12,11 +12,11 @@ import json
 
 import torch
 
-from recdistill.config import BackboneConfig, EvaluateConfig, TeacherConfig
+from recdistill.config import StudentConfig, EvaluateConfig, TeacherConfig
 from recdistill.steps.backbone import backbone
 from recdistill.steps.evaluate import evaluate_run
 from recdistill.steps.teacher import teacher
-from recdistill.tracking.runs import entry_run
+from recdistill.runs.step_runs import entry_run
 
 ANSWERS = ("free", "constrained", "likelihood")
 SHARES = ("valid_ratio", "hit_ratio_at_1", "hit_ratio_at_1_of_all")
@@ -45,7 +45,7 @@ def main() -> None:
     data = {"dataset": "ilora", "interactions": arguments.folder, "seed": arguments.seed}
     lines, summary = [], {}
     with entry_run("generative answers"):
-        frozen = backbone(BackboneConfig(**data, max_length=HISTORY, epochs=arguments.epochs))
+        frozen = backbone(StudentConfig(**data, max_length=HISTORY, epochs=arguments.epochs))
         for moment, budget in (("before", 0), ("after", arguments.token_budget)):
             made = teacher(
                 TeacherConfig(

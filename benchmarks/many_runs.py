@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from recdistill.config import CompareConfig
 from recdistill.steps.compare import compare
-from recdistill.tracking.runs import KEY, entry_run, find_finished
+from recdistill.runs.step_runs import KEY, entry_run, find_finished
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from synthetic_runs import Samples, add_run

@@ -23,16 +23,16 @@ import mlflow
 import torch
 import torch.nn.functional as F
 
-from recdistill.config import BackboneConfig, TeacherConfig
+from recdistill.config import StudentConfig, TeacherConfig
 from recdistill.data.batches import Batch
 from recdistill.data.sequences import SequenceData
 from recdistill.steps.inputs import data_of
-from recdistill.steps.llm import load_llm
+from recdistill.teachers.ilora.llm_source import load_llm
 from recdistill.steps.student import shape_of as student_shape_of
 from recdistill.steps.teacher import scorer_of, shape_of, tables_of, teacher, training_batches
 from recdistill.steps.teacher_scoring import Scorer
 from recdistill.students.build import build_student
-from recdistill.teacher.ranking_teacher import build_ranking_teacher
+from recdistill.teachers.ranking.model import build_ranking_model
 
 CPU = torch.device("cpu")
 
@@ -77,9 +77,9 @@ def forms_of(arguments: argparse.Namespace, data: SequenceData) -> dict[str, For
         "short": replace(packed, packing=False),
     }
     torch.manual_seed(0)
-    student = build_student(student_shape_of(BackboneConfig()), data.num_items).eval().requires_grad_(False)
+    student = build_student(student_shape_of(StudentConfig()), data.num_items).eval().requires_grad_(False)
     llm = load_llm(arguments.llm, CPU)
-    model = build_ranking_teacher(llm, shape_of(packed), data.titles, tables_of(student)).train()
+    model = build_ranking_model(llm, shape_of(packed), data.titles, tables_of(student)).train()
     forms = {}
     for name, config in configs.items():
         scorer = scorer_of(config, model, student, data)

@@ -31,7 +31,7 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from recdistill.students.build import StudentShape, build_student
-from recdistill.tracking.served_model import load_model, log_student_model, recommendations
+from recdistill.runs.served_model import load_model, log_student_model, recommendations
 
 START_SECONDS = 120
 

@@ -14,11 +14,11 @@ from dataclasses import replace
 
 import torch
 
-from recdistill.command_line import parse
-from recdistill.config import BackboneConfig, DistillConfig, narrow
+from recdistill.config.command_line import parse
+from recdistill.config import StudentConfig, DistillConfig, narrow
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
-from recdistill.tracking.runs import entry_run, newest
+from recdistill.runs.step_runs import entry_run, newest
 
 STUDENTS = ("sasrec", "gru4rec", "caser")
 METRICS = ("test/ndcg_at_10", "test/ndcg_at_20", "test/hr_at_10", "val/ndcg_at_10")
@@ -34,7 +34,7 @@ VARIANTS = {
 def results_of(base: DistillConfig, variant: str) -> dict[str, float]:
     """Metrics of the run of these options."""
     if variant == "undistilled":
-        return backbone(narrow(base, BackboneConfig)).metrics()
+        return backbone(narrow(base, StudentConfig)).metrics()
     return distill(replace(base, **VARIANTS[variant])).metrics()
 
 

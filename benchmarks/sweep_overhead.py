@@ -26,12 +26,12 @@ import mlflow
 import optuna
 from mlflow.tracking import MlflowClient
 
-from recdistill.command_line import parse
+from recdistill.config.command_line import parse
 from recdistill.config import SweepConfig
 from recdistill.steps import sweep_study
 from recdistill.steps.sweep import sweep
 from recdistill.sweep import trials, workers
-from recdistill.tracking.runs import entry_run
+from recdistill.runs.step_runs import entry_run
 
 
 class Clock:

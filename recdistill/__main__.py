@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 try:
-    from recdistill.command_line import parse
+    from recdistill.config.command_line import parse
     from recdistill.config import STEPS
     from recdistill.errors import InputError
 except ModuleNotFoundError as error:
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "--help" in rest or "-h" in rest:
         parse(STEPS[name], name, ["--help"])
         return 0
-    from recdistill.tracking.runs import entry_run
+    from recdistill.runs.step_runs import entry_run
 
     # After mlflow's import, which sets up loggers of its own.
     logging.getLogger("alembic").setLevel(logging.WARNING)

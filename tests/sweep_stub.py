@@ -10,12 +10,12 @@ from pathlib import Path
 
 import mlflow
 
-from recdistill.command_line import parse
+from recdistill.config.command_line import parse
 from recdistill.config import DistillConfig, SweepConfig, option
 from recdistill.data.downloads import cache_dir
 from recdistill.steps.inputs import data_of
 from recdistill.steps.sweep_study import Steps, run_sweep
-from recdistill.tracking.runs import StepRun, entry_run, step_run
+from recdistill.runs.step_runs import StepRun, entry_run, step_run
 
 EPOCHS = 3
 SETTINGS = ["lam", "ed_weight", "temperature", "selection_policy", "selection_fraction"]

@@ -9,11 +9,11 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from recdistill.config import BackboneConfig, Config, DataConfig, DistillConfig, TeacherConfig
+from recdistill.config import StudentConfig, Config, DataConfig, DistillConfig, TeacherConfig
 
 CONFIGS: dict[str, type[Config]] = {
     "prepare": DataConfig,
-    "backbone": BackboneConfig,
+    "backbone": StudentConfig,
     "teacher": TeacherConfig,
     "distill": DistillConfig,
 }

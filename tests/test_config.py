@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.projects import load_project
 
-from recdistill import mlproject
-from recdistill.command_line import parse
-from recdistill.config import STEPS, BackboneConfig, DataConfig, DistillConfig, TeacherConfig, narrow
+from recdistill.config import mlproject
+from recdistill.config.command_line import parse
+from recdistill.config import STEPS, StudentConfig, DataConfig, DistillConfig, TeacherConfig, narrow
 from recdistill.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -195,4 +195,4 @@ def test_every_choice_is_refused_by_its_options(step):
 def test_options_of_upstream_steps_are_taken_over():
     config = DistillConfig(seed=3, lam=0.1, epochs=7, llm="some", max_users=5)
     assert narrow(config, TeacherConfig, force=True) == TeacherConfig(seed=3, llm="some", max_users=5, force=True)
-    assert narrow(config, BackboneConfig) == BackboneConfig(seed=3, epochs=7, max_users=5)
+    assert narrow(config, StudentConfig) == StudentConfig(seed=3, epochs=7, max_users=5)

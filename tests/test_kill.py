@@ -12,7 +12,7 @@ from small_data import write_csv
 from tiny_llm import write_tiny_llm
 from workplace import Workplace, arguments, subprocess_environment
 
-from recdistill.tracking.runs import CONTINUED
+from recdistill.runs.step_runs import CONTINUED
 
 SECONDS = 600
 OPTIONS = {

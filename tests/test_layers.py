@@ -114,4 +114,4 @@ def test_each_step_imports_its_own_layer_only_when_it_runs():
         for node in module.body
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("recdistill")
     }
-    assert top <= {"recdistill.command_line", "recdistill.config", "recdistill.errors"}
+    assert top <= {"recdistill.config.command_line", "recdistill.config", "recdistill.errors"}

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from small_data import options_of, write_csv
 from workplace import Workplace, arguments, run_step, subprocess_environment
 
-from recdistill.tracking.runs import FINGERPRINT, KEY, REASON, STEP
+from recdistill.runs.step_runs import FINGERPRINT, KEY, REASON, STEP
 
 PROJECT = Path(__file__).parents[1]
 

@@ -32,9 +32,9 @@ from recdistill.steps.main import main
 from recdistill.steps.recommend import recommend
 from recdistill.steps.sweep import sweep
 from recdistill.steps.teacher import teacher
-from recdistill.tracking.provenance import PACKAGE
-from recdistill.tracking.runs import REUSED, STEP, entry_run
-from recdistill.tracking.sweep_runs import PARENT
+from recdistill.runs.provenance import PACKAGE
+from recdistill.runs.step_runs import REUSED, STEP, entry_run
+from recdistill.runs.sweep_runs import PARENT
 
 DOCUMENT = PACKAGE.parent / "docs" / "TRACKING.md"
 SECTIONS = ("Metrics", "Tags", "Artifacts", "Data sets", "Models")

@@ -8,9 +8,9 @@ from tiny_llm import tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from recdistill.teacher.base_llm import BaseLLM, weights_fingerprint
-from recdistill.teacher.candidate_prompts import CandidatePrompts, answer_prompts, training_prompts
-from recdistill.teacher.generative_teacher import GenerativeShape, GenerativeTeacher, build_generative_teacher
+from recdistill.teachers.ilora.base_llm import BaseLLM, weights_fingerprint
+from recdistill.teachers.generative.candidate_prompts import CandidatePrompts, answer_prompts, training_prompts
+from recdistill.teachers.generative.model import GenerativeShape, GenerativeModel, build_generative_model
 
 TITLES = [f"Film {'of old ' * (item % 3)}{item}" for item in range(14)]
 ITEMS, STATE = len(TITLES), 8
@@ -45,13 +45,13 @@ def states() -> Tensor:
     return torch.randn(3, STATE, generator=torch.Generator().manual_seed(5))
 
 
-def fresh(dtype: torch.dtype = torch.float32, **changes: object) -> GenerativeTeacher:
+def fresh(dtype: torch.dtype = torch.float32, **changes: object) -> GenerativeModel:
     """A teacher before training."""
     torch.manual_seed(0)
-    return build_generative_teacher(tiny_causal_llm(dtype), replace(SHAPE, **changes), TITLES, item_table())
+    return build_generative_model(tiny_causal_llm(dtype), replace(SHAPE, **changes), TITLES, item_table())
 
 
-def trained(dtype: torch.dtype = torch.float32, **changes: object) -> GenerativeTeacher:
+def trained(dtype: torch.dtype = torch.float32, **changes: object) -> GenerativeModel:
     """A teacher in evaluation mode, every trained parameter moved off its initial value, the gate decidedly."""
     teacher = fresh(dtype, **changes)
     generator = torch.Generator().manual_seed(6)
@@ -63,11 +63,11 @@ def trained(dtype: torch.dtype = torch.float32, **changes: object) -> Generative
     return teacher.eval()
 
 
-def with_answers(teacher: GenerativeTeacher, rows: slice = slice(None)) -> CandidatePrompts:
+def with_answers(teacher: GenerativeModel, rows: slice = slice(None)) -> CandidatePrompts:
     """The three prompts with their answers, or some of them."""
     return training_prompts(teacher.parts, HISTORIES[rows], CANDIDATES[rows], WORDING[rows], TARGETS[rows])
 
 
-def waiting(teacher: GenerativeTeacher, rows: slice = slice(None)) -> CandidatePrompts:
+def waiting(teacher: GenerativeModel, rows: slice = slice(None)) -> CandidatePrompts:
     """The three prompts waiting for answers, or some of them."""
     return answer_prompts(teacher.parts, HISTORIES[rows], CANDIDATES[rows], WORDING[rows])

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from recdistill.teacher.base_llm import BaseLLM, weights_fingerprint
+from recdistill.teachers.ilora.base_llm import BaseLLM, weights_fingerprint
 
 TEXT = ["Toy Story (1995)", "Twelve Monkeys (1995)", "This user has watched:", "Next:", "Star Wars (1977)"]
 HIDDEN_SIZE = 32

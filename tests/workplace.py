@@ -14,8 +14,8 @@ from mlflow.tracking import MlflowClient
 
 from recdistill.__main__ import main
 from recdistill.data.downloads import cache_dir, fetch_wheel_member
-from recdistill.data.ml100k import FOLDER, RECBOLE
-from recdistill.steps.llm import ALIASES
+from recdistill.data.sources.ml_100k import FOLDER, RECBOLE
+from recdistill.teachers.ilora.llm_source import ALIASES
 
 # SHA-256 of the files in the pinned wheels: a cache that holds others neither makes nor breaks a test.
 MEMBERS = {

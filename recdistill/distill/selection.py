@@ -1,28 +1,28 @@
-"""Policies that choose samples: which are distilled, and which a teacher is asked to score at all.
+"""What selection policies see, and how samples are chosen by them: which are distilled, and which a teacher is asked.
 
 A policy is a function of the signals to scores, registered by name; the highest scores are chosen::
 
-    @register("hard_for_both")
+    @POLICIES.register("hard_for_both", queries=False)
     def hard_for_both(signals: SelectionSignals) -> Tensor:
         return signals.student_loss + signals.distance[:, 0]
 
 One that reads nothing of the teacher can also spend a query budget, before any sample is scored::
 
-    @register("long_tail_errors", needs_teacher=False)
+    @POLICIES.register("long_tail_errors", queries=True)
     def long_tail_errors(signals: StudentSignals) -> Tensor:
         return signals.student_loss / (1 + signals.item_count[signals.target])
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from recdistill.distill.exclusion import Excluded, less_kept, without
 from recdistill.errors import InputError
+from recdistill.registry import POLICIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,40 +91,13 @@ class SelectionSignals(StudentSignals):
 
 Policy = Callable[[SelectionSignals], Tensor]
 StudentPolicy = Callable[[StudentSignals], Tensor]
-POLICIES: dict[str, Policy] = {}
-#: Those that need no teacher.
-QUERY_POLICIES: dict[str, StudentPolicy] = {}
-
-Registered = TypeVar("Registered", bound=Policy)
-
-
-def register(name: str, needs_teacher: bool = True) -> Callable[[Registered], Registered]:
-    """Add a policy to `POLICIES`: a function of the signals to scores [N], the highest are selected.
-
-    Args:
-        name: to select it by.
-        needs_teacher: False for a policy of `StudentSignals`, which `query` takes, too.
-
-    Raises:
-        InputError: the name is taken.
-    """
-
-    def add(policy: Registered) -> Registered:
-        if name in POLICIES:
-            raise InputError(f"a selection policy named {name!r} exists; give yours another name")
-        POLICIES[name] = policy
-        if not needs_teacher:
-            QUERY_POLICIES[name] = cast(StudentPolicy, policy)
-        return policy
-
-    return add
 
 
 def select(policy: str | Policy, signals: SelectionSignals, fraction: float, seed: int | None = None) -> Tensor:
     """The ``round(fraction * eligible)`` eligible samples with the highest scores: those that are distilled.
 
     Args:
-        policy: a name of `POLICIES`, or a policy.
+        policy: a name in `POLICIES`, or a policy.
         signals: of all N samples.
         fraction: in [0, 1], of the eligible samples.
         seed: equal scores are ordered at random by it, so that no user is preferred for coming first; None
@@ -137,7 +110,7 @@ def select(policy: str | Policy, signals: SelectionSignals, fraction: float, see
         InputError: unknown policy, a fraction out of range, or scores that are not one number a sample.
     """
     if isinstance(policy, str):
-        policy = POLICIES[_known(policy)]
+        policy = cast(Policy, POLICIES.get(policy))
     if not 0 <= fraction <= 1:
         raise InputError(f"fraction is {fraction}; give a number from 0 to 1")
     signals = signals if seed is None else replace(signals, seed=seed)
@@ -151,7 +124,7 @@ def query(policy: str | StudentPolicy, signals: StudentSignals, count: int) -> T
     """The samples that a teacher is asked to score under a budget, the most wanted first.
 
     Args:
-        policy: a name of `QUERY_POLICIES`, or a policy that reads nothing of the teacher.
+        policy: the name of a policy with ``queries``, or a policy that reads nothing of the teacher.
         signals: of all N samples; those eligible may be asked for.
         count: the budget, at least 0.
 
@@ -162,12 +135,12 @@ def query(policy: str | StudentPolicy, signals: StudentSignals, count: int) -> T
         InputError: unknown policy, one that reads the teacher's answers, or a negative count.
     """
     if isinstance(policy, str):
-        if _known(policy) not in QUERY_POLICIES:
+        if not POLICIES.declaration(policy).about.get("queries"):
             raise InputError(
-                f"selection policy {policy!r} reads the teacher's answers, and none are there before it is asked; "
-                f"choose one of {', '.join(QUERY_POLICIES)}"
+                f"selection policy {policy!r} cannot say which samples a teacher is asked for; "
+                f"choose one of {', '.join(POLICIES.names(queries=True))}"
             )
-        policy = QUERY_POLICIES[policy]
+        policy = cast(StudentPolicy, POLICIES.get(policy))
     if count < 0:
         raise InputError(f"count is {count}; give a number of samples of at least 0")
     return _best_first(policy(signals), signals)[:count]
@@ -206,83 +179,18 @@ def student_signals(
     return loss, entropy, log_probs.gather(1, candidates)
 
 
-@register("all", needs_teacher=False)
-def all_samples(signals: StudentSignals) -> Tensor:
-    """Every eligible sample alike; a fraction below 1 draws among them."""
-    return torch.zeros_like(signals.student_loss)
-
-
-@register("random", needs_teacher=False)
-def random_samples(signals: StudentSignals) -> Tensor:
-    """Samples drawn by the seed."""
-    order = _permutation(len(signals.target), signals.seed)
-    return order.to(signals.student_loss)
-
-
-@register("kl_divergence")
-def kl_divergence(signals: SelectionSignals) -> Tensor:
-    """Where the student differs most from the teacher: KL(teacher || student) over the K candidates.
-
-    Both are softened by the temperature, as in `ranking.ranking_kl`.
-    """
-    teacher = torch.log_softmax(-signals.distance / signals.temperature, dim=1)
-    student = torch.log_softmax(signals.candidate_log_probs / signals.temperature, dim=1)
-    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
-
-
-@register("ground_truth_error", needs_teacher=False)
-def ground_truth_error(signals: StudentSignals) -> Tensor:
-    """Where the student is most wrong: its cross-entropy on the target."""
-    return signals.student_loss
-
-
-@register("uncertainty", needs_teacher=False)
-def uncertainty(signals: StudentSignals) -> Tensor:
-    """Where the student is least sure: its entropy over all items."""
-    return signals.student_entropy
-
-
-@register("teacher_confidence")
-def teacher_confidence(signals: SelectionSignals) -> Tensor:
-    """Where the teacher is most sure: the smallest distance among its candidates."""
-    return -signals.distance.amin(dim=1)
-
-
-@register("popularity_inverse", needs_teacher=False)
-def popularity_inverse(signals: StudentSignals) -> Tensor:
-    """The rarest targets first."""
-    return -signals.item_count[signals.target].to(signals.student_loss)
-
-
-@register("coverage")
-def coverage(signals: SelectionSignals) -> Tensor:
-    """Where the teacher recommends what it rarely does: the mean of 1 / a candidate's recommendations."""
-    # Ids of samples that are not covered may be no items at all.
-    candidates = torch.where(signals.eligible.unsqueeze(1), signals.candidates, 0)
-    recommended = torch.zeros(len(signals.item_count), dtype=torch.int64, device=candidates.device)
-    counted = signals.eligible.unsqueeze(1).expand_as(candidates).long()
-    recommended.scatter_add_(0, candidates.flatten(), counted.flatten())
-    return (1.0 / recommended.clamp(min=1)[candidates].to(signals.student_loss)).mean(dim=1)
-
-
-def _known(policy: str) -> str:
-    if policy not in POLICIES:
-        raise InputError(f"unknown selection policy {policy!r}; choose one of {', '.join(POLICIES)}")
-    return policy
-
-
 def _best_first(scores: Tensor, signals: StudentSignals) -> Tensor:
     """The eligible samples by descending score, int64 [eligible]; equal ones in an order drawn by the seed."""
     samples = len(signals.target)
     if scores.shape != (samples,):
         raise InputError(f"the selection policy gave scores {list(scores.shape)}; give one a sample, [{samples}]")
     eligible = signals.eligible.nonzero().squeeze(1)
-    shuffled = eligible[_permutation(len(eligible), signals.seed).to(eligible.device)]
+    shuffled = eligible[permutation(len(eligible), signals.seed).to(eligible.device)]
     if bool(scores[shuffled].isnan().any()):
         raise InputError("the selection policy gave a score that is not a number; check its signals")
     return shuffled[torch.argsort(scores[shuffled], descending=True, stable=True)]
 
 
-def _permutation(size: int, seed: int) -> Tensor:
+def permutation(size: int, seed: int) -> Tensor:
     """A permutation of 0..size-1 by the seed, drawn on the CPU so that devices agree."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed))

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdistill.config import BackboneConfig, BackboneStepConfig, narrow
+from recdistill.config import StudentConfig, BaselineConfig, narrow
 from recdistill.data.batches import Batch
 from recdistill.data.sequences import SequenceData
 from recdistill.distill.negatives import sampled_negatives
 from recdistill.distill.objective import dllm2rec_loss
 from recdistill.errors import InputError
-from recdistill.steps.contents import contents_of
+from recdistill.data.contents import contents_of
 from recdistill.steps.inputs import data_of, device_of
 from recdistill.steps.student import (
     STUDENT_CODE,
@@ -25,21 +25,21 @@ from recdistill.steps.student import (
     train_student,
 )
 from recdistill.students.build import build_student
-from recdistill.students.released import read_released_sasrec
+from recdistill.release.released_students import read_released_sasrec
 from recdistill.students.sasrec import SASRec, SelfAttention
-from recdistill.tracking.runs import StepRun, key_of, step_run
-from recdistill.tracking.served_model import register_student
+from recdistill.runs.step_runs import StepRun, key_of, step_run
+from recdistill.runs.served_model import register_student
 
 CODE = [*STUDENT_CODE, "steps/backbone.py"]
 IMPORT_CODE = [*CODE, "restricted_pickle.py"]
 
 
-def backbone(config: BackboneConfig, *, report: Report | None = None) -> StepRun:
+def backbone(config: StudentConfig, *, report: Report | None = None) -> StepRun:
     """Train, or find, the student of the options; ``report`` as in `steps.student.train_student`.
 
     With ``released`` it comes out of that file instead, and is measured and kept as a trained one is.
     """
-    options = narrow(config, BackboneStepConfig)
+    options = narrow(config, BaselineConfig)
     data = data_of(options)
     if options.released:
         run = imported(options, data)
@@ -52,7 +52,7 @@ def backbone(config: BackboneConfig, *, report: Report | None = None) -> StepRun
     return run
 
 
-def train(config: BackboneConfig, data: SequenceData, run: StepRun, report: Report | None) -> None:
+def train(config: StudentConfig, data: SequenceData, run: StepRun, report: Report | None) -> None:
     """Fit the student by the base loss alone."""
     torch.manual_seed(config.seed)
     model = build_student(shape_of(config), data.num_items)
@@ -81,7 +81,7 @@ def train(config: BackboneConfig, data: SequenceData, run: StepRun, report: Repo
     )
 
 
-def imported(config: BackboneStepConfig, data: SequenceData) -> StepRun:
+def imported(config: BaselineConfig, data: SequenceData) -> StepRun:
     """The run of iLoRA's released SASRec. Raises InputError where the file does not fit the data or the options."""
     model = read_released_sasrec(Path(config.released).expanduser())
     if model.num_items != data.num_items:
@@ -101,7 +101,7 @@ def imported(config: BackboneStepConfig, data: SequenceData) -> StepRun:
     return run
 
 
-def as_released(config: BackboneStepConfig, model: SASRec) -> BackboneStepConfig:
+def as_released(config: BaselineConfig, model: SASRec) -> BaselineConfig:
     """The options with the shape of a released SASRec. Raises InputError where another shape was asked for."""
     attention = model.attentions[0]
     assert isinstance(attention, SelfAttention)
@@ -114,7 +114,7 @@ def as_released(config: BackboneStepConfig, model: SASRec) -> BackboneStepConfig
         "max_length": model.max_length,
         "output": model.output_kind,
     }
-    defaults = BackboneConfig()
+    defaults = StudentConfig()
     for name, value in shape.items():
         asked = getattr(config, name)
         if asked not in (value, getattr(defaults, name)):
@@ -122,6 +122,6 @@ def as_released(config: BackboneStepConfig, model: SASRec) -> BackboneStepConfig
     return replace(config, **shape)
 
 
-def key_of_backbone(config: BackboneConfig, fingerprint: str) -> str:
+def key_of_backbone(config: StudentConfig, fingerprint: str) -> str:
     """The key of the run that `backbone` makes or finds for these options."""
     return key_of("backbone", config, fingerprint, STUDENT_SETTINGS, CODE, {})

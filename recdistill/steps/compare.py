@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recdistill.comparison.compared import groups_of
-from recdistill.comparison.page import page
-from recdistill.comparison.results import MetricName, Results, compare_groups
-from recdistill.comparison.text import answer, frame, markdown, terminal_table
+from recdistill.report.compared import groups_of
+from recdistill.report.page import page
+from recdistill.report.results import MetricName, Results, compare_groups
+from recdistill.report.text import answer, frame, markdown, terminal_table
 from recdistill.config import CompareConfig
 from recdistill.errors import InputError
-from recdistill.tracking.compared_runs import ComparedRuns, compared_runs, link_runs, place_of
-from recdistill.tracking.runs import StepRun, step_run
+from recdistill.runs.compared_runs import ComparedRuns, compared_runs, link_runs, place_of
+from recdistill.runs.step_runs import StepRun, step_run
 
 CODE = ["comparison", "evaluation", "steps/compare.py", "tracking/compared_runs.py"]
 NOTED = 10  # recommenders in the run's description

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recdistill.config import BackboneConfig, DistillConfig, TeacherConfig, narrow, own_fields
+from recdistill.config import StudentConfig, DistillConfig, TeacherConfig, narrow, own_fields
 from recdistill.data.batches import Batch
 from recdistill.data.sequences import SequenceData
 from recdistill.distill.losses import output_embedding_distillation
@@ -24,11 +24,11 @@ from recdistill.steps.teacher_overlap import overlaps_described, teacher_overlap
 from recdistill.students.build import build_student
 from recdistill.students.projection import projection_layer
 from recdistill.students.student import Student
-from recdistill.teacher_outputs import TeacherOutputs
-from recdistill.tracking.runs import StepRun, find_finished, finished_run, step_run
-from recdistill.tracking.served_model import register_student
+from recdistill.teachers.outputs import TeacherOutputs
+from recdistill.runs.step_runs import StepRun, find_finished, finished_run, step_run
+from recdistill.runs.served_model import register_student
 
-OWN = own_fields(DistillConfig, BackboneConfig, TeacherConfig)
+OWN = own_fields(DistillConfig, StudentConfig, TeacherConfig)
 SETTINGS = [*STUDENT_SETTINGS, *(name for name in OWN if name not in ("teacher_run_id", "teacher_files"))]
 WIDE = 1024
 SELECTION = "selection"
@@ -114,7 +114,7 @@ def train(
         config, data, model, run, step,
         begin_epoch=selection.begin_epoch, memory=selection.memory, extra=to_teacher, report=report,
     )  # fmt: skip
-    twin = find_finished(key_of_backbone(narrow(config, BackboneConfig), data.fingerprint))
+    twin = find_finished(key_of_backbone(narrow(config, StudentConfig), data.fingerprint))
     if twin is not None:
         run.tag("twin_run_id", twin.info.run_id)
     run.log_metrics({"teacher_covered_share": outputs.covered_share})

@@ -3,24 +3,24 @@
 from dataclasses import fields, replace
 from typing import Any
 
-from recdistill.config import BackboneConfig, DataConfig, DistillConfig, EvaluateConfig, TeacherConfig
+from recdistill.config import StudentConfig, DataConfig, DistillConfig, EvaluateConfig, TeacherConfig
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.evaluation.evaluate import Ranked
 from recdistill.steps.generative_scoring import GenerativeScorer, generative_scorer
 from recdistill.steps.inputs import data_of, device_of, frozen_student
-from recdistill.steps.llm import load_llm
+from recdistill.teachers.ilora.llm_source import load_llm
 from recdistill.steps.results import KEPT, log_results
 from recdistill.steps.student import ranked
 from recdistill.steps.teacher import scorer_of, tables_of
 from recdistill.steps.teacher_generative import answers_judged, log_answers
 from recdistill.steps.teaching import Scoring
 from recdistill.students.student import Student
-from recdistill.teacher.generative_teacher import load_generative_teacher
-from recdistill.teacher.ranking_teacher import load_ranking_teacher
-from recdistill.tracking.runs import StepRun, finished_run, linked_run, newest, options_of_run, step_run
+from recdistill.teachers.generative.model import load_generative_model
+from recdistill.teachers.ranking.model import load_ranking_model
+from recdistill.runs.step_runs import StepRun, finished_run, linked_run, newest, options_of_run, step_run
 
-OPTIONS: dict[str, type[DataConfig]] = {"backbone": BackboneConfig, "teacher": TeacherConfig, "distill": DistillConfig}
+OPTIONS: dict[str, type[DataConfig]] = {"backbone": StudentConfig, "teacher": TeacherConfig, "distill": DistillConfig}
 CODE = ["data", "students", "teacher", "evaluation"]
 CODE += ["steps/evaluate.py", "steps/results.py", "steps/teaching.py", "steps/teacher_scoring.py"]
 CODE += ["steps/teacher_generative.py", "steps/generative_scoring.py"]
@@ -62,9 +62,9 @@ def model_again(
     llm = load_llm(options.llm, device, causal_lm=teacher == "generative", load_in_4bit=options.load_in_4bit)
     if teacher == "generative":
         answer = options.answer if config.answer == "as-trained" else config.answer
-        writer = load_generative_teacher(folder, llm, data.titles, frozen.item_table().detach())
+        writer = load_generative_model(folder, llm, data.titles, frozen.item_table().detach())
         return generative_scorer(replace(options, answer=answer), writer.to(device), frozen, data)
-    ranker = load_ranking_teacher(folder, llm, data.titles, tables_of(frozen))
+    ranker = load_ranking_model(folder, llm, data.titles, tables_of(frozen))
     return scorer_of(options, ranker.to(device), frozen, data)
 
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from recdistill.config import ExportConfig, TeacherConfig
-from recdistill.data.dllm2rec_files import write_dllm2rec
+from recdistill.data.sources.dllm2rec import write_dllm2rec
 from recdistill.errors import InputError
 from recdistill.steps.evaluate import read_options
 from recdistill.steps.inputs import data_of, teacher_outputs_of
-from recdistill.teacher_files import write_teacher_files
-from recdistill.tracking.runs import StepRun, newest, options_of_run, step_run
+from recdistill.release.teacher_files import write_teacher_files
+from recdistill.runs.step_runs import StepRun, newest, options_of_run, step_run
 
 CODE = ["data", "teacher_files.py", "teacher_outputs.py", "steps/export.py"]
 

@@ -7,13 +7,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from recdistill.comparison.gate_figure import gate_figure
+from recdistill.report.gate_figure import gate_figure
 from recdistill.data.samples import Int64Array
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.clusters import k_means, typical_items
 from recdistill.steps.teaching import Scoring
 from recdistill.students.student import Student
-from recdistill.tracking.runs import StepRun
+from recdistill.runs.step_runs import StepRun
 
 CLUSTERS = 8
 TYPICAL_TITLES = 5

@@ -26,17 +26,17 @@ from recdistill.evaluation.ranking import best_items, rank_of_target
 from recdistill.steps.results import KEPT
 from recdistill.steps.teaching import shared
 from recdistill.students.student import Student
-from recdistill.teacher.answers import (
+from recdistill.teachers.generative.answers import (
     candidate_log_likelihoods,
     constrained_answers,
     free_answers,
     most_answer_tokens,
     most_free_tokens,
 )
-from recdistill.teacher.candidate_prompts import answer_prompts
-from recdistill.teacher.candidates import draw_candidates
-from recdistill.teacher.generative_teacher import GenerativeTeacher
-from recdistill.teacher.grounding import CONFIDENCE, grounded_distances, normalised_popularity
+from recdistill.teachers.generative.candidate_prompts import answer_prompts
+from recdistill.teachers.generative.candidates import draw_candidates
+from recdistill.teachers.generative.model import GenerativeModel
+from recdistill.teachers.generative.grounding import CONFIDENCE, grounded_distances, normalised_popularity
 from recdistill.training.distributed import ALONE, Processes
 
 # What random numbers are for; with a sample's number they make a generator. Validation and test sets of candidates do
@@ -61,7 +61,7 @@ class GenerativeScorer:
         processes: those that score together, each a share of the batches.
     """
 
-    teacher: GenerativeTeacher
+    teacher: GenerativeModel
     backbone: Student
     data: SequenceData
     context: int
@@ -220,7 +220,7 @@ class GenerativeScorer:
 
 def generative_scorer(
     config: TeacherConfig,
-    model: GenerativeTeacher,
+    model: GenerativeModel,
     student: Student,
     data: SequenceData,
     processes: Processes = ALONE,

@@ -12,9 +12,9 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.students.build import load_student
 from recdistill.students.student import Student
-from recdistill.teacher_files import read_teacher_files
-from recdistill.teacher_outputs import TeacherOutputs, read_teacher_outputs
-from recdistill.tracking.runs import StepRun
+from recdistill.release.teacher_files import read_teacher_files
+from recdistill.teachers.outputs import TeacherOutputs, read_teacher_outputs
+from recdistill.runs.step_runs import StepRun
 
 _load_data = lru_cache(maxsize=2)(load_data)
 

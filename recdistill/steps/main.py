@@ -9,15 +9,15 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from recdistill.config import BackboneConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig, narrow
+from recdistill.config import StudentConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig, narrow
 from recdistill.steps.backbone import backbone
-from recdistill.steps.contents import contents_of
+from recdistill.data.contents import contents_of
 from recdistill.steps.distill import distill
 from recdistill.steps.examples import log_examples
 from recdistill.steps.inputs import data_of
 from recdistill.steps.prepare import prepare
 from recdistill.steps.teacher import teacher
-from recdistill.tracking.runs import StepRun, finished_run, step_run, ui_command
+from recdistill.runs.step_runs import StepRun, finished_run, step_run, ui_command
 
 Options = TypeVar("Options", bound=DataConfig)
 SETTINGS = [spec.name for spec in fields(MainConfig) if spec.name not in ("force", "device")]
@@ -66,7 +66,7 @@ def main(config: MainConfig) -> StepRun:
             found = {
                 "popularity": begin("1/4 data", prepare, narrow(config, DataConfig)),
                 f"{config.student}, undistilled": begin(
-                    f"2/4 {config.student}, undistilled", backbone, narrow(config, BackboneConfig, register="")
+                    f"2/4 {config.student}, undistilled", backbone, narrow(config, StudentConfig, register="")
                 ),
             }
             student = narrow(config, DistillConfig)

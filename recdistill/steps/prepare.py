@@ -7,7 +7,7 @@ from recdistill.evaluation.evaluate import rank_samples
 from recdistill.evaluation.popularity import popularity_scores
 from recdistill.steps.inputs import data_of
 from recdistill.steps.results import KEPT, log_results
-from recdistill.tracking.runs import StepRun, step_run
+from recdistill.runs.step_runs import StepRun, step_run
 
 CODE = ["data", "evaluation", "steps/prepare.py", "steps/results.py"]
 

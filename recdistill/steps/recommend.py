@@ -9,8 +9,8 @@ import pandas as pd
 from recdistill.config import RecommendConfig
 from recdistill.data.histories import FORMATS, read_histories, recommended_rows, write_recommendations
 from recdistill.errors import InputError
-from recdistill.tracking.runs import StepRun, step_run
-from recdistill.tracking.served_model import address_of, load_model, recommendations
+from recdistill.runs.step_runs import StepRun, step_run
+from recdistill.runs.served_model import address_of, load_model, recommendations
 
 CODE = ["data", "students", "steps/recommend.py", "tracking/served_model.py", "tracking/student_model.py"]
 KEPT = "recommendations/recommendations.parquet"

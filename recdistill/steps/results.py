@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from recdistill.comparison.slice_figure import FEWEST, slice_figure
+from recdistill.report.slice_figure import FEWEST, slice_figure
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked
-from recdistill.evaluation.metrics import metrics_from_ranks
+from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.evaluation.rank_table import rank_table
 from recdistill.evaluation.recommendation_table import recommendation_table
 from recdistill.evaluation.slice_table import slice_table
-from recdistill.tracking.runs import StepRun
+from recdistill.runs.step_runs import StepRun
 from recdistill.training.fit import Metrics
 
 # Items kept of each test sample's ranking.

@@ -13,7 +13,7 @@ from recdistill.data.batches import batches, seen_items
 from recdistill.data.sequences import SequenceData
 from recdistill.distill.selection import SelectionSignals, StudentSignals, overlap, select, student_signals
 from recdistill.errors import InputError
-from recdistill.steps.contents import contents_of
+from recdistill.data.contents import contents_of
 from recdistill.students.student import Student
 from recdistill.training.fit import Metrics
 

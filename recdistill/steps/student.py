@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recdistill.config import BackboneConfig, DataConfig, own_fields
+from recdistill.config import StudentConfig, DataConfig, own_fields
 from recdistill.data.batches import Batch, batches, seen_items
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
@@ -18,11 +18,11 @@ from recdistill.steps.inputs import device_of
 from recdistill.steps.results import KEPT, log_results, named
 from recdistill.students.build import StudentShape, save_student
 from recdistill.students.student import Student
-from recdistill.tracking.runs import StepRun
-from recdistill.tracking.served_model import log_student_model
-from recdistill.training.fit import Metrics, Progress, Recipe, fit
+from recdistill.runs.step_runs import StepRun
+from recdistill.runs.served_model import log_student_model
+from recdistill.training.fit import Metrics, Progress, TrainingPlan, fit
 
-OWN = [name for name in own_fields(BackboneConfig, DataConfig) if name != "register"]
+OWN = [name for name in own_fields(StudentConfig, DataConfig) if name != "register"]
 STUDENT_SETTINGS = [*OWN, "exclude_seen", "mask_seen"]
 STUDENT_CODE = ["data", "students", "distill", "evaluation", "training", "steps/student.py", "steps/results.py"]
 
@@ -31,7 +31,7 @@ Report = Callable[[int, Metrics], None]
 LATENCY_HISTORIES = 50
 
 
-def shape_of(config: BackboneConfig) -> StudentShape:
+def shape_of(config: StudentConfig) -> StudentShape:
     """The student of the options."""
     return StudentShape(
         student=config.student,
@@ -88,7 +88,7 @@ def latency_of(model: Student, samples: Samples, device: torch.device) -> float:
     return 1000 * statistics.median(seconds)
 
 
-def student_batches(config: BackboneConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
+def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
     """The batches of each epoch. A causal student answers half a window of samples at once, at most a batch."""
     stride = max(1, min(config.max_length // 2, config.batch_size)) if causal else 1
 
@@ -106,7 +106,7 @@ def student_batches(config: BackboneConfig, data: SequenceData, causal: bool) ->
     return of_epoch
 
 
-def masked(config: BackboneConfig, data: SequenceData, batch: Batch) -> Excluded | None:
+def masked(config: StudentConfig, data: SequenceData, batch: Batch) -> Excluded | None:
     """What the softmax leaves out: of each sample of a batch the items of its whole history; None for nothing.
 
     Against the seen ones too, a student learns first that they do not come again, which no ranking without them asks.
@@ -117,7 +117,7 @@ def masked(config: BackboneConfig, data: SequenceData, batch: Batch) -> Excluded
 
 
 def train_student(
-    config: BackboneConfig,
+    config: StudentConfig,
     data: SequenceData,
     model: Student,
     run: StepRun,
@@ -136,7 +136,7 @@ def train_student(
         model: the student, freshly built.
         run: gets curves, results, ranks and the student.
         step: the losses of a batch.
-        begin_epoch, memory: see `training.fit.Recipe`.
+        begin_epoch, memory: see `training.fit.TrainingPlan`.
         extra: what is trained beside the student and not kept.
         report: called with each epoch and its metrics; what it raises ends the run. A trial of a sweep reports, and
             is spared the MLflow model.
@@ -152,7 +152,7 @@ def train_student(
         if report is not None:
             report(epoch, metrics)
 
-    recipe = Recipe(
+    plan = TrainingPlan(
         parameters=dict(trained.named_parameters()),
         optimizer=optimizer,
         batches=student_batches(config, data, model.causal),
@@ -166,14 +166,14 @@ def train_student(
         memory=memory if memory is not None else {},
         label=f"{config.student} epoch",
     )
-    progress = fit(recipe, run.work / "student.safetensors", log)
+    progress = fit(plan, run.work / "student.safetensors", log)
     run.log_metrics({"best_epoch": progress.best_epoch, "train_seconds": progress.seconds})
     keep_student(config, data, model, run, epoch=progress.epoch, served=report is None)
     return progress
 
 
 def keep_student(
-    config: BackboneConfig, data: SequenceData, model: Student, run: StepRun, *, epoch: int = 0, served: bool = True
+    config: StudentConfig, data: SequenceData, model: Student, run: StepRun, *, epoch: int = 0, served: bool = True
 ) -> None:
     """Measure a finished student, on test once, and keep it as the artifact ``student``.
 

@@ -7,7 +7,7 @@ from recdistill.steps.distill import distill
 from recdistill.steps.inputs import data_of
 from recdistill.steps.sweep_study import Steps, run_sweep
 from recdistill.steps.teacher import find_backbone, find_teacher
-from recdistill.tracking.runs import StepRun
+from recdistill.runs.step_runs import StepRun
 
 
 def sweep(config: SweepConfig) -> StepRun:

@@ -9,14 +9,14 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from recdistill.config import BackboneConfig, DistillConfig
+from recdistill.config import StudentConfig, DistillConfig
 from recdistill.errors import InputError
 from recdistill.steps.backbone import backbone
 from recdistill.sweep.lead import LEADER
 from recdistill.sweep.totals import counts
 from recdistill.sweep.trials import Report, Start
-from recdistill.tracking.runs import StepRun
-from recdistill.tracking.sweep_runs import STUDY, STUDY_ID, TRIAL, child_run, log_child_metrics, settle_trials
+from recdistill.runs.step_runs import StepRun
+from recdistill.runs.sweep_runs import STUDY, STUDY_ID, TRIAL, child_run, log_child_metrics, settle_trials
 
 #: Attributes of a study: the identity that its runs carry, and what it searches.
 IDENTITY, DESCRIPTION = "identity", "description"
@@ -64,10 +64,10 @@ class TrialTraining:
 
 @dataclass(frozen=True)
 class Final:
-    """A final training: which configuration, which options. A `BackboneConfig` is the undistilled student."""
+    """A final training: which configuration, which options. A `StudentConfig` is the undistilled student."""
 
     name: str
-    config: BackboneConfig
+    config: StudentConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from optuna.study import Study
 
 from recdistill.config import (
-    BackboneConfig,
+    StudentConfig,
     DataConfig,
     DistillConfig,
     SweepConfig,
@@ -23,7 +23,7 @@ from recdistill.config import (
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.steps.backbone import CODE as BACKBONE_CODE
-from recdistill.steps.contents import contents_of
+from recdistill.data.contents import contents_of
 from recdistill.steps.distill import CODE as DISTILL_CODE
 from recdistill.steps.inputs import data_of
 from recdistill.steps.sweep_runs import (
@@ -45,9 +45,9 @@ from recdistill.sweep.space import Space, base_config
 from recdistill.sweep.space_file import read_space
 from recdistill.sweep.study import OpenStudy, StudyPlace, hidden, open_study
 from recdistill.sweep.workers import Work, map_tasks, run_workers
-from recdistill.tracking import sweep_runs
-from recdistill.tracking.provenance import run_key
-from recdistill.tracking.runs import StepRun
+from recdistill.runs import sweep_runs
+from recdistill.runs.provenance import run_key
+from recdistill.runs.step_runs import StepRun
 
 #: What the values of a study's trials depend on, and what the answer does.
 STUDY_CODE = [*BACKBONE_CODE, *TEACHER_CODE, *DISTILL_CODE, "sweep/space.py", "sweep/study.py", "steps/inputs.py"]
@@ -261,8 +261,8 @@ def final_rows(
     # Not those of the trials: the best was chosen by them.
     first = base.seed + space.seeds
     seeds = range(first, first + config.final_seeds)
-    plain = narrow(chosen, BackboneConfig)
-    named: list[tuple[str, BackboneConfig]] = [("best", chosen), ("default", base), ("undistilled", plain)]
+    plain = narrow(chosen, StudentConfig)
+    named: list[tuple[str, StudentConfig]] = [("best", chosen), ("default", base), ("undistilled", plain)]
     tasks = [Final(name, replace(options, seed=seed)) for name, options in named for seed in seeds]
     results = map_tasks(finals, tasks, config.jobs, prepare)
     by_name = {name: [r for t, r in zip(tasks, results, strict=True) if t.name == name] for name, _ in named}

@@ -10,30 +10,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recdistill.config import BackboneConfig, DataConfig, TeacherConfig, narrow, own_fields
+from recdistill.config import StudentConfig, DataConfig, TeacherConfig, narrow, own_fields
 from recdistill.data.batches import Batch, batches
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.steps.backbone import backbone, key_of_backbone
-from recdistill.steps.contents import contents_of
+from recdistill.data.contents import contents_of
 from recdistill.steps.gate_report import log_gate
 from recdistill.steps.generative_scoring import GenerativeScorer
 from recdistill.steps.inputs import data_of, device_of, frozen_student
-from recdistill.steps.llm import load_llm
-from recdistill.steps.prompt_length import check_prompts
+from recdistill.teachers.ilora.llm_source import load_llm
+from recdistill.teachers.ranking.prompt_length import check_prompts
 from recdistill.steps.results import log_results
 from recdistill.steps.selection import policy_contents
 from recdistill.steps.teacher_generative import answers_judged, generative_at_work, log_answers
 from recdistill.steps.teacher_scoring import Scorer, make_outputs
 from recdistill.steps.teaching import Lesson, Scoring, curve_of
 from recdistill.students.student import Student
-from recdistill.teacher.base_llm import BaseLLM
-from recdistill.teacher.gate import gate_metrics
-from recdistill.teacher.ranking_teacher import BackboneTables, RankingTeacher, TeacherShape, build_ranking_teacher
-from recdistill.teacher_outputs import write_teacher_outputs
-from recdistill.tracking.runs import StepRun, find_finished, find_kind, finished_run, key_of, kind_of, step_run
+from recdistill.teachers.ilora.base_llm import BaseLLM
+from recdistill.teachers.ilora.gate import gate_metrics
+from recdistill.teachers.ranking.model import BackboneTables, RankingModel, TeacherShape, build_ranking_model
+from recdistill.teachers.outputs import write_teacher_outputs
+from recdistill.runs.step_runs import StepRun, find_finished, find_kind, finished_run, key_of, kind_of, step_run
 from recdistill.training.distributed import ALONE, Processes, join
-from recdistill.training.fit import Progress, Recipe, fit
+from recdistill.training.fit import Progress, TrainingPlan, fit
 
 EFFORT = ("token_budget", "outputs_token_budget")
 SETTINGS = [name for name in own_fields(TeacherConfig, DataConfig) if not name.endswith(("_run_id", "_file"))]
@@ -108,7 +108,7 @@ def ranking_at_work(
     config: TeacherConfig, llm: BaseLLM, student: Student, data: SequenceData, processes: Processes
 ) -> tuple[Scorer, Lesson[Batch]]:
     """A fresh ranking teacher beside its backbone, and what it learns from. Raises InputError."""
-    model = build_ranking_teacher(llm, shape_of(config), data.titles, tables_of(student)).to(processes.device)
+    model = build_ranking_model(llm, shape_of(config), data.titles, tables_of(student)).to(processes.device)
     model.in_one_pass = processes.sharded
     scorer = scorer_of(config, model, student, data, processes)
     check_prompts(config, scorer, llm.most_tokens)
@@ -147,7 +147,7 @@ def train(config: TeacherConfig, scorer: Scoring, lesson: Lesson[Any], run: Step
         {"params": others, "lr": config.llm_learning_rate},
         {"params": gate, "lr": config.llm_learning_rate * config.gate_scale},
     ]
-    recipe = Recipe(
+    plan = TrainingPlan(
         parameters=model.trained(),
         optimizer=torch.optim.Adam(groups, weight_decay=config.llm_weight_decay),
         batches=of_point,
@@ -163,7 +163,7 @@ def train(config: TeacherConfig, scorer: Scoring, lesson: Lesson[Any], run: Step
         size=lesson.size,
         label="teacher, part",
     )
-    return fit(recipe, run.work / "teacher.safetensors", run.log_metrics)
+    return fit(plan, run.work / "teacher.safetensors", run.log_metrics)
 
 
 def training_batches(config: TeacherConfig, data: SequenceData, scorer: Scorer) -> Iterator[Batch]:
@@ -207,7 +207,7 @@ def shape_of(config: TeacherConfig) -> TeacherShape:
 
 
 def scorer_of(
-    config: TeacherConfig, model: RankingTeacher, student: Student, data: SequenceData, processes: Processes = ALONE
+    config: TeacherConfig, model: RankingModel, student: Student, data: SequenceData, processes: Processes = ALONE
 ) -> Scorer:
     """The teacher beside its backbone, on this data, its work shared by these processes."""
     return Scorer(model, student, data, config.teacher_history, config.teacher_window, config.exclude_seen, processes)
@@ -238,10 +238,10 @@ def teacher_contents(config: TeacherConfig) -> dict[str, str]:
     return contents_of(config, "llm") | policy_contents(config, config.query_policy)
 
 
-def default_backbone(config: DataConfig) -> BackboneConfig:
+def default_backbone(config: DataConfig) -> StudentConfig:
     """The frozen SASRec's options: the defaults, on this data and seed. Options of a student do not change it."""
     shared = {name: getattr(config, name) for name in own_fields(DataConfig)}
-    return BackboneConfig(**(shared | {"force": False}))
+    return StudentConfig(**(shared | {"force": False}))
 
 
 def find_backbone(config: TeacherConfig, data: SequenceData) -> StepRun:

@@ -20,12 +20,12 @@ from recdistill.errors import InputError
 from recdistill.steps.generative_scoring import GenerativeScorer, generative_scorer, judged_answers
 from recdistill.steps.teaching import Lesson, curve_of
 from recdistill.students.student import Student
-from recdistill.teacher.answers import most_free_tokens
-from recdistill.teacher.base_llm import BaseLLM
-from recdistill.teacher.candidate_prompts import CandidatePrompts, training_prompts
-from recdistill.teacher.gate import gate_metrics
-from recdistill.teacher.generative_teacher import GenerativeShape, build_generative_teacher
-from recdistill.tracking.runs import StepRun
+from recdistill.teachers.generative.answers import most_free_tokens
+from recdistill.teachers.ilora.base_llm import BaseLLM
+from recdistill.teachers.generative.candidate_prompts import CandidatePrompts, training_prompts
+from recdistill.teachers.ilora.gate import gate_metrics
+from recdistill.teachers.generative.model import GenerativeShape, build_generative_model
+from recdistill.runs.step_runs import StepRun
 from recdistill.training.distributed import Processes
 
 Answered = tuple[dict[str, float], dict[str, pd.DataFrame]]
@@ -49,7 +49,7 @@ def generative_at_work(
     """A fresh generative teacher beside its backbone, and what it learns from. Raises InputError."""
     if processes.sharded:
         raise InputError("--use_fsdp: a generative teacher writes its answers over a whole base; launch without it")
-    model = build_generative_teacher(llm, generative_shape(config), data.titles, student.item_table().detach())
+    model = build_generative_model(llm, generative_shape(config), data.titles, student.item_table().detach())
     scorer = generative_scorer(config, model.to(processes.device), student, data, processes)
     check_length(config, scorer, llm.most_tokens)
     return scorer, generative_lesson(config, scorer, math.prod(curve_of(config)))

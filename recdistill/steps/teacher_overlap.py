@@ -7,7 +7,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.overlap import top_k_overlap
 from recdistill.steps.student import ranked
 from recdistill.students.student import Student
-from recdistill.teacher_outputs import TeacherOutputs
+from recdistill.teachers.outputs import TeacherOutputs
 from recdistill.training.fit import Metrics
 
 K = 10

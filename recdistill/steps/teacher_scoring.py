@@ -23,8 +23,8 @@ from recdistill.steps.results import KEPT
 from recdistill.steps.selection import policy_named, signals_of_student
 from recdistill.steps.teaching import Scoring, shared
 from recdistill.students.student import Student
-from recdistill.teacher.ranking_teacher import RankingTeacher
-from recdistill.teacher_outputs import CONFIDENCE, Manifest, TeacherOutputs
+from recdistill.teachers.ranking.model import RankingModel
+from recdistill.teachers.outputs import CONFIDENCE, Manifest, TeacherOutputs
 from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
 from recdistill.training.distributed import ALONE, Processes
 
@@ -46,7 +46,7 @@ class Scorer:
         processes: those that score together, each a share of the batches.
     """
 
-    teacher: RankingTeacher
+    teacher: RankingModel
     backbone: Student
     data: SequenceData
     context: int

@@ -15,8 +15,8 @@ from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked
 from recdistill.students.student import Student
-from recdistill.teacher.generative_teacher import GenerativeTeacher
-from recdistill.teacher.ranking_teacher import RankingTeacher
+from recdistill.teachers.generative.model import GenerativeModel
+from recdistill.teachers.ranking.model import RankingModel
 from recdistill.training.distributed import Processes
 from recdistill.training.fit import BatchType
 
@@ -31,7 +31,7 @@ class Lesson(Generic[BatchType]):
         batches: of about ``tokens_per_batch`` tokens, pass after pass without end, the same each time.
         step: the losses of a batch, the one named ``total`` differentiable.
         size: samples and LLM tokens of a batch.
-        divide: a process's part of a batch and its share of the loss; see `training.fit.Recipe`.
+        divide: a process's part of a batch and its share of the loss; see `training.fit.TrainingPlan`.
     """
 
     batches: Callable[[], Iterator[BatchType]]
@@ -44,7 +44,7 @@ class Scoring(Protocol):
     """A teacher at work beside its frozen backbone: a `Scorer`, or a `GenerativeScorer`."""
 
     @property
-    def teacher(self) -> RankingTeacher | GenerativeTeacher:
+    def teacher(self) -> RankingModel | GenerativeModel:
         """The teacher, on its device."""
 
     @property

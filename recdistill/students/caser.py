@@ -7,12 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recdistill.errors import InputError
+from recdistill.registry import STUDENTS
 from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.students.student import Student
 
 HEIGHTS = (2, 3, 4)
 
 
+@STUDENTS.register("caser", gradient=True)
 class Caser(Student):
     """Convolutional recommender, not causal: one sample a window; see `Student` for the interface.
 

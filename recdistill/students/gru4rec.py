@@ -1,11 +1,23 @@
 """GRU4Rec: a recurrent layer over the history (Hidasi et al., ICLR 2016), as DLLM2Rec releases it."""
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
+from recdistill.config.option import option
+from recdistill.registry import STUDENTS
 from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.students.student import Student, gather_states
 
 
+@dataclass(frozen=True, kw_only=True)
+class GRU4RecOptions:
+    """Own options of a GRU4Rec."""
+
+    blocks: int = option(2, "SASRec blocks, GRU4Rec layers", least=1)
+
+
+@STUDENTS.register("gru4rec", options=GRU4RecOptions, gradient=True)
 class GRU4Rec(Student):
     """Recurrent recommender, causal; see `Student` for the interface.
 

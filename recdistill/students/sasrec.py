@@ -1,12 +1,15 @@
 """SASRec: self-attention over the history, as DLLM2Rec and LLaRA release it (Kang & McAuley, ICDM 2018)."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recdistill.config.option import option
 from recdistill.errors import InputError
+from recdistill.registry import STUDENTS
 from recdistill.students.item_embedding import INITIAL_STD, ItemEmbedding
 from recdistill.students.student import Student, gather_states
 
@@ -65,6 +68,15 @@ class FeedForward(nn.Module):
         return self.output_norm(self.dropout(self.outer(inner)) + normed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SASRecOptions:
+    """Own options of a SASRec."""
+
+    blocks: int = option(2, "SASRec blocks, GRU4Rec layers", least=1)
+    heads: int = option(2, "SASRec attention heads", least=1)
+
+
+@STUDENTS.register("sasrec", options=SASRecOptions, gradient=True)
 class SASRec(Student):
     """Self-attentive sequential recommender, causal; see `Student` for the interface.
 

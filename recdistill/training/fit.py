@@ -35,7 +35,7 @@ def samples_in(batch: Sized) -> dict[str, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Generic[BatchType]):
+class TrainingPlan(Generic[BatchType]):
     """What is trained, on what, and how long.
 
     Attributes:
@@ -104,118 +104,118 @@ class Progress:
     history: list[tuple[int, Metrics]] = field(default_factory=list)
 
 
-def fit(recipe: Recipe[Any], checkpoint: Path, log: Callable[[Metrics, int], None]) -> Progress:
-    """Train, leaving the best weights in ``recipe.parameters``.
+def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int], None]) -> Progress:
+    """Train, leaving the best weights in ``plan.parameters``.
 
     Args:
-        recipe: what to do.
+        plan: what to do.
         checkpoint: file to go on from, where it exists, and to write; the caller removes it in the end.
         log: gets each epoch's metrics and the epoch, those before a kill again.
 
     Returns the final progress. Raises InputError where the loss is not finite.
     """
-    reset_peak_memory(devices_of(recipe))
-    progress, best = resume(recipe, checkpoint)
-    recipe.processes.seed_apart(progress.steps)
-    for epoch, metrics in progress.history if recipe.processes.is_main else ():
+    reset_peak_memory(devices_of(plan))
+    progress, best = resume(plan, checkpoint)
+    plan.processes.seed_apart(progress.steps)
+    for epoch, metrics in progress.history if plan.processes.is_main else ():
         log(metrics, epoch)
-    base_rates = [group["lr"] for group in recipe.optimizer.param_groups]
-    while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch <= recipe.patience:
-        started = run_epoch(recipe, progress, best, checkpoint, base_rates)
+    base_rates = [group["lr"] for group in plan.optimizer.param_groups]
+    while progress.epoch < plan.epochs and progress.epoch - progress.best_epoch <= plan.patience:
+        started = run_epoch(plan, progress, best, checkpoint, base_rates)
         metrics = {f"train/{name}": total / progress.batch for name, total in progress.sums.items()}
         metrics |= {f"train/{unit}_per_second": n / progress.step_seconds for unit, n in progress.amounts.items()}
         metrics |= {"train/gradient_norm": progress.norm_sum / progress.norms} if progress.norms else {}
         metrics |= progress.begun
-        if recipe.validate is not None:
-            recipe.module.eval()
-            metrics |= recipe.validate()
-            if metrics[recipe.metric] > progress.best:
-                progress.best, progress.best_epoch = metrics[recipe.metric], progress.epoch
+        if plan.validate is not None:
+            plan.module.eval()
+            metrics |= plan.validate()
+            if metrics[plan.metric] > progress.best:
+                progress.best, progress.best_epoch = metrics[plan.metric], progress.epoch
                 progress.best_metrics = {name: metrics[name] for name in metrics if name.startswith("val/")}
-                best.update({name: tensor.detach().clone() for name, tensor in recipe.parameters.items()})
+                best.update({name: tensor.detach().clone() for name, tensor in plan.parameters.items()})
         else:
             progress.best_epoch = progress.epoch
         progress.seconds += time.perf_counter() - started
-        metrics |= {"train/seconds": progress.seconds} | peak_memory(devices_of(recipe))
+        metrics |= {"train/seconds": progress.seconds} | peak_memory(devices_of(plan))
         progress.history.append((progress.epoch, metrics))
-        if recipe.processes.is_main:
+        if plan.processes.is_main:
             log(metrics, progress.epoch)
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
         progress.amounts, progress.step_seconds = {}, 0.0
         progress.norms, progress.norm_sum = 0, 0.0
-        save(recipe, progress, best, checkpoint)
+        save(plan, progress, best, checkpoint)
     with torch.no_grad():
         for name, tensor in best.items():
-            recipe.parameters[name].copy_(tensor)
+            plan.parameters[name].copy_(tensor)
     # Running statistics of batch norm are each process's own.
-    recipe.processes.align(recipe.parameters.values())
-    recipe.module.eval()
+    plan.processes.align(plan.parameters.values())
+    plan.module.eval()
     return progress
 
 
 def run_epoch(
-    recipe: Recipe[Any], progress: Progress, best: dict[str, Tensor], checkpoint: Path, base_rates: list[float]
+    plan: TrainingPlan[Any], progress: Progress, best: dict[str, Tensor], checkpoint: Path, base_rates: list[float]
 ) -> float:
     """The epoch's remaining batches. Returns the time since which ``progress.seconds`` has not counted."""
     started = saved = time.perf_counter()
-    if recipe.begin_epoch is not None and progress.batch == 0:
-        recipe.module.eval()
-        progress.begun = recipe.begin_epoch(progress.epoch)
-    recipe.module.train()
-    trained = [parameter for group in recipe.optimizer.param_groups for parameter in group["params"]]
-    batches = iter(recipe.batches(progress.epoch))
+    if plan.begin_epoch is not None and progress.batch == 0:
+        plan.module.eval()
+        progress.begun = plan.begin_epoch(progress.epoch)
+    plan.module.train()
+    trained = [parameter for group in plan.optimizer.param_groups for parameter in group["params"]]
+    batches = iter(plan.batches(progress.epoch))
     done = sum(1 for _ in islice(batches, progress.batch))
     bar = tqdm(
-        total=recipe.num_batches,
+        total=plan.num_batches,
         initial=done,
-        desc=f"{recipe.label} {progress.epoch + 1}",
+        desc=f"{plan.label} {progress.epoch + 1}",
         leave=False,
-        **recipe.processes.bar_options,
+        **plan.processes.bar_options,
     )
     before = time.perf_counter()
-    for together in groups_of(batches, recipe.accumulation):
-        if recipe.learning_rate is not None:
-            steps = recipe.epochs * -(-recipe.num_batches // recipe.accumulation)
-            share = recipe.learning_rate(progress.steps, steps)
-            for group, rate in zip(recipe.optimizer.param_groups, base_rates, strict=True):
+    for together in groups_of(batches, plan.accumulation):
+        if plan.learning_rate is not None:
+            steps = plan.epochs * -(-plan.num_batches // plan.accumulation)
+            share = plan.learning_rate(progress.steps, steps)
+            for group, rate in zip(plan.optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * share
         samples = sum(len(batch) for batch in together)
-        losses = [backward(recipe, batch, len(batch) / samples) for batch in together]
-        recipe.processes.sum_gradients(trained)
-        norm = gradient_norm(trained, recipe.clip, progress.batch == 0 or progress.steps % NORM_EVERY == 0)
-        recipe.optimizer.step()
-        recipe.optimizer.zero_grad(set_to_none=True)
+        losses = [backward(plan, batch, len(batch) / samples) for batch in together]
+        plan.processes.sum_gradients(trained)
+        norm = gradient_norm(trained, plan.clip, progress.batch == 0 or progress.steps % NORM_EVERY == 0)
+        plan.optimizer.step()
+        plan.optimizer.zero_grad(set_to_none=True)
         for name, value in ((name, value) for values in losses for name, value in values.items()):
             if not math.isfinite(value):
                 raise InputError(
-                    f"{recipe.label}: {name} loss is {value} at step {progress.steps}; lower the learning rate"
+                    f"{plan.label}: {name} loss is {value} at step {progress.steps}; lower the learning rate"
                 )
             progress.sums[name] = progress.sums.get(name, 0.0) + value
         if norm is not None:
             progress.norms, progress.norm_sum = progress.norms + 1, progress.norm_sum + float(norm)
-        for unit, amount in (part for batch in together for part in recipe.size(batch).items()):
+        for unit, amount in (part for batch in together for part in plan.size(batch).items()):
             progress.amounts[unit] = progress.amounts.get(unit, 0) + amount
         progress.batch, progress.steps = progress.batch + len(together), progress.steps + 1
         bar.update(len(together))
         now = time.perf_counter()
         progress.step_seconds, before = progress.step_seconds + now - before, now
-        if now - saved > recipe.checkpoint_seconds:
+        if now - saved > plan.checkpoint_seconds:
             progress.seconds += now - started
             started = saved = now
-            save(recipe, progress, best, checkpoint)
+            save(plan, progress, best, checkpoint)
             before = time.perf_counter()
     bar.close()
     return started
 
 
-def backward(recipe: Recipe[Any], batch: Any, weight: float) -> dict[str, float]:
+def backward(plan: TrainingPlan[Any], batch: Any, weight: float) -> dict[str, float]:
     """Add ``weight`` times the gradient of this process's part of a batch; the losses of all of it."""
     share = 1.0
-    if recipe.divide is not None and recipe.processes.count > 1:
-        batch, share = recipe.divide(batch, recipe.processes.index, recipe.processes.count)
-    losses = recipe.step(batch)
+    if plan.divide is not None and plan.processes.count > 1:
+        batch, share = plan.divide(batch, plan.processes.index, plan.processes.count)
+    losses = plan.step(batch)
     (weight * share * losses["total"]).backward()
-    return recipe.processes.sum_values({name: share * float(loss.detach()) for name, loss in losses.items()})
+    return plan.processes.sum_values({name: share * float(loss.detach()) for name, loss in losses.items()})
 
 
 def gradient_norm(trained: list[Tensor], clip: float, measure: bool) -> Tensor | None:
@@ -230,9 +230,9 @@ def gradient_norm(trained: list[Tensor], clip: float, measure: bool) -> Tensor |
     return nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
 
 
-def devices_of(recipe: Recipe[Any]) -> set[torch.device]:
+def devices_of(plan: TrainingPlan[Any]) -> set[torch.device]:
     """Where the parameters are."""
-    return {tensor.device for tensor in recipe.parameters.values()}
+    return {tensor.device for tensor in plan.parameters.values()}
 
 
 def random_states(devices: set[torch.device]) -> dict[str, Tensor]:
@@ -250,19 +250,19 @@ def restore_random_states(devices: set[torch.device], tensors: Mapping[str, Tens
             torch.cuda.set_rng_state(state, device)
 
 
-def save(recipe: Recipe[Any], progress: Progress, best: dict[str, Tensor], checkpoint: Path) -> None:
+def save(plan: TrainingPlan[Any], progress: Progress, best: dict[str, Tensor], checkpoint: Path) -> None:
     """Write the checkpoint, in the main process."""
-    if not recipe.processes.is_main:
+    if not plan.processes.is_main:
         return
-    tensors = {f"parameter.{name}": tensor for name, tensor in recipe.parameters.items()}
+    tensors = {f"parameter.{name}": tensor for name, tensor in plan.parameters.items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    tensors |= {f"memory.{name}": tensor for name, tensor in recipe.memory.items()}
-    tensors |= optimizer_tensors(recipe.optimizer) | random_states(devices_of(recipe))
+    tensors |= {f"memory.{name}": tensor for name, tensor in plan.memory.items()}
+    tensors |= optimizer_tensors(plan.optimizer) | random_states(devices_of(plan))
     write_checkpoint(checkpoint, tensors, vars(progress) | {"best": repr(progress.best)})
 
 
-def resume(recipe: Recipe[Any], checkpoint: Path) -> tuple[Progress, dict[str, Tensor]]:
-    """Progress and best weights of the checkpoint, its state put into the recipe; a new start without one."""
+def resume(plan: TrainingPlan[Any], checkpoint: Path) -> tuple[Progress, dict[str, Tensor]]:
+    """Progress and best weights of the checkpoint, its state put into the plan; a new start without one."""
     found = read_checkpoint(checkpoint)
     if found is None:
         return Progress(), {}
@@ -273,11 +273,11 @@ def resume(recipe: Recipe[Any], checkpoint: Path) -> tuple[Progress, dict[str, T
         if kind in parts:
             parts[kind][rest] = tensor
     with torch.no_grad():
-        for name, parameter in recipe.parameters.items():
+        for name, parameter in plan.parameters.items():
             parameter.copy_(parts["parameter"][name])
-    recipe.memory.update(parts["memory"])
-    restore_optimizer(recipe.optimizer, tensors)
-    restore_random_states(devices_of(recipe), tensors)
+    plan.memory.update(parts["memory"])
+    restore_optimizer(plan.optimizer, tensors)
+    restore_random_states(devices_of(plan), tensors)
     progress = Progress(**(values | {"best": float(values["best"])}))
     progress.history = [(epoch, metrics) for epoch, metrics in progress.history]
     return progress, parts["best"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recdistill.data.interactions import Interactions
-from recdistill.data.ml100k import read_ml100k
+from recdistill.data.sources.ml_100k import read_ml100k
 from recdistill.data.splits import chronological, leave_one_out, order_by_time
 from recdistill.errors import InputError
 

@@ -18,7 +18,7 @@ from tiny_llm import write_tiny_llm
 from workplace import Workplace, arguments
 
 from recdistill.__main__ import main
-from recdistill.command_line import parse
+from recdistill.config.command_line import parse
 from recdistill.config import STEPS
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import torch
 from mlflow.tracking import MlflowClient
 from workplace import run_step
 
-from recdistill.config import BackboneConfig, DataConfig, narrow
-from recdistill.evaluation.metrics import metrics_from_ranks
+from recdistill.config import StudentConfig, DataConfig, narrow
+from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.steps.backbone import backbone, key_of_backbone
 from recdistill.steps.inputs import data_of
 from recdistill.steps.student import masked, ranks_of, student_batches
@@ -22,7 +22,7 @@ def options(small_files, place):
 
 
 def test_the_kept_student_gives_the_ranks_and_metrics_of_the_best_epoch(options):
-    config = BackboneConfig(**options)
+    config = StudentConfig(**options)
     run, data = backbone(config), data_of(config)
     student = load_student(run.artifact("student"))
     metrics, client = run.metrics(), MlflowClient()
@@ -45,14 +45,14 @@ def test_the_kept_student_gives_the_ranks_and_metrics_of_the_best_epoch(options)
 
 
 def test_test_is_measured_once_and_chooses_nothing(options):
-    run = backbone(BackboneConfig(**options))
+    run = backbone(StudentConfig(**options))
     assert len(MlflowClient().get_metric_history(run.run_id, "test/ndcg_at_10")) == 1
 
 
 @pytest.mark.parametrize("student", ["sasrec", "gru4rec", "caser"])
 @pytest.mark.parametrize("base_loss", ["ce", "bce"])
 def test_every_student_learns_under_every_loss(options, student, base_loss):
-    config = BackboneConfig(
+    config = StudentConfig(
         **options | {"student": student, "base_loss": base_loss, "epochs": 4, "learning_rate": 0.01}
     )
     run = backbone(config)
@@ -62,7 +62,7 @@ def test_every_student_learns_under_every_loss(options, student, base_loss):
 
 
 def test_the_softmax_leaves_out_whole_histories_where_rankings_do(options):
-    config = BackboneConfig(**options)
+    config = StudentConfig(**options)
     data = data_of(config)
     train = data.train
     batch = next(student_batches(config, data, causal=True)(0))
@@ -75,34 +75,34 @@ def test_the_softmax_leaves_out_whole_histories_where_rankings_do(options):
         longer += len(history) > config.max_length
     assert longer
     for changes in ({"mask_seen": False}, {"exclude_seen": False}, {"base_loss": "bce"}):
-        assert masked(BackboneConfig(**options | changes), data, batch) is None
+        assert masked(StudentConfig(**options | changes), data, batch) is None
 
 
 def test_the_same_options_find_the_run_and_others_do_not(options):
-    first = backbone(BackboneConfig(**options))
-    assert backbone(BackboneConfig(**options)).run_id == first.run_id
-    assert backbone(BackboneConfig(**options, device="cpu")).run_id == first.run_id
+    first = backbone(StudentConfig(**options))
+    assert backbone(StudentConfig(**options)).run_id == first.run_id
+    assert backbone(StudentConfig(**options, device="cpu")).run_id == first.run_id
     excluded = ({"exclude_seen": False}, {"mask_seen": False})
     for changes in (*excluded, {"seed": 2}, {"hidden_size": 8}, {"max_users": 20}, {"force": True}):
-        assert backbone(BackboneConfig(**options | changes)).run_id != first.run_id
+        assert backbone(StudentConfig(**options | changes)).run_id != first.run_id
 
 
 def test_a_forced_run_is_the_same_to_the_last_bit(options):
-    first = backbone(BackboneConfig(**options))
-    again = backbone(BackboneConfig(**options, force=True))
+    first = backbone(StudentConfig(**options))
+    again = backbone(StudentConfig(**options, force=True))
     ours, theirs = (load_student(run.artifact("student")).state_dict() for run in (first, again))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 def test_a_run_can_be_foretold(options):
-    config = BackboneConfig(**options)
+    config = StudentConfig(**options)
     assert key_of_backbone(config, data_of(config).fingerprint) == backbone(config).key
 
 
 @pytest.mark.parametrize("student", ["sasrec", "caser"])
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 1000])
 def test_an_epoch_has_the_steps_its_batch_size_says(small_files, student, batch_size):
-    config = BackboneConfig(**small_files | SMALL | {"student": student, "batch_size": batch_size})
+    config = StudentConfig(**small_files | SMALL | {"student": student, "batch_size": batch_size})
     data = data_of(config)
     for epoch in range(2):
         drawn = list(student_batches(config, data, causal=student != "caser")(epoch))
@@ -111,9 +111,9 @@ def test_an_epoch_has_the_steps_its_batch_size_says(small_files, student, batch_
 
 
 def test_chronological_split(options):
-    run = backbone(BackboneConfig(**options, split="chronological"))
+    run = backbone(StudentConfig(**options, split="chronological"))
     table = pd.read_parquet(run.artifact("ranks") / "test.parquet")
-    data = data_of(narrow(BackboneConfig(**options, split="chronological"), DataConfig))
+    data = data_of(narrow(StudentConfig(**options, split="chronological"), DataConfig))
     assert len(table) == len(data.test)
     assert set(table.columns) == {"user", "item", "rank", "history_length", "item_count"}
     assert table["item_count"].tolist() == data.item_count[data.test.targets].tolist()

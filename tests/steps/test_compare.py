@@ -10,7 +10,7 @@ from synthetic_runs import Samples, add_run
 from recdistill.config import CompareConfig
 from recdistill.errors import InputError
 from recdistill.steps.compare import compare
-from recdistill.tracking.runs import entry_run
+from recdistill.runs.step_runs import entry_run
 
 SAMPLES = Samples(users=200)
 

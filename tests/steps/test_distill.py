@@ -10,7 +10,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from recdistill.config import BackboneConfig, DistillConfig, ExportConfig, PolicyName, TeacherConfig, narrow
+from recdistill.config import StudentConfig, DistillConfig, ExportConfig, PolicyName, TeacherConfig, narrow
 from recdistill.distill.selection import POLICIES
 from recdistill.errors import InputError
 from recdistill.steps import distill as module
@@ -23,7 +23,7 @@ from recdistill.steps.student import ranks_of
 from recdistill.steps.teacher import teacher
 from recdistill.steps.teacher_overlap import OWN, TWIN, teacher_overlaps
 from recdistill.students.build import load_student
-from recdistill.tracking.runs import finished_run
+from recdistill.runs.step_runs import finished_run
 
 STUDENT = {"hidden_size": 16, "blocks": 1, "max_length": 8, "epochs": 3, "dropout": 0.1, "batch_size": 64}
 PLAIN = {"lam": 0.0, "alpha": 0.0, "ed_weight": 0.0}
@@ -55,7 +55,7 @@ def curve(run, name):
 @pytest.mark.parametrize("student", ["sasrec", "gru4rec", "caser"])
 def test_without_the_teachers_terms_it_is_the_undistilled_student_to_the_last_bit(config_of, student):
     config = config_of(student=student, **PLAIN)
-    assert same(weights(distill(config)), weights(backbone(narrow(config, BackboneConfig))))
+    assert same(weights(distill(config)), weights(backbone(narrow(config, StudentConfig))))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_its_twin_is_named_with_what_was_gained(config_of):
     config = config_of(seed=4)
     alone = distill(config)
     assert "no undistilled run of the same settings" in mlflow.get_run(alone.run_id).data.tags["mlflow.note.content"]
-    twin = backbone(narrow(config, BackboneConfig))
+    twin = backbone(narrow(config, StudentConfig))
     config = config_of(seed=4, force=True)
     tags = mlflow.get_run(distill(config).run_id).data.tags
     assert tags["recdistill.twin_run_id"] == twin.run_id
@@ -240,7 +240,7 @@ def head_of(student, samples, sample):
 
 
 def test_the_overlap_with_the_teacher_is_that_of_a_loop(config_of, taught):
-    twin = backbone(narrow(config_of(seed=12), BackboneConfig))
+    twin = backbone(narrow(config_of(seed=12), StudentConfig))
     run, data = distill(config_of(seed=12)), data_of(config_of())
     outputs = teacher_outputs_of(finished_run(taught.run_id, "teacher"), data)
     note = mlflow.get_run(run.run_id).data.tags["mlflow.note.content"]

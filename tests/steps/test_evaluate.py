@@ -7,13 +7,13 @@ from small_data import write_csv
 from tiny_llm import write_tiny_llm
 from workplace import run_step
 
-from recdistill.config import BackboneConfig, EvaluateConfig, TeacherConfig
+from recdistill.config import StudentConfig, EvaluateConfig, TeacherConfig
 from recdistill.errors import InputError
 from recdistill.steps import teacher as teacher_module
 from recdistill.steps.backbone import backbone
 from recdistill.steps.evaluate import evaluate_run
 from recdistill.steps.prepare import prepare
-from recdistill.tracking.runs import finished_run
+from recdistill.runs.step_runs import finished_run
 
 RANKED = ("/hr_at_", "/ndcg_at_", "/mrr")
 
@@ -94,7 +94,7 @@ def test_in_an_empty_store_it_says_what_is_missing(place):
 
 
 def test_files_that_changed_since_are_refused(place, tmp_path):
-    run = backbone(BackboneConfig(**write_csv(tmp_path), epochs=1, hidden_size=8))
+    run = backbone(StudentConfig(**write_csv(tmp_path), epochs=1, hidden_size=8))
     write_csv(tmp_path, seed=1)
     # As in a new process, which has not read the files before.
     from recdistill.steps import inputs
@@ -117,7 +117,7 @@ def test_a_teacher_in_4_bits_is_ranked_again_in_4_bits(taught, tmp_path):
 
 
 def test_an_unfinished_run_is_refused(place, small_files):
-    run = prepare(BackboneConfig(**small_files))
+    run = prepare(StudentConfig(**small_files))
     client = MlflowClient()
     unfinished = client.create_run("0", tags={"recdistill.step": "backbone"}).info.run_id
     with pytest.raises(InputError, match=f"run_id={unfinished}: is RUNNING, not FINISHED"):

@@ -9,10 +9,10 @@ from mlflow.tracking import MlflowClient
 from recdistill.config import TeacherConfig
 from recdistill.steps.gate_report import CLUSTERS, gate_tables, last_histories
 from recdistill.steps.inputs import data_of, frozen_student
-from recdistill.steps.llm import load_llm
+from recdistill.teachers.ilora.llm_source import load_llm
 from recdistill.steps.teacher import find_backbone, scorer_of, tables_of, teacher
-from recdistill.teacher.ranking_teacher import load_ranking_teacher
-from recdistill.tracking.runs import finished_run
+from recdistill.teachers.ranking.model import load_ranking_model
+from recdistill.runs.step_runs import finished_run
 
 
 def config_of(taught, **changes):
@@ -23,7 +23,7 @@ def scorer_over(run, config):
     data = data_of(config)
     student = frozen_student(find_backbone(config, data), torch.device("cpu"))
     llm = load_llm(config.llm, torch.device("cpu"))
-    model = load_ranking_teacher(run.artifact("teacher"), llm, data.titles, tables_of(student))
+    model = load_ranking_model(run.artifact("teacher"), llm, data.titles, tables_of(student))
     return scorer_of(config, model, student, data)
 
 

@@ -21,8 +21,8 @@ from recdistill.steps.generative_scoring import (
 from recdistill.steps.teacher_generative import generative_shape
 from recdistill.steps.teacher_scoring import make_outputs
 from recdistill.students.build import StudentShape, build_student
-from recdistill.teacher.candidate_prompts import answer_prompts, training_prompts
-from recdistill.teacher.generative_teacher import build_generative_teacher
+from recdistill.teachers.generative.candidate_prompts import answer_prompts, training_prompts
+from recdistill.teachers.generative.model import build_generative_model
 
 OPTIONS = {"teacher": "generative", "candidates": 5, "teacher_history": 3, "top_n": 6}
 LENGTH = 12
@@ -49,7 +49,7 @@ def parts(data):
     shape = StudentShape("sasrec", hidden_size=8, blocks=1, heads=1, dropout=0.0, max_length=LENGTH, output="tied")
     backbone = build_student(shape, data.num_items).eval()
     table = backbone.item_table().detach()
-    teacher = build_generative_teacher(tiny_causal_llm(), generative_shape(config_of()), data.titles, table).eval()
+    teacher = build_generative_model(tiny_causal_llm(), generative_shape(config_of()), data.titles, table).eval()
     with torch.no_grad():
         for parameter in teacher.parameters():
             if parameter.requires_grad:

@@ -18,8 +18,8 @@ from recdistill.config import TeacherConfig
 from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
 from recdistill.steps.teacher import find_backbone, scorer_of, shape_of, tables_of, teacher, training_batches
 from recdistill.steps.teacher_scoring import Shards
-from recdistill.teacher.ranking_teacher import build_ranking_teacher
-from recdistill.tracking.runs import finished_run
+from recdistill.teachers.ranking.model import build_ranking_model
+from recdistill.runs.step_runs import finished_run
 
 ACCELERATE = [
     sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1",
@@ -93,7 +93,7 @@ def test_a_part_of_a_batch_has_its_part_of_the_gradient(taught):
     data = data_of(config)
     student = frozen_student(find_backbone(config, data), torch.device("cpu"))
     torch.manual_seed(0)
-    model = build_ranking_teacher(tiny_base_llm(), shape_of(config), data.titles, tables_of(student)).train()
+    model = build_ranking_model(tiny_base_llm(), shape_of(config), data.titles, tables_of(student)).train()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

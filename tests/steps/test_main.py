@@ -10,18 +10,18 @@ import torch
 from mlflow.tracking import MlflowClient
 from workplace import run_step
 
-from recdistill.config import BackboneStepConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig
-from recdistill.evaluation.metrics import metrics_from_ranks
+from recdistill.config import BaselineConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig
+from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.steps import student as student_module
 from recdistill.steps import teacher as teacher_module
 from recdistill.steps.inputs import data_of
 from recdistill.steps.main import HEADLINE, Row, headline
-from recdistill.tracking.runs import StepRun
+from recdistill.runs.step_runs import StepRun
 
 CONFIGS = {
     "main": MainConfig,
     "prepare": DataConfig,
-    "backbone": BackboneStepConfig,
+    "backbone": BaselineConfig,
     "teacher": TeacherConfig,
     "distill": DistillConfig,
 }

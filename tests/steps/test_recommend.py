@@ -10,8 +10,8 @@ from recdistill.config import RecommendConfig
 from recdistill.errors import InputError
 from recdistill.steps.recommend import recommend
 from recdistill.students.build import StudentShape, build_student
-from recdistill.tracking.runs import entry_run
-from recdistill.tracking.served_model import load_model, log_student_model
+from recdistill.runs.step_runs import entry_run
+from recdistill.runs.served_model import load_model, log_student_model
 
 IDS = [str(item) for item in range(1, 21)]
 

@@ -10,14 +10,14 @@ from released_file import write_released_sasrec
 from small_data import ITEMS
 from workplace import run_step
 
-from recdistill.config import BackboneConfig, BackboneStepConfig, TeacherConfig
+from recdistill.config import StudentConfig, BaselineConfig, TeacherConfig
 from recdistill.errors import InputError
 from recdistill.steps.backbone import backbone
 from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.student import ranks_of
 from recdistill.steps.teacher import teacher
 from recdistill.students.build import load_student
-from recdistill.students.released import read_released_sasrec
+from recdistill.release.released_students import read_released_sasrec
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def released(tmp_path: Path) -> Path:
     return write_released_sasrec(tmp_path / "SASRec.pt", ITEMS)
 
 
-def options(small_files: dict[str, str], released: Path, **changed: object) -> BackboneStepConfig:
-    return BackboneStepConfig(**small_files, released=str(released), **changed)  # type: ignore[arg-type]
+def options(small_files: dict[str, str], released: Path, **changed: object) -> BaselineConfig:
+    return BaselineConfig(**small_files, released=str(released), **changed)  # type: ignore[arg-type]
 
 
 def test_it_is_kept_and_measured_and_not_trained(small_files, place, released):
@@ -57,13 +57,13 @@ def test_the_same_file_finds_the_run_and_another_does_not(small_files, place, re
     write_released_sasrec(released, ITEMS, seed=1)
     assert backbone(options(small_files, released)).run_id != first.run_id
     # It never stands for a trained student.
-    trained = BackboneConfig(**small_files, hidden_size=16, blocks=1, heads=1, max_length=10, output="linear", epochs=1)
+    trained = StudentConfig(**small_files, hidden_size=16, blocks=1, heads=1, max_length=10, output="linear", epochs=1)
     assert backbone(trained).run_id != first.run_id
 
 
 def test_a_teacher_reads_its_states(taught, released):
     files = {name: taught.options[name] for name in ("dataset", "interactions", "items")}
-    frozen = backbone(BackboneStepConfig(**files, released=str(released)))
+    frozen = backbone(BaselineConfig(**files, released=str(released)))
     own = {"llm": str(taught.options["llm"]), "backbone_run_id": frozen.run_id, "token_budget": 300}
     config = TeacherConfig(**taught.options | own)
     run, data = teacher(config), data_of(config)

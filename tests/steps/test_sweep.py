@@ -12,7 +12,7 @@ from sweep_stub import options
 from tiny_llm import write_tiny_llm
 
 from recdistill.steps.sweep import sweep
-from recdistill.tracking.runs import entry_run
+from recdistill.runs.step_runs import entry_run
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 TEACHER = """\

@@ -22,7 +22,7 @@ from sweep_stub import SPACE, options, start_command, sweep
 
 from recdistill.config import DistillConfig
 from recdistill.errors import InputError
-from recdistill.tracking.runs import StepRun
+from recdistill.runs.step_runs import StepRun
 
 PRUNER = "pruner: {name: median, startup_trials: 2, warmup_epochs: 1}\n"
 TWO = SPACE.replace("objective: val/ndcg_at_20", "objectives: [val/ndcg_at_20, latency_ms]")

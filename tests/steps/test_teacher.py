@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 from safetensors import safe_open
 
-from recdistill.config import BackboneConfig, TeacherConfig
+from recdistill.config import StudentConfig, TeacherConfig
 from recdistill.errors import InputError
 from recdistill.steps import teacher as module
 from recdistill.steps.backbone import backbone
-from recdistill.steps.contents import contents_of
+from recdistill.data.contents import contents_of
 from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.teacher import CODE, EFFORT, SETTINGS, find_backbone, find_teacher, rate_share, teacher
-from recdistill.tracking.runs import StepRun, finished_run, step_run
+from recdistill.runs.step_runs import StepRun, finished_run, step_run
 
 
 def config_of(taught, **changes):
@@ -56,7 +56,7 @@ def test_it_keeps_what_was_trained_and_what_students_read(taught):
 def test_it_names_its_backbone_a_sasrec_of_default_options(taught):
     run = mlflow.get_run(taught.run_id)
     frozen = mlflow.get_run(run.data.tags["recdistill.backbone_run_id"])
-    defaults = BackboneConfig(**{name: taught.options[name] for name in ("dataset", "interactions", "items")})
+    defaults = StudentConfig(**{name: taught.options[name] for name in ("dataset", "interactions", "items")})
     assert frozen.data.params["student"] == "sasrec"
     assert frozen.data.params["hidden_size"] == str(defaults.hidden_size)
     assert frozen.data.params["force"] == "False"
@@ -98,7 +98,7 @@ def test_another_students_run_as_backbone(taught, student):
     config = config_of(taught)
     data = data_of(config)
     files = {name: taught.options[name] for name in ("dataset", "interactions", "items")}
-    other = backbone(BackboneConfig(**files, student=student, epochs=1, hidden_size=16, max_length=12))
+    other = backbone(StudentConfig(**files, student=student, epochs=1, hidden_size=16, max_length=12))
     named = replace(config, backbone_run_id=other.run_id, token_budget=300, outputs_token_budget=300)
     if student == "caser":
         # Its states look at the whole window: they cannot stand at a boundary inside it.
@@ -113,7 +113,7 @@ def test_another_students_run_as_backbone(taught, student):
 def test_a_backbone_of_other_data_is_refused(taught):
     config = config_of(taught)
     other = backbone(
-        BackboneConfig(
+        StudentConfig(
             **{name: taught.options[name] for name in ("dataset", "interactions", "items")}, max_users=9, epochs=1
         )
     )
@@ -236,14 +236,14 @@ def test_warm_up_and_cosine_at_chosen_steps():
 def test_the_gate_learns_at_its_own_rate(taught, monkeypatch):
     seen = []
 
-    def fit(recipe, checkpoint, log):
-        seen.extend(recipe.optimizer.param_groups)
-        gate = {id(parameter) for parameter in recipe.module.gate.parameters()}
-        of_gate = [all(id(p) in gate for p in group["params"]) for group in recipe.optimizer.param_groups]
-        trained = {id(p) for group in recipe.optimizer.param_groups for p in group["params"]}
+    def fit(plan, checkpoint, log):
+        seen.extend(plan.optimizer.param_groups)
+        gate = {id(parameter) for parameter in plan.module.gate.parameters()}
+        of_gate = [all(id(p) in gate for p in group["params"]) for group in plan.optimizer.param_groups]
+        trained = {id(p) for group in plan.optimizer.param_groups for p in group["params"]}
         assert of_gate == [False, True]
-        assert trained == {id(p) for p in recipe.module.parameters() if p.requires_grad}
-        assert {id(t) for t in recipe.parameters.values() if t.requires_grad} == trained
+        assert trained == {id(p) for p in plan.module.parameters() if p.requires_grad}
+        assert {id(t) for t in plan.parameters.values() if t.requires_grad} == trained
         raise InputError("seen enough")
 
     monkeypatch.setattr(module, "fit", fit)

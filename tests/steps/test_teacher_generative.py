@@ -22,9 +22,9 @@ from recdistill.steps.teacher_generative import (
     generative_lesson,
     generative_shape,
 )
-from recdistill.teacher.candidate_prompts import NO_ITEM, NO_LABEL
-from recdistill.teacher.generative_teacher import build_generative_teacher
-from recdistill.tracking.runs import finished_run
+from recdistill.teachers.generative.candidate_prompts import NO_ITEM, NO_LABEL
+from recdistill.teachers.generative.model import build_generative_model
+from recdistill.runs.step_runs import finished_run
 from recdistill.training.distributed import Processes
 
 OPTIONS = {
@@ -59,7 +59,7 @@ def at_work(taught):
         student = frozen_student(find_backbone(config, data), cpu)
         torch.manual_seed(0)
         table = student.item_table().detach()
-        model = build_generative_teacher(tiny_causal_llm(), generative_shape(config), data.titles, table)
+        model = build_generative_model(tiny_causal_llm(), generative_shape(config), data.titles, table)
         return config, generative_scorer(config, model, student, data)
 
     return make

@@ -18,9 +18,9 @@ from recdistill.steps.selection import signals_of_student
 from recdistill.steps.teacher import scorer_of, shape_of, tables_of, training_batches
 from recdistill.steps.teacher_scoring import joined, make_outputs, ranks_of_samples
 from recdistill.students.build import StudentShape, build_student
-from recdistill.teacher.packing import one_prompt_a_sample, packed_prompts
-from recdistill.teacher.ranking_teacher import build_ranking_teacher
-from recdistill.teacher.titles import TitleTokens
+from recdistill.teachers.ranking.packing import one_prompt_a_sample, packed_prompts
+from recdistill.teachers.ranking.model import build_ranking_model
+from recdistill.teachers.ilora.titles import TitleTokens
 
 CONTEXT, WINDOW, LENGTH = 3, 8, 12
 OPTIONS = {"teacher_history": CONTEXT, "teacher_window": WINDOW, "top_n": 6, "tokens_per_batch": 200}
@@ -133,7 +133,7 @@ def test_ranks_of_the_llm_are_those_of_each_prompt_alone(folder):
     shape = StudentShape("sasrec", hidden_size=8, blocks=1, heads=1, dropout=0.0, max_length=30, output="tied")
     torch.manual_seed(0)
     student, config = build_student(shape, data.num_items).eval(), config_of()
-    teacher = build_ranking_teacher(tiny_base_llm(), shape_of(config), data.titles, tables_of(student)).eval()
+    teacher = build_ranking_model(tiny_base_llm(), shape_of(config), data.titles, tables_of(student)).eval()
     with torch.no_grad():
         for parameter in teacher.parameters():
             if parameter.requires_grad:

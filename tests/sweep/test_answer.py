@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_sweep import run
 
-from recdistill.command_line import parse
-from recdistill.config import BackboneConfig, DistillConfig
+from recdistill.config.command_line import parse
+from recdistill.config import StudentConfig, DistillConfig
 from recdistill.errors import InputError
 from recdistill.sweep import answer
 from recdistill.sweep.answer import Row, paired
@@ -102,7 +102,7 @@ def test_the_command_and_the_file_give_the_options_back(
 def test_options_leave_out_where_and_whether_to_compute() -> None:
     config = DistillConfig(seed=5, force=True, device="cpu", teacher_run_id="a", backbone_run_id="b", lam=0.75)
     assert answer.options_of(config) == {"lam": 0.75}
-    assert answer.options_of(BackboneConfig(epochs=3)) == {"epochs": 3}
+    assert answer.options_of(StudentConfig(epochs=3)) == {"epochs": 3}
 
 
 def test_the_best_is_the_best(opened: OpenStudy, space: Space) -> None:

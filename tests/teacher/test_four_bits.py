@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from tiny_llm import write_tiny_llm
 
 from recdistill.errors import InputError
-from recdistill.teacher.base_llm import BaseLLM, load_base_llm
-from recdistill.teacher.ranking_teacher import (
+from recdistill.teachers.ilora.base_llm import BaseLLM, load_base_llm
+from recdistill.teachers.ranking.model import (
     BackboneTables,
-    RankingTeacher,
+    RankingModel,
     TeacherShape,
-    build_ranking_teacher,
-    load_ranking_teacher,
+    build_ranking_model,
+    load_ranking_model,
 )
 
 # A block of weights with one scale is 64 wide.
@@ -47,7 +47,7 @@ def load(folder: Path, load_in_4bit: bool = True) -> BaseLLM:
     return load_base_llm(str(folder), gguf=None, cache=folder, dtype=torch.bfloat16, load_in_4bit=load_in_4bit)
 
 
-def loss_of(teacher: RankingTeacher) -> torch.Tensor:
+def loss_of(teacher: RankingModel) -> torch.Tensor:
     logits, _ = teacher(HISTORY, ROW, COLUMN, STATES)
     return F.cross_entropy(logits, torch.arange(len(ROW)))
 
@@ -69,7 +69,7 @@ def test_its_layers_are_in_4_bits_and_nearly_what_they_were(folder: Path) -> Non
 @needs_bitsandbytes
 def test_a_teacher_is_trained_over_it_and_loaded_over_it_alone(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    teacher = build_ranking_teacher(load(folder), SHAPE, TITLES, BackboneTables(ITEMS, ITEMS)).train()
+    teacher = build_ranking_model(load(folder), SHAPE, TITLES, BackboneTables(ITEMS, ITEMS)).train()
     trained = teacher.trained()
     assert not any("base_layer" in name for name in trained)
     assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
@@ -87,11 +87,11 @@ def test_a_teacher_is_trained_over_it_and_loaded_over_it_alone(folder: Path, tmp
     assert losses[-1] < losses[0]
     teacher.eval().save(tmp_path)
     with torch.no_grad():
-        loaded = load_ranking_teacher(tmp_path, load(folder), TITLES, BackboneTables(ITEMS, ITEMS))
+        loaded = load_ranking_model(tmp_path, load(folder), TITLES, BackboneTables(ITEMS, ITEMS))
         kept, again = loss_of(teacher), loss_of(loaded)
     torch.testing.assert_close(again, kept, rtol=1e-3, atol=1e-3)
     with pytest.raises(InputError, match="not over this"):
-        load_ranking_teacher(tmp_path, load(folder, load_in_4bit=False), TITLES, BackboneTables(ITEMS, ITEMS))
+        load_ranking_model(tmp_path, load(folder, load_in_4bit=False), TITLES, BackboneTables(ITEMS, ITEMS))
 
 
 def test_without_bitsandbytes_it_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

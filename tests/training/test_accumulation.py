@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recdistill.training.fit import Recipe, backward, fit
+from recdistill.training.fit import TrainingPlan, backward, fit
 
 
 class KilledError(Exception):
     pass
 
 
-def recipe_of(sizes: list[int], accumulation: int, kill_at: int = -1, **changes) -> Recipe:
+def recipe_of(sizes: list[int], accumulation: int, kill_at: int = -1, **changes) -> TrainingPlan:
     """A regression on 24 points an epoch, cut into batches of these sizes."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -30,7 +30,7 @@ def recipe_of(sizes: list[int], accumulation: int, kill_at: int = -1, **changes)
             raise KilledError
         return {"total": (module(batch).squeeze(1) - batch.sum(1)).square().mean()}
 
-    return Recipe(
+    return TrainingPlan(
         parameters=dict(module.named_parameters()),
         optimizer=torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9),
         batches=batches,
@@ -42,10 +42,10 @@ def recipe_of(sizes: list[int], accumulation: int, kill_at: int = -1, **changes)
     )
 
 
-def trained(recipe: Recipe, path: Path) -> tuple[list[Tensor], list[dict[str, float]]]:
+def trained(plan: TrainingPlan, path: Path) -> tuple[list[Tensor], list[dict[str, float]]]:
     logged: list[dict[str, float]] = []
-    fit(recipe, path, lambda metrics, epoch: logged.append(dict(metrics)))
-    return [tensor.detach() for tensor in recipe.parameters.values()], logged
+    fit(plan, path, lambda metrics, epoch: logged.append(dict(metrics)))
+    return [tensor.detach() for tensor in plan.parameters.values()], logged
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_killed_between_the_batches_of_a_step_it_ends_as_undisturbed(tmp_path: P
 
 
 def test_a_batch_counts_by_its_weight() -> None:
-    recipe = recipe_of([24], 1)
-    (batch,) = recipe.batches(0)
+    plan = recipe_of([24], 1)
+    (batch,) = plan.batches(0)
     gradients = []
     for weight in (1.0, 0.25):
-        recipe.optimizer.zero_grad()
-        losses = backward(recipe, batch, weight)
-        gradients.append(torch.cat([tensor.grad.flatten() for tensor in recipe.parameters.values()]))
+        plan.optimizer.zero_grad()
+        losses = backward(plan, batch, weight)
+        gradients.append(torch.cat([tensor.grad.flatten() for tensor in plan.parameters.values()]))
     torch.testing.assert_close(gradients[1], gradients[0] / 4)
-    assert losses["total"] == pytest.approx(float(recipe.step(batch)["total"].detach()))
+    assert losses["total"] == pytest.approx(float(plan.step(batch)["total"].detach()))

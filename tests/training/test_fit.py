@@ -9,7 +9,7 @@ from torch import nn
 from recdistill.errors import InputError
 from recdistill.training import fit as fit_module
 from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
-from recdistill.training.fit import Recipe, fit, random_states, restore_random_states
+from recdistill.training.fit import TrainingPlan, fit, random_states, restore_random_states
 
 
 class KilledError(Exception):
@@ -44,7 +44,7 @@ def make_recipe(kill_at=None, validate=True, device="cpu", **changes):
             return {"val/ndcg_at_10": -float((module(data).squeeze(1) - data.sum(1)).square().mean())}
 
     options = dict(epochs=6, patience=6, checkpoint_seconds=0.0) | changes
-    return Recipe(
+    return TrainingPlan(
         parameters=parameters,
         optimizer=torch.optim.Adam(module.parameters(), lr=0.05),
         batches=batches,
@@ -78,35 +78,35 @@ def test_killed_training_ends_as_an_undisturbed_one(tmp_path, kill_at, validate)
     with pytest.raises(KilledError):
         fit(make_recipe(kill_at, validate), tmp_path / "killed", lambda metrics, epoch: None)
     torch.manual_seed(99)
-    recipe = make_recipe(validate=validate)
-    fit(recipe, tmp_path / "killed", lambda metrics, epoch: resumed.append((dict(metrics), epoch)))
+    plan = make_recipe(validate=validate)
+    fit(plan, tmp_path / "killed", lambda metrics, epoch: resumed.append((dict(metrics), epoch)))
     assert reproducible(resumed) == reproducible(whole)
     assert len(whole) == 6
     for name, tensor in expected.parameters.items():
-        assert torch.equal(tensor, recipe.parameters[name])
+        assert torch.equal(tensor, plan.parameters[name])
 
 
 def test_best_weights_are_kept_and_patience_stops(tmp_path):
-    recipe = make_recipe()
+    plan = make_recipe()
     scores = iter([0.1, 0.3, 0.2, 0.2, 0.9])
     seen = []
 
     def validate():
-        seen.append({name: tensor.detach().clone() for name, tensor in recipe.parameters.items()})
+        seen.append({name: tensor.detach().clone() for name, tensor in plan.parameters.items()})
         return {"val/ndcg_at_10": next(scores)}
 
-    object.__setattr__(recipe, "validate", validate)
-    object.__setattr__(recipe, "patience", 2)
-    progress = fit(recipe, tmp_path / "c", lambda metrics, epoch: None)
+    object.__setattr__(plan, "validate", validate)
+    object.__setattr__(plan, "patience", 2)
+    progress = fit(plan, tmp_path / "c", lambda metrics, epoch: None)
     assert (progress.best_epoch, progress.best, len(seen)) == (1, 0.3, 4)
-    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in recipe.parameters.items())
+    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in plan.parameters.items())
 
 
 def test_loss_that_is_not_finite_is_an_input_error(tmp_path):
-    recipe = make_recipe()
-    object.__setattr__(recipe, "step", lambda batch: {"total": recipe.parameters["0.bias"].sum() * math.nan})
+    plan = make_recipe()
+    object.__setattr__(plan, "step", lambda batch: {"total": plan.parameters["0.bias"].sum() * math.nan})
     with pytest.raises(InputError, match="learning rate"):
-        fit(recipe, tmp_path / "c", lambda metrics, epoch: None)
+        fit(plan, tmp_path / "c", lambda metrics, epoch: None)
 
 
 def test_damaged_checkpoint_is_no_checkpoint(tmp_path):
@@ -121,9 +121,9 @@ def test_damaged_checkpoint_is_no_checkpoint(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["c"]
 
 
-def metrics_of(recipe, path):
+def metrics_of(plan, path):
     logged = []
-    fit(recipe, path, lambda metrics, epoch: logged.append(dict(metrics)))
+    fit(plan, path, lambda metrics, epoch: logged.append(dict(metrics)))
     return logged
 
 
@@ -142,7 +142,7 @@ def test_the_gradients_norm_is_a_mean_over_steps_from_before_clipping(tmp_path, 
             clipped.append(math.hypot(float(first.grad), float(second.grad)))
             return super().step(closure)
 
-    recipe = Recipe(
+    plan = TrainingPlan(
         parameters={"first": first, "second": second},
         optimizer=Watched([{"params": [first]}, {"params": [second]}], lr=0.1),
         batches=lambda epoch: [torch.tensor([1.0]), torch.tensor([3.0])],
@@ -152,7 +152,7 @@ def test_the_gradients_norm_is_a_mean_over_steps_from_before_clipping(tmp_path, 
         epochs=2,
         clip=clip,
     )
-    assert [one["train/gradient_norm"] for one in metrics_of(recipe, tmp_path / "c")] == pytest.approx(norms)
+    assert [one["train/gradient_norm"] for one in metrics_of(plan, tmp_path / "c")] == pytest.approx(norms)
     assert clipped == pytest.approx([0.1] * 4 if clip else [5.0, 15.0] * 2, rel=1e-3)
 
 
@@ -160,8 +160,8 @@ def test_throughput_is_of_the_steps_alone_and_in_the_units_of_a_batch(tmp_path, 
     """A step of eight samples takes a second of a clock that stands still otherwise but for a long validation."""
     now = [0.0]
     monkeypatch.setattr(fit_module.time, "perf_counter", lambda: now[0])
-    recipe = make_recipe(checkpoint_seconds=1e9, size=lambda batch: {"samples": len(batch), "tokens": 100})
-    step, validate = recipe.step, recipe.validate
+    plan = make_recipe(checkpoint_seconds=1e9, size=lambda batch: {"samples": len(batch), "tokens": 100})
+    step, validate = plan.step, plan.validate
 
     def slow_step(batch):
         now[0] += 1
@@ -171,9 +171,9 @@ def test_throughput_is_of_the_steps_alone_and_in_the_units_of_a_batch(tmp_path, 
         now[0] += 50
         return validate()
 
-    object.__setattr__(recipe, "step", slow_step)
-    object.__setattr__(recipe, "validate", slow_validate)
-    logged = metrics_of(recipe, tmp_path / "c")
+    object.__setattr__(plan, "step", slow_step)
+    object.__setattr__(plan, "validate", slow_validate)
+    logged = metrics_of(plan, tmp_path / "c")
     assert [one["train/samples_per_second"] for one in logged] == [8.0] * 6
     assert [one["train/tokens_per_second"] for one in logged] == [100.0] * 6
     assert [one["train/seconds"] for one in logged] == [55.0 * (epoch + 1) for epoch in range(6)]
@@ -187,16 +187,16 @@ def test_throughput_counts_all_of_an_epoch_that_was_killed(tmp_path, monkeypatch
     seconds = [values["step_seconds"]]
     now = [0.0]
     monkeypatch.setattr(fit_module.time, "perf_counter", lambda: now[0])
-    recipe = make_recipe(epochs=1, checkpoint_seconds=1e9)
-    step = recipe.step
+    plan = make_recipe(epochs=1, checkpoint_seconds=1e9)
+    step = plan.step
 
     def slow_step(batch):
         now[0] += 1
         return step(batch)
 
-    object.__setattr__(recipe, "step", slow_step)
+    object.__setattr__(plan, "step", slow_step)
     seconds.append(2.0)
-    assert metrics_of(recipe, tmp_path / "c")[0]["train/samples_per_second"] == pytest.approx(40 / sum(seconds))
+    assert metrics_of(plan, tmp_path / "c")[0]["train/samples_per_second"] == pytest.approx(40 / sum(seconds))
 
 
 def test_every_epoch_says_how_much_memory_the_process_took(tmp_path):
@@ -235,11 +235,11 @@ def test_a_checkpoint_from_before_throughput_was_counted_is_gone_on_from(tmp_pat
         fit(make_recipe(kill_at=13), tmp_path / "c", lambda metrics, epoch: None)
     tensors, values = read_checkpoint(tmp_path / "c")
     write_checkpoint(tmp_path / "c", tensors, {n: v for n, v in values.items() if n not in LATER_FIELDS})
-    recipe = make_recipe()
-    assert len(metrics_of(recipe, tmp_path / "c")) == 6
+    plan = make_recipe()
+    assert len(metrics_of(plan, tmp_path / "c")) == 6
     expected = make_recipe()
     fit(expected, tmp_path / "whole", lambda metrics, epoch: None)
-    assert all(torch.equal(tensor, recipe.parameters[name]) for name, tensor in expected.parameters.items())
+    assert all(torch.equal(tensor, plan.parameters[name]) for name, tensor in expected.parameters.items())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

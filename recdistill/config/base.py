@@ -1,0 +1,230 @@
+"""What every step's options are: a frozen dataclass, flat, with the options of the parts that it names.
+
+A field whose values are names of a registry (``student``, ``split``, ``gate`` …) brings in the own options of the part
+that it names: ``StudentConfig(student="sasrec", blocks=1)``. They stand in ``part_options`` and are given, checked,
+logged and read back like the others; an option of a part that is not chosen is refused.
+"""
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, TypeVar, cast
+
+from recdistill.config.option import Option, option
+from recdistill.errors import InputError
+from recdistill.registry import Registry, generation
+
+Kind = TypeVar("Kind", bound="Config")
+WEIGHT = "_weight"
+
+
+class ConfigType(type):
+    """Lets options of parts be given beside the fields."""
+
+    def __call__(cls, **values: Any) -> Any:
+        own = {spec.name for spec in fields(cls)}  # type: ignore[arg-type]
+        of_parts = {name: value for name, value in values.items() if name not in own}
+        if of_parts:
+            values = {name: value for name, value in values.items() if name in own}
+            values["part_options"] = tuple((dict(values.get("part_options", ())) | of_parts).items())
+        return super().__call__(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(metaclass=ConfigType):
+    """Options of every step. Raises InputError, one line, where a value is not allowed.
+
+    Attributes:
+        part_options: name and value of each own option of the parts in use, by name.
+    """
+
+    section: ClassVar[str] = "this run"
+    #: Options of this class alone belong to the step before, which is found or made by them.
+    upstream: "ClassVar[type[Config] | None]" = None
+    #: Parts that are all there at once, each with a weight of its own, 0 for none.
+    weighted: ClassVar[Registry | None] = None
+
+    force: bool = option(False, "run again even where a finished run fits", role="place")
+    plugin: str = option("", "your modules of students, policies and other parts, separated by commas", role="place")
+    part_options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        table = option_table(type(self))
+        for name, one in table.items():
+            if not one.parts:
+                one.check(getattr(self, name))
+        given, chosen = dict(self.part_options), self.parts()
+        for name, value in given.items():
+            if name not in table or not table[name].parts:
+                near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
+                raise InputError(f"{name}: there is no such option; the nearest is {near}")
+            table[name].check(value)
+        weights = {name: value for name, value in given.items() if self._is_weight(name)}
+        in_use = {f"{choice}={name}" for choice, _, name in chosen}
+        in_use |= {f"{name}>0" for name, value in weights.items() if value}
+        kept = {}
+        for name, one in table.items():
+            if not one.parts:
+                continue
+            value = given.get(name, one.default)
+            if self._is_weight(name) or in_use.intersection(one.parts):
+                kept[name] = value
+            elif value != one.default:
+                raise InputError(f"{name}={value}: is of {' or '.join(one.parts)}; set that, or leave {name} out")
+        object.__setattr__(self, "part_options", tuple(sorted(kept.items())))
+
+    def _is_weight(self, name: str) -> bool:
+        return self.weighted is not None and name.endswith(WEIGHT) and name.removesuffix(WEIGHT) in self.weighted
+
+    def parts(self) -> list[tuple[str, Registry, str]]:
+        """Each part that the options choose by name: the option, the registry, the part's name."""
+        return [
+            (name, one.metadata["choices"], getattr(self, name))
+            for name, one in option_table(type(self)).items()
+            if one.metadata["choices"] is not None
+        ]
+
+    def parts_in_use(self) -> list[tuple[Registry, str]]:
+        """The parts chosen by name, and the weighted ones whose weight is not 0."""
+        found = [(registry, name) for _, registry, name in self.parts()]
+        if self.weighted is not None:
+            values = dict(self.part_options)
+            found += [(self.weighted, name) for name in self.weighted.names() if values.get(name + WEIGHT)]
+        return found
+
+    def value(self, name: str) -> Any:
+        """The value of an option, of the step or of a part; the default of one whose part is not in use."""
+        one = option_table(type(self))[name]
+        return dict(self.part_options).get(name, one.default) if one.parts else getattr(self, name)
+
+    def values(self) -> dict[str, Any]:
+        """Every option in use, by name, flat: what ``config.json`` holds."""
+        own = {name: getattr(self, name) for name, one in option_table(type(self)).items() if not one.parts}
+        return own | dict(self.part_options)
+
+    def of_part(self, registry: Registry, name: str) -> Any:
+        """The own options of a part as an instance of its dataclass, its file imported; None where it has none."""
+        registry.get(name)
+        kind = registry.options(name)
+        if kind is None:
+            return None
+        values = dict(self.part_options)
+        return kind(**{spec.name: values[spec.name] for spec in fields(kind) if spec.name in values})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded(Config):
+    """Options of a step that draws random numbers."""
+
+    section: ClassVar[str] = "this run"
+
+    seed: int = option(1, "seed of every random number", role="seed", least=0, common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDevice(Config):
+    """Options of a step that computes."""
+
+    section: ClassVar[str] = "this run"
+
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "cuda where there is one, else cpu", role="place")
+
+
+_tables: dict[tuple[type, int], dict[str, Option]] = {}
+
+
+def option_table(kind: type[Config]) -> Mapping[str, Option]:
+    """Every option of a step by name, those of all parts that it may use included, in the order of ``--help``."""
+    key = (kind, generation())
+    if key not in _tables:
+        _tables[key] = _option_table(kind)
+    return _tables[key]
+
+
+def _option_table(kind: type[Config]) -> dict[str, Option]:
+    found: dict[str, Option] = {}
+    for spec in fields(kind):
+        if spec.name == "part_options":
+            continue
+        owner = _introduced_by(kind, spec.name)
+        found[spec.name] = Option(spec.name, spec.type, spec.default, spec.metadata, owner.section, (owner,))
+    for name, one in list(found.items()):
+        registry: Registry | None = one.metadata["choices"]
+        if registry is not None:
+            for part in registry.names(**one.metadata["among"]):
+                _add_part(found, registry, part, f"{name}={part}", one)
+    if kind.weighted is not None:
+        for part in kind.weighted.names():
+            about = kind.weighted.declaration(part).about
+            weight = option(0.0, str(about.get("help", f"weight of the loss term {part}")), least=0)
+            owner = _weighted_by(kind)
+            of_term = (f"{kind.weighted.kind} {part}",)
+            one = Option(part + WEIGHT, float, 0.0, weight.metadata, owner.section, (owner,), of_term)
+            found[one.name] = one
+            _add_part(found, kind.weighted, part, f"{one.name}>0", one)
+    return found
+
+
+def _add_part(found: dict[str, Option], registry: Registry, part: str, where: str, by: Option) -> None:
+    """Add the own options of a part that the option ``by`` chooses; parts may share one of the same type and default."""
+    options = registry.options(part)
+    for spec in fields(options) if options is not None else ():
+        known = found.get(spec.name)
+        if known is None:
+            found[spec.name] = Option(
+                spec.name, spec.type, spec.default, spec.metadata, by.section, by.owners, (where,)
+            )
+        elif not known.parts:
+            raise InputError(f"{registry.kind} {part!r}: the step itself has an option {spec.name}; give it another name")
+        elif (known.type, known.default) != (spec.type, spec.default):
+            raise InputError(
+                f"{registry.kind} {part!r}: its option {spec.name} has another type or default than that of "
+                f"{known.parts[0]}; give it another name"
+            )
+        else:
+            owners, parts = dict.fromkeys((*known.owners, *by.owners)), (*known.parts, where)
+            found[spec.name] = replace(known, owners=tuple(owners), parts=parts)
+
+
+def _introduced_by(kind: type[Config], name: str) -> type[Config]:
+    """The class of ``kind``'s bases that first has the option."""
+    having = [base for base in kind.__mro__ if name in getattr(base, "__dataclass_fields__", {})]
+    return cast(type[Config], having[-1])
+
+
+def _weighted_by(kind: type[Config]) -> type[Config]:
+    """The class of ``kind``'s bases that first has weighted parts."""
+    return cast(type[Config], [base for base in kind.__mro__ if vars(base).get("weighted") is not None][-1])
+
+
+def narrow(config: Config, kind: type[Kind], **changes: Any) -> Kind:
+    """The options of another step, taken from those that ``config`` shares with it, with ``changes``.
+
+    Options of parts that the other step does not choose are left out.
+    """
+    return _fitting(kind, config.values() | changes, changes)
+
+
+def changed(config: Kind, **values: Any) -> Kind:
+    """``config`` with other values; options of parts that are then no longer in use go back to their defaults."""
+    table = option_table(type(config))
+    for name in values:
+        if name not in table:
+            near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
+            raise InputError(f"{name}: there is no such option; the nearest is {near}")
+    return _fitting(type(config), config.values() | values, values)
+
+
+def config_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """The options that a run kept as ``config.json``; those it did not know have their defaults, others are left out."""
+    return _fitting(kind, values, ())
+
+
+def _fitting(kind: type[Kind], values: Mapping[str, Any], asked: Collection[str]) -> Kind:
+    """Of ``values`` those that ``kind`` has, options of parts only where the part is in use or they are asked for."""
+    table = option_table(kind)
+    known = {name: value for name, value in values.items() if name in table}
+    weights = {f"{name}{WEIGHT}" for name in kind.weighted.names()} if kind.weighted is not None else set()
+    first = {name: value for name, value in known.items() if not table[name].parts or name in weights}
+    in_use = dict(kind(**first).part_options).keys() | set(asked)
+    return kind(**{name: value for name, value in known.items() if name in first or name in in_use})

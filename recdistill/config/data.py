@@ -1,0 +1,36 @@
+"""Options of the data: which interactions, how they are split, and how they are ranked."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from recdistill.config.base import Config, OnDevice, Seeded
+from recdistill.config.option import option
+from recdistill.registry import SOURCES, SPLITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """Options of ``prepare``: which interactions, and how they are split."""
+
+    section: ClassVar[str] = "data"
+
+    dataset: str = option("ml-100k", "where the interactions come from", role="data", common=True, choices=SOURCES)
+    interactions: str = option(
+        "", "csv: file with columns user, item, timestamp[, rating]; dllm2rec, ilora: a folder", role="place", common=True
+    )
+    items: str = option("", "csv: file with columns item, title", role="place", common=True)
+    split: str = option("leave-one-out", "what is kept for validation and test", role="data", choices=SPLITS)
+    min_interactions: int = option(0, "leave out users with fewer interactions", role="data", least=0)
+    max_users: int = option(0, "keep only the first users, for a quick try; 0 keeps all", role="data", least=0)
+    exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(DataConfig, Seeded, OnDevice):
+    """Options of ``a step that trains``: beside the data, what students and teachers share."""
+
+    section: ClassVar[str] = "data"
+
+    mask_seen: bool = option(
+        True, "where they are left out of the ranking, leave them out of the softmax (ce) in training too"
+    )

@@ -1,0 +1,134 @@
+"""Options of ``distill`` and of the steps built on it: ``main`` and ``sweep``."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from recdistill.config.base import Config
+from recdistill.config.option import option
+from recdistill.config.student import StudentConfig
+from recdistill.config.teacher import TeacherConfig
+from recdistill.errors import InputError
+from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, Registry
+
+RankingLoss = Literal["ranking", "kl"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(StudentConfig, TeacherConfig):
+    """Options of ``distill``: DLLM2Rec (RecSys 2024) from a teacher's outputs."""
+
+    section: ClassVar[str] = "distillation"
+    upstream: ClassVar[type[Config] | None] = TeacherConfig
+    weighted: ClassVar[Registry | None] = LOSS_TERMS
+
+    teacher_run_id: str = option(
+        "", "run of the teacher; empty: the newest that fits, or a new one", role="upstream", common=True
+    )
+    teacher_files: str = option(
+        "", "folder of teacher outputs, or of DLLM2Rec's three teacher files, instead of a teacher run",
+        role="place", content=True,
+    )  # fmt: skip
+    student: str = option(
+        "sasrec", "the student", common=True, choices=STUDENTS, among={"gradient": True}
+    )
+    lam: float = option(0.5, "weight of the ranking distillation", least=0, common=True)
+    alpha: float = option(0.0, "weight of the DRO term", least=0, common=True)
+    beta: float = option(1.0, "DRO robustness radius", above=0)
+    ed_weight: float = option(
+        0.3, "weight of the teacher's item embedding added to the student's", least=0, common=True
+    )
+    temperature: float = option(
+        1.0, "softens the teacher's confidences, and both sides of KL", above=0, common=True
+    )
+    candidate_topk: int = option(10, "teacher candidates a sample", least=1)
+    gamma_position: float = option(0.3, "weight of a candidate's position", least=0)
+    gamma_confidence: float = option(0.5, "weight of the teacher's confidence", least=0)
+    gamma_consistency: float = option(0.1, "weight of student and teacher agreeing", least=0)
+    ranking_loss: RankingLoss = option("ranking", "ranking: DLLM2Rec's; kl: listwise over the candidates")
+    release_compat: bool = option(False, "reproduce the released candidate loss, defects included")
+    selection_policy: str = option(
+        "all", "which scored samples carry the distillation terms", common=True, choices=POLICIES
+    )
+    selection_fraction: float = option(
+        1.0, "share of the scored samples that the policy keeps; below 1 for a policy other than all", above=0, most=1
+    )
+    refresh_interval: int = option(5, "epochs between two selections", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.selection_policy == "custom" and not self.policy_file:
+            raise InputError("selection_policy=custom: give policy_file, see docs/DISTILLATION.md")
+        if self.selection_policy != "all" and self.selection_fraction == 1:
+            raise InputError(
+                f"selection_policy={self.selection_policy}: chooses nothing at selection_fraction=1; "
+                "give selection_fraction below 1"
+            )
+        if self.release_compat and (self.base_loss != "bce" or self.ranking_loss != "ranking"):
+            raise InputError(
+                "release_compat=true: the release's defects are of base_loss=bce and ranking_loss=ranking; give both"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainConfig(DistillConfig):
+    """Options of ``main``: the whole path, from ratings to the comparison, in minutes on a laptop."""
+
+    section: ClassVar[str] = "the whole path"
+    upstream: ClassVar[type[Config] | None] = None
+
+    baselines: str = option("itemknn,ease", "recommenders without training by gradient to show beside, by commas")
+    token_budget: int = option(
+        80_000, "LLM tokens to train on; the step teacher alone takes 100,000", role="budget", least=0, common=True
+    )
+    outputs_token_budget: int = option(
+        120_000,
+        "LLM tokens to score training samples with; 0: all of them, as the step teacher does alone",
+        role="budget",
+        least=0,
+        common=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.baseline_names:
+            if name not in STUDENTS.names(gradient=False):
+                raise InputError(f"baselines={name}: must be of {', '.join(STUDENTS.names(gradient=False))}, or empty")
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """The recommenders that ``baselines`` names."""
+        return tuple(name.strip() for name in self.baselines.split(",") if name.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(DistillConfig):
+    """Options of ``sweep``: Optuna over the options of ``distill``, each trial a run."""
+
+    section: ClassVar[str] = "sweep"
+    upstream: ClassVar[type[Config] | None] = None
+
+    space: str = option(
+        "quick", "a search space that comes with the package, or a file; see docs/SWEEPS.md",
+        role="place", common=True, content=True,
+    )  # fmt: skip
+    trials: int = option(
+        20, "finished trials in all, those of earlier and of other processes included",
+        role="budget", least=1, common=True,
+    )  # fmt: skip
+    study: str = option("", "name of the study; empty: made from the space, the options and the data", role="place")
+    storage: str = option(
+        "", "Optuna storage URL, as postgresql://...; empty: an SQLite file beside the runs", role="place"
+    )
+    jobs: int = option(1, "worker processes here; the cores are divided between them", role="place", least=1)
+    final_seeds: int = option(
+        5, "seeds of the best, the default and the undistilled student; 0: none", role="budget", least=0
+    )
+    heartbeat_seconds: int = option(10, "between two signs of life of a running trial", role="place", least=1)
+    grace_seconds: int = option(
+        60, "silence after which a trial's worker is taken for dead", role="place", least=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grace_seconds <= self.heartbeat_seconds:
+            raise InputError(f"grace_seconds={self.grace_seconds}: must be above heartbeat_seconds")

@@ -1,0 +1,133 @@
+"""An option: its default, help and limits, and its role, from which all follows that depends on options.
+
+Roles:
+
+- ``data``: which samples there are.
+- ``result``: changes the numbers.
+- ``seed``: draws them again.
+- ``budget``: how much is done: tokens, epochs, trials.
+- ``upstream``: another run.
+- ``place``: device, folders, names, what is kept where. A path is a place; with ``content=True`` what lies there counts.
+
+`recdistill.config.lineage` reads from them a run's key, what two runs must share to be one recommender, what a sweep
+may search, and what a trial shows; the command line reads the groups of ``--help``.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin
+
+from recdistill.errors import InputError
+from recdistill.registry import Registry
+
+Role = Literal["data", "result", "seed", "budget", "upstream", "place"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    role: Role = "result",
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    common: bool = False,
+    content: bool = False,
+    choices: Registry | None = None,
+    among: Mapping[str, Any] | None = None,
+) -> Any:
+    """A dataclass field that is an option.
+
+    Args:
+        default: also tells nothing of the type, which is the field's annotation.
+        help: one sentence for ``--help``.
+        role: see the module.
+        least, above, most: interval of a number; ``least`` and ``most`` are allowed values, ``above`` is not.
+        common: shown among the first in ``--help``.
+        content: the value may be a path; then what lies there is part of the result, and the path is not.
+        choices: the value is the name of a part of this registry, whose own options join the step's.
+        among: keywords that such a part must be registered with.
+    """
+    limits = {"least": least, "above": above, "most": most}
+    about = {"help": help, "role": role, "common": common, "content": content, "choices": choices}
+    return field(default=default, metadata={**limits, **about, "among": dict(among or {})})
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of an option of a step.
+
+    Attributes:
+        name: of the field, the command line's option and MLproject's parameter.
+        type: int, float, bool, str or a Literal.
+        default: its value where none is given.
+        metadata: of `option`.
+        section: what its group of ``--help`` is called.
+        owners: the classes of options that it, or the choice of its part, was introduced by.
+        parts: the parts whose own option it is, as ``student=sasrec``; none for an option of the step.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    metadata: Mapping[str, Any]
+    section: str = ""
+    owners: tuple[type, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    @property
+    def help(self) -> str:
+        """One sentence."""
+        return str(self.metadata["help"])
+
+    @property
+    def role(self) -> Role:
+        """See the module."""
+        role: Role = self.metadata["role"]
+        return role
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values allowed, where they are names."""
+        registry: Registry | None = self.metadata["choices"]
+        if registry is not None:
+            return registry.names(**self.metadata["among"])
+        return tuple(map(str, get_args(self.type))) if get_origin(self.type) is Literal else ()
+
+    def check(self, value: Any) -> None:
+        """Raise InputError, one line, unless ``value`` is allowed."""
+        name, limits = self.name, self.metadata
+        if self.choices or limits["choices"] is not None:
+            if value not in self.choices:
+                near = difflib.get_close_matches(str(value), self.choices, n=1, cutoff=0.6)
+                hint = f" (nearest: {near[0]})" if near else ""
+                raise InputError(f"{name}={value}: must be one of {', '.join(self.choices)}{hint}")
+        elif self.type in (int, float):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"{name}={value}: must be a finite number")
+            if limits["least"] is not None and value < limits["least"]:
+                raise InputError(f"{name}={value}: must be at least {limits['least']}")
+            if limits["above"] is not None and value <= limits["above"]:
+                raise InputError(f"{name}={value}: must be greater than {limits['above']}")
+            if limits["most"] is not None and value > limits["most"]:
+                raise InputError(f"{name}={value}: must be at most {limits['most']}")
+
+    def read(self, text: str) -> Any:
+        """The value that a text stands for, unchecked: the one way from text to a value.
+
+        Raises InputError, naming the type, where it stands for none.
+        """
+        if self.type is bool:
+            if text.lower() not in ("true", "false"):
+                raise InputError(f"{self.name}={text}: must be true or false")
+            return text.lower() == "true"
+        if self.type in (int, float):
+            try:
+                return self.type(text)
+            except ValueError:
+                kind = "a whole number" if self.type is int else "a number"
+                raise InputError(f"{self.name}={text}: must be {kind}") from None
+        return text

@@ -1,0 +1,41 @@
+"""The entry points: their options, what they start from, and the revision of their results."""
+
+from recdistill.config.base import Config
+from recdistill.config.data import DataConfig
+from recdistill.config.distill import DistillConfig, MainConfig, SweepConfig
+from recdistill.config.finished import CompareConfig, EvaluateConfig, ExportConfig, RecommendConfig
+from recdistill.config.student import BaselineConfig
+from recdistill.config.teacher import TeacherConfig
+
+#: The options of each step, by the name of its entry point.
+STEPS: dict[str, type[Config]] = {
+    "main": MainConfig,
+    "prepare": DataConfig,
+    "backbone": BaselineConfig,
+    "teacher": TeacherConfig,
+    "distill": DistillConfig,
+    "evaluate": EvaluateConfig,
+    "sweep": SweepConfig,
+    "compare": CompareConfig,
+    "recommend": RecommendConfig,
+    "export": ExportConfig,
+}
+
+#: Other names of entry points.
+ALIASES = {"baseline": "backbone"}
+
+#: The step that a step starts from.
+UPSTREAM = {"teacher": "backbone", "distill": "teacher"}
+
+#: Part of a run's key. Raise a step's number, by hand, when the same options and data give other results than before;
+#: `tests/test_revisions.py` fails where they do and the number did not move.
+REVISIONS = {name: 1 for name in STEPS}
+
+#: Options that a step had and does not read: accepted for one version, with a line that says so.
+DROPPED: dict[str, tuple[str, ...]] = {
+    "prepare": ("seed", "device", "mask_seen"),
+    "evaluate": ("seed",),
+    "compare": ("device",),
+    "recommend": ("seed", "device"),
+    "export": ("seed", "device"),
+}

@@ -1,0 +1,1 @@
+"""Where interactions come from: a file of the house each, or a user's own."""

@@ -1,0 +1,138 @@
+"""iLoRA's own data, split already: histories of at most ten items, the next one, and titles (NeurIPS 2024 release).
+
+Candidates are not in the files: the release draws them anew, 19 items outside the history and the target.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from recdistill.config.data import DataConfig
+from recdistill.data.sources.csv_files import one_line
+from recdistill.data.sources.dllm2rec import Rows, find_file, sequences_of_rows
+from recdistill.data.pickled_frame import read_pickled_frame
+from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError
+from recdistill.registry import SOURCES
+
+FILES = {
+    "train": ("train.jsonl", "train.jsonl.gz", "train_data.df"),
+    "validation": ("valid.jsonl", "valid.jsonl.gz", "Val_data.df"),
+    "test": ("test.jsonl", "test.jsonl.gz", "Test_data.df"),
+}
+TITLE_FILES = ("titles.tsv", "id2name.txt")
+SEPARATORS = {".tsv": "\t", ".txt": "::"}
+SHORTEST_HISTORY = 3
+
+Row = tuple[list[int], int]
+
+
+@SOURCES.register("ilora")
+def ilora(config: DataConfig) -> SequenceData:
+    """iLoRA's own split files in the folder ``interactions``; see `read_ilora`."""
+    if config.items:
+        raise InputError(f"items={config.items}: dataset=ilora has its titles in the folder; leave it out")
+    return read_ilora(config.interactions)
+
+
+
+def read_ilora(interactions: str) -> SequenceData:
+    """The samples in the folder ``interactions``, those with fewer than 3 history items left out as in the release.
+
+    ``train``, ``valid`` and ``test``, each as ``.jsonl`` (gzipped or not; rows ``{"history": [ids], "next": id}``),
+    and ``titles.tsv`` (a header, then id and title). Or what the release holds of Last.fm and Steam:
+    ``train_data.df``, ``Val_data.df`` and ``Test_data.df`` (columns ``seq``, ``len_seq`` and ``next``; read without
+    running what a pickle can run) and ``id2name.txt``. Ids are 0 .. V-1. The files name no users, so every row is a
+    user of its own. Raises InputError, one line.
+    """
+    if not interactions:
+        raise InputError("interactions=: dataset=ilora needs a folder with train.jsonl; set interactions=<folder>")
+    folder = Path(interactions).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"interactions={interactions}: no such folder; give the folder with train.jsonl")
+    titles = read_titles(find_file(folder, TITLE_FILES))
+    found: dict[str, Rows] = {}
+    for part, names in FILES.items():
+        path = find_file(folder, names)
+        rows = [row for row in read_rows(path, len(titles)) if len(row[0]) >= SHORTEST_HISTORY]
+        if not rows:
+            raise InputError(f"{path}: holds no history of {SHORTEST_HISTORY} items or more; give one at least")
+        found[part] = as_arrays(rows)
+    return sequences_of_rows("ilora", titles, found)
+
+
+def as_arrays(rows: list[Row]) -> Rows:
+    """Histories padded on the right, their lengths and the next items."""
+    length = np.array([len(history) for history, _ in rows], dtype=np.int64)
+    history = np.zeros((len(rows), length.max()), dtype=np.int64)
+    history[np.arange(history.shape[1]) < length[:, None]] = np.concatenate([history for history, _ in rows])
+    return history, length, np.array([following for _, following in rows], dtype=np.int64)
+
+
+def read_rows(path: Path, num_items: int) -> Iterator[Row]:
+    """Histories and next items, checked against the number of titles. Raises InputError naming the row."""
+    for number, (history, following) in enumerate(pickled_rows(path) if path.suffix == ".df" else json_rows(path), 1):
+        for item in (*history, following):
+            if not isinstance(item, (int, np.integer)) or isinstance(item, bool) or not 0 <= item < num_items:
+                raise InputError(
+                    f"{path}: row {number}: item {one_line(item)} is none of 0 .. {num_items - 1}; the titles end there"
+                )
+        yield [int(item) for item in history], int(following)
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """Rows of a file with one JSON object a line. Raises InputError."""
+    number = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                number += 1
+                row = json.loads(line)
+                history, following = row["history"], row["next"]
+                if not isinstance(history, list):
+                    raise ValueError("history is no list")
+                yield history, following
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f'{path}: row {max(1, number)}: {one_line(error)}; a row is {{"history": [ids], "next": id}}'
+        ) from None
+
+
+def pickled_rows(path: Path) -> Iterator[Row]:
+    """Rows of a released frame. Raises InputError."""
+    frame = read_pickled_frame(path)
+    missing = [name for name in ("seq", "len_seq", "next") if name not in frame.columns]
+    if missing:
+        raise InputError(f"{path}: has no column {missing[0]!r}; it needs seq, len_seq and next")
+    for number, (history, length, following) in enumerate(
+        zip(frame["seq"], frame["len_seq"], frame["next"], strict=True), 1
+    ):
+        if not isinstance(history, (list, tuple, np.ndarray)) or not 0 <= length <= len(history):
+            raise InputError(f"{path}: row {number}: seq and len_seq do not fit; seq is a list of at least len_seq ids")
+        yield list(history[: int(length)]), following
+
+
+def read_titles(path: Path) -> tuple[str, ...]:
+    """Titles by item, from lines of id and title. Raises InputError unless the ids are 0 .. V-1, each once."""
+    separator = SEPARATORS[path.suffix]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); save it as UTF-8") from None
+    titles: dict[int, str] = {}
+    # Only the tab-separated file has a header.
+    for number, line in enumerate(lines[path.suffix == ".tsv" :], 1):
+        item, found, title = line.partition(separator)
+        if not found or not item.strip().isdecimal() or not title.strip():
+            raise InputError(f"{path}: row {number}: {one_line(line)!r} is no id, {separator!r} and title; mend it")
+        if int(item) in titles:
+            raise InputError(f"{path}: row {number}: item {int(item)} stands twice; keep one row an item")
+        titles[int(item)] = title.strip()
+    missing = next((item for item in range(len(titles)) if item not in titles), None)
+    if missing is not None or not titles:
+        raise InputError(f"{path}: has no item {missing or 0}; ids are 0 .. V-1, a title each")
+    return tuple(titles[item] for item in range(len(titles)))

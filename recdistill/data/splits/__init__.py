@@ -1,0 +1,1 @@
+"""What is kept for validation and test: a way each."""

@@ -1,0 +1,38 @@
+"""Leave-one-out: each user's last item is for test, the one before for validation."""
+
+import numpy as np
+
+from recdistill.data.interactions import Interactions
+from recdistill.data.samples import Samples
+from recdistill.data.splits.order import Parts, order_by_time
+from recdistill.errors import InputError
+from recdistill.registry import SPLITS
+
+
+@SPLITS.register("leave-one-out")
+def leave_one_out(interactions: Interactions) -> Parts:
+    """Each user's last item is the test target, the one before validation, the rest but the first training.
+
+    A validation or test history is all that came before its target. Raises InputError for a user with fewer
+    than 3 interactions.
+    """
+    order = order_by_time(interactions)
+    items, user = interactions.item[order], interactions.user[order]
+    counts = np.bincount(user, minlength=len(interactions.user_ids))
+    short = np.flatnonzero(counts < 3)
+    if len(short):
+        raise InputError(
+            f"{interactions.source}: user {interactions.user_ids[short[0]]} has {counts[short[0]]} "
+            f"interactions (and {len(short) - 1} more users have too few), split=leave-one-out needs 3; "
+            "set min_interactions=3"
+        )
+    stop = np.cumsum(counts)
+    start = stop - counts
+    everyone = np.arange(len(counts))
+    position = np.arange(len(items))
+    train = position[(position > start[user]) & (position < stop[user] - 2)]
+    return (
+        Samples(items, start[user[train]], train, user[train]),
+        Samples(items, start, stop - 2, everyone),
+        Samples(items, start, stop - 1, everyone),
+    )

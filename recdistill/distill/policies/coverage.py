@@ -1,0 +1,18 @@
+"""The policy ``coverage``."""
+
+import torch
+from torch import Tensor
+
+from recdistill.distill.selection import SelectionSignals
+from recdistill.registry import POLICIES
+
+
+@POLICIES.register("coverage", queries=False)
+def coverage(signals: SelectionSignals) -> Tensor:
+    """Where the teacher recommends what it rarely does: the mean of 1 / a candidate's recommendations."""
+    # Ids of samples that are not covered may be no items at all.
+    candidates = torch.where(signals.eligible.unsqueeze(1), signals.candidates, 0)
+    recommended = torch.zeros(len(signals.item_count), dtype=torch.int64, device=candidates.device)
+    counted = signals.eligible.unsqueeze(1).expand_as(candidates).long()
+    recommended.scatter_add_(0, candidates.flatten(), counted.flatten())
+    return (1.0 / recommended.clamp(min=1)[candidates].to(signals.student_loss)).mean(dim=1)

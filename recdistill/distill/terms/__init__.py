@@ -1,0 +1,1 @@
+"""Loss terms that join the objective with a weight of their own."""

@@ -1,0 +1,1 @@
+"""What the papers released: their files and pickles, read without running them."""

@@ -1,0 +1,282 @@
+"""Every group of runs tested against its baseline: over all samples, and by subgroup."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recdistill.report.compared import EvaluatedSamples, Group
+from recdistill.errors import InputError
+from recdistill.evaluation.metrics.hr import hits
+from recdistill.evaluation.metrics.ndcg import discounted_gains
+from recdistill.evaluation.paired_tests import (
+    holm,
+    paired_tests,
+    seed_variance,
+    sums_by_user,
+)
+from recdistill.evaluation.slices import history_slices, popularity_slices
+
+FloatArray = NDArray[np.float64]
+SIGNIFICANCE = 0.05
+GAINS = {"hr": hits, "ndcg": discounted_gains}
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """A metric as it is logged: ``test/ndcg_at_10`` is NDCG at 10 on the test samples."""
+
+    part: str
+    kind: str
+    k: int
+
+    @classmethod
+    def read(cls, text: str) -> "MetricName":
+        """Raises InputError for anything else than hr or ndcg at some k on val or test."""
+        found = re.fullmatch(r"(val|test)/(hr|ndcg)_at_([1-9]\d{0,5})", text)
+        if found is None:
+            raise InputError(f"metric={text}: must be like test/ndcg_at_10: val or test, hr or ndcg, and a cut-off")
+        return cls(found[1], found[2], int(found[3]))
+
+    def __str__(self) -> str:
+        return f"{self.kind.upper()}@{self.k}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group against its baseline, by one metric on one subgroup of samples.
+
+    Attributes:
+        group, baseline: indices of groups.
+        metric: e.g. 'NDCG@10'.
+        kind, subgroup: 'all' and 'all', or e.g. 'popularity' and 'tail (1-12)'.
+        samples, users: in the subgroup.
+        value, baseline_value: the metric of both, mean over seeds.
+        difference: value - baseline_value, with its 95 % interval ``low`` to ``high`` (of this row alone).
+        p_value: of the paired permutation test.
+        adjusted: p-value after Holm's correction over the table.
+    """
+
+    group: int
+    baseline: int
+    metric: str
+    kind: str
+    subgroup: str
+    samples: int
+    users: int
+    value: float
+    baseline_value: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    adjusted: float
+
+    @property
+    def relative(self) -> float:
+        """Difference as a share of the baseline's value; NaN where that is 0."""
+        return self.difference / self.baseline_value if self.baseline_value else math.nan
+
+    @property
+    def verdict(self) -> str:
+        """'better', 'worse' or 'unclear', by the adjusted p-value."""
+        if self.adjusted >= SIGNIFICANCE:
+            return "unclear"
+        return "better" if self.difference > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a comparison found.
+
+    Attributes:
+        metric: the headline.
+        groups: the recommenders.
+        values: metric name to the value of each group, mean over seeds.
+        deviations: metric name to the standard deviation over seeds of each group, NaN where it has one.
+        rows: over all samples, each group that has a baseline, HR and NDCG; one Holm family.
+        slices: the headline metric by subgroup; another Holm family.
+        best: the group with the highest headline value.
+        behind: p-value of each group being as good as the best, times the number of pairs of groups (at most 1),
+            since the best was picked by looking at all.
+        samples, users: how many were ranked.
+        resamples: bootstrap and permutation draws.
+    """
+
+    metric: MetricName
+    groups: tuple[Group, ...]
+    values: dict[str, list[float]]
+    deviations: dict[str, list[float]]
+    rows: tuple[Row, ...]
+    slices: tuple[Row, ...]
+    best: int
+    behind: list[float]
+    samples: int
+    users: int
+    resamples: int
+
+    def row_of(self, group: int) -> Row | None:
+        """The headline row of a group."""
+        return next((row for row in self.rows if row.group == group and row.metric == str(self.metric)), None)
+
+    @property
+    def tied(self) -> list[int]:
+        """Groups that cannot be told from the best."""
+        return [index for index, p_value in enumerate(self.behind) if index != self.best and p_value >= SIGNIFICANCE]
+
+
+def compare_groups(
+    groups: Sequence[Group],
+    samples: EvaluatedSamples,
+    metric: MetricName,
+    *,
+    resamples: int,
+    seed: int = 0,
+) -> Results:
+    """Test all groups against their baselines in HR and NDCG at the headline's cut-off, and by subgroup.
+
+    The same seed gives the same numbers.
+    """
+    user = np.unique(samples.user, return_inverse=True)[1]
+    headline = str(metric)
+    pairs = [(index, group.baseline) for index, group in enumerate(groups) if group.baseline is not None]
+    values: dict[str, list[float]] = {}
+    deviations: dict[str, list[float]] = {}
+    rows: list[Row] = []
+    slices: list[Row] = []
+    behind: list[float] = []
+    best = 0
+    for kind in GAINS:
+        name = str(MetricName(metric.part, kind, metric.k))
+        gains = Gains.of(groups, samples, user, kind, metric.k)
+        values[name], deviations[name] = gains.values(), gains.deviations()
+        rows += gains.test(pairs, name, resamples, seed)
+        if name != headline:
+            continue
+        best = int(np.argmax(values[name]))
+        against = [(best, other) for other in range(len(groups)) if other != best]
+        tested = gains.test(against, name, resamples, seed)
+        all_pairs = len(groups) * (len(groups) - 1) // 2
+        behind = [min(1.0, row.p_value * all_pairs) for row in tested]
+        behind.insert(best, 1.0)
+        for partition in (history_slices(samples.history_length), popularity_slices(samples.item_count)):
+            for index, subgroup in enumerate(partition.names):
+                part = gains.only(partition.member == index)
+                slices += part.test(pairs, name, resamples, seed, partition.kind, subgroup)
+    return Results(
+        metric=metric,
+        groups=tuple(groups),
+        values=values,
+        deviations=deviations,
+        rows=corrected(rows),
+        slices=corrected(slices),
+        best=best,
+        behind=behind,
+        samples=len(user),
+        users=int(user.max()) + 1,
+        resamples=resamples,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Gains:
+    """Gains of all runs on N samples.
+
+    Attributes:
+        groups: G recommenders.
+        user: int64 [N].
+        gains: float64 [N, R], the runs of the first group, then of the next.
+    """
+
+    groups: Sequence[Group]
+    user: NDArray[np.int64]
+    gains: FloatArray
+
+    @classmethod
+    def of(
+        cls, groups: Sequence[Group], samples: EvaluatedSamples, user: NDArray[np.int64], kind: str, k: int
+    ) -> "Gains":
+        """From the runs' ranks."""
+        ranks = np.stack([samples.ranks[run.run_id] for group in groups for run in group.runs], axis=1)
+        return cls(groups, user, GAINS[kind](torch.from_numpy(ranks), k).numpy())
+
+    def only(self, chosen: NDArray[np.bool_]) -> "Gains":
+        """Those of some samples."""
+        return Gains(self.groups, self.user[chosen], self.gains[chosen])
+
+    def by_group(self, of_runs: FloatArray) -> list[FloatArray]:
+        """Columns of ``of_runs`` [..., R] as one array [..., S] a group."""
+        return np.split(of_runs, np.cumsum([len(group.runs) for group in self.groups])[:-1], axis=-1)
+
+    def values(self) -> list[float]:
+        """Each group's metric, mean over samples and seeds."""
+        return [float(means.mean()) for means in self.by_group(self.gains.mean(axis=0))]
+
+    def deviations(self) -> list[float]:
+        """Standard deviation of each group's metric over its seeds; NaN where it has one."""
+        by_group = self.by_group(self.gains.mean(axis=0))
+        return [float(means.std(ddof=1)) if len(means) > 1 else math.nan for means in by_group]
+
+    def test(
+        self,
+        pairs: Sequence[tuple[int, int]],
+        metric: str,
+        resamples: int,
+        seed: int,
+        kind: str = ALL,
+        subgroup: str = ALL,
+    ) -> list[Row]:
+        """A row for each pair (group, baseline), p-values not adjusted yet."""
+        if not pairs:
+            return []
+        counts = sums_by_user(np.ones((len(self.user), 1)), self.user)[:, 0]
+        sums = self.by_group(sums_by_user(self.gains, self.user))
+        # Averaging over seeds first makes a user one observation, however many seeds there are.
+        means = [total.mean(axis=1) for total in sums]
+        spread = [self.seed_spread(one, other, sums, counts) for one, other in pairs]
+        tests = paired_tests(
+            np.stack([means[one] - means[other] for one, other in pairs], axis=1),
+            counts,
+            seed_deviation=[deviation for deviation, _ in spread],
+            seed_degrees=[degrees for _, degrees in spread],
+            resamples=resamples,
+            seed=seed,
+        )
+        values = self.values()
+        return [
+            Row(
+                group=one,
+                baseline=other,
+                metric=metric,
+                kind=kind,
+                subgroup=subgroup,
+                samples=len(self.user),
+                users=len(counts),
+                value=values[one],
+                baseline_value=values[other],
+                difference=float(tests.difference[column]),
+                low=float(tests.low[column]),
+                high=float(tests.high[column]),
+                p_value=float(tests.p_value[column]),
+                adjusted=float(tests.p_value[column]),
+            )
+            for column, (one, other) in enumerate(pairs)
+        ]
+
+    def seed_spread(self, one: int, other: int, sums: Sequence[FloatArray], counts: FloatArray) -> tuple[float, int]:
+        """Deviation that seeds give to the difference of two groups' means, and its degrees of freedom."""
+        variance, degrees = seed_variance([sums[one], sums[other]], counts)
+        # Popularity draws no random number.
+        drawn = [len(self.groups[index].runs) for index in (one, other) if self.groups[index].step != "prepare"]
+        return (variance * sum(1 / runs for runs in drawn)) ** 0.5, degrees
+
+
+def corrected(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows with p-values adjusted for all of them being looked at (Holm)."""
+    values = holm([row.p_value for row in rows])
+    return tuple(replace(row, adjusted=float(value)) for row, value in zip(rows, values, strict=True))

@@ -1,0 +1,227 @@
+"""Evaluated runs out of the store, however many, in few calls: their settings, data and ranks."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
+from numpy.typing import NDArray
+
+from recdistill.report.compared import EvaluatedRun, EvaluatedSamples, check_comparable
+from recdistill.report.settings import EVALUATED_STEPS, UPSTREAM, Settings, settings_of
+from recdistill.errors import InputError
+from recdistill.runs.artifacts import local_artifact
+from recdistill.runs.step_runs import FINGERPRINT, REUSED, STEP, StepRun, search
+
+RANKS = "ranks/{part}.parquet"
+RANK_COLUMNS = ("user", "item", "rank", "history_length", "item_count")
+TWIN = "recdistill.twin_run_id"
+# The run that a step's result is naturally held against.
+BASELINE = {"distill": TWIN, "teacher": "recdistill.backbone_run_id"}
+COMPARED = "compared_run_ids"
+READERS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedRuns:
+    """Runs to compare and what they were evaluated on.
+
+    Attributes:
+        runs: comparable ones, no id twice.
+        samples: with a rank of each run.
+        baseline: 'auto', or the id of one of the runs.
+        left_out: runs that a search found but that keep no ranks.
+    """
+
+    runs: tuple[EvaluatedRun, ...]
+    samples: EvaluatedSamples
+    baseline: str
+    left_out: int
+
+
+def compared_runs(runs: Sequence[str], condition: str, baseline: str, part: str) -> ComparedRuns:
+    """The runs to compare, with their ranks on ``part`` ('val' or 'test').
+
+    Args:
+        runs: ids; a run that found a finished one stands for that one.
+        condition: MLflow search condition, where ``runs`` is empty; '' takes every finished evaluated run.
+        baseline: 'auto' adds the runs that these are naturally compared to; else an id, and that run is added.
+
+    Raises InputError where a run is unknown, unfinished or not evaluated, and where they are of different data or
+    splits.
+    """
+    asked = named_runs(runs) if runs else searched_runs(condition)
+    if baseline == "auto":
+        added = list(runs_by_id(run.data.tags.get(BASELINE.get(step_of(run), ""), "") for run in asked).values())
+    else:
+        added = named_runs([baseline], "baseline")
+        baseline = added[0].info.run_id
+    found = unique([*asked, *added])
+    upstream = upstream_of(found)
+    described = [evaluated_run(run, upstream) for run in found]
+    # Before any rank is read: runs of other data have other samples, and the reason is the data.
+    check_comparable(described)
+    with ThreadPoolExecutor(READERS) as pool:
+        tables = list(pool.map(functools.partial(read_ranks, part=part), found))
+    missing = [run for run, table in zip(described, tables, strict=True) if table is None]
+    if missing and (runs or len(missing) == len(found)):
+        raise InputError(
+            f"run {missing[0].run_id} ({missing[0].step}): keeps no {RANKS.format(part=part)}; run that step again"
+        )
+    kept = [(run, table) for run, table in zip(described, tables, strict=True) if table is not None]
+    return ComparedRuns(tuple(run for run, _ in kept), same_samples(kept), baseline, len(missing))
+
+
+def named_runs(ids: Sequence[str], option: str = "runs") -> list[Run]:
+    """Runs by id, in the order given. Raises InputError unless each is a finished evaluated run."""
+    found = runs_by_id(ids)
+    found |= runs_by_id(run.data.tags.get(REUSED, "") for run in found.values())
+    named = []
+    for run_id in ids:
+        if run_id not in found:
+            raise InputError(f"{option}={run_id}: no such run in {mlflow.get_tracking_uri()}; see the ids in mlflow ui")
+        run = found[run_id]
+        run = found.get(run.data.tags.get(REUSED, ""), run)
+        if step_of(run) not in EVALUATED_STEPS:
+            raise InputError(
+                f"{option}={run_id}: is a {step_of(run) or 'foreign'} run; compare {', '.join(EVALUATED_STEPS)} runs "
+                "(nested in it, where it is a main or sweep run)"
+            )
+        if run.info.status != "FINISHED":
+            raise InputError(f"{option}={run_id}: is {run.info.status}, not FINISHED; leave it out")
+        named.append(run)
+    return unique(named)
+
+
+def searched_runs(condition: str) -> list[Run]:
+    """Finished evaluated runs that fit an MLflow condition, the oldest first. Raises InputError where none does."""
+    finished = "attributes.status = 'FINISHED'"
+    try:
+        found = search(f"{condition} and {finished}" if condition.strip() else finished)
+    except MlflowException as error:
+        said = " ".join(str(error.message).split())[:300]
+        raise InputError(f"filter={condition}: is no MLflow search condition ({said})") from None
+    reused = runs_by_id(run.data.tags.get(REUSED, "") for run in found)
+    found = [reused.get(run.data.tags.get(REUSED, ""), run) for run in found]
+    evaluated = [run for run in found if step_of(run) in EVALUATED_STEPS and REUSED not in run.data.tags]
+    if not evaluated:
+        asked = f"filter={condition}: no" if condition.strip() else "no"
+        raise InputError(f"{asked} finished {', '.join(EVALUATED_STEPS)} run in {mlflow.get_tracking_uri()}")
+    return unique(evaluated[::-1])
+
+
+def runs_by_id(ids: Iterable[str]) -> dict[str, Run]:
+    """Runs that exist, by id, in one search."""
+    wanted = sorted({run_id for run_id in ids if run_id.isalnum()})
+    if not wanted:
+        return {}
+    listed = ", ".join(f"'{run_id}'" for run_id in wanted)
+    return {run.info.run_id: run for run in search(f"attributes.run_id IN ({listed})")}
+
+
+def unique(runs: Iterable[Run]) -> list[Run]:
+    """The runs, each once, where it stood first."""
+    return list({run.info.run_id: run for run in runs}.values())
+
+
+def step_of(run: Run) -> str:
+    """Name of the step that made a run; '' for another program's."""
+    return run.data.tags.get(STEP, "")
+
+
+def upstream_of(runs: Sequence[Run]) -> dict[str, Run]:
+    """The teachers and backbones that runs started from, by id: a search for each step of the chain."""
+    known: dict[str, Run] = {}
+    frontier = list(runs)
+    while frontier:
+        linked = [upstream_id(run) for run in frontier]
+        frontier = list(runs_by_id(run_id for run_id in linked if run_id not in known).values())
+        known |= {run.info.run_id: run for run in frontier}
+    return known
+
+
+def upstream_id(run: Run) -> str:
+    """Id of the run it started from, or ''."""
+    return run.data.tags.get(f"recdistill.{UPSTREAM.get(step_of(run), '')}_run_id", "")
+
+
+def run_settings(run: Run, upstream: Mapping[str, Run]) -> Settings:
+    """What the run's result depends on, those of its upstream runs included."""
+    before = upstream.get(upstream_id(run))
+    earlier = None if before is None else run_settings(before, upstream)
+    return settings_of(step_of(run), run.data.params, earlier)
+
+
+def evaluated_run(run: Run, upstream: Mapping[str, Run]) -> EvaluatedRun:
+    """The run as a comparison sees it."""
+    params, tags = run.data.params, run.data.tags
+    seed = params.get("seed", "")
+    return EvaluatedRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name or step_of(run),
+        step=step_of(run),
+        seed=int(seed) if seed.isdecimal() else 0,
+        settings=run_settings(run, upstream),
+        fingerprint=tags.get(FINGERPRINT, ""),
+        data=f"{params.get('dataset', 'unknown data')}, {params.get('split', 'unknown split')}",
+        exclude_seen=params.get("exclude_seen", "true").strip().lower() == "true",
+        baseline_id=tags.get(BASELINE.get(step_of(run), ""), ""),
+    )
+
+
+def read_ranks(run: Run, part: str) -> pa.Table | None:
+    """The run's table of ranks; None where it keeps none. Raises InputError where it cannot be read."""
+    uri = f"{run.info.artifact_uri}/{RANKS.format(part=part)}"
+    try:
+        path = local_artifact(uri)
+    except (MlflowException, OSError):
+        return None
+    try:
+        return pq.read_table(path, columns=list(RANK_COLUMNS))
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"run {run.info.run_id}: cannot read {path.name} ({said}); run that step again") from None
+
+
+def same_samples(ranked: Sequence[tuple[EvaluatedRun, pa.Table]]) -> EvaluatedSamples:
+    """The samples that all runs ranked. Raises InputError, naming two runs, unless they are the same ones."""
+    first_run, first = ranked[0]
+    for run, table in ranked:
+        if not all(table.column(name).equals(first.column(name)) for name in ("user", "item")):
+            raise InputError(
+                f"runs ranked on different samples: {first_run.run_id} ({first_run.step}, {len(first)} samples) and "
+                f"{run.run_id} ({run.step}, {len(table)} samples); evaluate both on all samples of the split"
+            )
+    return EvaluatedSamples(
+        ranks={run.run_id: int64(table.column("rank")) for run, table in ranked},
+        user=np.unique(first.column("user").to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1],
+        history_length=int64(first.column("history_length")),
+        item_count=int64(first.column("item_count")),
+    )
+
+
+def int64(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A column of numbers."""
+    return column.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def place_of(run: StepRun, artifact: str) -> str:
+    """Where an artifact lies: its path on this machine, or its address."""
+    uri = f"{mlflow.get_run(run.run_id).info.artifact_uri}/{artifact}"
+    return local_file_uri_to_path(uri) if is_local_uri(uri) else uri
+
+
+def link_runs(run: StepRun, compared: ComparedRuns) -> None:
+    """Tag a comparison with the ids of its runs, as many as a tag holds; comparison.csv has them all."""
+    ids = [one.run_id for one in compared.runs]
+    held = MAX_TAG_VAL_LENGTH // (len(ids[0]) + 1)
+    run.tag(COMPARED, " ".join(ids[:held]))

@@ -1,0 +1,175 @@
+"""The student as an MLflow model: logged, registered, loaded."""
+
+import importlib.metadata
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.pyfunc import PyFuncModel
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType, Array
+from tqdm import tqdm
+
+from recdistill.errors import InputError
+from recdistill.students.build import StudentShape, save_student
+from recdistill.students.student import Student
+from recdistill.runs.provenance import PACKAGE
+from recdistill.runs.step_runs import REUSED, newest
+
+MODEL = "model"
+RUN_ID = re.compile("[0-9a-f]{32}")
+ROWS = 10_000  # histories that a model is given at a time
+REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch")
+SCRIPT = Path(__file__).with_name("student_model.py")
+SHIPPED = ("__init__.py", "errors.py", "restricted_pickle.py", "students")
+ITEMS = Array(DataType.string)
+SIGNATURE = ModelSignature(
+    inputs=Schema(
+        [
+            # Checked by the model itself. MLflow's check of Array(string) cuts every id of a list that holds a null
+            # to one character, and takes as long as the model; its check of long refuses a null in single rows.
+            ColSpec(AnyType(), "history"),
+            ColSpec(AnyType(), "k", required=False),
+            ColSpec(AnyType(), "exclude", required=False),
+        ]
+    ),
+    outputs=Schema(
+        [
+            ColSpec(ITEMS, "items"),
+            ColSpec(ITEMS, "titles"),
+            ColSpec(Array(DataType.double), "scores"),
+            ColSpec(DataType.long, "unknown_items"),
+            ColSpec(DataType.boolean, "fallback"),
+        ]
+    ),
+)
+
+
+def log_student_model(
+    run_id: str,
+    student: Student,
+    shape: StudentShape,
+    *,
+    item_ids: Sequence[str],
+    titles: Sequence[str],
+    item_count: Sequence[int],
+    exclude_seen: bool,
+) -> str:
+    """Log a trained student as the model ``model`` of a run. Returns its address, ``models:/<id>``.
+
+    Args:
+        run_id: the run that trained it.
+        student: as trained; an injected teacher is folded in.
+        shape: its shape.
+        item_ids, titles: V of each, by item.
+        item_count: V counts, how often each item is a training target.
+        exclude_seen: whether the student was evaluated without the items of the history.
+    """
+    example = pd.DataFrame({"history": [list(item_ids[:3])], "k": [5], "exclude": [list(item_ids[3:4])]})
+    catalogue = {
+        "item_ids": list(item_ids),
+        "titles": list(titles),
+        "item_count": [int(count) for count in item_count],
+        "exclude_seen": exclude_seen,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "student"
+        save_student(folder, student, shape, fold=True)
+        (folder / "catalogue.json").write_text(json.dumps(catalogue, ensure_ascii=False), encoding="utf-8")
+        ship_code(folder / "code")
+        logged = Model.log(
+            None,
+            mlflow.pyfunc,
+            name=MODEL,
+            run_id=run_id,
+            python_model=str(SCRIPT),
+            artifacts={"student": str(folder)},
+            signature=SIGNATURE,
+            input_example=example,
+            pip_requirements=requirements(),
+        )
+    return logged.model_uri
+
+
+def register_student(run_id: str, name: str) -> str:
+    """Give a run's model a version under ``name`` in the model registry. Returns its address.
+
+    A model that has a version there keeps it. Raises InputError, in one line, where the run keeps no model or the
+    registry refuses the name.
+    """
+    outputs = mlflow.get_run(run_id).outputs
+    models = [one.model_id for one in outputs.model_outputs] if outputs is not None else []
+    if not models:
+        raise InputError(f"register={name}: run {run_id} keeps no model; run its step again with force=true")
+    try:
+        known = MlflowClient().search_model_versions(f"run_id = '{run_id}'")
+        version = next((one.version for one in known if one.name == name), None)
+        version = version or mlflow.register_model(f"models:/{models[0]}", name).version
+    except MlflowException as error:
+        raise InputError(f"register={name}: {' '.join(str(error.message).split())[:200]}") from None
+    return f"models:/{name}/{version}"
+
+
+def ship_code(folder: Path) -> None:
+    """Copy what a loaded student needs of the package."""
+    target = folder / PACKAGE.name
+    target.mkdir(parents=True)
+    for part in SHIPPED:
+        if (PACKAGE / part).is_dir():
+            shutil.copytree(PACKAGE / part, target / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(PACKAGE / part, target / part)
+
+
+def requirements() -> list[str]:
+    """The packages that a loaded student needs, pinned to the versions at hand."""
+    # 2.13.0+cpu is on no public index; 2.13.0 is the same release, with or without an accelerator.
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIRED]
+
+
+def load_model(model: str) -> PyFuncModel:
+    """A logged model, by the id of its run or its address; '' is that of the newest distill run.
+
+    Addresses are MLflow's: ``runs:/<run id>/model``, ``models:/<name>/<version>``, ``models:/<id>`` or a folder.
+    Raises InputError where there is none.
+    """
+    address = chosen = model or newest("distill")
+    try:
+        if RUN_ID.fullmatch(chosen):
+            address = f"runs:/{mlflow.get_run(chosen).data.tags.get(REUSED, chosen)}/{MODEL}"
+        return mlflow.pyfunc.load_model(address)
+    except (MlflowException, OSError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"model={model}: no model at {address} ({said}); give a run or a registered model") from None
+
+
+def address_of(model: PyFuncModel) -> str:
+    """What tells a loaded model from every other one."""
+    return f"models:/{model.metadata.model_id or model.metadata.model_uuid}"
+
+
+def recommendations(model: PyFuncModel, histories: pd.DataFrame) -> pd.DataFrame:
+    """The model's answer to each row, a bounded number of rows at a time; see `student_model`.
+
+    Args:
+        model: of `load_model`.
+        histories: column ``history``, and where given ``k`` and ``exclude``.
+
+    Raises InputError, in one line, where the model refuses the rows.
+    """
+    given = histories[[name for name in ("history", "k", "exclude") if name in histories]]
+    answers: list[pd.DataFrame] = []
+    for begin in tqdm(range(0, len(given), ROWS), desc="recommend", disable=len(given) <= ROWS, leave=False):
+        try:
+            answers.append(pd.DataFrame(model.predict(given.iloc[begin : begin + ROWS].reset_index(drop=True))))
+        except MlflowException as error:
+            raise InputError(f"the model refuses the histories: {' '.join(str(error.message).split())[:300]}") from None
+    return pd.concat(answers, ignore_index=True)

@@ -1,0 +1,228 @@
+"""The runs of a sweep: its own, its trials nested in it, and their states, also after a kill.
+
+A trial's run is the *entry run* of its step: the step of that name claims it and writes to it. Optuna's storage says
+what became of a trial; `settle_trials` makes the runs agree.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.time import get_current_time_millis
+
+from recdistill.config import Config
+from recdistill.data.sequences import SequenceData
+from recdistill.errors import Pruned
+from recdistill.runs import step_runs as runs
+from recdistill.runs.step_runs import CONTINUED, KEY, REASON, REUSED, STEP, EntryRun, StepRun, reason
+
+STUDY, STUDY_ID, TRIAL, STATE = ("recdistill.study", "recdistill.study_id", "recdistill.trial", "recdistill.state")
+PARENT = "mlflow.parentRunId"
+#: What a run's status is, by what became of its trial.
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "killed": "KILLED"}
+
+
+@dataclass(frozen=True)
+class TrackingPlace:
+    """The tracking store and experiment of this process, for another one."""
+
+    uri: str
+    experiment_id: str
+
+
+def tracking_place() -> TrackingPlace:
+    """Where the active run is."""
+    active = mlflow.active_run()
+    assert active is not None
+    return TrackingPlace(mlflow.get_tracking_uri(), active.info.experiment_id)
+
+
+def use_tracking(place: TrackingPlace) -> None:
+    """Have this process log there."""
+    mlflow.set_tracking_uri(place.uri)
+    mlflow.set_experiment(experiment_id=place.experiment_id)
+
+
+def folder_of_tracking() -> Path:
+    """The folder of the tracking store where it is a file, else the working folder."""
+    parsed = urlparse(mlflow.get_tracking_uri())
+    if parsed.scheme not in ("sqlite", "file", ""):
+        return Path.cwd()
+    text = unquote(parsed.path)
+    path = Path(text.removeprefix("/") if parsed.scheme == "sqlite" else text)
+    return (path if path.is_absolute() else Path.cwd() / path).parent
+
+
+@contextmanager
+def sweep_run(config: Config, *, data: SequenceData, key: str) -> Iterator[StepRun]:
+    """The run that a sweep writes to, or a finished one of the same ``key`` (``reused``).
+
+    Unlike `runs.step_run` it does not wait for another process with the same key: it joins that one's study.
+    """
+    entry = runs._entries[-1] if runs._entries and not runs._entries[-1].claimed else None
+    if entry is not None and entry.step == "sweep":
+        entry.claimed = True
+    else:
+        entry = None
+    found = None if config.force else runs.find_finished(key)
+    if found is not None:
+        reused = StepRun(found.info.run_id, key, data.fingerprint, reused=True)
+        if entry is not None:
+            MlflowClient().set_tag(entry.run_id, REUSED, reused.run_id)
+            StepRun(entry.run_id, key, data.fingerprint, False).log_metrics(reused.metrics())
+        yield reused
+        return
+    opened = None
+    if entry is not None:
+        run_id = entry.run_id
+    else:
+        opened = mlflow.start_run(run_name="sweep", nested=mlflow.active_run() is not None)
+        run_id = opened.info.run_id
+    run = StepRun(run_id, key, data.fingerprint, reused=False)
+    try:
+        runs.describe(run, "sweep", config, {}, data)
+        yield run
+    except BaseException as error:
+        MlflowClient().set_tag(run.run_id, REASON, reason(error))
+        if opened is not None:
+            mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    if opened is not None:
+        mlflow.end_run("FINISHED")
+
+
+def keep(run: StepRun) -> None:
+    """Let a finished sweep be found again by its key."""
+    MlflowClient().set_tag(run.run_id, KEY, run.key)
+
+
+@contextmanager
+def child_run(
+    step: str, parent_run_id: str, name: str, tags: Mapping[str, str], params: Mapping[str, object]
+) -> Iterator[str]:
+    """A run nested in ``parent_run_id``, in this or another process, that the step ``step`` will claim.
+
+    It ends FINISHED; KILLED where it is left with `Pruned` or by an interrupt; FAILED with any other error. Its state
+    is a tag.
+    """
+    client = MlflowClient()
+    place = client.get_run(parent_run_id).info.experiment_id
+    own = {PARENT: parent_run_id, STEP: step, STATE: "running"} | dict(tags)
+    created = client.create_run(place, tags=resolve_tags(own), run_name=name)
+    run_id: str = created.info.run_id
+    mlflow.start_run(run_id=run_id, nested=mlflow.active_run() is not None)
+    runs._entries.append(EntryRun(run_id, step))
+    state = "complete"
+    try:
+        # Where a finished run of the same settings is found, the step logs no parameters.
+        client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+        yield run_id
+    except BaseException as error:
+        state = "killed" if not isinstance(error, Exception) else "pruned" if isinstance(error, Pruned) else "failed"
+        client.set_tag(run_id, REASON, reason(error))
+        raise
+    finally:
+        runs._entries.pop()
+        client.set_tag(run_id, STATE, state)
+        mlflow.end_run(STATUS[state])
+
+
+def log_child_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
+    """Log a trial's own numbers, such as a mean over seeds."""
+    StepRun(run_id, "", "", reused=False).log_metrics(metrics)
+
+
+def log_values(run_id: str, metrics: Mapping[str, list[tuple[int, float]]]) -> None:
+    """Log whole curves, ``(step, value)`` each."""
+    now = get_current_time_millis()
+    points = [Metric(name, value, now, step) for name, curve in metrics.items() for step, value in curve]
+    for begin in range(0, len(points), 1000):
+        MlflowClient().log_batch(run_id, points[begin : begin + 1000])
+
+
+def tag_run(run_id: str, tags: Mapping[str, object]) -> None:
+    """Set tags, ``recdistill.`` before each name."""
+    MlflowClient().log_batch(run_id, tags=[RunTag(f"recdistill.{name}", str(value)) for name, value in tags.items()])
+
+
+def settle_trials(study_id: str, states: Mapping[int, str]) -> None:
+    """Make the runs of a study agree with its storage.
+
+    Args:
+        study_id: of the tag.
+        states: ``complete``, ``pruned``, ``failed`` or ``killed`` by trial number; trials that are not here still run.
+    """
+    client = MlflowClient()
+    for run in study_runs(study_id):
+        state = states.get(int(run.data.tags[TRIAL])) if TRIAL in run.data.tags else None
+        if state is None or (run.data.tags.get(STATE) == state and run.info.status == STATUS[state]):
+            continue
+        client.set_tag(run.info.run_id, STATE, state)
+        client.set_terminated(run.info.run_id, STATUS[state])
+        end_nested(run.info.run_id)
+
+
+def end_nested(run_id: str) -> None:
+    """Mark runs nested in a dead one, at any depth, KILLED where they are still RUNNING."""
+    for run in runs.search(f"tags.`{PARENT}` = '{run_id}'"):
+        if run.info.status == "RUNNING":
+            MlflowClient().set_terminated(run.info.run_id, "KILLED")
+        end_nested(run.info.run_id)
+
+
+def end_unsettled(study_id: str) -> None:
+    """Mark final trainings of a study that a killed process has left RUNNING, KILLED."""
+    for run in study_runs(study_id):
+        if TRIAL not in run.data.tags and run.info.status == "RUNNING":
+            MlflowClient().set_terminated(run.info.run_id, "KILLED")
+            end_nested(run.info.run_id)
+
+
+def study_runs(study_id: str) -> list[Run]:
+    """All runs of a study, trials and final trainings."""
+    return runs.search(f"tags.`{STUDY_ID}` = '{study_id}'")
+
+
+def adopt(study_id: str, run_id: str, before: str) -> None:
+    """Nest a study's trials in ``run_id``, and end the sweep's run ``before`` where its process was killed.
+
+    Final trainings stay with the answer that they were made for.
+    """
+    client = MlflowClient()
+    for run in study_runs(study_id):
+        if TRIAL in run.data.tags and run.data.tags.get(PARENT) != run_id:
+            client.set_tag(run.info.run_id, PARENT, run_id)
+    if before and before != run_id:
+        client.set_tag(before, CONTINUED, run_id)
+        end_killed(before)
+
+
+def end_killed(run_id: str) -> None:
+    """Mark the run of a killed command KILLED where it is still RUNNING."""
+    if is_running(run_id):
+        MlflowClient().set_terminated(run_id, "KILLED")
+
+
+def is_there(run_id: str) -> bool:
+    """Whether the run is there and FINISHED, or RUNNING."""
+    return status_of(run_id) in ("FINISHED", "RUNNING")
+
+
+def is_running(run_id: str) -> bool:
+    """Whether the run is there and RUNNING."""
+    return status_of(run_id) == "RUNNING"
+
+
+def status_of(run_id: str) -> str:
+    """The run's status, empty where there is no such run."""
+    try:
+        return str(MlflowClient().get_run(run_id).info.status)
+    except MlflowException:
+        return ""

@@ -1,0 +1,1 @@
+"""The teacher that answers with a title, as in the paper."""

@@ -1,0 +1,143 @@
+"""The generative teacher: iLoRA (NeurIPS 2024) as the paper has it, a causal LLM that answers with the next title.
+
+The backbone comes in as tensors: its item table, injected at the markers, and its state of each sample, whose gate
+holds for the whole prompt and its answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recdistill.teachers.ilora.base_llm import BaseLLM
+from recdistill.teachers.generative.candidate_prompts import NO_ITEM, NO_LABEL, CandidatePrompts, PromptTokens, prompt_tokens
+from recdistill.teachers.ilora.gated_lora import GatedLoRA, load_adapter
+from recdistill.teachers.ilora.gated_model import (
+    ADAPTER_FOLDER,
+    GatedShape,
+    GatedModel,
+    read_teacher,
+    with_gated_lora,
+)
+from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS
+
+TEXT_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerativeShape(GatedShape):
+    """What fixes a generative teacher's parameters and prompts, LLM, backbone and catalogue aside.
+
+    Attributes:
+        domain: whose words the prompts are in; see `wordings`.
+    """
+
+    called = "generative teacher"
+    domain: str
+
+
+class GenerativeModel(GatedModel):
+    """Gated LoRA over a frozen LLM with its language-model head, gate and projector; see `build_generative_model`.
+
+    `answers` has the ways in which it answers.
+    """
+
+    def __init__(
+        self, gated: GatedLoRA, llm: BaseLLM, shape: GenerativeShape, parts: PromptTokens, items: Tensor
+    ) -> None:
+        super().__init__(gated, llm, shape, items)
+        self.shape = shape
+        self.parts = parts
+        self.tokenizer = llm.tokenizer
+
+    def forward(self, prompts: CandidatePrompts, states: Tensor, injected: bool = True) -> Tensor:
+        """Mean cross-entropy of the answers' tokens, a scalar.
+
+        Args:
+            prompts: B with their answers, padded on the right, on the CPU.
+            states: the backbone's states of the samples [B, D], on the model's device.
+            injected: False reads the markers as text alone: then the projector is not trained.
+        """
+        row, place = (prompts.labels != NO_LABEL).nonzero(as_tuple=True)
+        # The state at a token predicts the token after it; the head runs where some row needs it.
+        kept = torch.unique(place - 1)
+        embedded = self.embedded(prompts, injected)
+        self.set_gates(states)
+        with self.precision():
+            # Right padding needs no mask in a causal LLM: no real token attends to a later one.
+            logits = self.llm(inputs_embeds=embedded, use_cache=False, logits_to_keep=kept.to(embedded.device)).logits
+        asked = torch.searchsorted(kept, place - 1)
+        found = logits[row.to(logits.device), asked.to(logits.device)].float()
+        return F.cross_entropy(found, prompts.labels[row, place].to(logits.device))
+
+    def embedded(self, prompts: CandidatePrompts, injected: bool = True) -> Tensor:
+        """Inputs of the LLM [B, T, H], on its device: token embeddings, at markers the projected items."""
+        device = self.item_table.device
+        tokens, item = prompts.tokens.to(device), prompts.item.to(device)
+        if not injected:
+            return self._tokens()(tokens)
+        marker = item != NO_ITEM
+        return self.injected(tokens, marker, item[marker])
+
+    def set_gates(self, states: Tensor) -> None:
+        """Hold the gates of the samples [B, D] for the passes to come: a prompt's, and those of its answer's tokens."""
+        weights = self.gate(states)
+        self.sample_gates = weights.detach()
+        self.slot.set(weights)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """The base LLM's last hidden state at each text's last token, float32 [N, H] (BIGRec, arXiv 2308.08434)."""
+        base: Any = self.llm.get_base_model()
+        parts = []
+        for begin in range(0, len(texts), TEXT_ROWS):
+            ids = [self._text_tokens(text) for text in texts[begin : begin + TEXT_ROWS]]
+            last = torch.tensor([len(row) - 1 for row in ids])
+            tokens = torch.full((len(ids), int(last.max()) + 1), self.parts.titles.padding)
+            for row, own in enumerate(ids):
+                tokens[row, : len(own)] = torch.tensor(own)
+            # Catalogue and answers alike are seen by the base alone, whatever the adapter has learnt.
+            with self.llm.disable_adapter():
+                hidden = base.base_model(input_ids=tokens.to(self.item_table.device), use_cache=False)[0]
+            parts.append(hidden[torch.arange(len(ids)), last].float())
+        return torch.cat(parts)
+
+    def _text_tokens(self, text: str) -> list[int]:
+        """Tokens of a title by itself, at most 48; the closing newline where a text has none."""
+        return self.tokenizer(text)["input_ids"][:MAX_TITLE_TOKENS] or [self.parts.closing]
+
+
+def build_generative_model(
+    llm: BaseLLM, shape: GenerativeShape, titles: Sequence[str], items: Tensor
+) -> GenerativeModel:
+    """A fresh teacher; ``llm`` gets the adapter in place.
+
+    Args:
+        llm: the frozen base, with its language-model head.
+        shape: sizes.
+        titles: V titles.
+        items: the backbone's input table [V, D].
+
+    Raises:
+        InputError: sizes do not fit.
+    """
+    parts = prompt_tokens(llm.tokenizer, titles, shape.domain)
+    gated = with_gated_lora(llm, shape)
+    return GenerativeModel(gated, llm, shape, parts, items)
+
+
+def load_generative_model(folder: Path, llm: BaseLLM, titles: Sequence[str], items: Tensor) -> GenerativeModel:
+    """The teacher of `GenerativeModel.save` over the same base, backbone and catalogue, in evaluation mode.
+
+    Raises:
+        InputError: a file is missing or damaged, or another base is given.
+    """
+    shape, tensors = read_teacher(folder, GenerativeShape, llm)
+    gated = load_adapter(llm.model, folder / ADAPTER_FOLDER)
+    teacher = GenerativeModel(gated, llm, shape, prompt_tokens(llm.tokenizer, titles, shape.domain), items)
+    teacher.load(folder, tensors)
+    return teacher.eval()

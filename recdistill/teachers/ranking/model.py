@@ -1,0 +1,237 @@
+"""The ranking teacher: iLoRA (NeurIPS 2024) over any LLM, with an output layer over the whole catalogue.
+
+The backbone comes in as tensors: its item table and the states of the windows at hand. The gate of a token is that of
+the backbone's state after the item whose title or marker the token belongs to, so that a packed prompt leaks nothing;
+with ``packing`` off a prompt holds one sample and has one gate, the paper's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recdistill.teachers.ilora.base_llm import BaseLLM
+from recdistill.teachers.ilora.gated_lora import GatedLoRA, load_adapter
+from recdistill.teachers.ilora.gated_model import (
+    ADAPTER_FOLDER,
+    GatedShape,
+    GatedModel,
+    read_teacher,
+    with_gated_lora,
+)
+from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
+from recdistill.teachers.ranking.head import RankingHead
+from recdistill.teachers.ilora.titles import TitleTokens, plain_title, tokenise_titles
+
+CONTENT_SIZE = 64
+TITLE_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherShape(GatedShape):
+    """What fixes a ranking teacher's parameters and prompts, LLM, backbone and catalogue aside.
+
+    Attributes:
+        residual: see `RankingHead`.
+        packing: see the module.
+        context: history titles in a prompt, at least, where the user has them.
+        plain_titles: read the titles as `plain_title` has them.
+    """
+
+    residual: bool
+    packing: bool
+    context: int
+    plain_titles: bool
+
+
+@dataclass(frozen=True, eq=False)
+class BackboneTables:
+    """What a teacher takes from its frozen backbone, beside the states of windows.
+
+    Attributes:
+        items: input table of the items [V, D], injected at the markers.
+        output: weight of the backbone's scores [V, D].
+        bias: their bias [V], or None.
+    """
+
+    items: Tensor
+    output: Tensor
+    bias: Tensor | None = None
+
+
+class RankingModel(GatedModel):
+    """Gated LoRA over a frozen LLM, gate, projector and ranking head; see `build_ranking_model`.
+
+    Attributes:
+        in_one_pass: compute prompts of all lengths together. Where processes share the weights of a layer, each
+            must run it as often as the others.
+    """
+
+    def __init__(
+        self,
+        gated: GatedLoRA,
+        llm: BaseLLM,
+        shape: TeacherShape,
+        titles: TitleTokens,
+        backbone: BackboneTables,
+        title_embedding: Tensor,
+    ) -> None:
+        super().__init__(gated, llm, shape, backbone.items)
+        self.shape = shape
+        self.titles = titles
+        self.in_one_pass = False
+        self.head = RankingHead(
+            llm.hidden_size, backbone.output, backbone.bias, title_embedding, shape.residual, CONTENT_SIZE
+        )
+
+    def prompts(self, history: Tensor, row: Tensor, column: Tensor) -> Prompts:
+        """Prompts for the samples at ``(row, column)`` of windows [W, L], on the CPU."""
+        lay_out = packed_prompts if self.shape.packing else one_prompt_a_sample
+        return lay_out(self.titles, history, row, column, self.shape.context)
+
+    def forward(self, history: Tensor, row: Tensor, column: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of all items, and the LLM's state.
+
+        Args:
+            history: item ids int64 [W, L] on the CPU, right-padded.
+            row, column: int64 [S] each, on the CPU.
+            states: the backbone's states of the windows [W, L, D], on the model's device.
+
+        Returns:
+            Logits float32 [S, V] and last hidden states float32 [S, H].
+        """
+        prompts = self.prompts(history, row, column)
+        own = states[row, column]
+        if not self.shape.packing:
+            history, states = history[row], states[row]
+        gates = self.token_gates(prompts, states, own)
+        self.sample_gates = (gates[row, column] if self.shape.packing else gates).detach()
+        hidden = self.hidden_states(prompts, history, gates)
+        return self.head(hidden, own), hidden
+
+    def token_gates(self, prompts: Prompts, states: Tensor, own: Tensor) -> Tensor:
+        """Mixing weights of packed prompts by history column [W, L, K]; of one prompt a sample [S, K].
+
+        Where layers have weights of their own, [N, K] stands in place of [K], here and below.
+        """
+        if not self.shape.packing:
+            return self.gate(own)
+        row, token = prompts.marker.nonzero(as_tuple=True)
+        place = (row, prompts.column[row, token])
+        weights = self.gate(states[place])
+        return weights.new_full((*states.shape[:2], *weights.shape[1:]), 1 / self.shape.experts).index_put(
+            tuple(index.to(states.device) for index in place), weights
+        )
+
+    def hidden_states(self, prompts: Prompts, history: Tensor, gates: Tensor) -> Tensor:
+        """Last hidden states [S, H] of the samples, prompts of like length computed together."""
+        device = gates.device
+        found, place = [], []
+        together = [(torch.arange(len(history)), prompts.tokens.shape[1])]
+        for rows, width in together if self.in_one_pass else prompts.by_length():
+            column = prompts.column[rows, :width]
+            marker = prompts.marker[rows, :width]
+            self.slot.set(self._gates_of_tokens(gates[rows.to(device)], column.to(device)))
+            items = history[rows].gather(1, column.clamp(min=0))[marker]
+            states = self._read(prompts.tokens[rows, :width].to(device), marker.to(device), items.to(device))
+            group_of_row = torch.full((len(history),), -1).index_put((rows,), torch.arange(len(rows)))
+            samples = (group_of_row[prompts.row] >= 0).nonzero().squeeze(1)
+            at = (group_of_row[prompts.row[samples]], prompts.position[samples])
+            found.append(states[tuple(index.to(device) for index in at)].float())
+            place.append(samples)
+        return torch.cat(found)[torch.cat(place).argsort().to(device)]
+
+    def _gates_of_tokens(self, gates: Tensor, column: Tensor) -> Tensor:
+        """[W, T, K] of weights by column [W, L, K], uniform at the instruction; weights by prompt as they are."""
+        own = self.slot.weights_shape
+        if gates.ndim == 1 + len(own):
+            return gates
+        of_token = column.reshape(*column.shape, *[1] * len(own))
+        found = gates.gather(1, of_token.clamp(min=0).expand(*column.shape, *own))
+        return found.masked_fill(of_token < 0, 1 / self.shape.experts)
+
+    def _read(self, tokens: Tensor, marker: Tensor, items: Tensor) -> Tensor:
+        """Last hidden states [W, T, H]; arguments as of `injected`."""
+        embedded = self.injected(tokens, marker, items)
+        with self.precision():
+            # Right padding needs no mask in a causal LLM: no real token attends to a later one.
+            return self.llm(inputs_embeds=embedded, use_cache=False)[0]
+
+    @torch.no_grad()
+    def item_embedding(self) -> Tensor:
+        """The trained LLM's state at each item's marker after its title alone, at the uniform gate: float32 [V, H]."""
+        return torch.cat([self._title_states(part) for part in title_batches(self.titles)])
+
+    def _title_states(self, items: Tensor) -> Tensor:
+        zero = torch.zeros(len(items), dtype=torch.int64)
+        history = items.unsqueeze(1)
+        prompts = packed_prompts(self.titles, history, torch.arange(len(items)), zero, 1)
+        sizes = (len(items), *self.slot.weights_shape)
+        uniform = torch.full(sizes, 1 / self.shape.experts, device=self.item_table.device)
+        return self.hidden_states(prompts, history, uniform)
+
+
+def build_ranking_model(
+    llm: BaseLLM, shape: TeacherShape, titles: Sequence[str], backbone: BackboneTables
+) -> RankingModel:
+    """A fresh teacher; ``llm`` gets the adapter in place.
+
+    Args:
+        llm: the frozen base, without language-model head.
+        shape: sizes.
+        titles: V titles.
+        backbone: its tables.
+
+    Raises:
+        InputError: sizes do not fit.
+    """
+    tokens = tokens_of(titles, llm, shape)
+    embedding = embed_titles(llm, tokens)
+    gated = with_gated_lora(llm, shape)
+    return RankingModel(gated, llm, shape, tokens, backbone, embedding)
+
+
+def load_ranking_model(folder: Path, llm: BaseLLM, titles: Sequence[str], backbone: BackboneTables) -> RankingModel:
+    """The teacher of `RankingModel.save` over the same base, backbone and catalogue, in evaluation mode.
+
+    Raises:
+        InputError: a file is missing or damaged, or another base is given.
+    """
+    shape, tensors = read_teacher(folder, TeacherShape, llm)
+    tokens = tokens_of(titles, llm, shape)
+    embedding = embed_titles(llm, tokens)
+    gated = load_adapter(llm.model, folder / ADAPTER_FOLDER)
+    teacher = RankingModel(gated, llm, shape, tokens, backbone, embedding)
+    teacher.load(folder, tensors)
+    return teacher.eval()
+
+
+def tokens_of(titles: Sequence[str], llm: BaseLLM, shape: TeacherShape) -> TitleTokens:
+    """The titles as prompts have them."""
+    read = [plain_title(title) for title in titles] if shape.plain_titles else titles
+    return tokenise_titles(llm.tokenizer, read)
+
+
+@torch.no_grad()
+def embed_titles(llm: BaseLLM, titles: TitleTokens) -> Tensor:
+    """The base LLM's mean last hidden state over each title's tokens, float32 [V, H]."""
+    device = llm.model.device
+    parts = []
+    for items in title_batches(titles):
+        lengths = torch.from_numpy(titles.lengths)[items]
+        tokens = torch.full((len(items), int(lengths.max())), titles.padding)
+        for row, item in enumerate(items.tolist()):
+            ids = titles.tokens[titles.start[item] : titles.start[item + 1]]
+            tokens[row, : len(ids)] = torch.from_numpy(ids)
+        hidden = llm.model(input_ids=tokens.to(device), use_cache=False)[0].float()
+        real = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)
+        weight = (real / lengths.unsqueeze(1)).to(hidden.device)
+        parts.append((hidden * weight.unsqueeze(-1)).sum(dim=1))
+    return torch.cat(parts)
+
+
+def title_batches(titles: TitleTokens) -> tuple[Tensor, ...]:
+    """Item ids in order, some at a time."""
+    return torch.arange(len(titles.lengths)).split(TITLE_ROWS)

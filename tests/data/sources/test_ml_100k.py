@@ -1,0 +1,39 @@
+"""MovieLens-100K as the wheel has it."""
+
+import numpy as np
+import pytest
+
+from recdistill.data.sources.ml_100k import read_ml100k, title_with_year
+
+
+def test_counts_and_first_row():
+    log = read_ml100k()
+    assert len(log) == 100_000
+    assert (len(log.user_ids), len(log.item_ids)) == (943, 1682)
+    assert (log.user_ids[0], log.item_ids[log.item[0]], log.timestamp[0]) == ("196", "242", 881250949)
+    assert log.timestamp.dtype == np.int64
+    assert np.array_equal(np.unique(log.item), np.arange(1682))
+    assert np.array_equal(np.unique(log.user), np.arange(943))
+
+
+def test_titles():
+    titles = dict(zip(read_ml100k().item_ids, read_ml100k().titles, strict=True))
+    assert titles["1"] == "Toy Story (1995)"
+    assert titles["12"] == "Usual Suspects, The (1995)"
+    assert titles["1412"] == "Land Before Time III: The Time of the Great Giving (1995)"
+    assert titles["1633"] == "Á köldum klaka (Cold Fever) (1994)"
+    without_year = [item for item, title in titles.items() if not title.endswith(")")]
+    assert without_year == ["267"]
+
+
+@pytest.mark.parametrize(
+    ("title", "year", "expected"),
+    [
+        ("Heat", "1995", "Heat (1995)"),
+        ("Heat (1995)", "1995", "Heat (1995)"),
+        ("Heat", "", "Heat"),
+        ("Heat", "V", "Heat"),
+    ],
+)
+def test_the_year_is_added_once(title, year, expected):
+    assert title_with_year(title, year) == expected

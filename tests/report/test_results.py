@@ -1,0 +1,98 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from recdistill.report.compared import EvaluatedSamples, groups_of
+from recdistill.report.results import MetricName, compare_groups
+from recdistill.errors import InputError
+from recdistill.evaluation.metrics import ndcg
+
+
+def test_the_numbers_of_the_main_rows(results, samples):
+    row = results.row_of(0)
+    good = np.mean([ndcg(torch.from_numpy(samples.ranks[name]), 10) for name in ("good", "good2")])
+    plain = np.mean([ndcg(torch.from_numpy(samples.ranks[name]), 10) for name in ("plain", "plain2")])
+    assert (row.value, row.baseline_value) == (pytest.approx(good), pytest.approx(plain))
+    assert row.difference == pytest.approx(good - plain)
+    assert row.relative == pytest.approx((good - plain) / plain)
+    assert row.low < row.difference < row.high
+    assert results.values["NDCG@10"][0] == pytest.approx(good)
+    assert results.deviations["NDCG@10"][0] > 0
+    assert math.isnan(results.deviations["NDCG@10"][1])
+
+
+def test_verdicts(results):
+    assert [row.verdict for row in results.rows if row.metric == "NDCG@10"] == ["better", "unclear", "worse"]
+    assert results.best == 0
+    assert results.tied == []
+
+
+def test_holm_runs_over_each_table(results):
+    for table in (results.rows, results.slices):
+        least = min(table, key=lambda row: row.p_value)
+        assert least.adjusted == pytest.approx(min(1, least.p_value * len(table)))
+    assert len(results.rows) == 3 * 2
+
+
+def test_subgroups_are_partitions(results):
+    for kind in ("history", "popularity"):
+        rows = [row for row in results.slices if row.kind == kind and row.group == 0]
+        assert sum(row.samples for row in rows) == results.samples
+        whole = sum(row.difference * row.samples for row in rows) / results.samples
+        assert whole == pytest.approx(results.row_of(0).difference)
+
+
+def test_two_equal_recommenders_are_tied(make_run, samples):
+    groups = groups_of([make_run("plain"), make_run("same", settings={"lam": 0.7})])
+    results = compare_groups(groups, samples, MetricName("test", "hr", 10), resamples=300)
+    assert results.tied == [1 - results.best]
+    assert {row.metric for row in results.slices} == {"HR@10"}
+
+
+def test_the_best_is_held_against_all_pairs(results):
+    # Six pairs of four recommenders: the best was picked by looking.
+    assert results.behind[results.best] == 1
+    assert all(0 < p_value <= 1 for p_value in results.behind)
+    row = results.row_of(0)
+    assert results.behind[3] == pytest.approx(min(1, 6 * row.p_value), rel=0.5)
+
+
+def test_more_seeds_are_more_evidence_but_not_more_users(make_run):
+    generator = np.random.default_rng(1)
+    difficulty = generator.normal(2.5, 1, 200)
+    runs, ranks = [], {}
+    for side, gain in (("one", 0.0), ("other", 0.3)):
+        for seed in range(8):
+            name = f"{side}{seed}"
+            noise = generator.normal(0, 1.0, 200)
+            ranks[name] = np.clip(np.exp(difficulty - gain + noise), 1, None).astype(np.int64)
+            runs.append(make_run(name, seed=seed, settings={"side": side}))
+    samples = EvaluatedSamples(ranks, np.arange(200), np.arange(200), np.arange(200))
+    metric = MetricName("test", "ndcg", 10)
+    alone = compare_groups(groups_of([runs[0], runs[8]]), samples, metric, resamples=2000).row_of(1)
+    pooled = compare_groups(groups_of(runs), samples, metric, resamples=2000).row_of(1)
+    assert pooled.high - pooled.low < 0.7 * (alone.high - alone.low)
+    assert pooled.users == alone.users == 200
+
+
+def test_popularity_has_no_seeds_to_vary(make_run, samples):
+    good = [make_run("good"), make_run("good2", seed=2)]
+    widths = []
+    for step in ("prepare", "backbone"):
+        groups = groups_of([make_run("plain", step=step, settings={}), *good])
+        row = compare_groups(groups, samples, MetricName("test", "ndcg", 10), resamples=2000).row_of(1)
+        widths.append(row.high - row.low)
+    assert widths[0] <= widths[1]
+
+
+@pytest.mark.parametrize("text", ["ndcg_at_10", "test/mrr", "train/hr_at_10", "test/ndcg_at_0", "test/hr_at_10 "])
+def test_other_metrics_are_refused(text):
+    with pytest.raises(InputError, match="must be like test/ndcg_at_10"):
+        MetricName.read(text)
+
+
+def test_a_metric_is_read():
+    assert MetricName.read("val/hr_at_20") == MetricName("val", "hr", 20)
+    assert str(MetricName("val", "hr", 20)) == "HR@20"

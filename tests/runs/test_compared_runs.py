@@ -1,0 +1,159 @@
+from dataclasses import dataclass
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from synthetic_runs import Samples, add_run
+
+from recdistill.errors import InputError
+from recdistill.tracking import compared_runs as module
+from recdistill.runs.compared_runs import compared_runs
+
+SAMPLES = Samples(users=30)
+
+
+@dataclass
+class Store:
+    """Ids of two distilled students of two seeds, their twins, popularity, and a teacher with its backbone."""
+
+    distilled: list[str]
+    twins: list[str]
+    popularity: str
+    teacher: str
+    backbone: str
+
+
+@pytest.fixture(scope="module")
+def store(client: MlflowClient) -> Store:
+    def add(step: str, seed: int = 0, **more: object) -> str:
+        return add_run(client, SAMPLES, step, SAMPLES.ranks(seed), seed=seed, **more)
+
+    twins = [add("backbone", seed) for seed in (1, 2)]
+    backbone = add("backbone", 3, epochs=9)
+    teacher = add("teacher", 1, tags={"recdistill.backbone_run_id": backbone}, experts=2)
+    distilled = [
+        add(
+            "distill",
+            seed,
+            lam="0.70",
+            tags={"recdistill.twin_run_id": twin, "recdistill.teacher_run_id": teacher},
+        )
+        for seed, twin in zip((1, 2), twins, strict=True)
+    ]
+    return Store(distilled, twins, add("prepare"), teacher, backbone)
+
+
+def ids(compared):
+    return [run.run_id for run in compared.runs]
+
+
+def test_auto_brings_each_students_twin(store):
+    compared = compared_runs(store.distilled, "", "auto", "test")
+    assert ids(compared)[:2] == store.distilled
+    assert set(ids(compared)) == {*store.distilled, *store.twins}
+    assert compared.samples.ranks[store.twins[0]].tolist() == SAMPLES.ranks(1).tolist()
+    assert compared.samples.user.max() == 29
+    assert compared.samples.item_count.tolist() == SAMPLES.table["item_count"].tolist()
+
+
+def test_a_teachers_baseline_is_its_backbone(store):
+    assert ids(compared_runs([store.teacher], "", "auto", "test")) == [store.teacher, store.backbone]
+
+
+def test_settings_are_those_of_the_teacher_and_backbone_it_started_from(store):
+    run = compared_runs(store.distilled, "", "auto", "test").runs[0]
+    assert run.settings["lam"] == 0.7
+    assert run.settings["teacher.experts"] == 2
+    assert run.settings["teacher.backbone.epochs"] == 9
+    assert run.seed == 1
+
+
+def test_a_condition_finds_runs_and_none_takes_all(store):
+    assert set(ids(compared_runs([], "params.lam = '0.70'", "auto", "val"))) == {*store.distilled, *store.twins}
+    everything = {*store.distilled, *store.twins, store.popularity, store.teacher, store.backbone}
+    assert set(ids(compared_runs([], "", "auto", "test"))) == everything
+
+
+def test_a_given_baseline_joins_and_is_resolved(client, store):
+    entry = client.create_run("0", tags={"recdistill.step": "prepare", "recdistill.reused_run_id": store.popularity})
+    client.set_terminated(entry.info.run_id)
+    compared = compared_runs([store.twins[0]], "", entry.info.run_id, "test")
+    assert compared.baseline == store.popularity
+    assert ids(compared) == [store.twins[0], store.popularity]
+    # And the run that only found it is no second one.
+    assert ids(compared_runs([], "", "auto", "test")).count(store.popularity) == 1
+
+
+def test_a_thousand_runs_take_few_searches(store, monkeypatch):
+    searches = []
+    search = module.search
+    monkeypatch.setattr(module, "search", lambda condition: searches.append(condition) or search(condition))
+    compared_runs([], "", "auto", "test")
+    assert len(searches) <= 5
+
+
+@pytest.mark.parametrize(
+    ("runs", "condition", "said"),
+    [
+        (["0" * 32], "", "runs=0{32}: no such run"),
+        (["' OR 1=1"], "", "no such run"),
+        ([], "params.lam > ", "filter=params.lam > : is no MLflow search condition"),
+        ([], "params.lam = '77'", "filter=params.lam = '77': no finished"),
+    ],
+)
+def test_bad_requests_are_one_line(store, runs, condition, said):
+    with pytest.raises(InputError, match=said) as caught:
+        compared_runs(runs, condition, "auto", "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_unfinished_foreign_and_unevaluated_runs_are_refused(client, store):
+    running = add_run(client, SAMPLES, "backbone", SAMPLES.ranks(0), status="FAILED")
+    with pytest.raises(InputError, match=f"{running}: is FAILED, not FINISHED"):
+        compared_runs([running], "", "auto", "test")
+    foreign = client.create_run("0").info.run_id
+    client.set_terminated(foreign)
+    with pytest.raises(InputError, match=f"{foreign}: is a foreign run"):
+        compared_runs([foreign], "", "auto", "test")
+    bare = add_run(client, SAMPLES, "backbone", SAMPLES.ranks(0), parts=(), epochs=77)
+    with pytest.raises(InputError, match=f"{bare} .* keeps no ranks/test.parquet"):
+        compared_runs([bare], "", "auto", "test")
+    compared = compared_runs([], "params.student = 'sasrec'", "auto", "test")
+    assert compared.left_out == 1
+    assert bare not in ids(compared)
+    for run_id in (running, foreign, bare):
+        client.delete_run(run_id)
+
+
+def test_runs_of_other_data_are_refused_and_named(client, store):
+    other = add_run(client, SAMPLES, "backbone", SAMPLES.ranks(0), fingerprint="e" * 64, split="chronological")
+    with pytest.raises(InputError, match=f"{store.twins[0]} .*leave-one-out .*{other} .*chronological"):
+        compared_runs([store.twins[0], other], "", "auto", "test")
+    client.delete_run(other)
+
+
+def test_the_same_data_with_other_samples_is_refused(client, store):
+    fewer = Samples(users=20)
+    other = add_run(client, fewer, "teacher", fewer.ranks(0))
+    with pytest.raises(InputError, match=f"{store.twins[0]} .*30 samples.*{other} .*20 samples"):
+        compared_runs([store.twins[0], other], "", "auto", "test")
+    client.delete_run(other)
+
+
+def test_a_damaged_file_of_ranks_is_named(client, store, tmp_path):
+    damaged = add_run(client, SAMPLES, "backbone", SAMPLES.ranks(0), parts=())
+    (tmp_path / "test.parquet").write_bytes(b"PAR1 no parquet")
+    client.log_artifact(damaged, str(tmp_path / "test.parquet"), "ranks")
+    with pytest.raises(InputError, match=f"{damaged}: cannot read test.parquet"):
+        compared_runs([damaged, store.twins[0]], "", "auto", "test")
+    client.delete_run(damaged)
+
+
+def test_ranks_are_read_as_written(client):
+    ranks = np.arange(1, 31)
+    run_id = add_run(client, SAMPLES, "backbone", ranks, fingerprint="9" * 64)
+    compared = compared_runs([run_id], "", "auto", "val")
+    assert compared.samples.ranks[run_id].tolist() == ranks.tolist()
+    assert compared.samples.history_length.tolist() == SAMPLES.table["history_length"].tolist()
+    mlflow.delete_run(run_id)

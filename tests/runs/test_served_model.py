@@ -1,0 +1,281 @@
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.scoring_server import invocations
+from mlflow.tracking import MlflowClient
+
+from recdistill.errors import InputError
+from recdistill.students import build
+from recdistill.students.build import StudentShape, build_student
+from recdistill.students.recommend import Recommender
+from recdistill.runs.provenance import PACKAGE
+from recdistill.runs.served_model import (
+    REQUIRED,
+    address_of,
+    load_model,
+    log_student_model,
+    recommendations,
+    register_student,
+    requirements,
+)
+
+NUM_ITEMS = 30
+SHAPE = StudentShape("sasrec", 8, 1, 1, 0.1, 6, "tied")
+# Longer than one character, and with a title that is no ASCII.
+IDS = [f"item-{item}" for item in range(NUM_ITEMS)]
+TITLES = [f"Amélie {item}" for item in range(NUM_ITEMS)]
+COUNTS = list(range(NUM_ITEMS))
+HISTORIES = [["item-3", "item-4"], ["item-9", "new"], []]
+
+
+def student(ed_weight: float = 0.0):
+    torch.manual_seed(0)
+    teacher = torch.randn(NUM_ITEMS, 12)
+    model = build_student(SHAPE, NUM_ITEMS, teacher, ed_weight)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape)
+        model.items.embedding.weight[NUM_ITEMS] = 0
+    return model.eval()
+
+
+def log(client: MlflowClient, model=None, **options) -> tuple[str, str]:
+    """Id of a new finished distill run and the address of its model."""
+    run_id = client.create_run("0", tags={"recdistill.step": "distill"}).info.run_id
+    described = {"item_ids": IDS, "titles": TITLES, "item_count": COUNTS, "exclude_seen": True} | options
+    address = log_student_model(run_id, model or student(), SHAPE, **described)
+    client.set_terminated(run_id)
+    return run_id, address
+
+
+@pytest.fixture(scope="module")
+def logged(client: MlflowClient) -> tuple[str, str]:
+    return log(client)
+
+
+def frame(**columns) -> pd.DataFrame:
+    return pd.DataFrame({"history": HISTORIES} | columns)
+
+
+def test_the_loaded_model_gives_what_the_student_gives(logged):
+    found = load_model(logged[0]).predict(frame(k=[4, 4, 4], exclude=[["item-1"], [], ["item-29"]]))
+    expected = Recommender(student(), IDS, COUNTS).recommend(HISTORIES, [4] * 3, [["item-1"], [], ["item-29"]])
+    assert found["items"].tolist() == [[IDS[item] for item in answer.items] for answer in expected]
+    assert found["titles"].tolist() == [[TITLES[item] for item in answer.items] for answer in expected]
+    for scores, answer in zip(found["scores"], expected, strict=True):
+        assert scores == pytest.approx(answer.scores, abs=1e-6)
+    assert found["unknown_items"].tolist() == [0, 1, 0]
+    assert found["fallback"].tolist() == [False, False, True]
+
+
+def test_a_distilled_student_needs_no_teacher_to_be_served(client):
+    model = student(ed_weight=0.4)
+    _, address = log(client, model)
+    found = load_model(address).predict(frame())
+    expected = Recommender(model, IDS, COUNTS).recommend(HISTORIES[:1], [10], [[]])
+    assert found["items"][0] == [IDS[item] for item in expected[0].items]
+
+
+def test_ten_items_where_no_k_is_given_and_nulls_are_none(logged):
+    model = load_model(logged[1])
+    assert model.predict(frame())["items"].map(len).tolist() == [10, 10, 10]
+    some = model.predict(frame(k=[3, None, np.nan], exclude=[None, [], ["item-29"]]))
+    assert some["items"].map(len).tolist() == [3, 10, 10]
+    assert some["items"][2][0] == "item-28"
+
+
+def test_the_run_the_registry_and_the_id_lead_to_one_model(client, logged):
+    assert register_student(logged[0], "film-student") == "models:/film-student/1"
+    models = [load_model(name) for name in (logged[0], logged[1], "models:/film-student/1", f"runs:/{logged[0]}/model")]
+    assert {address_of(model) for model in models} == {logged[1]}
+    reused = client.create_run("0", tags={"recdistill.step": "distill", "recdistill.reused_run_id": logged[0]})
+    client.set_terminated(reused.info.run_id)
+    assert address_of(load_model("")) == logged[1]
+
+
+def test_a_model_is_registered_once_and_another_is_the_next_version(client, logged):
+    assert register_student(logged[0], "films") == "models:/films/1"
+    assert register_student(logged[0], "films") == "models:/films/1"
+    other, address = log(client)
+    assert register_student(other, "films") == "models:/films/2"
+    assert address_of(load_model("models:/films/2")) == address
+    client.delete_run(other)
+
+
+def test_what_cannot_be_registered_is_one_line(client, logged):
+    bare = client.create_run("0").info.run_id
+    for run_id, name, said in ((bare, "films", "keeps no model"), (logged[0], "a/b:c", "register=a/b:c: ")):
+        with pytest.raises(InputError, match=said) as caught:
+            register_student(run_id, name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["0" * 32, "models:/nothing/1", "runs:/nothing/model", "/no/such/folder"])
+def test_a_model_that_is_not_there_is_one_line(client, logged, model):
+    with pytest.raises(InputError, match=f"model={model}: no model at") as caught:
+        load_model(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_model_says_what_it_needs_and_takes(logged):
+    needed = requirements()
+    assert [line.partition("==")[0] for line in needed] == list(REQUIRED)
+    assert not any("+" in line for line in needed)
+    info = mlflow.models.get_model_info(logged[1])
+    assert info.signature.inputs.input_names() == ["history", "k", "exclude"]
+    assert info.signature.inputs.required_input_names() == ["history"]
+    assert info.signature.outputs.input_names() == ["items", "titles", "scores", "unknown_items", "fallback"]
+    folder = Path(mlflow.artifacts.download_artifacts(logged[1]))
+    assert (folder / "requirements.txt").read_text().split() == needed
+    assert (folder / "input_example.json").is_file()
+    assert not list(folder.rglob("*.pkl"))
+
+
+def test_what_a_model_needs_is_a_dependency_of_the_project():
+    declared = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert set(REQUIRED) <= {re.split(r"[<>=]", line)[0] for line in declared}
+
+
+def test_loading_leaves_the_installed_package_alone(logged):
+    before, path = dict(sys.modules), list(sys.path)
+    loaded = mlflow.pyfunc.load_model(logged[1])
+    assert {name: module for name, module in sys.modules.items() if name.startswith("recdistill")} == {
+        name: module for name, module in before.items() if name.startswith("recdistill")
+    }
+    assert sys.modules["recdistill.students.build"] is build
+    assert sys.path == path
+    own = type(loaded.unwrap_python_model().recommender)
+    assert own is not Recommender
+    assert own.__name__ == "Recommender"
+
+
+WITHOUT_PACKAGE = """
+import importlib.abc, importlib.util, json, sys
+import pandas as pd
+
+sys.meta_path[:] = [finder for finder in sys.meta_path if "recdistill" not in getattr(finder, "__module__", "")]
+sys.path[:] = [folder for folder in sys.path if folder not in ("", sys.argv[3])]
+assert importlib.util.find_spec("recdistill") is None
+import mlflow
+
+model = mlflow.pyfunc.load_model(sys.argv[1])
+found = model.predict(pd.DataFrame({"history": json.loads(sys.argv[2])}))
+assert importlib.util.find_spec("recdistill") is None
+print(found.to_json(orient="columns"))
+"""
+
+
+def test_the_model_runs_where_the_package_is_not_installed(logged, tmp_path):
+    folder = mlflow.artifacts.download_artifacts(logged[1])
+    command = [sys.executable, "-c", WITHOUT_PACKAGE, folder, json.dumps(HISTORIES), str(PACKAGE.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    here = load_model(logged[1]).predict(frame())
+    assert list(found["items"].values()) == here["items"].tolist()
+    assert list(found["titles"].values()) == here["titles"].tolist()
+
+
+def ask(model, body, content_type: str = "application/json") -> dict:
+    """What the scoring server answers."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    answered = invocations(text, content_type, model, model.metadata.get_input_schema())
+    assert answered.status == 200
+    return json.loads(answered.response)
+
+
+def test_a_good_request_is_answered_in_either_json_form(logged):
+    model = load_model(logged[1])
+    records = ask(model, {"dataframe_records": [{"history": HISTORIES[0], "k": 2}, {"history": []}]})["predictions"]
+    split = ask(model, {"dataframe_split": {"columns": ["history", "k"], "data": [[HISTORIES[0], 2], [[], None]]}})
+    assert records == split["predictions"]
+    assert [len(row["items"]) for row in records] == [2, 10]
+    assert records[1]["fallback"] is True
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"history": "item-3"}, "row 0: history is 'item-3'; give a list of item ids"),
+        ({"history": None}, "row 0: history is None"),
+        ({"history": [3, 4]}, "row 0: history holds an id that is no text"),
+        ({"history": ["item-3", None]}, "row 0: history holds an id that is no text"),
+        ({"history": ["item-3"], "k": 0}, "row 0: k is 0; give a whole number"),
+        ({"history": ["item-3"], "k": 1.5}, "row 0: k is 1.5"),
+        ({"history": ["item-3"], "k": "ten"}, "row 0: k is ten"),
+        ({"history": ["item-3"], "k": True}, "row 0: k is True"),
+        ({"history": ["item-3"], "exclude": "item-4"}, "row 0: exclude is 'item-4'"),
+        ({"items": ["item-3"]}, "missing inputs"),
+    ],
+)
+def test_a_bad_request_is_refused_with_its_reason(logged, row, said):
+    with pytest.raises(MlflowException, match=said) as caught:
+        ask(load_model(logged[1]), {"dataframe_records": [row]})
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_what_the_model_refuses_is_an_input_error_of_one_line(logged):
+    with pytest.raises(InputError, match=r"the model refuses the histories: .*k is 0") as caught:
+        recommendations(load_model(logged[1]), frame(k=[1, 0, 1]))
+    assert "\n" not in str(caught.value)
+
+
+def test_batches_of_rows_do_not_matter(logged, monkeypatch):
+    model = load_model(logged[1])
+    whole = recommendations(model, frame(user=["a", "b", "c"]))
+    monkeypatch.setattr("recdistill.runs.served_model.ROWS", 2)
+    assert recommendations(model, frame()).equals(whole)
+
+
+def test_a_real_server_answers_good_and_bad_requests(logged):
+    sys.path.insert(0, str(PACKAGE.parent / "benchmarks"))
+    try:
+        from serving import served
+    finally:
+        sys.path.pop(0)
+    with served(logged[1]) as address:
+        good = requests.post(address, json={"dataframe_records": [{"history": HISTORIES[0], "k": 3}]}, timeout=60)
+        bad = requests.post(address, json={"dataframe_records": [{"history": HISTORIES[0], "k": 0}]}, timeout=60)
+        broken = requests.post(address, data="{", headers={"content-type": "application/json"}, timeout=60)
+    assert good.status_code == 200
+    assert good.json()["predictions"][0]["items"] == load_model(logged[1]).predict(frame(k=[3] * 3))["items"][0]
+    assert (bad.status_code, broken.status_code) == (400, 400)
+    assert "k is 0" in bad.json()["message"]
+
+
+CLEAN = """
+import importlib.util, json, sys
+import mlflow, pandas as pd
+
+assert importlib.util.find_spec("recdistill") is None
+found = mlflow.pyfunc.load_model(sys.argv[1]).predict(pd.DataFrame({"history": json.loads(sys.argv[2])}))
+print(found.to_json(orient="columns"))
+"""
+
+
+@pytest.mark.slow
+def test_a_clean_environment_of_its_own_requirements_gives_the_same(logged, tmp_path):
+    folder = mlflow.artifacts.download_artifacts(logged[1])
+    python = tmp_path / "environment" / "bin" / "python"
+    for command in (
+        [sys.executable, "-m", "venv", tmp_path / "environment"],
+        [python, "-m", "pip", "install", "--quiet", "-r", f"{folder}/requirements.txt"],
+        [python, "-I", "-c", CLEAN, folder, json.dumps(HISTORIES)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=1800)
+        assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    here = load_model(logged[1]).predict(frame())
+    assert list(found["items"].values()) == here["items"].tolist()
+    assert [score for row in found["scores"].values() for score in row] == pytest.approx(here["scores"].sum(), abs=1e-5)

@@ -1,0 +1,393 @@
+"""Ranking teacher over the tiny llama: nothing of the future, the same answers packed and apart, saved and loaded."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from tiny_llm import tiny_base_llm
+from torch import Tensor
+
+from recdistill.errors import InputError
+from recdistill.teachers.ranking.model import (
+    TITLE_ROWS,
+    BackboneTables,
+    RankingModel,
+    TeacherShape,
+    build_ranking_model,
+    load_ranking_model,
+)
+
+TITLES = [f"Film {'of the day ' * (item % 3)}number {item}" for item in range(14)]
+ITEMS, STATE, LENGTH = len(TITLES), 8, 7
+SHAPE = TeacherShape(
+    rank=8,
+    alpha=16.0,
+    dropout=0.0,
+    experts=4,
+    gate="linear",
+    residual=True,
+    packing=True,
+    context=3,
+    plain_titles=False,
+)
+# Windows of 7, 7 and 4 items; their samples in no order.
+HISTORY = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12, 13], [3, 1, 3, 9, ITEMS, ITEMS, ITEMS]])
+ROW = torch.tensor([1, 0, 0, 2, 1, 0, 2])
+COLUMN = torch.tensor([4, 6, 3, 3, 5, 5, 1])
+
+
+def tables(bias: bool = False, size: int = STATE) -> BackboneTables:
+    generator = torch.Generator().manual_seed(4)
+    made = [torch.randn(ITEMS, size, generator=generator) for _ in range(2)]
+    return BackboneTables(*made, torch.randn(ITEMS, generator=generator) if bias else None)
+
+
+def states_of(history: Tensor) -> Tensor:
+    """A causal backbone: the state after an item is a decaying sum over the items up to it."""
+    table = torch.randn(ITEMS + 1, STATE, generator=torch.Generator().manual_seed(5))
+    states, state = [], torch.zeros(len(history), STATE)
+    for column in range(history.shape[1]):
+        state = 0.7 * state + table[history[:, column]]
+        states.append(state)
+    return torch.stack(states, dim=1)
+
+
+def fresh(dtype: torch.dtype = torch.float32, backbone: BackboneTables | None = None, **changes) -> RankingModel:
+    torch.manual_seed(0)
+    return build_ranking_model(tiny_base_llm(dtype), replace(SHAPE, **changes), TITLES, backbone or tables())
+
+
+def trained(dtype: torch.dtype = torch.float32, **changes) -> RankingModel:
+    """A teacher in evaluation mode, every trained parameter moved off its initial value, the gate decidedly."""
+    teacher = fresh(dtype, **changes)
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for name, parameter in teacher.named_parameters():
+            if parameter.requires_grad:
+                scale = 2.0 if name.startswith("gate.") else 0.2
+                parameter += scale * torch.randn(parameter.shape, generator=generator)
+    return teacher.eval()
+
+
+@torch.no_grad()
+def ask(teacher: RankingModel, history=HISTORY, row=ROW, column=COLUMN, states=None) -> tuple[Tensor, Tensor]:
+    return teacher(history, row, column, states_of(history) if states is None else states)
+
+
+def gates_given(teacher: RankingModel, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """A list that gets the gate weights of every pass from now on."""
+    given: list[Tensor] = []
+    set_weights = teacher.slot.set
+    monkeypatch.setattr(teacher.slot, "set", lambda weights: given.append(weights) or set_weights(weights))
+    return given
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_plain_titles_are_read_for_those_with_a_year(tmp_path: Path) -> None:
+    plain, shape = [f"The Net {item}" for item in range(ITEMS)], replace(SHAPE, plain_titles=True)
+    dated = [f"Net {item}, The (19{item:02})" for item in range(ITEMS)]
+    read, expected = (build_ranking_model(tiny_base_llm(), shape, names, tables()) for names in (dated, plain))
+    assert read.titles.tokens.tolist() == expected.titles.tokens.tolist()
+    assert torch.equal(read.head.titles, expected.head.titles)
+    read.save(tmp_path / "teacher")
+    loaded = load_ranking_model(tmp_path / "teacher", tiny_base_llm(), dated, tables())
+    assert loaded.titles.tokens.tolist() == expected.titles.tokens.tolist()
+    as_they_are = build_ranking_model(tiny_base_llm(), SHAPE, dated, tables())
+    assert as_they_are.titles.tokens.tolist() != expected.titles.tokens.tolist()
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_later_item_changes_no_earlier_score(packing: bool, residual: bool) -> None:
+    teacher = trained(packing=packing, residual=residual)
+    before, hidden = ask(teacher)
+    for changed in range(1, LENGTH):
+        history = HISTORY.clone()
+        history[0, changed] = 13  # its title is longer or shorter: later tokens move
+        after, hidden_after = ask(teacher, history)
+        earlier = (ROW != 0) | (changed > COLUMN)
+        close(after[earlier], before[earlier])
+        close(hidden_after[earlier], hidden[earlier])
+        for sample in (~earlier).nonzero().squeeze(1).tolist():
+            inside = packing or changed > COLUMN[sample] - SHAPE.context
+            assert (hidden_after[sample] - hidden[sample]).abs().max() > 1e-3 or not inside
+
+
+def test_a_later_state_changes_no_earlier_score() -> None:
+    teacher, states = trained(residual=False), states_of(HISTORY)
+    before, _ = ask(teacher)
+    for changed in range(1, LENGTH):
+        moved = states.clone()
+        moved[0, changed:] = torch.randn(LENGTH - changed, STATE)
+        after, _ = ask(teacher, states=moved)
+        earlier = (ROW != 0) | (changed > COLUMN)
+        assert torch.equal(after[earlier], before[earlier])
+        assert bool(((after - before).abs().amax(dim=1) > 1e-4)[~earlier].all())
+
+
+def test_packed_gates_are_those_of_each_tokens_own_item() -> None:
+    teacher, states = trained(residual=False), states_of(HISTORY)
+    before, _ = ask(teacher)
+    moved = states.clone()
+    moved[0, 4] = torch.randn(STATE)  # a boundary inside the window that no sample is asked at
+    after, _ = ask(teacher, states=moved)
+    changed = (after - before).abs().amax(dim=1) > 1e-4
+    assert changed.tolist() == ((ROW == 0) & (COLUMN >= 4)).tolist()
+
+
+def test_packed_gates_are_uniform_at_the_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, states = trained(), states_of(HISTORY)
+    given = gates_given(teacher, monkeypatch)
+    ask(teacher)
+    prompts = teacher.prompts(HISTORY, ROW, COLUMN)
+    instruction = len(teacher.titles.instruction)
+    for (rows, width), weights in zip(prompts.by_length(), given, strict=True):
+        assert weights.shape == (len(rows), width, SHAPE.experts)
+        assert torch.equal(weights[:, :instruction], torch.full((len(rows), instruction, 4), 0.25))
+        for place, row in enumerate(rows.tolist()):
+            for token in range(instruction, int(prompts.length[row])):
+                own = teacher.gate(states[row, prompts.column[row, token]])
+                close(weights[place, token], own)
+
+
+def test_packed_is_each_sample_asked_alone_with_the_same_context() -> None:
+    teacher, states = trained(), states_of(HISTORY)
+    together, hidden = ask(teacher)
+    for sample, (row, column) in enumerate(zip(ROW.tolist(), COLUMN.tolist(), strict=True)):
+        first = max(0, int(COLUMN[row == ROW].min()) - SHAPE.context + 1)
+        teacher.shape = replace(SHAPE, context=column - first + 1)
+        alone = ask(teacher, HISTORY[row : row + 1], torch.tensor([0]), torch.tensor([column]), states[row : row + 1])
+        close(alone[0][0], together[sample])
+        close(alone[1][0], hidden[sample])
+
+
+def test_one_prompt_a_sample_has_its_sequences_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, states = trained(packing=False, residual=False), states_of(HISTORY)
+    given = gates_given(teacher, monkeypatch)
+    before, _ = ask(teacher)
+    prompts = teacher.prompts(HISTORY, ROW, COLUMN)
+    own = teacher.gate(states[ROW, COLUMN])
+    for (rows, _), weights in zip(prompts.by_length(), given, strict=True):
+        close(weights, own[rows])
+    moved = torch.randn_like(states)
+    moved[ROW, COLUMN] = states[ROW, COLUMN]
+    assert torch.equal(ask(teacher, states=moved)[0], before)
+
+
+def test_one_prompt_a_sample_is_the_llm_over_that_prompt_alone() -> None:
+    teacher, states = trained(packing=False), states_of(HISTORY)
+    logits, hidden = ask(teacher)
+    embedding = teacher.llm.get_input_embeddings()
+    for sample, (row, column) in enumerate(zip(ROW.tolist(), COLUMN.tolist(), strict=True)):
+        parts = [embedding(torch.from_numpy(teacher.titles.instruction))]
+        for item in HISTORY[row, max(0, column - SHAPE.context + 1) : column + 1].tolist():
+            start, end = teacher.titles.start[item : item + 2]
+            parts.append(embedding(torch.from_numpy(teacher.titles.tokens[start:end])))
+            parts.append(teacher.projector(teacher.item_table[item]).unsqueeze(0))
+        teacher.slot.set(teacher.gate(states[row, column]).unsqueeze(0))
+        with torch.no_grad():
+            expected = teacher.llm(inputs_embeds=torch.cat(parts).unsqueeze(0))[0][0, -1]
+            close(hidden[sample], expected)
+            close(logits[sample], teacher.head(expected.unsqueeze(0), states[row, column].unsqueeze(0))[0])
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_permuted_batch_is_answered_in_its_order(packing: bool) -> None:
+    teacher = trained(packing=packing)
+    logits, hidden = ask(teacher)
+    order = torch.tensor([3, 6, 0, 5, 1, 4, 2])
+    windows = torch.tensor([2, 0, 1])
+    place = torch.empty(3, dtype=torch.int64).index_put((windows,), torch.arange(3))
+    permuted = ask(teacher, HISTORY[windows], place[ROW[order]], COLUMN[order])
+    close(permuted[0], logits[order])
+    close(permuted[1], hidden[order])
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_fresh_residual_teacher_is_its_backbone(packing: bool, bias: bool) -> None:
+    backbone, states = tables(bias), states_of(HISTORY)
+    logits, _ = ask(fresh(packing=packing, backbone=backbone).eval())
+    assert torch.equal(logits, F.linear(states[ROW, COLUMN], backbone.output, backbone.bias))
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("per_layer", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_reach_gate_projector_lora_and_head_alone(packing: bool, per_layer: bool, dtype: torch.dtype) -> None:
+    teacher = trained(dtype, packing=packing, gate_per_layer=per_layer).train()
+    states = states_of(HISTORY).requires_grad_()
+    logits, hidden = teacher(HISTORY, ROW, COLUMN, states)
+    assert (logits.dtype, hidden.dtype) == (torch.float32, torch.float32)
+    F.cross_entropy(logits, torch.arange(len(ROW))).backward()
+    reached = {name for name, parameter in teacher.named_parameters() if parameter.grad is not None}
+    assert reached == {name for name, parameter in teacher.named_parameters() if parameter.requires_grad}
+    assert {name.partition(".")[0] for name in reached} == {"gate", "projector", "llm", "head"}
+    assert [name for name in reached if name.startswith("llm.") and ".lora_" not in name] == []
+    for name, parameter in teacher.named_parameters():
+        if name in reached:
+            assert parameter.dtype == torch.float32
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_bfloat16_base_is_near_the_float32_one() -> None:
+    precise, low = (ask(trained(dtype, residual=False))[0] for dtype in (torch.float32, torch.bfloat16))
+    assert (low - precise).abs().mean() < 0.05 * precise.std()
+
+
+def test_three_steps_move_all_that_is_trained_and_nothing_else() -> None:
+    teacher = fresh().train()
+    start = {name: parameter.detach().clone() for name, parameter in teacher.named_parameters()}
+    buffers = {name: buffer.clone() for name, buffer in teacher.named_buffers()}
+    optimizer = torch.optim.Adam([p for p in teacher.parameters() if p.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(4):
+        loss = F.cross_entropy(teacher(HISTORY, ROW, COLUMN, states_of(HISTORY))[0], torch.arange(len(ROW)))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses == sorted(losses, reverse=True)
+    moved = {name for name, parameter in teacher.named_parameters() if not torch.equal(parameter, start[name])}
+    assert moved == {name for name in teacher.trained() if name in start}
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in teacher.named_buffers())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gate": "resnet"},
+        {"gate_per_layer": True},
+        {"packing": False, "residual": False, "gate": "mlp", "gate_per_layer": True},
+    ],
+)
+def test_saved_and_loaded_over_a_fresh_base_it_is_the_same(tmp_path: Path, changes: dict) -> None:
+    teacher = trained(**changes).train()
+    teacher(HISTORY, ROW, COLUMN, states_of(HISTORY))  # moves the running statistics of batch norm
+    teacher.eval().save(tmp_path / "teacher")
+    torch.manual_seed(1)
+    loaded = load_ranking_model(tmp_path / "teacher", tiny_base_llm(), TITLES, tables())
+    assert not loaded.training
+    assert loaded.shape == teacher.shape
+    for own, expected in zip(ask(loaded), ask(teacher), strict=True):
+        assert torch.equal(own, expected)
+    assert torch.equal(loaded.item_embedding(), teacher.item_embedding())
+
+
+def test_files_hold_no_weight_of_the_base(tmp_path: Path) -> None:
+    teacher = trained()
+    teacher.save(tmp_path)
+    names, values = set(), 0
+    for path in tmp_path.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                names.add(name)
+                values += file.get_tensor(name).numel()
+    assert {
+        name for name in names if ".lora_" not in name and not name.startswith(("gate.", "projector.", "head."))
+    } == set()
+    assert values == sum(tensor.numel() for tensor in teacher.trained().values())
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} <= {".safetensors", ".json", ".md"}
+
+
+def test_a_bfloat16_teacher_opens_over_a_float32_base(tmp_path: Path) -> None:
+    teacher = trained(torch.bfloat16)
+    teacher.save(tmp_path)
+    loaded = load_ranking_model(tmp_path, tiny_base_llm(), TITLES, tables())
+    precise, low = ask(loaded)[0], ask(teacher)[0]
+    assert (low - precise).abs().mean() < 0.05 * precise.std()
+
+
+def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: no readable teacher"):
+        load_ranking_model(tmp_path / "nowhere", tiny_base_llm(), TITLES, tables())
+    teacher = trained()
+    teacher.save(tmp_path)
+    other = tiny_base_llm()
+    with torch.no_grad():
+        other.model.get_input_embeddings().weight += 1
+    other = replace(other, name="other", fingerprint="0" * 64)
+    with pytest.raises(InputError, match="was trained over tiny, not over this other"):
+        load_ranking_model(tmp_path, other, TITLES, tables())
+    with pytest.raises(InputError, match="do not fit this backbone"):
+        load_ranking_model(tmp_path, tiny_base_llm(), TITLES, tables(size=STATE * 2))
+    (tmp_path / "teacher.safetensors").write_bytes(b"cut short")
+    with pytest.raises(InputError, match="no readable teacher") as caught:
+        load_ranking_model(tmp_path, tiny_base_llm(), TITLES, tables())
+    assert "\n" not in str(caught.value)
+
+
+@torch.no_grad()
+def test_item_embedding_is_the_state_after_the_title_alone_at_the_uniform_gate() -> None:
+    many = [f"Film {item} {'again ' * (item % 4)}" for item in range(TITLE_ROWS + 5)]
+    generator = torch.Generator().manual_seed(4)
+    wide = BackboneTables(*(torch.randn(len(many), STATE, generator=generator) for _ in range(2)))
+    torch.manual_seed(0)
+    teacher = build_ranking_model(tiny_base_llm(), SHAPE, many, wide).eval()
+    for name, parameter in teacher.named_parameters():
+        if ".lora_" in name:
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    embedding = teacher.item_embedding()
+    assert embedding.shape == (len(many), teacher.llm.config.hidden_size)
+    assert embedding.dtype == torch.float32
+    words = teacher.llm.get_input_embeddings()
+    for item in (0, 3, TITLE_ROWS - 1, TITLE_ROWS, TITLE_ROWS + 4):
+        start, end = teacher.titles.start[item : item + 2]
+        prompt = [teacher.titles.instruction, teacher.titles.tokens[start:end]]
+        parts = [words(torch.from_numpy(part)) for part in prompt] + [teacher.projector(wide.items[item : item + 1])]
+        teacher.slot.set(torch.full((1, 4), 0.25))
+        close(embedding[item], teacher.llm(inputs_embeds=torch.cat(parts).unsqueeze(0))[0][0, -1])
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InputError, match="rank 8 is no multiple of 3 experts"):
+        fresh(experts=3)
+    with pytest.raises(InputError, match="gate 'nonsense' is unknown"):
+        fresh(gate="nonsense")
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_layers_with_copies_of_a_gate_are_the_shared_gate(packing: bool) -> None:
+    shared, own = trained(packing=packing), trained(packing=packing, gate_per_layer=True)
+    with torch.no_grad():
+        weights = shared.trained()
+        for name, parameter in own.trained().items():
+            layer = name.removeprefix("gate.gates.").partition(".")[2]
+            parameter.copy_(weights[f"gate.{layer}" if name.startswith("gate.") else name])
+    assert len(own.gate.gates) == 2
+    for found, expected in zip(ask(own), ask(shared), strict=True):
+        close(found, expected)
+    close(own.item_embedding(), shared.item_embedding())
+    with torch.no_grad():
+        own.gate.gates[1].linear.weight.neg_()
+    assert (ask(own)[1] - ask(shared)[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("per_layer", [True, False])
+def test_sample_gates_are_those_of_the_samples_own_states(packing: bool, per_layer: bool) -> None:
+    teacher, states = trained(packing=packing, gate_per_layer=per_layer), states_of(HISTORY)
+    ask(teacher)
+    close(teacher.sample_gates, teacher.gate(states[ROW, COLUMN]))
+    assert teacher.sample_gates.shape == (len(ROW), 2, 4) if per_layer else (len(ROW), 4)
+    assert not teacher.sample_gates.requires_grad
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_prompts_of_all_lengths_together_are_answered_alike(packing: bool) -> None:
+    teacher = trained(packing=packing)
+    apart = ask(teacher)
+    passes = []
+    teacher.llm.register_forward_hook(lambda *_: passes.append(1))
+    teacher.in_one_pass = True
+    for found, expected in zip(ask(teacher), apart, strict=True):
+        close(found, expected)
+    assert len(passes) == 1

@@ -1,0 +1,131 @@
+import dataclasses
+import importlib.metadata
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from recdistill.errors import InputError
+from recdistill.teachers.outputs import (
+    CONFIDENCE,
+    MANIFEST_FILE,
+    Manifest,
+    TeacherOutputs,
+    read_teacher_outputs,
+    write_teacher_outputs,
+)
+
+ITEMS, SAMPLES, COVERED, CANDIDATES = 12, 9, 5, 4
+
+
+def make(**changes) -> TeacherOutputs:
+    generator = torch.Generator().manual_seed(0)
+    values = {
+        "manifest": Manifest(fingerprint="ab" * 32, llm="some-llm", num_items=ITEMS, num_samples=SAMPLES),
+        "sample": torch.tensor([0, 2, 3, 7, 8]),
+        "ranking": torch.stack([torch.randperm(ITEMS, generator=generator)[:CANDIDATES] for _ in range(COVERED)]),
+        "distance": torch.rand(COVERED, CANDIDATES, generator=generator),
+        "item_embedding": torch.randn(ITEMS, 6, generator=generator),
+    }
+    return TeacherOutputs(**(values | changes))
+
+
+@pytest.mark.parametrize("with_sequences", [True, False])
+def test_written_and_read_is_the_same(tmp_path: Path, with_sequences: bool) -> None:
+    manifest = Manifest(
+        fingerprint="cd" * 32,
+        llm="some-llm",
+        num_items=ITEMS,
+        num_samples=SAMPLES,
+        split="leave-one-out",
+        teacher="generative",
+        confidence="L2, small is sure",
+        versions={"torch": "1.0"},
+    )
+    outputs = make(manifest=manifest, sequence_embedding=torch.randn(COVERED, 3) if with_sequences else None)
+    write_teacher_outputs(tmp_path / "new" / "outputs", outputs)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["outputs"]
+    found = read_teacher_outputs(tmp_path / "new" / "outputs", fingerprint="cd" * 32)
+    assert found.manifest == manifest
+    for name in ("sample", "ranking", "distance", "item_embedding", "sequence_embedding"):
+        expected = getattr(outputs, name)
+        assert expected is None or torch.equal(getattr(found, name), expected), name
+    assert (found.sequence_embedding is None) == (not with_sequences)
+    # Written again, it replaces what was there.
+    write_teacher_outputs(tmp_path / "new" / "outputs", make())
+    assert read_teacher_outputs(tmp_path / "new" / "outputs").manifest == make().manifest
+
+
+def test_the_manifest_says_what_the_outputs_are(tmp_path: Path) -> None:
+    write_teacher_outputs(tmp_path / "outputs", make())
+    described = json.loads((tmp_path / "outputs" / MANIFEST_FILE).read_text())
+    assert described["teacher"] == "ranking"
+    assert described["confidence"] == CONFIDENCE
+    assert described["versions"]["torch"] == importlib.metadata.version("torch")
+    assert (described["top_n"], described["covered"]) == (CANDIDATES, COVERED)
+    assert described["covered_share"] == pytest.approx(COVERED / SAMPLES)
+    assert (make().top_n, make().covered_share) == (CANDIDATES, COVERED / SAMPLES)
+
+
+def test_a_manifest_of_four_fields_is_read_and_claims_no_versions(tmp_path: Path) -> None:
+    write_teacher_outputs(tmp_path / "outputs", make())
+    path = tmp_path / "outputs" / MANIFEST_FILE
+    described = json.loads(path.read_text())
+    path.write_text(json.dumps({name: described[name] for name in ("fingerprint", "llm", "num_items", "num_samples")}))
+    manifest = read_teacher_outputs(tmp_path / "outputs").manifest
+    assert manifest == dataclasses.replace(make().manifest, versions={})
+
+
+def test_by_sample_lays_out_the_first_candidates() -> None:
+    outputs = make()
+    covered, ranking, distance = outputs.by_sample(2)
+    assert covered.nonzero().flatten().tolist() == [0, 2, 3, 7, 8]
+    assert torch.equal(ranking[covered], outputs.ranking[:, :2])
+    assert torch.equal(distance[covered], outputs.distance[:, :2])
+    assert ranking[~covered].eq(0).all()
+    assert ranking.shape == (SAMPLES, 2)
+    with pytest.raises(InputError, match=r"candidate_topk=5: the teacher kept 4"):
+        outputs.by_sample(5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sample": torch.tensor([0, 2, 3, 7])}, "do not fit"),
+        ({"distance": torch.rand(COVERED, 3)}, "do not fit"),
+        ({"item_embedding": torch.rand(ITEMS - 1, 6)}, "do not fit 12 items"),
+        ({"sequence_embedding": torch.rand(COVERED - 1, 6)}, "do not fit"),
+        ({"sample": torch.tensor([0, 2, 3, 7, 9])}, r"not in 0\.\.8"),
+        ({"sample": torch.tensor([-1, 2, 3, 7, 8])}, r"not in 0\.\.8"),
+        ({"sample": torch.tensor([0, 3, 2, 7, 8])}, "ascending and distinct"),
+        ({"sample": torch.tensor([0, 2, 2, 7, 8])}, "ascending and distinct"),
+        ({"ranking": torch.full((COVERED, CANDIDATES), ITEMS)}, r"not in 0\.\.11"),
+        ({"ranking": torch.full((COVERED, CANDIDATES), -1)}, r"not in 0\.\.11"),
+        ({"distance": torch.full((COVERED, CANDIDATES), torch.inf)}, "distance holds NaN or infinity"),
+        ({"item_embedding": torch.full((ITEMS, 6), torch.nan)}, "item_embedding holds NaN"),
+        ({"sequence_embedding": torch.full((COVERED, 6), torch.nan)}, "sequence_embedding holds NaN"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused(changes: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        make(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_other_data_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs"
+    with pytest.raises(InputError, match="no readable teacher outputs"):
+        read_teacher_outputs(folder)
+    write_teacher_outputs(folder, make())
+    with pytest.raises(InputError, match="made for data abababababab, not 0123456789ab"):
+        read_teacher_outputs(folder, fingerprint="0123456789abcdef")
+    described = (folder / MANIFEST_FILE).read_text()
+    for broken in ("{", "[]", json.dumps({"llm": "x"}), described.replace('"num_items": 12', '"num_items": "x"')):
+        (folder / MANIFEST_FILE).write_text(broken)
+        with pytest.raises(InputError, match="outputs"):
+            read_teacher_outputs(folder)
+    (folder / MANIFEST_FILE).write_text(described)
+    (folder / "teacher_outputs.safetensors").write_bytes(b"cut short")
+    with pytest.raises(InputError, match="no readable teacher outputs"):
+        read_teacher_outputs(folder)
