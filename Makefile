@@ -9,12 +9,14 @@ ARGS ?=
 # What `make store` runs with: both commands share data, teacher and student.
 SMALL := --max_users 100 --token_budget 10000 --outputs_token_budget 20000
 SMALL += --epochs 8 --batch_size 1024 --learning_rate 0.003
+# Groups of `make test-slow`; each prints its seconds.
+SLOW := $(sort $(dir $(shell grep -rl --include='test_*.py' 'mark.slow' tests)))
 
-.PHONY: help install run store test lint ui mlproject
+.PHONY: help install run store test test-slow lint ui mlproject
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
 
 install: .venv/installed  ## make .venv and install the project into it
 
@@ -31,8 +33,14 @@ store: install  ## a small store for the notebooks, in a few minutes
 	$(BIN)/recdistill main $(SMALL) $(ARGS)
 	$(BIN)/recdistill sweep $(SMALL) --trials 8 --final_seeds 3 $(ARGS)
 
-test: install  ## all tests, in two processes
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+test: install  ## the tests, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-slow: install  ## the slow tests, group by group: notebooks, kills, launches, real LLMs
+	@failed=0; for group in $(SLOW); do \
+	  began=$$(date +%s); OMP_NUM_THREADS=1 $(BIN)/pytest -m slow $$group $(ARGS); status=$$?; \
+	  echo "$$group: $$(($$(date +%s) - began)) s"; [ $$status = 0 ] || [ $$status = 5 ] || failed=1; \
+	done; exit $$failed
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -42,5 +50,5 @@ lint: install  ## ruff and mypy
 ui: install  ## MLflow UI on the default store
 	$(BIN)/mlflow ui $(ARGS)
 
-mlproject: install  ## write MLproject from the options in recdistill/config.py
+mlproject: install  ## write MLproject from the options in recdistill/config
 	$(BIN)/python -m recdistill.config.mlproject

@@ -47,7 +47,12 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     models: dict[str, Caser] = {
-        name: kind(ItemEmbedding(arguments.items, arguments.hidden_size), 0.5, arguments.length, "tied")
+        name: kind(
+            ItemEmbedding(arguments.items, arguments.hidden_size),
+            dropout=0.5,
+            max_length=arguments.length,
+            output="tied",
+        )
         for name, kind in (("step", Caser), ("convolutions", Convolving))
     }
     models["convolutions"].load_state_dict(models["step"].state_dict())

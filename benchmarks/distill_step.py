@@ -1,4 +1,4 @@
-"""Time a distillation step of SASRec against a plain transcription of the formulas, on random data.
+"""Time a distillation step of SASRec against the plain formulas of `recdistill.distill.losses`, on random data.
 
 Run ``python benchmarks/distill_step.py`` (``--help`` lists the sizes). It prints the share of each part, and
 one JSON line last: ``step_ms`` and ``plain_step_ms`` (medians), their ``ratio``, ``evaluate_s`` for 14,980
@@ -15,38 +15,41 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recdistill.data.samples import Samples
-from recdistill.distill.objective import dllm2rec_loss
-from recdistill.distill.propensity import propensity
-from recdistill.evaluation.evaluate import evaluate
+from recdistill.distill.losses import plain_loss
+from recdistill.distill.objective import Objective
+from recdistill.distill.settings import ObjectiveSettings
+from recdistill.distill.teacher_answers import TeacherBatch
+from recdistill.evaluation.evaluate import rank_samples
 from recdistill.students.build import StudentShape, build_student
 from recdistill.students.student import Student
 
 # The README run of DLLM2Rec's release.
-ALPHA, BETA, LAM, ED_WEIGHT = 0.5, 1.0, 0.7, 0.3
-GAMMA_POSITION, GAMMA_CONFIDENCE, GAMMA_CONSISTENCY = 0.3, 0.5, 0.1
+SETTINGS = ObjectiveSettings(
+    base_loss="bce", alpha=0.5, beta=1.0, lam=0.7, gamma_position=0.3, gamma_confidence=0.5, gamma_consistency=0.1
+)
+ED_WEIGHT = 0.3
 PARTS = ("encode", "logits", "loss", "backward", "adam")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One batch: histories [B, L], and for each sample a target, a negative and K candidates."""
+    """One batch: histories [B, L], and for each sample a target, a negative and the teacher's K candidates."""
 
     history: Tensor
     length: Tensor
     target: Tensor
     negative: Tensor
-    candidates: Tensor
-    distance: Tensor
+    teacher: TeacherBatch
 
 
-LossFunction = Callable[[Tensor, Problem], Tensor]
+LossFunction = Callable[[Tensor, Tensor, Problem], Tensor]
 
 
 class PlainItems(nn.Module):
@@ -66,38 +69,17 @@ class PlainItems(nn.Module):
         return self.embedding(items) + injected * (items != self.num_items).unsqueeze(-1)
 
 
-def plain_loss(logits: Tensor, batch: Problem, weight: Tensor) -> Tensor:
-    """The formulas of DLLM2Rec as written: a loop over candidates, each with its own exponentials."""
+def fused_total(objective: Objective, logits: Tensor, states: Tensor, batch: Problem) -> Tensor:
+    """The objective as it is trained."""
+    losses: dict[str, Tensor] = objective(logits, batch.target, states, batch.teacher, negative=batch.negative)
+    return losses["total"]
 
-    def robust(item: Tensor) -> Tensor:
-        own = logits.gather(1, item.unsqueeze(1)).squeeze(1)
-        total = torch.exp(weight * logits**2 / BETA).sum(dim=1)
-        kept = torch.exp(weight[item] * own**2 / BETA)
-        moved = torch.exp(weight[item] * (own - 1) ** 2 / BETA)
-        return torch.log(total - kept + moved)
 
-    rows, count = batch.candidates.shape
-    positive = logits.gather(1, batch.target.unsqueeze(1)).squeeze(1)
-    negative = logits.gather(1, batch.negative.unsqueeze(1)).squeeze(1)
-    both = torch.cat([positive, negative])
-    labels = torch.cat([torch.ones(rows), torch.zeros(rows)])
-    base = F.binary_cross_entropy_with_logits(both, labels) + ALPHA * robust(batch.target).mean()
-    position = torch.exp(-torch.arange(1, count + 1, dtype=torch.float32)).expand(rows, count)
-    confidence = torch.exp(-batch.distance) + 1e-8
-    top = logits.topk(count, dim=1).indices
-    consistency = (batch.candidates.unsqueeze(2) == top.unsqueeze(1)).any(dim=2).float() + 1e-8
-    importance = (
-        GAMMA_POSITION * position / position.sum(dim=1, keepdim=True)
-        + GAMMA_CONFIDENCE * confidence / confidence.sum(dim=1, keepdim=True)
-        + GAMMA_CONSISTENCY * consistency
-    )
-    importance = importance / importance.sum(dim=1, keepdim=True)
-    ranking = torch.zeros(())
-    for k in range(count):
-        candidate = logits.gather(1, batch.candidates[:, k : k + 1]).squeeze(1)
-        loss = F.softplus(-candidate) + F.softplus(negative) + ALPHA * robust(batch.candidates[:, k])
-        ranking = ranking + (importance[:, k] * loss).mean()
-    return base + LAM * ranking
+def plain_total(objective: Objective, logits: Tensor, states: Tensor, batch: Problem) -> Tensor:
+    """The formulas as written: a loop over candidates, each with its own pass over the vocabulary."""
+    weight = objective.propensity
+    losses = plain_loss(SETTINGS, logits, batch.target, batch.teacher, negative=batch.negative, propensity=weight)
+    return losses["total"]
 
 
 def train_step(student: Student, optimizer: torch.optim.Optimizer, loss: LossFunction, batch: Problem) -> list[float]:
@@ -108,7 +90,7 @@ def train_step(student: Student, optimizer: torch.optim.Optimizer, loss: LossFun
     clock.append(time.perf_counter())
     logits = student.logits(states)
     clock.append(time.perf_counter())
-    total = loss(logits, batch)
+    total = loss(logits, states, batch)
     clock.append(time.perf_counter())
     optimizer.zero_grad()
     total.backward()
@@ -140,8 +122,11 @@ def random_batch(arguments: argparse.Namespace, generator: torch.Generator) -> P
         length=torch.full((batch,), arguments.length),
         target=ids(batch),
         negative=ids(batch),
-        candidates=ids(batch, count),
-        distance=torch.rand(batch, count, generator=generator),
+        teacher=TeacherBatch(
+            candidates=ids(batch, count),
+            distance=torch.rand(batch, count, generator=generator),
+            distilled=torch.ones(batch, dtype=torch.bool),
+        ),
     )
 
 
@@ -153,7 +138,7 @@ def seconds_to_evaluate(student: Student, arguments: argparse.Namespace) -> floa
     samples = Samples(items, start, start + length, np.arange(sequences))
     student.eval()
     begin = time.perf_counter()
-    evaluate(
+    rank_samples(
         lambda history, lengths, row, column: student.logits(student(history, lengths, row, column)),
         samples,
         num_items=arguments.items,
@@ -162,6 +147,14 @@ def seconds_to_evaluate(student: Student, arguments: argparse.Namespace) -> floa
     seconds = time.perf_counter() - begin
     student.train()
     return seconds
+
+
+def print_parts(parts: list[float], plain_parts: list[float]) -> None:
+    """A table of the milliseconds of each of `PARTS`, and its share of the step."""
+    print(f"{'part':<10}{'step ms':>10}{'share':>8}{'plain ms':>10}{'share':>8}")
+    for name, part, plain_part in zip(PARTS, parts, plain_parts, strict=True):
+        share, plain_share = part / sum(parts), plain_part / sum(plain_parts)
+        print(f"{name:<10}{part:>10.1f}{share:>8.0%}{plain_part:>10.1f}{plain_share:>8.0%}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -190,30 +183,21 @@ def main() -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     teacher = torch.randn(arguments.items, arguments.teacher_size, generator=generator, dtype=torch.bfloat16)
-    shape = StudentShape("sasrec", arguments.hidden_size, 1, 1, 0.1, arguments.length, "linear")
+    shape = StudentShape(
+        student="sasrec",
+        hidden_size=arguments.hidden_size,
+        dropout=0.1,
+        max_length=arguments.length,
+        output="linear",
+        options={"blocks": 1, "heads": 1},
+    )
     student = build_student(shape, arguments.items, teacher, ED_WEIGHT, project_in_bf16=True)
-    weight = propensity(torch.randint(100, (arguments.items,), generator=generator)).float()
-
-    def fused_loss(logits: Tensor, batch: Problem) -> Tensor:
-        return dllm2rec_loss(
-            logits,
-            batch.target,
-            propensity=weight,
-            alpha=ALPHA,
-            beta=BETA,
-            base_loss="bce",
-            negative=batch.negative,
-            lam=LAM,
-            candidates=batch.candidates,
-            distance=batch.distance,
-            gamma_position=GAMMA_POSITION,
-            gamma_confidence=GAMMA_CONFIDENCE,
-            gamma_consistency=GAMMA_CONSISTENCY,
-        )["total"]
-
+    item_count = torch.randint(100, (arguments.items,), generator=generator)
+    objective = Objective(SETTINGS, item_count)
+    fused, as_written = partial(fused_total, objective), partial(plain_total, objective)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3, fused=True)
     step_ms, least_ms, parts = time_steps(
-        lambda: train_step(student, optimizer, fused_loss, random_batch(arguments, generator)),
+        lambda: train_step(student, optimizer, fused, random_batch(arguments, generator)),
         arguments.steps,
         warm_up=5,
     )
@@ -223,38 +207,28 @@ def main() -> None:
     plain = build_student(shape, arguments.items, teacher, ED_WEIGHT)
     plain.items = PlainItems(plain, teacher)  # type: ignore[assignment]
 
-    def loss_as_written(logits: Tensor, batch: Problem) -> Tensor:
-        return plain_loss(logits, batch, weight)
-
     # Timing means something only if both compute the same.
     logits = torch.randn(arguments.batch, arguments.items, generator=generator)
     batch = random_batch(arguments, generator)
-    torch.testing.assert_close(fused_loss(logits, batch), plain_loss(logits, batch, weight))
+    torch.testing.assert_close(fused(logits, logits, batch), as_written(logits, logits, batch))
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
     plain_step_ms, plain_least_ms, plain_parts = time_steps(
-        lambda: train_step(plain, optimizer, loss_as_written, random_batch(arguments, generator)),
+        lambda: train_step(plain, optimizer, as_written, random_batch(arguments, generator)),
         arguments.plain_steps,
         warm_up=1,
     )
-    table_mib = teacher.numel() * teacher.element_size() / 2**20
     print(f"{torch.get_num_threads()} threads, load {load:.1f} before the start, torch {torch.__version__}, float32")
-    print(f"teacher table in bfloat16, {table_mib:.0f} MiB")
+    print(f"teacher table in bfloat16, {teacher.numel() * teacher.element_size() / 2**20:.0f} MiB")
     print(f"fastest step {least_ms:.1f} ms, plain {plain_least_ms:.1f} ms")
-    print(f"{'part':<10}{'step ms':>10}{'share':>8}{'plain ms':>10}{'share':>8}")
-    for name, part, plain_part in zip(PARTS, parts, plain_parts, strict=True):
-        share, plain_share = part / sum(parts), plain_part / sum(plain_parts)
-        print(f"{name:<10}{part:>10.1f}{share:>8.0%}{plain_part:>10.1f}{plain_share:>8.0%}")
-    print(
-        json.dumps(
-            {
-                "step_ms": round(step_ms, 1),
-                "plain_step_ms": round(plain_step_ms, 1),
-                "ratio": round(plain_step_ms / step_ms, 1),
-                "evaluate_s": round(evaluate_s, 2),
-                "peak_mib": round(peak_mib),
-            }
-        )
-    )
+    print_parts(parts, plain_parts)
+    measured = {
+        "step_ms": round(step_ms, 1),
+        "plain_step_ms": round(plain_step_ms, 1),
+        "ratio": round(plain_step_ms / step_ms, 1),
+        "evaluate_s": round(evaluate_s, 2),
+        "peak_mib": round(peak_mib),
+    }
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

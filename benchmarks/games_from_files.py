@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from recdistill.__main__ import main as recdistill
-from recdistill.data.sources.dllm2rec import read_dllm2rec
 from recdistill.data.sequences import SequenceData
+from recdistill.data.sources.dllm2rec import read_dllm2rec
 from recdistill.release.teacher_files import write_teacher_files
 from recdistill.teachers.outputs import Manifest, TeacherOutputs
 

@@ -21,8 +21,10 @@ import mlflow
 from mlflow.tracking import MlflowClient
 
 from recdistill.config import CompareConfig
+from recdistill.runs.finished_runs import find_finished
+from recdistill.runs.run import KEY
+from recdistill.runs.step_runs import entry_run
 from recdistill.steps.compare import compare
-from recdistill.runs.step_runs import KEY, entry_run, find_finished
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from synthetic_runs import Samples, add_run

@@ -6,33 +6,35 @@ backward, of three forms take turns: ``packed``, prompts of up to W titles that 
 a packed sample has at least. One JSON line last: LLM tokens a prediction and predictions a second of each, and their
 ratios. The backbone is untrained, which costs the same. Time it on idle cores: the load is printed.
 
-``--seeds 3 --token_budget N`` also trains packed and short teachers on N tokens each, over the same trained backbone,
+``--seeds 3 --token_budget N`` also trains packed and short teachers on N tokens each, over one trained backbone a seed,
 and adds their validation NDCG@20 by seed; that takes the time of six such trainings and rankings.
 """
 
 import argparse
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean
 
-import mlflow
 import torch
-import torch.nn.functional as F
 
-from recdistill.config import StudentConfig, TeacherConfig
+from recdistill.config import StudentConfig, TeacherConfig, changed, narrow
 from recdistill.data.batches import Batch
+from recdistill.data.load import load_data
 from recdistill.data.sequences import SequenceData
-from recdistill.steps.inputs import data_of
+from recdistill.evaluation.rank_metrics import metrics_from_ranks
+from recdistill.students.build import build_student, shape_of
+from recdistill.students.student import Student
+from recdistill.students.training import fit_recommender
 from recdistill.teachers.ilora.llm_source import load_llm
-from recdistill.steps.student import shape_of as student_shape_of
-from recdistill.steps.teacher import scorer_of, shape_of, tables_of, teacher, training_batches
-from recdistill.steps.teacher_scoring import Scorer
-from recdistill.students.build import build_student
-from recdistill.teachers.ranking.model import build_ranking_model
+from recdistill.teachers.protocol import Lesson
+from recdistill.teachers.ranking import teacher as ranking
+from recdistill.teachers.ranking.lesson import training_batches
+from recdistill.teachers.ranking.teacher import RankingTeacher
+from recdistill.teachers.training import train_teacher
+from recdistill.training.recorder import NoRecorder
 
 CPU = torch.device("cpu")
 
@@ -41,8 +43,8 @@ CPU = torch.device("cpu")
 class Form:
     """One form of prompts, its batches, and what its passes have cost so far."""
 
-    config: TeacherConfig
-    scorer: Scorer
+    teacher: RankingTeacher
+    lesson: Lesson[Batch]
     batches: Iterator[Batch]
     predictions: int = 0
     tokens: int = 0
@@ -51,13 +53,12 @@ class Form:
 
     def run(self, counted: bool) -> None:
         """A training pass over the next batch."""
-        model = self.scorer.teacher
+        model = self.teacher.model
         # All forms share one model; only its prompts differ.
-        model.shape = shape_of(self.config)
+        model.shape = ranking.shape_of(self.teacher.config)
         batch = next(self.batches)
         begin = time.perf_counter()
-        logits, _ = self.scorer.score(batch)
-        F.cross_entropy(logits, batch.target).backward()
+        self.lesson.step(batch)["total"].backward()
         seconds = time.perf_counter() - begin
         model.zero_grad(set_to_none=True)
         if counted:
@@ -73,18 +74,17 @@ def forms_of(arguments: argparse.Namespace, data: SequenceData) -> dict[str, For
     packed = options(arguments)
     configs = {
         "packed": packed,
-        "unpacked": replace(packed, packing=False, teacher_history=packed.teacher_window),
-        "short": replace(packed, packing=False),
+        "unpacked": changed(packed, packing=False, teacher_history=packed.value("teacher_window")),
+        "short": changed(packed, packing=False),
     }
     torch.manual_seed(0)
-    student = build_student(student_shape_of(StudentConfig()), data.num_items).eval().requires_grad_(False)
-    llm = load_llm(arguments.llm, CPU)
-    model = build_ranking_model(llm, shape_of(packed), data.titles, tables_of(student)).train()
-    forms = {}
-    for name, config in configs.items():
-        scorer = scorer_of(config, model, student, data)
-        forms[name] = Form(config, scorer, training_batches(config, data, scorer))
-    return forms
+    student = build_student(shape_of(StudentConfig()), data.num_items).eval().requires_grad_(False)
+    model = RankingTeacher.build(packed, load_llm(arguments.llm, CPU), student, data).model.train()
+    teachers = {
+        name: RankingTeacher(model=model, backbone=student, data=data, config=config)
+        for name, config in configs.items()
+    }
+    return {name: Form(teacher, teacher.lesson(), training_batches(teacher)) for name, teacher in teachers.items()}
 
 
 def options(arguments: argparse.Namespace) -> TeacherConfig:
@@ -110,24 +110,18 @@ def time_forms(forms: dict[str, Form], seconds: float) -> None:
                 form.run(counted=True)
 
 
-def validation_of_seeds(arguments: argparse.Namespace) -> dict[str, list[float]]:
+def validation_of_seeds(arguments: argparse.Namespace, data: SequenceData) -> dict[str, list[float]]:
     """Validation NDCG@20 of packed and short teachers of the same budget, by seed."""
     found: dict[str, list[float]] = {"packed": [], "short": []}
-    with tempfile.TemporaryDirectory() as folder:
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        experiment = mlflow.create_experiment("packing", f"file://{folder}/artifacts")
-        mlflow.set_experiment(experiment_id=experiment)
-        for seed in range(1, arguments.seeds + 1):
-            for name, values in found.items():
-                config = replace(
-                    options(arguments),
-                    packing=name == "packed",
-                    seed=seed,
-                    token_budget=arguments.token_budget,
-                    outputs_token_budget=1,
-                )
-                values.append(teacher(config).metrics()["val/ndcg_at_20"])
-                print(f"seed {seed}, {name}: validation NDCG@20 {values[-1]:.4f}", flush=True)
+    for seed in range(1, arguments.seeds + 1):
+        config = changed(options(arguments), seed=seed, token_budget=arguments.token_budget)
+        backbone = fit_recommender(narrow(config, StudentConfig), data, recorder=NoRecorder()).model
+        assert isinstance(backbone, Student)
+        for name, values in found.items():
+            form = changed(config, packing=name == "packed")
+            teacher, _ = train_teacher(form, data, backbone.requires_grad_(False), recorder=NoRecorder())
+            values.append(metrics_from_ranks(teacher.ranks()[0].ranks)["ndcg_at_20"])
+            print(f"seed {seed}, {name}: validation NDCG@20 {values[-1]:.4f}", flush=True)
     return found
 
 
@@ -138,7 +132,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60, help="of each form (default 60)")
     for name, default, text in (
         ("users", 0, "first users of MovieLens-100K, 0 for all"),
-        ("window", defaults.teacher_window, "W, titles in a prompt, at most"),
+        ("window", defaults.value("teacher_window"), "W, titles in a prompt, at most"),
         ("history", defaults.teacher_history, "titles that a packed sample has, at least"),
         ("tokens_per_batch", defaults.tokens_per_batch, "LLM tokens a batch"),
         ("seeds", 0, "seeds of the comparison on validation, 0 for none"),
@@ -154,7 +148,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    data = data_of(options(arguments))
+    data = load_data(options(arguments))
     forms = forms_of(arguments, data)
     time_forms(forms, arguments.seconds)
     print(f"{torch.get_num_threads()} threads, load {load:.1f} before the start, torch {torch.__version__}")
@@ -173,7 +167,7 @@ def main() -> None:
         faster = (packed.predictions / packed.seconds) / (other.predictions / other.seconds)
         result |= {f"fewer_tokens_than_{name}": round(fewer, 1), f"faster_than_{name}": round(faster, 1)}
     if arguments.seeds:
-        by_seed = validation_of_seeds(arguments)
+        by_seed = validation_of_seeds(arguments, data)
         gains = [a - b for a, b in zip(by_seed["packed"], by_seed["short"], strict=True)]
         result |= {f"val_ndcg_at_20_{name}": [round(value, 4) for value in values] for name, values in by_seed.items()}
         result |= {"token_budget": arguments.token_budget, "val_ndcg_at_20_gain": round(mean(gains), 4)}

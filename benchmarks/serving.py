@@ -30,8 +30,9 @@ import requests
 import torch
 from mlflow.tracking import MlflowClient
 
-from recdistill.students.build import StudentShape, build_student
+from recdistill.data.catalogue import Catalogue
 from recdistill.runs.served_model import load_model, log_student_model, recommendations
+from recdistill.students.build import StudentShape, build_student
 
 START_SECONDS = 120
 
@@ -39,17 +40,14 @@ START_SECONDS = 120
 def log_model(items: int, length: int) -> str:
     """Address of a model of random weights."""
     torch.manual_seed(0)
-    shape = StudentShape("sasrec", 64, 2, 2, 0.1, length, "tied")
+    shape = StudentShape("sasrec", 64, 0.1, length, "tied", {"blocks": 2, "heads": 2})
     run_id = MlflowClient().create_run("0").info.run_id
-    return log_student_model(
-        run_id,
-        build_student(shape, items),
-        shape,
-        item_ids=[f"B{item:09d}" for item in range(items)],
-        titles=[f"Title of item {item}" for item in range(items)],
-        item_count=np.random.default_rng(0).integers(0, 500, items).tolist(),
-        exclude_seen=True,
+    catalogue = Catalogue(
+        item_ids=tuple(f"B{item:09d}" for item in range(items)),
+        titles=tuple(f"Title of item {item}" for item in range(items)),
+        item_count=np.random.default_rng(0).integers(0, 500, items),
     )
+    return log_student_model(run_id, build_student(shape, items), shape, catalogue=catalogue, exclude_seen=True)
 
 
 def random_histories(rows: int, items: int, length: int) -> list[list[str]]:

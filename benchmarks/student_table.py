@@ -14,11 +14,11 @@ from dataclasses import replace
 
 import torch
 
+from recdistill.config import DistillConfig, StudentConfig, narrow
 from recdistill.config.command_line import parse
-from recdistill.config import StudentConfig, DistillConfig, narrow
+from recdistill.runs.step_runs import entry_run, newest
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
-from recdistill.runs.step_runs import entry_run, newest
 
 STUDENTS = ("sasrec", "gru4rec", "caser")
 METRICS = ("test/ndcg_at_10", "test/ndcg_at_20", "test/hr_at_10", "val/ndcg_at_10")

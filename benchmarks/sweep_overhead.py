@@ -1,7 +1,7 @@
 """Time a sweep: what tracking and storage cost of a trial, and what a second worker gains.
 
 Run ``python benchmarks/sweep_overhead.py`` in a folder whose tracking store has the main job's teacher (it is made
-where there is none). Options of ``sweep`` are taken too, as ``--space sweeps/distill.yaml``. The same sweep is run
+where there is none). Options of ``sweep`` are taken too, as ``--space distill``. The same sweep is run
 with one worker and with more, each anew. It prints one JSON line last: ``trial_s`` (mean), ``tracking_s`` and
 ``storage_s`` of it (MLflow's calls; Optuna's, its samplers' and pruners' included), ``overhead_share``, the
 ``trials_per_minute`` and ``minutes`` of each number of workers, and their ``speedup``.
@@ -19,19 +19,17 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import mlflow
 import optuna
 from mlflow.tracking import MlflowClient
 
+from recdistill.config import SweepConfig, changed
 from recdistill.config.command_line import parse
-from recdistill.config import SweepConfig
-from recdistill.steps import sweep_study
-from recdistill.steps.sweep import sweep
-from recdistill.sweep import trials, workers
 from recdistill.runs.step_runs import entry_run
+from recdistill.steps.sweep import sweep
+from recdistill.sweep import study_run, trials, workers
 
 
 class Clock:
@@ -98,7 +96,7 @@ def run(config: SweepConfig) -> float:
         workers.run_workers(*arguments)
         took = (time.perf_counter() - began) / 60
 
-    sweep_study.run_workers = timed
+    study_run.run_workers = timed
     with entry_run("sweep"):
         sweep(config)
     return took
@@ -111,12 +109,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="of the second sweep; 0 leaves it out")
     given, rest = parser.parse_known_args()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    config = replace(parse(SweepConfig, "sweep", rest), trials=given.trials, final_seeds=0, force=True)
+    config = changed(parse(SweepConfig, "sweep", rest), trials=given.trials, final_seeds=0, force=True)
     minutes = {}
     if given.workers:
-        minutes[given.workers] = run(replace(config, jobs=given.workers))
+        minutes[given.workers] = run(changed(config, jobs=given.workers))
     clock, seconds = watch()
-    minutes[1] = run(replace(config, jobs=1))
+    minutes[1] = run(changed(config, jobs=1))
     mean = sum(seconds) / len(seconds)
     tracking, storage = (clock.seconds[f"trials {part}"] / len(seconds) for part in ("tracking", "storage"))
     result = {

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from recdistill.config.command_line import parse
 from recdistill.config import TeacherConfig
+from recdistill.config.command_line import parse
+from recdistill.runs.step_runs import entry_run
 from recdistill.steps.inputs import data_of
 from recdistill.steps.teacher import find_backbone, teacher
-from recdistill.runs.step_runs import entry_run
 
 METRICS = ("val/ndcg_at_20", "test/ndcg_at_20", "val/ndcg_at_10", "test/ndcg_at_10")
 BASELINE = "SASRec"

@@ -1,3 +1,96 @@
-"""Distil an LLM recommender (iLoRA) into a small sequential model (DLLM2Rec) as tracked MLflow runs."""
+"""Turn a slow LLM recommender into a small one that can be served. See docs/PYTHON.md.
 
-__version__ = "0.1.0"
+Names are imported when they are first used, so that ``import recdistill`` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recdistill.api import (
+        FittedStudent,
+        TrainedStudent,
+        TrainedTeacher,
+        compare,
+        compare_runs,
+        distill,
+        load_data,
+        load_frame,
+        load_run,
+        load_student,
+        newest_run,
+        train_student,
+        train_teacher,
+    )
+    from recdistill.config.option import option
+    from recdistill.data.interactions import Interactions
+    from recdistill.data.sequences import SequenceData
+    from recdistill.distill.selection import SelectionSignals, StudentSignals
+    from recdistill.errors import InputError
+    from recdistill.registry import GATES, LOSS_TERMS, METRICS, POLICIES, SOURCES, SPLITS, STUDENTS, TEACHERS
+    from recdistill.students.recommender import ClosedForm, Recommender
+    from recdistill.students.student import Student
+    from recdistill.teachers.outputs import TeacherOutputs
+
+_REGISTRIES = ("GATES", "LOSS_TERMS", "METRICS", "POLICIES", "SOURCES", "SPLITS", "STUDENTS", "TEACHERS")
+_FUNCTIONS = ("compare", "compare_runs", "distill", "load_data", "load_frame", "load_run", "load_student", "newest_run")
+_TRAINING = ("train_student", "train_teacher")
+_TRAINED = ("FittedStudent", "TrainedStudent", "TrainedTeacher")
+#: Module of each public name.
+_PLACES = dict.fromkeys(_REGISTRIES, "registry") | dict.fromkeys((*_FUNCTIONS, *_TRAINING, *_TRAINED), "api")
+_PLACES |= {
+    "ClosedForm": "students.recommender",
+    "InputError": "errors",
+    "Interactions": "data.interactions",
+    "Recommender": "students.recommender",
+    "SelectionSignals": "distill.selection",
+    "SequenceData": "data.sequences",
+    "Student": "students.student",
+    "StudentSignals": "distill.selection",
+    "TeacherOutputs": "teachers.outputs",
+    "option": "config.option",
+}
+
+__all__ = [
+    "GATES",
+    "LOSS_TERMS",
+    "METRICS",
+    "POLICIES",
+    "SOURCES",
+    "SPLITS",
+    "STUDENTS",
+    "TEACHERS",
+    "ClosedForm",
+    "FittedStudent",
+    "InputError",
+    "Interactions",
+    "Recommender",
+    "SelectionSignals",
+    "SequenceData",
+    "Student",
+    "StudentSignals",
+    "TeacherOutputs",
+    "TrainedStudent",
+    "TrainedTeacher",
+    "compare",
+    "compare_runs",
+    "distill",
+    "load_data",
+    "load_frame",
+    "load_run",
+    "load_student",
+    "newest_run",
+    "option",
+    "train_student",
+    "train_teacher",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'recdistill' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"recdistill.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,5 +1,6 @@
 """``python -m recdistill STEP --name value``: from a step's name to its options and function."""
 
+import importlib
 import logging
 import os
 import signal
@@ -11,8 +12,8 @@ from contextlib import nullcontext
 from typing import Any
 
 try:
-    from recdistill.config.command_line import parse
-    from recdistill.config import STEPS
+    from recdistill.config.command_line import help_text, parse
+    from recdistill.config.steps import ALIASES, STEPS
     from recdistill.errors import InputError
 except ModuleNotFoundError as error:
     # `mlflow run --env-manager local` takes the first python on the PATH.
@@ -30,47 +31,42 @@ USAGE = "usage: recdistill STEP --name value ...; recdistill STEP --help lists a
 
 
 def function_of(step: str) -> Callable[[Any], object]:
-    """The function of a step; only its own imports are made, so that help and mistakes are quick."""
-    function: Callable[[Any], object]
-    if step == "main":
-        from recdistill.steps.main import main as function
-    elif step == "prepare":
-        from recdistill.steps.prepare import prepare as function
-    elif step == "backbone":
-        from recdistill.steps.backbone import backbone as function
-    elif step == "teacher":
-        from recdistill.steps.teacher import teacher as function
-    elif step == "distill":
-        from recdistill.steps.distill import distill as function
-    elif step == "evaluate":
-        from recdistill.steps.evaluate import evaluate_run as function
-    elif step == "sweep":
-        from recdistill.steps.sweep import sweep as function
-    elif step == "recommend":
-        from recdistill.steps.recommend import recommend as function
-    elif step == "export":
-        from recdistill.steps.export import export as function
-    else:
-        from recdistill.steps.compare import compare as function
+    """The function of a step, which its module is named after; only its own imports are made."""
+    function: Callable[[Any], object] = getattr(importlib.import_module(f"recdistill.steps.{step}"), step)
     return function
+
+
+def usage() -> str:
+    """The steps, a line each."""
+    # Each docstring begins with "Options of ``step``: ".
+    lines = [f"  {name:10}{(kind.__doc__ or '').splitlines()[0].partition(': ')[2]}" for name, kind in STEPS.items()]
+    lines += [f"  {alias:10}the same as {step}" for alias, step in ALIASES.items()]
+    return "\n".join([USAGE, "", "steps:", *lines])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a step in an MLflow run. Returns the exit status: 1 after bad input, said in one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{USAGE}\n\nsteps:")
-        for name, options in STEPS.items():
-            # Each docstring begins with "Options of ``step``: ".
-            print(f"  {name:10}{(options.__doc__ or '').splitlines()[0].partition(': ')[2]}")
+        print(usage())
         return 0 if arguments else 1
-    name, *rest = arguments
+    given, *rest = arguments
+    name = ALIASES.get(given, given)
     if name not in STEPS:
-        print(f"recdistill: {name}: no such step; choose one of {', '.join(STEPS)}", file=sys.stderr)
+        print(f"recdistill: {given}: no such step; choose one of {', '.join([*STEPS, *ALIASES])}", file=sys.stderr)
         return 1
-    if "--help" in rest or "-h" in rest:
-        parse(STEPS[name], name, ["--help"])
-        return 0
+    try:
+        if "--help" in rest or "-h" in rest:
+            print(help_text(STEPS[name], name, rest), end="")
+            return 0
+        return run(name, rest)
+    except InputError as error:
+        print(f"recdistill {name}: {error}", file=sys.stderr)
+        return 1
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Run a step, in the processes of its launch."""
     from recdistill.runs.step_runs import entry_run
 
     # After mlflow's import, which sets up loggers of its own.
@@ -84,13 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
         if several and name not in LAUNCHED:
             raise InputError(f"runs in one process; launch {', '.join(LAUNCHED)} alone, and start {name} by itself")
         with entry_run(name) if main_process else nullcontext():
-            function_of(name)(parse(STEPS[name], name, rest))
-    except InputError as error:
+            function_of(name)(parse(STEPS[name], name, arguments))
+    except InputError:
         if not main_process:
             # The main process meets the same mistake, says it and ends all of them; where it does not, this one does.
             time.sleep(GRACE_SECONDS)
-        print(f"recdistill {name}: {error}", file=sys.stderr)
-        return 1
+        raise
     return 0
 
 

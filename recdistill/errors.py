@@ -7,3 +7,8 @@ class InputError(ValueError):
 
 class Pruned(Exception):  # noqa: N818
     """A trial of a sweep is given up: its run ends early, and is no failure."""
+
+
+def one_line(message: object, most: int = 200) -> str:
+    """The message on one line, at most ``most`` characters."""
+    return " ".join(str(message).split())[:most]

@@ -14,7 +14,9 @@ import ast
 import dataclasses
 import difflib
 import functools
+import hashlib
 import importlib
+import inspect
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -52,6 +54,16 @@ class Declaration:
     def is_ours(self) -> bool:
         """Whether the part comes with the package, and not from a user's module."""
         return self.file.is_relative_to(PACKAGE)
+
+    def content(self) -> str:
+        """A digest of the file that defines the part, or of its own source where that is no file, as in a notebook."""
+        if self.file.is_file():
+            return hashlib.sha256(self.file.read_bytes()).hexdigest()
+        try:
+            text = inspect.getsource(self.part)
+        except (OSError, TypeError):  # typed at a prompt
+            text = repr(self.name)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 #: What users' modules have registered so far, in this process.
@@ -95,7 +107,7 @@ class Registry:
             known = self._known().get(name)
             if known is not None and known.module != part.__module__:
                 raise InputError(f"a {self.kind} named {name!r} exists, in {known.module}; give yours another name")
-            file = Path(getattr(module, "__file__", None) or "").resolve()
+            file = Path(getattr(module, "__file__", None) or "nowhere (notebook or prompt)").resolve()
             found = Declaration(name, part.__module__, file, options, about, part)
             self._known()[name] = found
             if not found.is_ours:

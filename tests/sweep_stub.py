@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 
+from recdistill.config import DistillConfig, StudentConfig, SweepConfig, option
 from recdistill.config.command_line import parse
-from recdistill.config import DistillConfig, SweepConfig, option
 from recdistill.data.downloads import cache_dir
-from recdistill.steps.inputs import data_of
-from recdistill.steps.sweep_study import Steps, run_sweep
+from recdistill.data.load import load_data
 from recdistill.runs.step_runs import StepRun, entry_run, step_run
+from recdistill.sweep.study_run import Steps, run_sweep
 
 EPOCHS = 3
-SETTINGS = ["lam", "ed_weight", "temperature", "selection_policy", "selection_fraction"]
+USERS = 30
 SPACE = """\
 objective: val/ndcg_at_20
 sampler: {name: tpe, startup_trials: 4}
@@ -30,13 +31,11 @@ parameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(SweepConfig):
-    """Options with short graces."""
+    """Options of ``sweep``, with short graces."""
 
-    storage: str = option("", "")
-    jobs: int = option(1, "", least=1)
-    final_seeds: int = option(1, "", least=0)
-    heartbeat_seconds: int = option(1, "", least=1)
-    grace_seconds: int = option(3, "", least=2)
+    heartbeat_seconds: int = option(1, "", role="place", least=1)
+    grace_seconds: int = option(3, "", role="place", least=2)
+    final_seeds: int = option(1, "", role="budget", least=0)
 
 
 def quality(config: DistillConfig) -> float:
@@ -44,12 +43,20 @@ def quality(config: DistillConfig) -> float:
     return 0.1 - 0.02 * (config.lam - 1) ** 2 - 0.05 * (config.ed_weight - 0.3) ** 2 + 0.0005 * config.seed
 
 
+def ranks(rank: Callable[[int], int]) -> pd.DataFrame:
+    """A table of ranks, ``rank(user)`` each."""
+    users = range(USERS)
+    columns = {"user": [f"u{user}" for user in users], "item": [f"i{user}" for user in users]}
+    columns |= {"rank": [rank(user) for user in users]}
+    return pd.DataFrame(columns | {"history_length": [5] * USERS, "item_count": [9] * USERS})
+
+
 def train(config: DistillConfig, *, report: Callable[[int, dict[str, float]], None] | None = None) -> StepRun:
-    """A run with curves and metrics. ``temperature`` above 5 fails; ``dropout`` times 1 s is an epoch's time.
+    """A run with curves, metrics and ranks. ``temperature`` above 5 fails; ``dropout`` times 1 s is an epoch's time.
 
     While it trains, the cache holds a file named after the process.
     """
-    with step_run("distill", config, data=data_of(config), settings=SETTINGS, code=["errors.py"]) as run:
+    with step_run("distill", config, data=load_data(config), kept="all" if report is None else "results") as run:
         if run.reused:
             return run
         if config.temperature > 5:
@@ -65,8 +72,20 @@ def train(config: DistillConfig, *, report: Callable[[int, dict[str, float]], No
                 report(epoch, metrics)
         test = {"test/ndcg_at_20": quality(config) - 0.01, "test/hr_at_10": 0.2, "latency_ms": 0.005}
         run.log_metrics(test | {"train_seconds": 0.1, "val/ndcg_at_20": quality(config)}, EPOCHS)
+        # The nearer lam is to 1, the better the rank of every second user.
+        far = round(10 * abs(config.lam - 1))
+        run.log_ranks({"test": ranks(lambda user: 2 + far * (user % 2))})
         run.log_text("student.txt", "a student")
         working.unlink()
+    return run
+
+
+def baseline(config: StudentConfig) -> StepRun:
+    """A run of a student without teacher, worse than all that have one."""
+    with step_run("backbone", config, data=load_data(config)) as run:
+        if not run.reused:
+            run.log_metrics({"val/ndcg_at_20": 0.05, "test/ndcg_at_20": 0.04, "test/hr_at_10": 0.1})
+            run.log_ranks({"test": ranks(lambda user: 19)})
     return run
 
 
@@ -75,36 +94,36 @@ def as_given(config: DistillConfig) -> DistillConfig:
     return config
 
 
-STEPS = Steps(train, as_given, as_given)
+STEPS = Steps(train, as_given, as_given, baseline)
 
 
 def write_data(folder: Path) -> dict[str, str]:
     """Options of a small data set."""
     lines = ["user,item,timestamp"]
-    lines += [f"{user},{(user * 7 + step * 3) % 20},{step}" for user in range(30) for step in range(6)]
+    lines += [f"{user},{(user * 7 + step * 3) % 20},{step}" for user in range(USERS) for step in range(6)]
     (folder / "ratings.csv").write_text("\n".join(lines) + "\n")
     titles = ["item,title"] + [f"{item},Title {item}" for item in range(20)]
     (folder / "items.csv").write_text("\n".join(titles) + "\n")
     return {"dataset": "csv", "interactions": str(folder / "ratings.csv"), "items": str(folder / "items.csv")}
 
 
-def options(folder: Path, space: str = SPACE, **changed: object) -> Options:
+def options(folder: Path, space: str = SPACE, **changes: object) -> Options:
     """Options of a small sweep in a folder."""
     path = folder / "space.yaml"
     path.write_text(space, encoding="utf-8")
     small = {"epochs": 1, "hidden_size": 8, "heads": 1, "blocks": 1, "dropout": 0.0, "trials": 4}
-    return Options(**(small | write_data(folder) | {"space": str(path)} | changed))  # type: ignore[arg-type]
+    return Options(**(small | write_data(folder) | {"space": str(path)} | changes))  # type: ignore[arg-type]
 
 
-def sweep(config: Options) -> StepRun:
+def sweep(config: Options, steps: Steps = STEPS) -> StepRun:
     """A sweep as the command runs it."""
     with entry_run("sweep"):
-        return run_sweep(config, STEPS)
+        return run_sweep(config, steps)
 
 
 def start_command(folder: Path, config: Options) -> "subprocess.Popen[bytes]":
     """The sweep in a process of its own."""
-    given = [f"--{name}={value}" for name, value in vars(config).items()]
+    given = [f"--{name}={value}" for name, value in config.values().items()]
     code = "import sweep_stub; sweep_stub.command()"
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parent),

@@ -1,7 +1,7 @@
 """Finished evaluated runs as the steps leave them, without training: for tests and benchmarks of the store."""
 
+import json
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +9,8 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from recdistill.config import StudentConfig, Config, DataConfig, DistillConfig, TeacherConfig
-
-CONFIGS: dict[str, type[Config]] = {
-    "prepare": DataConfig,
-    "backbone": StudentConfig,
-    "teacher": TeacherConfig,
-    "distill": DistillConfig,
-}
+from recdistill.config import STEPS, config_of
+from recdistill.config.lineage import key_parts
 
 
 class Samples:
@@ -53,23 +47,34 @@ def add_run(
     name: str = "",
     experiment: str = "0",
     parts: tuple[str, ...] = ("val", "test"),
-    **params: object,
+    old: bool = False,
+    spelt: dict[str, str] | None = None,
+    **options: object,
 ) -> str:
-    """Id of a new run of ``step`` with these ranks on ``parts``; ``params`` override its options' defaults."""
-    config = asdict(CONFIGS[step]()) | params
+    """Id of a new run of ``step`` with these ranks on ``parts``, and ``options`` that are not the defaults.
+
+    An ``old`` run keeps no ``key.json``, as recdistill 0.1 did; ``spelt`` are parameters as a user wrote them.
+    """
+    config = config_of(STEPS[step], options)
     run = client.create_run(experiment, run_name=name or step)
     run_id = run.info.run_id
     own = {"recdistill.step": step, "recdistill.fingerprint": fingerprint, **(tags or {})}
     client.log_batch(
         run_id,
         metrics=[Metric("test/hr_at_10", float((ranks <= 10).mean()), run.info.start_time, 0)],
-        params=[Param(option, str(value)) for option, value in config.items()],
+        params=[Param(option, str(value)) for option, value in (config.values() | (spelt or {})).items()],
         tags=[RunTag(tag, value) for tag, value in own.items()],
     )
     with tempfile.TemporaryDirectory() as folder:
-        for part in parts:
-            samples.table.assign(rank=ranks).to_parquet(Path(folder) / f"{part}.parquet")
+        kept = {"config.json": config.values()}
+        if not old:
+            kept["key.json"] = key_parts(step, config, fingerprint)
+        for file, values in kept.items():
+            (Path(folder) / file).write_text(json.dumps(values))
         if parts:
-            client.log_artifacts(run_id, folder, "ranks")
+            (Path(folder) / "ranks").mkdir()
+        for part in parts:
+            samples.table.assign(rank=ranks).to_parquet(Path(folder) / "ranks" / f"{part}.parquet")
+        client.log_artifacts(run_id, folder)
     client.set_terminated(run_id, status)
     return run_id

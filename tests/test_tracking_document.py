@@ -25,6 +25,9 @@ from recdistill.config import (
     TeacherConfig,
     narrow,
 )
+from recdistill.runs.provenance import PACKAGE
+from recdistill.runs.step_runs import REUSED, STEP, entry_run
+from recdistill.runs.sweep_runs import PARENT
 from recdistill.steps.compare import compare
 from recdistill.steps.evaluate import evaluate_run
 from recdistill.steps.export import export
@@ -32,9 +35,6 @@ from recdistill.steps.main import main
 from recdistill.steps.recommend import recommend
 from recdistill.steps.sweep import sweep
 from recdistill.steps.teacher import teacher
-from recdistill.runs.provenance import PACKAGE
-from recdistill.runs.step_runs import REUSED, STEP, entry_run
-from recdistill.runs.sweep_runs import PARENT
 
 DOCUMENT = PACKAGE.parent / "docs" / "TRACKING.md"
 SECTIONS = ("Metrics", "Tags", "Artifacts", "Data sets", "Models")

@@ -8,9 +8,13 @@ from tiny_llm import tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from recdistill.teachers.ilora.base_llm import BaseLLM, weights_fingerprint
+from recdistill.config import TeacherConfig
+from recdistill.data.sequences import SequenceData
+from recdistill.students.student import Student
 from recdistill.teachers.generative.candidate_prompts import CandidatePrompts, answer_prompts, training_prompts
-from recdistill.teachers.generative.model import GenerativeShape, GenerativeModel, build_generative_model
+from recdistill.teachers.generative.model import GenerativeModel, GenerativeShape, build_generative_model
+from recdistill.teachers.generative.teacher import GenerativeTeacher
+from recdistill.teachers.ilora.base_llm import BaseLLM, weights_fingerprint
 
 TITLES = [f"Film {'of old ' * (item % 3)}{item}" for item in range(14)]
 ITEMS, STATE = len(TITLES), 8
@@ -18,7 +22,7 @@ SHAPE = GenerativeShape(rank=8, alpha=16.0, dropout=0.0, experts=4, gate="linear
 HISTORIES = [np.array([2, 0, 3]), np.array([1]), np.array([5, 6, 7, 8])]
 CANDIDATES = np.array([[4, 1, 5, 8], [0, 2, 4, 13], [9, 12, 11, 10]])
 TARGETS = [1, 4, 12]
-WORDING = [0, 1, 2]
+TEMPLATE = [0, 1, 2]
 
 
 def tiny_causal_model() -> LlamaForCausalLM:
@@ -65,9 +69,33 @@ def trained(dtype: torch.dtype = torch.float32, **changes: object) -> Generative
 
 def with_answers(teacher: GenerativeModel, rows: slice = slice(None)) -> CandidatePrompts:
     """The three prompts with their answers, or some of them."""
-    return training_prompts(teacher.parts, HISTORIES[rows], CANDIDATES[rows], WORDING[rows], TARGETS[rows])
+    return training_prompts(teacher.parts, HISTORIES[rows], CANDIDATES[rows], TEMPLATE[rows], TARGETS[rows])
 
 
 def waiting(teacher: GenerativeModel, rows: slice = slice(None)) -> CandidatePrompts:
     """The three prompts waiting for answers, or some of them."""
-    return answer_prompts(teacher.parts, HISTORIES[rows], CANDIDATES[rows], WORDING[rows])
+    return answer_prompts(teacher.parts, HISTORIES[rows], CANDIDATES[rows], TEMPLATE[rows])
+
+
+OPTIONS = {"llm": "tiny", "teacher": "generative", "candidates": 5, "teacher_history": 3, "top_n": 6}
+
+
+def generative_config(**changes: object) -> TeacherConfig:
+    """Small options of a generative teacher."""
+    return TeacherConfig(**(OPTIONS | changes))
+
+
+def generative_teacher(
+    data: SequenceData, backbone: Student, model: GenerativeModel | None = None, **changes: object
+) -> GenerativeTeacher:
+    """A generative teacher of small options, over a model or a new one, moved off its initial values."""
+    config = generative_config(**changes)
+    if model is not None:
+        return GenerativeTeacher(model=model, backbone=backbone, data=data, config=config)
+    torch.manual_seed(0)
+    made = GenerativeTeacher.build(config, tiny_causal_llm(), backbone, data)
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.2 * torch.randn(parameter.shape)
+    return made

@@ -53,28 +53,19 @@ class Config(metaclass=ConfigType):
         for name, one in table.items():
             if not one.parts:
                 one.check(getattr(self, name))
-        given, chosen = dict(self.part_options), self.parts()
+        given = dict(self.part_options)
         for name, value in given.items():
             if name not in table or not table[name].parts:
                 near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
                 raise InputError(f"{name}: there is no such option; the nearest is {near}")
             table[name].check(value)
-        weights = {name: value for name, value in given.items() if self._is_weight(name)}
-        in_use = {f"{choice}={name}" for choice, _, name in chosen}
-        in_use |= {f"{name}>0" for name, value in weights.items() if value}
-        kept = {}
-        for name, one in table.items():
-            if not one.parts:
-                continue
-            value = given.get(name, one.default)
-            if self._is_weight(name) or in_use.intersection(one.parts):
-                kept[name] = value
-            elif value != one.default:
-                raise InputError(f"{name}={value}: is of {' or '.join(one.parts)}; set that, or leave {name} out")
+        in_use = options_in_use(type(self), given | {name: getattr(self, name) for name, _, _ in self.parts()})
+        kept = {name: given.get(name, table[name].default) for name in in_use}
+        for name, value in given.items():
+            if name not in kept and value != table[name].default:
+                where = " or ".join(table[name].parts)
+                raise InputError(f"{name}={value}: is of {where}; set that, or leave {name} out")
         object.__setattr__(self, "part_options", tuple(sorted(kept.items())))
-
-    def _is_weight(self, name: str) -> bool:
-        return self.weighted is not None and name.endswith(WEIGHT) and name.removesuffix(WEIGHT) in self.weighted
 
     def parts(self) -> list[tuple[str, Registry, str]]:
         """Each part that the options choose by name: the option, the registry, the part's name."""
@@ -91,6 +82,10 @@ class Config(metaclass=ConfigType):
             values = dict(self.part_options)
             found += [(self.weighted, name) for name in self.weighted.names() if values.get(name + WEIGHT)]
         return found
+
+    def parts_in_use_of(self, registry: Registry) -> list[str]:
+        """Names of the parts of one registry in use."""
+        return [name for kind, name in self.parts_in_use() if kind is registry]
 
     def value(self, name: str) -> Any:
         """The value of an option, of the step or of a part; the default of one whose part is not in use."""
@@ -166,7 +161,7 @@ def _option_table(kind: type[Config]) -> dict[str, Option]:
 
 
 def _add_part(found: dict[str, Option], registry: Registry, part: str, where: str, by: Option) -> None:
-    """Add the own options of a part that the option ``by`` chooses; parts may share one of the same type and default."""
+    """Add the own options of a part that ``by`` chooses; parts may share one of the same type and default."""
     options = registry.options(part)
     for spec in fields(options) if options is not None else ():
         known = found.get(spec.name)
@@ -175,7 +170,9 @@ def _add_part(found: dict[str, Option], registry: Registry, part: str, where: st
                 spec.name, spec.type, spec.default, spec.metadata, by.section, by.owners, (where,)
             )
         elif not known.parts:
-            raise InputError(f"{registry.kind} {part!r}: the step itself has an option {spec.name}; give it another name")
+            raise InputError(
+                f"{registry.kind} {part!r}: the step itself has an option {spec.name}; give it another name"
+            )
         elif (known.type, known.default) != (spec.type, spec.default):
             raise InputError(
                 f"{registry.kind} {part!r}: its option {spec.name} has another type or default than that of "
@@ -216,15 +213,24 @@ def changed(config: Kind, **values: Any) -> Kind:
 
 
 def config_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """The options that a run kept as ``config.json``; those it did not know have their defaults, others are left out."""
+    """The options that a run kept as ``config.json``; those it lacks have their defaults, others are left out."""
     return _fitting(kind, values, ())
+
+
+def options_in_use(kind: type[Config], values: Mapping[str, Any]) -> list[str]:
+    """The options of parts that are in use where the step's options have these values, and defaults elsewhere."""
+    table = option_table(kind)
+    where = {
+        f"{name}={values.get(name, one.default)}" for name, one in table.items() if one.metadata["choices"] is not None
+    }
+    weights = {f"{part}{WEIGHT}" for part in kind.weighted.names()} if kind.weighted is not None else set()
+    where |= {f"{name}>0" for name in weights if values.get(name)}
+    return [name for name, one in table.items() if name in weights or where.intersection(one.parts)]
 
 
 def _fitting(kind: type[Kind], values: Mapping[str, Any], asked: Collection[str]) -> Kind:
     """Of ``values`` those that ``kind`` has, options of parts only where the part is in use or they are asked for."""
     table = option_table(kind)
+    in_use = {*options_in_use(kind, values), *asked}
     known = {name: value for name, value in values.items() if name in table}
-    weights = {f"{name}{WEIGHT}" for name in kind.weighted.names()} if kind.weighted is not None else set()
-    first = {name: value for name, value in known.items() if not table[name].parts or name in weights}
-    in_use = dict(kind(**first).part_options).keys() | set(asked)
-    return kind(**{name: value for name, value in known.items() if name in first or name in in_use})
+    return kind(**{name: value for name, value in known.items() if not table[name].parts or name in in_use})

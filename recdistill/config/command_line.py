@@ -1,38 +1,43 @@
-"""Command-line options from a step's dataclass (jsonargparse does the typing), each mistake in one line."""
+"""The command line of a step, from its options: help in groups, values, and each mistake in one line."""
 
+import argparse
 import difflib
-from dataclasses import fields
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser
-
-from recdistill.config import Config
+from recdistill.config.base import Config, option_table
+from recdistill.config.option import Option
+from recdistill.config.steps import DROPPED
 from recdistill.errors import InputError
+from recdistill.plugins import load_plugins
 
 Parsed = TypeVar("Parsed", bound=Config)
-
-
-class OneLineParser(ArgumentParser):
-    """An argument parser whose mistakes are InputErrors of one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(" ".join(str(message).split()))
+COMMON = "common options"
+PLACES = {"upstream": "finished runs to start from", "place": "files, devices and names"}
 
 
 def parse(kind: type[Parsed], step: str, arguments: list[str]) -> Parsed:
     """Options ``--name value`` or ``--name=value`` (dashes or underscores) to the step's dataclass.
 
-    Raises InputError for an unknown name (naming the nearest), a value of the wrong type, or one out of range.
+    Plugins that are named are imported first: their parts' options count. Raises InputError for an unknown name (naming
+    the nearest), a value of the wrong type, or one out of range.
     """
-    known = [spec.name for spec in fields(kind)]
-    parser = OneLineParser(prog=f"recdistill {step}", description=kind.__doc__)
-    for spec in fields(kind):
-        default: Any = spec.default
-        parser.add_argument(f"--{spec.name}", type=spec.type, default=default, help=spec.metadata["help"])
-    if "--help" in arguments:
-        parser.parse_args(["--help"])
-    given = read_values(known, step, arguments)
-    return kind(**{name: read_value(parser, name, text) for name, text in given.items()})
+    load_plugins(named_plugins(arguments))
+    table = option_table(kind)
+    dropped = DROPPED.get(step, ())
+    given = read_values([*table, *dropped], step, arguments)
+    for name in given.keys() & set(dropped):
+        print(f"{name}: {step} no longer reads it; leave it out", flush=True)
+        del given[name]
+    return kind(**{name: table[name].read(text) for name, text in given.items()})
+
+
+def named_plugins(arguments: list[str]) -> str:
+    """The value of ``--plugin`` among arguments, '' where there is none."""
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--plugin":
+            return value if equals else "".join(arguments[place + 1 : place + 2])
+    return ""
 
 
 def read_values(known: list[str], step: str, arguments: list[str]) -> dict[str, str]:
@@ -53,13 +58,48 @@ def read_values(known: list[str], step: str, arguments: list[str]) -> dict[str, 
     return values
 
 
-def read_value(parser: OneLineParser, name: str, text: str) -> Any:
-    """The option's value. Raises InputError, naming the type, where jsonargparse cannot read ``text``."""
-    kinds: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
-    try:
-        return parser.parse_args([f"--{name}={text}"]).as_dict()[name]
-    except InputError:
-        action: Any = next(action for action in parser._actions if action.dest == name)
-        hint = getattr(action, "_typehint", None) or action.type
-        allowed = ", ".join(map(str, getattr(hint, "__args__", ())))
-        raise InputError(f"{name}={text}: must be {kinds.get(hint) or f'one of {allowed}'}") from None
+def help_text(kind: type[Config], step: str, arguments: list[str]) -> str:
+    """What ``recdistill STEP --help`` prints; options of plugins that are named are in it."""
+    load_plugins(named_plugins(arguments))
+    parser = argparse.ArgumentParser(
+        prog=f"recdistill {step}",
+        usage=f"recdistill {step} --name value ...",
+        description=(kind.__doc__ or "").partition(": ")[2],
+        add_help=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
+    )
+    groups: dict[str, Any] = {}
+    for title, one in sorted(grouped(kind), key=lambda entry: place_of_group(entry[0])):
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        groups[title].add_argument(f"--{one.name}", metavar=metavar(one), help=described(one).replace("%", "%%"))
+    return parser.format_help()
+
+
+def grouped(kind: type[Config]) -> list[tuple[str, Option]]:
+    """Each option with the title of its group: the common ones, then by what they are about, then runs and places."""
+    table = option_table(kind).values()
+    return [(COMMON if one.metadata["common"] else PLACES.get(one.role, one.section), one) for one in table]
+
+
+def place_of_group(title: str) -> int:
+    """Common options come first, runs and places last."""
+    return 0 if title == COMMON else 2 if title in PLACES.values() else 1
+
+
+def metavar(one: Option) -> str:
+    """What stands for a value in the help."""
+    if one.choices:
+        return "NAME"
+    return {int: "NUMBER", float: "NUMBER", bool: "true|false"}.get(one.type, "TEXT")
+
+
+def described(one: Option) -> str:
+    """An option's help, its values, its default, and the parts that it is of."""
+    text = one.help
+    if one.choices:
+        text += f"; one of {', '.join(one.choices)}"
+    if one.parts and not one.name.endswith("_weight"):
+        text += f" (with {' or '.join(one.parts)})"
+    default = str(one.default).lower() if isinstance(one.default, bool) else one.default
+    return text if default == "" else f"{text} [{default}]"

@@ -21,7 +21,7 @@ def existing(value: Any) -> Path | None:
 
 
 def content_digest(option: str, path: Path) -> str:
-    """SHA-256 over name, size and sixteen pieces of a file, or of each of a folder's files (of `SUFFIXES`).
+    """SHA-256 over size and sixteen pieces of a file, or over these and the names of a folder's files (of `SUFFIXES`).
 
     A file of up to 1 MiB counts whole. Of a larger one pieces are enough to tell trained weights apart, which differ
     everywhere, and to read every byte of a large LLM takes minutes. Raises InputError, naming the option, where it
@@ -38,7 +38,7 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size
-        digest.update(f"{file.name} {size} ".encode())
+        digest.update(f"{file.name if file != path else ''} {size} ".encode())
         with file.open("rb") as source:
             for begin in range(0, size, max(PIECE, size // PIECES)):
                 source.seek(begin)

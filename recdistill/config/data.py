@@ -16,7 +16,10 @@ class DataConfig(Config):
 
     dataset: str = option("ml-100k", "where the interactions come from", role="data", common=True, choices=SOURCES)
     interactions: str = option(
-        "", "csv: file with columns user, item, timestamp[, rating]; dllm2rec, ilora: a folder", role="place", common=True
+        "",
+        "csv: file with columns user, item, timestamp[, rating]; dllm2rec, ilora: a folder",
+        role="place",
+        common=True,
     )
     items: str = option("", "csv: file with columns item, title", role="place", common=True)
     split: str = option("leave-one-out", "what is kept for validation and test", role="data", choices=SPLITS)

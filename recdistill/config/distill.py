@@ -28,18 +28,14 @@ class DistillConfig(StudentConfig, TeacherConfig):
         "", "folder of teacher outputs, or of DLLM2Rec's three teacher files, instead of a teacher run",
         role="place", content=True,
     )  # fmt: skip
-    student: str = option(
-        "sasrec", "the student", common=True, choices=STUDENTS, among={"gradient": True}
-    )
+    student: str = option("sasrec", "the student", common=True, choices=STUDENTS, among={"gradient": True})
     lam: float = option(0.5, "weight of the ranking distillation", least=0, common=True)
     alpha: float = option(0.0, "weight of the DRO term", least=0, common=True)
     beta: float = option(1.0, "DRO robustness radius", above=0)
     ed_weight: float = option(
         0.3, "weight of the teacher's item embedding added to the student's", least=0, common=True
     )
-    temperature: float = option(
-        1.0, "softens the teacher's confidences, and both sides of KL", above=0, common=True
-    )
+    temperature: float = option(1.0, "softens the teacher's confidences, and both sides of KL", above=0, common=True)
     candidate_topk: int = option(10, "teacher candidates a sample", least=1)
     gamma_position: float = option(0.3, "weight of a candidate's position", least=0)
     gamma_confidence: float = option(0.5, "weight of the teacher's confidence", least=0)
@@ -56,7 +52,7 @@ class DistillConfig(StudentConfig, TeacherConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.selection_policy == "custom" and not self.policy_file:
+        if self.selection_policy == "custom" and not self.value("policy_file"):
             raise InputError("selection_policy=custom: give policy_file, see docs/DISTILLATION.md")
         if self.selection_policy != "all" and self.selection_fraction == 1:
             raise InputError(
@@ -124,9 +120,7 @@ class SweepConfig(DistillConfig):
         5, "seeds of the best, the default and the undistilled student; 0: none", role="budget", least=0
     )
     heartbeat_seconds: int = option(10, "between two signs of life of a running trial", role="place", least=1)
-    grace_seconds: int = option(
-        60, "silence after which a trial's worker is taken for dead", role="place", least=1
-    )
+    grace_seconds: int = option(60, "silence after which a trial's worker is taken for dead", role="place", least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

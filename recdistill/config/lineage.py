@@ -12,7 +12,7 @@ from typing import Any
 from recdistill.config.base import Config, option_table
 from recdistill.config.contents import content_digest, existing
 from recdistill.config.option import Option, Role
-from recdistill.config.steps import REVISIONS
+from recdistill.config.steps import revision
 
 KEY_LENGTH = 20
 KEY_ROLES: tuple[Role, ...] = ("data", "result", "seed", "budget")
@@ -51,13 +51,11 @@ def plugin_contents(config: Config) -> dict[str, str]:
     for registry, name in config.parts_in_use():
         declared = registry.declaration(name)
         if not declared.is_ours:
-            found[f"{registry.kind} {name}"] = content_digest("plugin", declared.file)
+            found[f"{registry.kind} {name}"] = declared.content()
     return found
 
 
-def key_parts(
-    step: str, config: Config, fingerprint: str, upstream: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def key_parts(step: str, config: Config, fingerprint: str, upstream: Mapping[str, str] | None = None) -> dict[str, Any]:
     """All that a run's result depends on, as JSON values.
 
     Args:
@@ -69,7 +67,7 @@ def key_parts(
     roles = KEY_ROLES if upstream else (*KEY_ROLES, "upstream")
     return {
         "step": step,
-        "revision": REVISIONS[step],
+        "revision": revision(step),
         "options": chosen(config, roles) | plugin_contents(config),
         "fingerprint": fingerprint,
         "upstream": dict(upstream or {}),
@@ -89,7 +87,7 @@ def run_key(step: str, config: Config, fingerprint: str, upstream: Mapping[str, 
 def near_key(step: str, config: Config, fingerprint: str) -> str:
     """What runs share that differ only in seed, budgets and the runs they start from."""
     options = chosen(config, NEAR_ROLES) | plugin_contents(config)
-    return digest({"step": step, "revision": REVISIONS[step], "options": options, "fingerprint": fingerprint})
+    return digest({"step": step, "revision": revision(step), "options": options, "fingerprint": fingerprint})
 
 
 def compared_settings(kind: type[Config], values: Mapping[str, Any], contents: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,4 +110,3 @@ def compared_settings(kind: type[Config], values: Mapping[str, Any], contents: M
 def searchable(kind: type[Config]) -> list[str]:
     """The options that a sweep may search: those that change the result, or how much is done."""
     return [name for name, one in option_table(kind).items() if one.role in SEARCHED_ROLES]
-

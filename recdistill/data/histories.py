@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 
 RECOMMENDED = ("row", "rank", "item", "title", "score", "unknown_items", "fallback")
 FORMATS = (".jsonl", ".parquet", ".csv")
@@ -15,7 +15,7 @@ SEPARATOR = "|"  # between the ids of a history in a CSV file
 
 
 def read_histories(file: str) -> pd.DataFrame:
-    """Rows with a column ``history`` of lists of item ids, oldest first; all other columns as they are.
+    """Read rows with a column ``history`` of lists of item ids, oldest first; all other columns as they are.
 
     In ``.jsonl`` a line is an object, in ``.parquet`` the column holds lists, and in ``.csv`` it holds ids separated
     by ``|``, as do the optional lists ``exclude``. Whole numbers in place of ids become text.
@@ -37,7 +37,7 @@ def read_histories(file: str) -> pd.DataFrame:
     try:
         table = readers[path.suffix](path)
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
     if "history" not in table:
         raise InputError(f"{path}: has no column history; it has {', '.join(map(str, table.columns)) or 'none'}")
     if not len(table):

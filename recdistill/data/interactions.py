@@ -35,7 +35,7 @@ class Interactions:
 
 
 def keep_users(interactions: Interactions, min_interactions: int = 0, max_users: int = 0) -> Interactions:
-    """Without the users of fewer than ``min_interactions``; of the others the first ``max_users`` (0: all).
+    """Leave out the users of fewer than ``min_interactions``, and keep the first ``max_users`` of the others (0: all).
 
     The catalogue stays whole. Raises InputError where no user is left.
     """

@@ -1,11 +1,13 @@
-"""The one way from the options of the data to its samples."""
+"""From the options of the data to its samples."""
+
+from typing import Any
 
 from recdistill.config.data import DataConfig
 from recdistill.data.fingerprint import fingerprint
 from recdistill.data.interactions import Interactions, keep_users
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
-from recdistill.registry import SOURCES, SPLITS
+from recdistill.registry import SOURCES, SPLITS, Registry
 
 #: Options that mean nothing where the files came split, and their defaults.
 OF_SPLITTING = ("min_interactions", "max_users", "split")
@@ -16,7 +18,7 @@ def load_data(config: DataConfig) -> SequenceData:
 
     Items that nobody interacted with stay in the catalogue. Raises InputError, one line, for bad files or options.
     """
-    found = SOURCES.get(config.dataset)(config)
+    found = call_part(SOURCES, config.dataset, config, config)
     if isinstance(found, SequenceData):
         for name in OF_SPLITTING:
             if getattr(config, name) != getattr(DataConfig(), name):
@@ -28,10 +30,17 @@ def load_data(config: DataConfig) -> SequenceData:
     return split_data(found, config)
 
 
+def call_part(registry: Registry, name: str, config: DataConfig, given: Any) -> Any:
+    """Call a source or a split with ``given``, and with its own options where it is registered with some."""
+    own = config.of_part(registry, name)
+    part = registry.get(name)
+    return part(given) if own is None else part(given, own)
+
+
 def split_data(interactions: Interactions, config: DataConfig) -> SequenceData:
-    """Interactions split as the options say. Raises InputError where a part is empty."""
+    """Leave out users and split the others, as the options say. Raises InputError where a part is empty."""
     kept = keep_users(interactions, config.min_interactions, config.max_users)
-    parts = SPLITS.get(config.split)(kept)
+    parts = call_part(SPLITS, config.split, config, kept)
     for name, samples in zip(("training", "validation", "test"), parts, strict=True):
         if not len(samples):
             raise InputError(

@@ -16,25 +16,25 @@ from pandas.core.arrays.string_arrow import ArrowStringArray
 from pandas.core.indexes.base import _new_Index  # type: ignore[attr-defined]
 from pandas.core.internals.managers import BlockManager
 
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 
 
 def latin1_bytes(text: str, encoding: str) -> bytes:
-    """What protocols below 3 write for bytes; no other codec is let in."""
+    """Restore bytes as protocols below 3 write them; no other codec is allowed."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"codec {encoding} is not allowed")
     return text.encode("latin-1")
 
 
 def checked_arrow_array(data: Any) -> Any:
-    """pyarrow's own restoring does not look whether its buffers are as long as they say."""
+    """Restore a pyarrow array and check it: pyarrow itself does not check that buffers are as long as they say."""
     array = pyarrow.lib._restore_array(data)
     array.validate(full=True)
     return array
 
 
 class PlainDtype:
-    """A NumPy type by its code. The state that a file gives decides the byte order alone.
+    """A NumPy type made from its code; of the state in the file only the byte order is used.
 
     NumPy's own would take flags and fields from the file, and then read the file's bytes as pointers.
     """
@@ -52,7 +52,7 @@ class PlainDtype:
 
 
 class PlainArray(np.ndarray):
-    """An array that is filled by `PlainDtype` only."""
+    """An array whose type is a `PlainDtype`."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
         version, shape, dtype, fortran, content = state
@@ -67,33 +67,33 @@ def plain(dtype: Any) -> "np.dtype[Any]":
 
 
 def empty_array(kind: object, shape: tuple[int, ...], code: bytes) -> Any:
-    """An array to be filled by its state."""
+    """Make an array that its state fills later."""
     if kind is not NDARRAY:
         raise pickle.UnpicklingError("it asks for an array of an unknown kind")
     return multiarray._reconstruct(PlainArray, (0,), b"b")
 
 
 def array_of_buffer(buffer: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
-    """What protocol 5 writes for an array."""
+    """Make an array as protocol 5 writes it."""
     return numeric._frombuffer(buffer, plain(dtype), shape, order)  # type: ignore[attr-defined]
 
 
 def scalar(dtype: Any, content: bytes) -> Any:
-    """A number of NumPy's."""
+    """Make one of NumPy's numbers."""
     if plain(dtype).hasobject:
         raise pickle.UnpicklingError("a number has no plain type")
     return multiarray.scalar(plain(dtype), content)
 
 
 def new_index(kind: object, parts: dict[str, Any]) -> Any:
-    """A frame's row or column names."""
+    """Make a frame's row or column names."""
     if kind not in INDEXES:
         raise pickle.UnpicklingError("it asks for an index of an unknown kind")
     return _new_Index(INDEXES[kind], parts)
 
 
 class Call:
-    """A name that the file may call, made for this file: what it does to it stays there."""
+    """A name that the file may call. Each read has its own, so that attributes that a file sets on it are lost."""
 
     __slots__ = ("make",)
 
@@ -105,11 +105,11 @@ class Call:
 
 
 PLAIN_CODE = re.compile(r"[<>|=]?([?biufO]|[biuf](1|2|4|8)|b1|O8|S\d+|U\d+)")
-#: What stands for classes that are only ever an argument.
+#: These stand for classes that a file may only hand over as an argument.
 NDARRAY, INDEX, RANGE_INDEX = object(), object(), object()
 INDEXES = {INDEX: pd.Index, RANGE_INDEX: pd.RangeIndex}
-# All that frames of lists, numbers and text are made of, under the names that pandas 0.25 to 3 and NumPy 1
-# and 2 wrote. Each only builds plain data; functions are handed out as a `Call`, and so are classes that a file calls.
+# Every name that frames of lists, numbers and text need, as pandas 0.25 to 3 and NumPy 1 and 2 write it. Each only
+# builds plain data; functions, and classes that a file calls, are handed out as a `Call`.
 ALLOWED: dict[tuple[str, str], Any] = {
     ("pandas", "DataFrame"): pd.DataFrame,
     ("pandas.core.frame", "DataFrame"): pd.DataFrame,
@@ -168,7 +168,7 @@ class FrameUnpickler(pickle.Unpickler):
 
 
 def read_pickled_frame(path: Path) -> pd.DataFrame:
-    """The frame that pandas' ``to_pickle`` wrote. Raises InputError for other content, running none of it."""
+    """Read the frame that pandas' ``to_pickle`` wrote. Raises InputError for other content, running none of it."""
     try:
         with warnings.catch_warnings():
             # Old frames make pandas and NumPy warn about the names in them.
@@ -176,7 +176,7 @@ def read_pickled_frame(path: Path) -> pd.DataFrame:
             frame = FrameUnpickler(io.BytesIO(path.read_bytes())).load()
     except Exception as error:
         # A broken file can raise nearly anything from the constructors above.
-        said = " ".join(f"{error}".split())[:200] or type(error).__name__
+        said = one_line(error) or type(error).__name__
         raise InputError(
             f"{path}: is no pickled frame that can be read ({said}); save it as a CSV file instead"
         ) from None

@@ -1,4 +1,4 @@
-"""Next-item samples as pointers into one flat item array: every prefix of every user at no cost in memory."""
+"""Next-item samples as pointers into one flat item array, so that every prefix of every user needs no copy."""
 
 from dataclasses import dataclass
 
@@ -85,7 +85,11 @@ class Samples:
 
 
 def gather_windows(items: Int64Array, begin: Int64Array, end: Int64Array, length: int, padding_id: int) -> Int64Array:
-    """``items[begin[i]:end[i]]`` as rows of int64 [n, length], right-padded; none may exceed ``length``."""
+    """``items[begin[i]:end[i]]`` as rows of int64 [n, length], right-padded; none may exceed ``length``.
+
+    >>> gather_windows(np.arange(10), np.array([3, 0]), np.array([6, 1]), length=4, padding_id=10).tolist()
+    [[3, 4, 5, 10], [0, 10, 10, 10]]
+    """
     position = begin[:, None] + np.arange(length, dtype=np.int64)
     real = position < end[:, None]
     np.minimum(position, len(items) - 1, out=position)

@@ -1,9 +1,10 @@
-"""What every step reads: a catalogue and its next-item samples, split in three."""
+"""A data set after its split: its catalogue, and three parts of next-item samples."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from recdistill.data.catalogue import Catalogue
 from recdistill.data.samples import Int64Array, Samples
 
 
@@ -12,8 +13,8 @@ class SequenceData:
     """A data set after its split.
 
     Attributes:
-        name: the data set, e.g. 'ml-100k'.
-        split: 'leave-one-out', 'chronological', or 'released' where the files came split.
+        name: the data set, e.g. 'ml-100k'; 'frames' where frames were given.
+        split: name of the split, e.g. 'leave-one-out'; 'released' where the files came split.
         num_items: V; items are 0 .. V-1.
         titles: V titles, by item.
         item_ids: V ids as the source writes them, by item.
@@ -35,10 +36,15 @@ class SequenceData:
 
     @property
     def padding_id(self) -> int:
-        """V: the id that fills a history up on its right."""
+        """V, which pads a history on its right."""
         return self.num_items
 
     @property
     def item_count(self) -> Int64Array:
         """How often each item is a training target, int64 [V]: the counts of the DRO propensity (DROS)."""
         return np.bincount(self.train.targets, minlength=self.num_items).astype(np.int64)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items alone."""
+        return Catalogue(self.item_ids, self.titles, self.item_count)

@@ -1,1 +1,1 @@
-"""Distillation as pure functions: the losses of DLLM2Rec, and the policies that choose what is distilled."""
+"""What a student learns from a teacher: losses, the objective, and the policies that choose samples; torch only."""

@@ -1,6 +1,6 @@
-"""Items that do not compete in a row of logits, as those of a history where they are not recommended again.
+"""Items that do not compete in a row of logits, such as those of a history that are not recommended again.
 
-Which these are is a pair of int64 [M]: rows, ascending, and item ids.
+They are given as `Excluded`, a pair of int64 tensors [M]: the rows, ascending, and the item ids.
 """
 
 import torch
@@ -9,15 +9,15 @@ from torch import Tensor
 Excluded = tuple[Tensor, Tensor]
 
 
-def less_kept(excluded: Excluded, kept: Tensor) -> Excluded:
-    """What is excluded, less the items [S, K] that each row keeps all the same."""
+def without_kept(excluded: Excluded, kept: Tensor) -> Excluded:
+    """The excluded items, except those of ``kept`` [S, K], which compete in their row all the same."""
     rows, items = excluded
     other = (items.unsqueeze(1) != kept[rows]).all(dim=1)
     return rows[other], items[other]
 
 
-def of_rows(excluded: Excluded | None, row: Tensor) -> Excluded | None:
-    """What is excluded of the rows ``row``, ascending, counted among them."""
+def excluded_of_rows(excluded: Excluded | None, row: Tensor) -> Excluded | None:
+    """The excluded items of the rows ``row`` [R], ascending, with rows counted from 0 to R - 1."""
     if excluded is None:
         return None
     rows, items = excluded
@@ -28,10 +28,9 @@ def of_rows(excluded: Excluded | None, row: Tensor) -> Excluded | None:
     return place[found], items[found]
 
 
-def without(logits: Tensor, excluded: Excluded | None) -> Tensor:
-    """Logits [S, V] without gradient, those excluded so low that their probability is 0."""
-    logits = logits.detach()
+def logits_without(logits: Tensor, excluded: Excluded | None) -> Tensor:
+    """Logits [S, V] in which the excluded items are so low that their probability is 0."""
     if excluded is None:
         return logits
-    # Not minus infinity, of which an entropy is NaN.
+    # Not minus infinity: an entropy would be NaN.
     return logits.index_put(excluded, logits.new_tensor(torch.finfo(logits.dtype).min / 2))

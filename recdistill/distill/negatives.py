@@ -1,4 +1,4 @@
-"""Sampled negatives of the base loss ``bce``: uniform over the items that a sample does not know."""
+"""Sampled negatives of the base loss ``bce``: uniform over the items outside a sample's history and target."""
 
 import torch
 from torch import Tensor
@@ -9,20 +9,20 @@ from recdistill.errors import InputError
 def sampled_negatives(
     base_loss: str, history: Tensor, target: Tensor, num_items: int, generator: torch.Generator | None = None
 ) -> Tensor | None:
-    """One item a sample, uniform over those that are neither in its history nor its target (DLLM2Rec, RecSys 2024).
+    """One item a sample, uniform over those neither in its history nor its target (DLLM2Rec, RecSys 2024).
 
     Args:
-        base_loss: only ``bce`` needs negatives.
+        base_loss: ``ce`` or ``bce``; only ``bce`` needs negatives.
         history: item ids [S, L], in any order, with repeats; padding has the id V.
         target: item ids [S].
         num_items: V.
-        generator: of the CPU, or None for the global one, so that devices draw alike.
+        generator: of the CPU, so that devices draw alike; None for the global one.
 
     Returns:
         Item ids [S], on the device of ``target``; None where the base loss needs none.
 
     Raises:
-        InputError: shapes do not fit, or a sample knows every item.
+        InputError: shapes do not fit, or a sample's history and target hold every item.
     """
     if base_loss != "bce":
         return None

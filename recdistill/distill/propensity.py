@@ -1,4 +1,4 @@
-"""How often an item is a target, flattened: the propensity of the distributionally robust term."""
+"""Propensity of items in the robust term (DROS): how often an item is a target, to the power 0.05."""
 
 import torch
 from torch import Tensor

@@ -1,28 +1,29 @@
-"""What selection policies see, and how samples are chosen by them: which are distilled, and which a teacher is asked.
+"""Selection policies: what they see, and how they choose the samples that are distilled, or that a teacher scores.
 
-A policy is a function of the signals to scores, registered by name; the highest scores are chosen::
+A policy is a function from signals to scores [N], registered by name; the samples with the highest scores are chosen::
 
     @POLICIES.register("hard_for_both", queries=False)
     def hard_for_both(signals: SelectionSignals) -> Tensor:
         return signals.student_loss + signals.distance[:, 0]
 
-One that reads nothing of the teacher can also spend a query budget, before any sample is scored::
+A policy that reads nothing of the teacher can also spend a query budget: it says which samples the teacher scores
+first. One with options of its own gets them as a second argument::
 
-    @POLICIES.register("long_tail_errors", queries=True)
-    def long_tail_errors(signals: StudentSignals) -> Tensor:
-        return signals.student_loss / (1 + signals.item_count[signals.target])
+    @POLICIES.register("long_tail_errors", options=LongTailOptions, queries=True)
+    def long_tail_errors(signals: StudentSignals, options: LongTailOptions) -> Tensor:
+        return signals.student_loss / (options.offset + signals.item_count[signals.target])
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from recdistill.distill.exclusion import Excluded, less_kept, without
+from recdistill.distill.exclusion import Excluded, logits_without, without_kept
 from recdistill.errors import InputError
-from recdistill.registry import POLICIES
+from recdistill.registry import POLICIES, Declaration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +90,13 @@ class SelectionSignals(StudentSignals):
             raise InputError(f"temperature is {self.temperature}; give a number above 0")
 
 
-Policy = Callable[[SelectionSignals], Tensor]
-StudentPolicy = Callable[[StudentSignals], Tensor]
+#: From signals, and the policy's own options where it has some, to scores [N].
+Policy = Callable[..., Tensor]
 
 
-def select(policy: str | Policy, signals: SelectionSignals, fraction: float, seed: int | None = None) -> Tensor:
+def select(
+    policy: str | Policy, signals: SelectionSignals, fraction: float, seed: int | None = None, options: Any = None
+) -> Tensor:
     """The ``round(fraction * eligible)`` eligible samples with the highest scores: those that are distilled.
 
     Args:
@@ -102,6 +105,7 @@ def select(policy: str | Policy, signals: SelectionSignals, fraction: float, see
         fraction: in [0, 1], of the eligible samples.
         seed: equal scores are ordered at random by it, so that no user is preferred for coming first; None
             for the signals' own.
+        options: instance of the policy's options dataclass; None for its defaults.
 
     Returns:
         bool [N], on the signals' device; the same for the same arguments.
@@ -109,41 +113,75 @@ def select(policy: str | Policy, signals: SelectionSignals, fraction: float, see
     Raises:
         InputError: unknown policy, a fraction out of range, or scores that are not one number a sample.
     """
-    if isinstance(policy, str):
-        policy = cast(Policy, POLICIES.get(policy))
     if not 0 <= fraction <= 1:
         raise InputError(f"fraction is {fraction}; give a number from 0 to 1")
     signals = signals if seed is None else replace(signals, seed=seed)
-    best = _best_first(policy(signals), signals)
+    best = _best_first(scores_of(policy, signals, options), signals)
     mask = torch.zeros_like(signals.eligible)
     mask[best[: round(fraction * len(best))]] = True
     return mask
 
 
-def query(policy: str | StudentPolicy, signals: StudentSignals, count: int) -> Tensor:
-    """The samples that a teacher is asked to score under a budget, the most wanted first.
+def query(policy: str | Policy, signals: StudentSignals, count: int, options: Any = None) -> Tensor:
+    """The samples that a teacher is asked to score under a budget, the highest score first.
 
     Args:
-        policy: the name of a policy with ``queries``, or a policy that reads nothing of the teacher.
-        signals: of all N samples; those eligible may be asked for.
+        policy: the name of a policy registered with ``queries=True``, or a policy that reads nothing of the teacher.
+        signals: of all N samples; the eligible ones may be asked for.
         count: the budget, at least 0.
+        options: instance of the policy's options dataclass; None for its defaults.
 
     Returns:
         int64 [min(count, eligible)], indices of samples; a larger budget goes on where a smaller one ends.
 
     Raises:
-        InputError: unknown policy, one that reads the teacher's answers, or a negative count.
+        InputError: unknown policy, one that cannot spend a budget, or a negative count.
     """
-    if isinstance(policy, str):
-        if not POLICIES.declaration(policy).about.get("queries"):
-            raise InputError(
-                f"selection policy {policy!r} cannot say which samples a teacher is asked for; "
-                f"choose one of {', '.join(POLICIES.names(queries=True))}"
-            )
-        policy = cast(StudentPolicy, POLICIES.get(policy))
+    known = _declaration_of(policy)
+    if known is not None and not known.about.get("queries"):
+        raise InputError(
+            f"selection policy {known.name!r} cannot spend a query budget; "
+            f"choose one of {', '.join(POLICIES.names(queries=True))}"
+        )
     if count < 0:
         raise InputError(f"count is {count}; give a number of samples of at least 0")
-    return _best_first(policy(signals), signals)[:count]
+    return _best_first(scores_of(policy, signals, options), signals)[:count]
+
+
+def scores_of(policy: str | Policy, signals: StudentSignals, options: Any = None) -> Tensor:
+    """The scores [N] that a policy gives; those of samples that are not eligible mean nothing.
+
+    Args:
+        policy, options: as of `select`.
+        signals: of all N samples.
+
+    Raises:
+        InputError: unknown policy, or scores that are not one number a sample.
+    """
+    function = POLICIES.get(policy) if isinstance(policy, str) else policy
+    known = _declaration_of(policy)
+    kind = known.options if known is not None else None
+    if options is None and kind is not None:
+        options = kind()
+    scores = function(signals) if options is None else function(signals, options)
+    samples = len(signals.target)
+    if not isinstance(scores, Tensor) or scores.shape != (samples,):
+        found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise InputError(f"the selection policy gave scores {found}; give one a sample, [{samples}]")
+    if bool(scores[signals.eligible].isnan().any()):
+        raise InputError("the selection policy gave a score that is not a number; check its signals")
+    return scores
+
+
+def _declaration_of(policy: str | Policy) -> Declaration | None:
+    """What is registered of a policy, once its file is imported; None where it is not registered."""
+    if isinstance(policy, str):
+        POLICIES.get(policy)
+        return POLICIES.declaration(policy)
+    try:
+        return POLICIES.declaration(POLICIES.name_of(policy))
+    except KeyError:
+        return None
 
 
 def overlap(previous_mask: Tensor, mask: Tensor) -> float:
@@ -172,8 +210,8 @@ def student_signals(
         excluded: items without a probability, see `exclusion`; a row's target and candidates have theirs.
     """
     if excluded is not None:
-        excluded = less_kept(excluded, torch.column_stack([target, candidates]))
-    log_probs = torch.log_softmax(without(logits, excluded), dim=1)
+        excluded = without_kept(excluded, torch.column_stack([target, candidates]))
+    log_probs = torch.log_softmax(logits_without(logits.detach(), excluded), dim=1)
     loss = -log_probs.gather(1, target.unsqueeze(1)).squeeze(1)
     entropy = -(log_probs.exp() * log_probs).sum(dim=1)
     return loss, entropy, log_probs.gather(1, candidates)
@@ -181,13 +219,8 @@ def student_signals(
 
 def _best_first(scores: Tensor, signals: StudentSignals) -> Tensor:
     """The eligible samples by descending score, int64 [eligible]; equal ones in an order drawn by the seed."""
-    samples = len(signals.target)
-    if scores.shape != (samples,):
-        raise InputError(f"the selection policy gave scores {list(scores.shape)}; give one a sample, [{samples}]")
     eligible = signals.eligible.nonzero().squeeze(1)
     shuffled = eligible[permutation(len(eligible), signals.seed).to(eligible.device)]
-    if bool(scores[shuffled].isnan().any()):
-        raise InputError("the selection policy gave a score that is not a number; check its signals")
     return shuffled[torch.argsort(scores[shuffled], descending=True, stable=True)]
 
 

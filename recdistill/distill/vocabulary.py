@@ -1,8 +1,8 @@
 """One pass over the logits of all items, from which every loss of a step is made.
 
 The losses need, of each row [V] of logits, the logits of a few items, the log-sum-exp of the row
-(cross-entropy) and the log-sum-exp of ``p z^2 / beta`` (the robust term). The pass takes them together; what
-follows is [S, M] small.
+(cross-entropy) and the log-sum-exp of ``p z^2 / beta`` (the robust term). The pass takes them together; all later
+tensors are of the size [S, M].
 """
 
 import math
@@ -22,7 +22,7 @@ BLOCK_LOGITS = 2**18
 
 @dataclass(frozen=True)
 class VocabularyTerms:
-    """What `vocabulary_terms` finds.
+    """Result of `vocabulary_terms`.
 
     Attributes:
         item_logits: logits of the asked items [S, M].
@@ -179,7 +179,7 @@ class _VocabularyPass(torch.autograd.Function):
 
 
 def _without(excluded: Excluded, start: int, values: Tensor) -> Tensor:
-    """``values``, the rows from ``start`` on, with minus infinity, in place, at what is excluded of them."""
+    """Sets the excluded items of ``values``, the rows from ``start`` on, to minus infinity, in place; returns them."""
     rows, items = excluded
     first, last = torch.searchsorted(rows, rows.new_tensor([start, start + len(values)])).tolist()
     values[rows[first:last] - start, items[first:last]] = -math.inf

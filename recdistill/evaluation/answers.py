@@ -1,4 +1,4 @@
-"""What a generative recommender's answers are worth: ValidRatio and HitRatio@1 of iLoRA (NeurIPS 2024), as released.
+"""Metrics of a generative recommender's answers: ValidRatio and HitRatio@1 of iLoRA (NeurIPS 2024), as released.
 
 An answer is *valid* when exactly one candidate title occurs in its first line. HitRatio@1 is over the valid answers
 alone; its product with ValidRatio, by which the release selects models, is the share of all sequences answered right.
@@ -17,7 +17,10 @@ NONE = -1
 def candidate_named(answer: str, candidates: Sequence[str]) -> int:
     """Position of the one candidate title that occurs in the answer's first line, case folded; -1 for none or several.
 
-    A title that is part of another candidate's makes the longer one's answer name two, as in the release.
+    Where one title is part of another, an answer with the longer one names two, as in the release.
+
+    >>> candidate_named("I recommend Low.", ["Air", "Low"])
+    1
     """
     line = answer.strip().partition("\n")[0].casefold()
     found = [place for place, title in enumerate(candidates) if title.strip().casefold() in line]

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from recdistill.data.samples import Samples
 from recdistill.evaluation.ranking import best_items, rank_of_target
 
 ScoreFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -15,22 +15,9 @@ ScoreFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 MAX_SCORES = 1 << 22
 
 
-class RankedSamples(Protocol):
-    """What is needed of ``data.Samples``."""
-
-    @property
-    def targets(self) -> Any: ...
-
-    def __len__(self) -> int: ...
-
-    def windows_of(self, index: Any, length: int, padding_id: int) -> tuple[Any, Any]: ...
-
-    def seen(self, index: Any) -> tuple[Any, Any]: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """What a model made of N samples.
+    """How a model ranked N samples.
 
     Attributes:
         ranks: int64 [N], the target's rank among all items, 1 the best.
@@ -41,49 +28,26 @@ class Ranked:
     best: Tensor
 
 
-def evaluate(
-    score: ScoreFunction,
-    samples: RankedSamples,
-    *,
-    num_items: int,
-    max_length: int,
-    batch_size: int = 512,
-    exclude_seen: bool = True,
-    progress: bool = False,
-) -> Tensor:
-    """Rank of each sample's target among all ``num_items`` items, int64 [N]; see `rank_samples`."""
-    return rank_samples(
-        score,
-        samples,
-        num_items=num_items,
-        max_length=max_length,
-        keep=0,
-        batch_size=batch_size,
-        exclude_seen=exclude_seen,
-        progress=progress,
-    ).ranks
-
-
 @torch.no_grad()
 def rank_samples(
     score: ScoreFunction,
-    samples: RankedSamples,
+    samples: Samples,
     *,
     num_items: int,
     max_length: int,
-    keep: int,
+    keep: int = 0,
     batch_size: int = 512,
     exclude_seen: bool = True,
     progress: bool = False,
 ) -> Ranked:
-    """Rank of each sample's target among all ``num_items`` items, and the ``keep`` best items.
+    """Rank each sample's target among all ``num_items`` items, and keep the ``keep`` best items.
 
     Args:
         score: takes history int64 [B, L] right-padded with V, length [B], row [B] and column [B], all on the
             CPU, and returns scores [B, V] on any device. Put the model in eval mode first.
         samples: N samples, e.g. ``SequenceData.test``.
         max_length: L, history items the model reads; exclusion always looks at the whole history.
-        keep: k, may be 0.
+        keep: k, how many of the best items to keep.
         batch_size: samples scored at a time, fewer where V is very large.
         exclude_seen: leave the items of a sample's history out of its ranking, its target excepted.
         progress: show a bar.

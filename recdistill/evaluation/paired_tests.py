@@ -1,4 +1,4 @@
-"""Is a difference between two recommenders more than luck: tests paired by user.
+"""Paired tests by user: is the difference between two recommenders more than chance.
 
 The mean over samples of a gain (a hit, an NDCG) varies with two draws: which users are in the test set, and which
 seed each training had. Both are here.

@@ -7,7 +7,7 @@ from recdistill.evaluation.evaluate import ScoreFunction
 
 
 def popularity_scores(item_count: Tensor) -> ScoreFunction:
-    """A score function for `evaluate` that ignores the history.
+    """Make a score function for `rank_samples` that ignores the history.
 
     Args:
         item_count: [V], how often each item is a training target (``SequenceData.item_count`` as a tensor).

@@ -9,7 +9,7 @@ from recdistill.registry import METRICS
 
 
 def gains(name: str, ranks: Tensor, k: int | None = None) -> Tensor:
-    """What each sample gains by a metric, float64 [N].
+    """Gain of each sample by a metric, float64 [N].
 
     Args:
         name: of the metric, as ``ndcg``.
@@ -22,7 +22,9 @@ def gains(name: str, ranks: Tensor, k: int | None = None) -> Tensor:
     metric = METRICS.get(name)
     found: Tensor = metric(ranks) if k is None else metric(ranks, k)
     if found.shape != ranks.shape or not bool(found.isfinite().all()):
-        raise InputError(f"metric {name!r}: gives {list(found.shape)} for ranks {list(ranks.shape)}; give a number each")
+        raise InputError(
+            f"metric {name!r}: gives {list(found.shape)} for ranks {list(ranks.shape)}; give a number each"
+        )
     return found.double()
 
 
@@ -50,6 +52,4 @@ def metrics_from_ranks(ranks: Tensor) -> dict[str, float]:
         raise ValueError("no ranks: a mean over no sample is undefined")
     if ranks.min() < 1:
         raise ValueError(f"rank {ranks.min().item()}: ranks start at 1")
-    return {
-        name if k is None else f"{name}_at_{k}": gains(name, ranks, k).mean().item() for name, k in listed()
-    }
+    return {name if k is None else f"{name}_at_{k}": gains(name, ranks, k).mean().item() for name, k in listed()}

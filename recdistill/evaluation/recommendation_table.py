@@ -1,20 +1,19 @@
-"""What a model recommends for each evaluated sample, beside what came next."""
-
-from typing import Any
+"""A table of recommendations: the items that a model ranks first for each sample, and the item that came next."""
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from recdistill.evaluation.rank_table import Catalogued
+from recdistill.data.samples import Samples
+from recdistill.data.sequences import SequenceData
 
 
-def recommendation_table(best: Tensor, samples: Any, data: Catalogued) -> pd.DataFrame:
-    """One row a sample, in the order of `rank_table`.
+def recommendation_table(best: Tensor, samples: Samples, data: SequenceData) -> pd.DataFrame:
+    """Make a table with one row a sample, in the order of `rank_table`.
 
     Args:
         best: int64 [N, k], items best first; V, which is no item, where fewer are left.
-        samples: ``data.Samples``, N of them.
+        samples: N of them.
         data: the data set they are of.
 
     Returns columns ``user``, ``item`` (the target) and ``items`` (a list, best first), ids as the source writes them.
@@ -23,7 +22,7 @@ def recommendation_table(best: Tensor, samples: Any, data: Catalogued) -> pd.Dat
     return pd.DataFrame(
         {
             "user": np.asarray(data.user_ids, dtype=object)[samples.user],
-            "item": item_ids[np.asarray(samples.targets)],
+            "item": item_ids[samples.targets],
             "items": [item_ids[row[row < len(item_ids)]].tolist() for row in best.numpy()],
         }
     )

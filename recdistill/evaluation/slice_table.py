@@ -1,4 +1,4 @@
-"""How often the next item is hit, by length of the history and by popularity of the item."""
+"""Hit ratio by length of the history and by popularity of the target."""
 
 import numpy as np
 import pandas as pd

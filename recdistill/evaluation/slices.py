@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Int64Array = NDArray[np.int64]
+from recdistill.data.samples import Int64Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,10 @@ def equal_groups(values: Int64Array, groups: int) -> Int64Array:
 
 
 def span(values: Int64Array) -> str:
-    """'12-30', or the one value there is."""
+    """Lowest and highest value as text; one of them where they are equal.
+
+    >>> span(np.array([12, 30, 17])), span(np.array([4, 4]))
+    ('12-30', '4')
+    """
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low}-{high}"

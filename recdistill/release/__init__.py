@@ -1,1 +1,1 @@
-"""What the papers released: their files and pickles, read without running them."""
+"""The papers' released data, teacher files and weights; pickles are read without running them."""

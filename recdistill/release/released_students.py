@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 from recdistill.release.restricted_pickle import read_pickled_module
+from recdistill.students.build import StudentShape, build_student
 from recdistill.students.caser import HEIGHTS, Caser
 from recdistill.students.gru4rec import GRU4Rec
-from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.students.sasrec import SASRec
 from recdistill.students.student import Student
 
@@ -52,8 +52,12 @@ def load_released(model: Student, tensors: Mapping[str, Tensor]) -> None:
         tensors: released name (a ``w.`` prefix is allowed) to tensor.
 
     Raises:
-        InputError: a tensor is missing or of another shape; the student is then left as it was.
+        InputError: no such student was released, or a tensor is missing or of another shape; the student is then left
+            as it was.
     """
+    if type(model) not in RELEASED_MODULES:
+        names = ", ".join(kind.__name__ for kind in RELEASED_MODULES)
+        raise InputError(f"{type(model).__name__} has no released weights; give one of {names}")
     modules = RELEASED_MODULES[type(model)]
     loaded: dict[str, Tensor] = {}
     for name, parameter in model.state_dict().items():
@@ -75,8 +79,8 @@ def load_released(model: Student, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict(loaded)
 
 
-def read_released_sasrec(path: str | Path) -> SASRec:
-    """iLoRA's released, pickled SASRec as a SASRec in evaluation mode; nothing in the file is executed.
+def read_released_sasrec(path: str | Path) -> Student:
+    """Read iLoRA's released, pickled SASRec, in evaluation mode; nothing in the file is executed.
 
     Its state at a history's last position is iLoRA's h_seq, and its item table what iLoRA injects.
 
@@ -89,12 +93,12 @@ def read_released_sasrec(path: str | Path) -> SASRec:
         max_length, hidden_size = tensors["positional_embeddings.weight"].shape
         heads = int(root.child("mh_attn").number("num_heads"))
         dropout = root.child("dropout").number("p")
+        shape = StudentShape("sasrec", hidden_size, dropout, max_length, "linear", {"blocks": 1, "heads": heads})
         with torch.random.fork_rng(devices=[]):
-            items = ItemEmbedding(num_items, hidden_size)
-            model = SASRec(items, 1, heads, dropout, max_length, output="linear")
+            model = build_student(shape, num_items)
         load_released(model, tensors)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{path} holds no released SASRec ({error}); give iLoRA's pickled SASRec") from error
+        raise InputError(f"{path} holds no released SASRec ({one_line(error)}); give iLoRA's pickled SASRec") from error
     return model.eval()
 
 

@@ -1,7 +1,8 @@
-"""Tensors out of what torch.save wrote, zip or legacy format, without running what a pickle can run.
+"""A whole module as ``torch.save(module)`` wrote it, zip or legacy format, read without its classes.
 
-A pickle is a program: it names classes and calls them. Here every name resolves to an inert record made for
-this one read, a short allow-list of names exists, and tensors are built by us from the raw bytes afterwards.
+``torch.load(weights_only=True)`` reads plain tensors, and no module whose classes are not installed. A pickle is a
+program: it names classes and calls them. Here every name stands for a record made for this one read, only a short list
+of names is allowed, nothing is executed, and tensors are built from the raw bytes afterwards.
 """
 
 import io
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO, TypeGuard
 import torch
 from torch import Tensor
 
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -51,7 +52,7 @@ _LEGACY_PROTOCOL = 1001
 
 
 class ModuleRecord:
-    """What a pickled module says of itself: its attributes, as plain values and records."""
+    """A pickled module: its attributes, as plain values and records."""
 
     __slots__ = ("_state",)
 
@@ -88,7 +89,7 @@ class ModuleRecord:
 
 
 def read_pickled_module(path: str | Path, classes: Iterable[tuple[str, str]]) -> tuple[ModuleRecord, dict[str, Tensor]]:
-    """The module that ``torch.save(module, path)`` wrote, as a record; nothing in the file is executed.
+    """Read the module that ``torch.save(module, path)`` wrote as a record; nothing in the file is executed.
 
     Args:
         path: a torch zip file or one of torch's legacy format.
@@ -101,28 +102,12 @@ def read_pickled_module(path: str | Path, classes: Iterable[tuple[str, str]]) ->
         InputError: the file is unreadable or damaged, holds no module, or names anything else.
     """
     path = Path(path)
-    with _refusals(path, "pickled torch module"):
+    with _refusals(path):
         root = _read(path, set(classes))
         if not isinstance(root, ModuleRecord):
-            raise _RefusedError(f"it holds a {_kind(root)}, not a module")
+            kind = "tensor" if isinstance(root, _TensorRecord) else type(root).__name__
+            raise _RefusedError(f"it holds a {kind}, not a module")
         return root, _tensors(root)
-
-
-def read_pickled_tensor(path: str | Path) -> Tensor:
-    """The one tensor that ``torch.save(tensor, path)`` wrote, on the CPU; nothing in the file is executed.
-
-    Args:
-        path: a torch zip file or one of torch's legacy format.
-
-    Raises:
-        InputError: the file is unreadable or damaged, holds something else, or names what no tensor needs.
-    """
-    path = Path(path)
-    with _refusals(path, "saved tensor"):
-        root = _read(path, set())
-        if not isinstance(root, _TensorRecord):
-            raise _RefusedError(f"it holds a {_kind(root)}, not a tensor; save the tensor alone")
-        return root.tensor()
 
 
 class _RefusedError(Exception):
@@ -130,29 +115,24 @@ class _RefusedError(Exception):
 
 
 @contextmanager
-def _refusals(path: Path, expected: str) -> Iterator[None]:
-    """Every error of reading ``path`` as an InputError of one line."""
+def _refusals(path: Path) -> Iterator[None]:
+    """Raise every error of reading ``path`` as an InputError of one line."""
     try:
         yield
     except _RefusedError as error:
-        raise InputError(f"{path} is refused: {error}; give {expected} as torch.save writes it") from error
+        raise InputError(f"{path} is refused: {error}; give a pickled torch module as torch.save writes it") from error
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror or error}); check the path") from error
     except Exception as error:  # a damaged or hostile pickle raises whatever it likes
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path} is no {expected} ({reason}); download it again") from error
+        reason = one_line(error) or type(error).__name__
+        raise InputError(f"{path} is no pickled torch module ({reason}); download it again") from error
 
 
 def _read(path: Path, classes: set[tuple[str, str]]) -> object:
-    """What the file holds, as records."""
+    """The object of the file, as records."""
     with path.open("rb") as file:
         # A zip file is read an entry at a time: embeddings can be large.
         return (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file, classes)
-
-
-def _kind(root: object) -> str:
-    """A type's name for a message."""
-    return "tensor" if isinstance(root, _TensorRecord) else type(root).__name__
 
 
 class _StorageRecord:

@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from recdistill.errors import InputError
-from recdistill.release.restricted_pickle import read_pickled_tensor
+from recdistill.errors import InputError, one_line
+from recdistill.release.saved_tensor import read_saved_tensor
 from recdistill.teachers.outputs import Manifest, TeacherOutputs
 
 RANKING_FILE = "myrank_train.txt"
@@ -37,7 +37,7 @@ NOT_COVERED = -1
 def read_teacher_files(
     folder: str | Path, *, fingerprint: str, num_items: int, num_samples: int, split: str = ""
 ) -> TeacherOutputs:
-    """The three files in ``folder``, checked against the data at hand.
+    """Read the three files in ``folder``, and check them against the data at hand.
 
     Args:
         folder: where they lie.
@@ -52,33 +52,8 @@ def read_teacher_files(
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder with {RANKING_FILE}")
-    ranking_path, distance_path = folder / RANKING_FILE, folder / DISTANCE_FILE
-    ranking, distance = _read_table(ranking_path), _read_table(distance_path)
-    if ranking.shape != distance.shape:
-        raise InputError(
-            f"{distance_path}: has {_shape(distance)}, {RANKING_FILE} {_shape(ranking)}; give one distance a candidate"
-        )
-    if len(ranking) != num_samples:
-        raise InputError(
-            f"{ranking_path}: has {len(ranking)} rows, the data {num_samples} training samples; "
-            "give one row a training sample, in their order"
-        )
-    covered = ~(ranking == NOT_COVERED).all(axis=1)
-    _refuse(ranking_path, (ranking % 1 != 0) & covered[:, None], ranking, "is no item id; give whole numbers")
-    outside = ((ranking < 0) | (ranking >= num_items)) & covered[:, None]
-    _refuse(ranking_path, outside, ranking, f"is no item; ids are 0 to {num_items - 1}")
-    finite = np.isfinite(distance) | ~covered[:, None]
-    _refuse(distance_path, ~finite, distance, "is not finite; give a distance")
-    negative = (distance < 0) & covered[:, None]
-    _refuse(distance_path, negative, distance, "is negative; give distances, at least 0, where small is sure")
-    path, embedding = _read_embedding(folder)
-    if embedding.ndim != 2 or len(embedding) != num_items or not embedding.is_floating_point():
-        raise InputError(
-            f"{path}: is {embedding.dtype} {list(embedding.shape)}; give one row of real numbers for each of "
-            f"the {num_items} items, [{num_items}, E]"
-        )
-    if not bool(torch.isfinite(embedding).all()):
-        raise InputError(f"{path}: holds NaN or infinity; make the item embeddings again")
+    ranking, distance, covered = _read_tables(folder, num_items, num_samples)
+    path, embedding = _read_embedding(folder, num_items)
     return TeacherOutputs(
         manifest=Manifest(
             fingerprint=fingerprint,
@@ -130,6 +105,32 @@ def write_teacher_files(folder: str | Path, outputs: TeacherOutputs, *, allow_pa
             (complete / name).replace(folder / name)
 
 
+def _read_tables(
+    folder: Path, num_items: int, num_samples: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Candidates and distances [N, top_n], checked, and which rows [N] the teacher covers."""
+    ranking_path, distance_path = folder / RANKING_FILE, folder / DISTANCE_FILE
+    ranking, distance = _read_table(ranking_path), _read_table(distance_path)
+    if ranking.shape != distance.shape:
+        raise InputError(
+            f"{distance_path}: has {_shape(distance)}, {RANKING_FILE} {_shape(ranking)}; give one distance a candidate"
+        )
+    if len(ranking) != num_samples:
+        raise InputError(
+            f"{ranking_path}: has {len(ranking)} rows, the data {num_samples} training samples; "
+            "give one row a training sample, in their order"
+        )
+    covered = ~(ranking == NOT_COVERED).all(axis=1)
+    _refuse(ranking_path, (ranking % 1 != 0) & covered[:, None], ranking, "is no item id; give whole numbers")
+    outside = ((ranking < 0) | (ranking >= num_items)) & covered[:, None]
+    _refuse(ranking_path, outside, ranking, f"is no item; ids are 0 to {num_items - 1}")
+    finite = np.isfinite(distance) | ~covered[:, None]
+    _refuse(distance_path, ~finite, distance, "is not finite; give a distance")
+    negative = (distance < 0) & covered[:, None]
+    _refuse(distance_path, negative, distance, "is negative; give distances, at least 0, where small is sure")
+    return ranking, distance, covered
+
+
 def _read_table(path: Path) -> NDArray[np.float64]:
     """Numbers separated by white space [N, C], as ``numpy.loadtxt`` of the release reads them."""
     try:
@@ -139,27 +140,38 @@ def _read_table(path: Path) -> NDArray[np.float64]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; put it there") from None
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split("; use `usecols`")[0].split())[:200]
+        said = one_line(str(error).split("; use `usecols`")[0])
         raise InputError(f"{path}: is no table of numbers ({said}); give one row a training sample") from None
     if not table.size:
         raise InputError(f"{path}: holds no rows; give one row a training sample")
     return table
 
 
-def _read_embedding(folder: Path) -> tuple[Path, Tensor]:
-    """The item embeddings and the file that they are from."""
+def _read_embedding(folder: Path, num_items: int) -> tuple[Path, Tensor]:
+    """The file of the item embeddings, and the embeddings [V, E], checked."""
     path = next((folder / name for name in EMBEDDING_FILES if (folder / name).is_file()), None)
     if path is None:
         raise InputError(f"{folder}: holds no {' and no '.join(EMBEDDING_FILES)}; put one there")
-    if path.suffix == ".pt":
-        return path, read_pickled_tensor(path)
+    embedding = read_saved_tensor(path) if path.suffix == ".pt" else _only_tensor(path)
+    if embedding.ndim != 2 or len(embedding) != num_items or not embedding.is_floating_point():
+        raise InputError(
+            f"{path}: is {embedding.dtype} {list(embedding.shape)}; give one row of real numbers for each of "
+            f"the {num_items} items, [{num_items}, E]"
+        )
+    if not bool(torch.isfinite(embedding).all()):
+        raise InputError(f"{path}: holds NaN or infinity; make the item embeddings again")
+    return path, embedding
+
+
+def _only_tensor(path: Path) -> Tensor:
+    """The one tensor of a safetensors file."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); write it again") from None
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); write it again") from None
     if len(tensors) != 1:
         raise InputError(f"{path}: holds {len(tensors)} tensors; keep the item embeddings alone")
-    return path, next(iter(tensors.values()))
+    return next(iter(tensors.values()))
 
 
 def _refuse(path: Path, wrong: NDArray[np.bool_], table: NDArray[np.float64], reason: str) -> None:

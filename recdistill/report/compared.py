@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recdistill.report.settings import Settings, labels
 from recdistill.errors import InputError
+from recdistill.report.settings import Settings, closed_forms, labels
 
 Int64Array = NDArray[np.int64]
 
@@ -73,13 +73,19 @@ class Group:
 
     @property
     def step(self) -> str:
+        """The step that made its runs."""
         return self.runs[0].step
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether another seed gives another recommender: popularity and closed-form recommenders draw no number."""
+        return self.step != "prepare" and self.runs[0].settings.get("student") not in closed_forms()
 
 
 def check_comparable(runs: Sequence[EvaluatedRun]) -> None:
     """Raise InputError, naming the runs, unless all are of the same data and split, ranked the same way."""
-    first = runs[0]
     for run in runs[1:]:
+        first = runs[0]
         if run.fingerprint != first.fingerprint:
             raise InputError(
                 f"runs of different data or splits: {first.run_id} ({first.step}) is of {first.data} "

@@ -6,45 +6,57 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from recdistill.report.compared import EvaluatedSamples, Group
 from recdistill.errors import InputError
-from recdistill.evaluation.metrics.hr import hits
-from recdistill.evaluation.metrics.ndcg import discounted_gains
-from recdistill.evaluation.paired_tests import (
-    holm,
-    paired_tests,
-    seed_variance,
-    sums_by_user,
-)
+from recdistill.evaluation.paired_tests import holm, paired_tests, seed_variance, sums_by_user
+from recdistill.evaluation.rank_metrics import gains as gains_of_ranks
 from recdistill.evaluation.slices import history_slices, popularity_slices
+from recdistill.registry import METRICS
+from recdistill.report.compared import EvaluatedSamples, Group
 
 FloatArray = NDArray[np.float64]
 SIGNIFICANCE = 0.05
-GAINS = {"hr": hits, "ndcg": discounted_gains}
 ALL = "all"
+#: Metrics that every comparison tests, beside the one that decides.
+ALWAYS, USUAL_CUT_OFF = ("hr", "ndcg"), 10
 
 
 @dataclass(frozen=True)
 class MetricName:
-    """A metric as it is logged: ``test/ndcg_at_10`` is NDCG at 10 on the test samples."""
+    """A metric as it is logged: ``test/ndcg_at_10`` is NDCG at 10 on the test samples.
+
+    Attributes:
+        part: ``val`` or ``test``.
+        kind: name of a registered metric.
+        k: cut-off; None for a metric without one.
+    """
 
     part: str
     kind: str
-    k: int
+    k: int | None
 
     @classmethod
     def read(cls, text: str) -> "MetricName":
-        """Raises InputError for anything else than hr or ndcg at some k on val or test."""
-        found = re.fullmatch(r"(val|test)/(hr|ndcg)_at_([1-9]\d{0,5})", text)
-        if found is None:
-            raise InputError(f"metric={text}: must be like test/ndcg_at_10: val or test, hr or ndcg, and a cut-off")
-        return cls(found[1], found[2], int(found[3]))
+        """Raises InputError unless it is a registered metric, with a cut-off where it takes one, on val or test."""
+        found = re.fullmatch(r"(val|test)/(\w+?)(?:_at_([1-9]\d{0,5}))?", text)
+        if found is None or found[2] not in METRICS or has_cut_off(found[2]) != (found[3] is not None):
+            known = [f"{name}_at_10" if has_cut_off(name) else name for name in METRICS.names()]
+            raise InputError(
+                f"metric={text}: must be like test/ndcg_at_10: val or test, and one of {', '.join(known)}; "
+                "10 may be another cut-off"
+            )
+        return cls(found[1], found[2], int(found[3]) if found[3] else None)
 
     def __str__(self) -> str:
-        return f"{self.kind.upper()}@{self.k}"
+        return self.kind.upper() if self.k is None else f"{self.kind.upper()}@{self.k}"
+
+
+def has_cut_off(metric: str) -> bool:
+    """Whether a registered metric takes a cut-off."""
+    return bool(METRICS.declaration(metric).about.get("cut_offs"))
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class Results:
         groups: the recommenders.
         values: metric name to the value of each group, mean over seeds.
         deviations: metric name to the standard deviation over seeds of each group, NaN where it has one.
-        rows: over all samples, each group that has a baseline, HR and NDCG; one Holm family.
+        rows: over all samples, each group that has a baseline, HR, NDCG and the headline; one Holm family.
         slices: the headline metric by subgroup; another Holm family.
         best: the group with the highest headline value.
         behind: p-value of each group being as good as the best, times the number of pairs of groups (at most 1),
@@ -129,6 +141,24 @@ class Results:
         """Groups that cannot be told from the best."""
         return [index for index, p_value in enumerate(self.behind) if index != self.best and p_value >= SIGNIFICANCE]
 
+    def __str__(self) -> str:
+        """The table with its intervals, and who won, as plain text."""
+        from recdistill.report.text import plain_text
+
+        return plain_text(self)
+
+    def frame(self) -> pd.DataFrame:
+        """Every row of both tables, numbers unrounded; see `text.frame`."""
+        from recdistill.report.text import frame
+
+        return frame(self)
+
+
+def tested_metrics(headline: MetricName) -> list[MetricName]:
+    """HR and NDCG at the headline's cut-off (10 where it has none), and the headline."""
+    k = USUAL_CUT_OFF if headline.k is None else headline.k
+    return list(dict.fromkeys([*(MetricName(headline.part, kind, k) for kind in ALWAYS), headline]))
+
 
 def compare_groups(
     groups: Sequence[Group],
@@ -138,12 +168,11 @@ def compare_groups(
     resamples: int,
     seed: int = 0,
 ) -> Results:
-    """Test all groups against their baselines in HR and NDCG at the headline's cut-off, and by subgroup.
+    """Test all groups against their baselines in `tested_metrics`, and in the headline by subgroup.
 
     The same seed gives the same numbers.
     """
     user = np.unique(samples.user, return_inverse=True)[1]
-    headline = str(metric)
     pairs = [(index, group.baseline) for index, group in enumerate(groups) if group.baseline is not None]
     values: dict[str, list[float]] = {}
     deviations: dict[str, list[float]] = {}
@@ -151,18 +180,18 @@ def compare_groups(
     slices: list[Row] = []
     behind: list[float] = []
     best = 0
-    for kind in GAINS:
-        name = str(MetricName(metric.part, kind, metric.k))
-        gains = Gains.of(groups, samples, user, kind, metric.k)
+    for tested in tested_metrics(metric):
+        name = str(tested)
+        gains = Gains.of(groups, samples, user, tested)
         values[name], deviations[name] = gains.values(), gains.deviations()
         rows += gains.test(pairs, name, resamples, seed)
-        if name != headline:
+        if tested != metric:
             continue
         best = int(np.argmax(values[name]))
         against = [(best, other) for other in range(len(groups)) if other != best]
-        tested = gains.test(against, name, resamples, seed)
+        held = gains.test(against, name, resamples, seed)
         all_pairs = len(groups) * (len(groups) - 1) // 2
-        behind = [min(1.0, row.p_value * all_pairs) for row in tested]
+        behind = [min(1.0, row.p_value * all_pairs) for row in held]
         behind.insert(best, 1.0)
         for partition in (history_slices(samples.history_length), popularity_slices(samples.item_count)):
             for index, subgroup in enumerate(partition.names):
@@ -199,11 +228,13 @@ class Gains:
 
     @classmethod
     def of(
-        cls, groups: Sequence[Group], samples: EvaluatedSamples, user: NDArray[np.int64], kind: str, k: int
+        cls, groups: Sequence[Group], samples: EvaluatedSamples, user: NDArray[np.int64], metric: MetricName
     ) -> "Gains":
         """From the runs' ranks."""
         ranks = np.stack([samples.ranks[run.run_id] for group in groups for run in group.runs], axis=1)
-        return cls(groups, user, GAINS[kind](torch.from_numpy(ranks), k).numpy())
+        # Of all runs at once, as one long column, for a metric takes a rank for each sample.
+        found = gains_of_ranks(metric.kind, torch.from_numpy(ranks).reshape(-1), metric.k)
+        return cls(groups, user, found.numpy().reshape(ranks.shape))
 
     def only(self, chosen: NDArray[np.bool_]) -> "Gains":
         """Those of some samples."""
@@ -271,8 +302,7 @@ class Gains:
     def seed_spread(self, one: int, other: int, sums: Sequence[FloatArray], counts: FloatArray) -> tuple[float, int]:
         """Deviation that seeds give to the difference of two groups' means, and its degrees of freedom."""
         variance, degrees = seed_variance([sums[one], sums[other]], counts)
-        # Popularity draws no random number.
-        drawn = [len(self.groups[index].runs) for index in (one, other) if self.groups[index].step != "prepare"]
+        drawn = [len(self.groups[index].runs) for index in (one, other) if self.groups[index].is_drawn]
         return (variance * sum(1 / runs for runs in drawn)) ** 0.5, degrees
 
 

@@ -1,71 +1,109 @@
 """What makes two runs the same but for their seed, and the shortest name that tells runs apart."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
-from recdistill.config import (
-    StudentConfig,
-    BaselineConfig,
-    Config,
-    DataConfig,
-    DistillConfig,
-    TeacherConfig,
-    own_fields,
-)
+from recdistill.config import STEPS, UPSTREAM, Option, option_table
+from recdistill.config.lineage import compared_settings
+from recdistill.registry import LOSS_TERMS, SOURCES, SPLITS, STUDENTS
 
-Settings = Mapping[str, bool | float | str]
+Settings = Mapping[str, Any]
 
-STUDENT = [name for name in own_fields(StudentConfig, DataConfig) if name != "register"]
-OWN_SETTINGS: dict[str, tuple[type[Config], list[str]]] = {
-    "prepare": (DataConfig, []),
-    "backbone": (BaselineConfig, [*STUDENT, "released"]),
-    "teacher": (TeacherConfig, own_fields(TeacherConfig, DataConfig)),
-    "distill": (DistillConfig, STUDENT + own_fields(DistillConfig, StudentConfig, TeacherConfig)),
-}
-UPSTREAM = {"teacher": "backbone", "distill": "teacher"}
-EVALUATED_STEPS = tuple(OWN_SETTINGS)
+EVALUATED_STEPS = ("prepare", "backbone", "teacher", "distill")
 TITLES = {"prepare": "popularity"}
 SHOWN_SETTINGS = 6
+#: Digests of the parts that the data come from, as ``data source mine``.
+OF_DATA = (f"{SOURCES.kind} ", f"{SPLITS.kind} ")
+#: Settings of a run of ``backbone`` that every recommender has.
+OF_ANY_STUDENT = ("student", "exclude_seen")
+#: The revision of results that runs of recdistill 0.1 have too.
+FIRST_REVISION = [1]
+DIGEST, SHOWN_DIGEST = re.compile("[0-9a-f]{64}"), 8
 
 
-def settings_of(step: str, params: Mapping[str, str], upstream: Settings | None = None) -> Settings:
-    """The options that a run's result depends on, seeds aside.
+def settings_of(
+    step: str, values: Mapping[str, Any], digests: Mapping[str, str] | None = None, upstream: Settings | None = None
+) -> Settings:
+    """What a run's result depends on, the seed aside.
 
     The data are no part of it (runs of one comparison share their fingerprint), and neither are ids of upstream
     runs: instead come the upstream's own settings, with the step before the name, as in ``teacher.experts``.
 
     Args:
         step: a name of `EVALUATED_STEPS`.
-        params: the run's logged parameters, as text; an option that it lacks has its default.
-        upstream: settings of the run it started from; None takes them from ``params`` too.
+        values: the run's ``config.json``; an option that it lacks has its default.
+        digests: of the files that its options and parts are made of, see `digests_of`.
+        upstream: settings of the run it started from; None takes them from ``values`` too.
     """
-    kind, names = OWN_SETTINGS[step]
-    defaults = {spec.name: spec.default for spec in fields(kind)}
-    found = {name: value_of(params.get(name), defaults[name]) for name in names if not name.endswith("_run_id")}
+    unread = unread_settings(step, values)
+    found = {
+        name: value
+        for name, value in compared_settings(STEPS[step], values, digests or {}).items()
+        if name not in unread and not name.startswith(OF_DATA)
+    }
     earlier = UPSTREAM.get(step)
     if earlier is not None:
-        upstream = settings_of(earlier, params) if upstream is None else upstream
+        upstream = settings_of(earlier, values) if upstream is None else upstream
         found |= {f"{earlier}.{name}": value for name, value in upstream.items()}
     return found
 
 
-def value_of(text: str | None, default: Any) -> bool | float | str:
-    """A logged parameter in the type of its default, so that 0.50 and 0.5 are one value."""
-    if text is None:
-        return default if isinstance(default, bool | str) else float(default)
-    if isinstance(default, bool):
-        return text.strip().lower() == "true"
-    if isinstance(default, int | float):
-        try:
-            return float(text)
-        except ValueError:
-            return text
-    return text
+def unread_settings(step: str, values: Mapping[str, Any]) -> set[str]:
+    """Options without effect on a run's result.
+
+    These are the data's, which the fingerprint stands for; those of parts that the run did not choose; and for a
+    recommender of closed form those of training by gradient.
+    """
+    options = option_table(STEPS[step])
+    given = {name: values.get(name, one.default) for name, one in options.items()}
+    in_use = {f"{name}={value}" for name, value in given.items()}
+    in_use |= {f"{name}>0" for name, value in given.items() if value}
+    closed = step == "backbone" and given["student"] in closed_forms()
+
+    def has_effect(one: Option) -> bool:
+        if one.role == "data":
+            return False
+        if not one.parts:
+            return not closed or one.name in OF_ANY_STUDENT
+        # The weight of a loss term is always read; 0 says that the term is not in use.
+        is_weight = one.parts[0].startswith(f"{LOSS_TERMS.kind} ")
+        return is_weight or not in_use.isdisjoint(one.parts)
+
+    return {name for name, one in options.items() if not has_effect(one)}
+
+
+def closed_forms() -> tuple[str, ...]:
+    """Names of the recommenders that are not trained by gradient."""
+    return STUDENTS.names(gradient=False)
+
+
+def digests_of(step: str, values: Mapping[str, Any], key_parts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The part of a run's key that no known option holds: digests of files, options of a user's parts, the revision.
+
+    Args:
+        step: a name of `EVALUATED_STEPS`.
+        values: the run's ``config.json``.
+        key_parts: its ``key.json``; None for a run of recdistill 0.1, which kept no digests: there the path that an
+            option names stands for the file.
+    """
+    table = option_table(STEPS[step])
+    if key_parts is None:
+        return {
+            f"{name} content": values[name]
+            for name, one in table.items()
+            if one.metadata["content"] and one.role == "place" and values.get(name)
+        }
+    found = {name: value for name, value in key_parts["options"].items() if name not in table}
+    if key_parts["revision"] != FIRST_REVISION:
+        found["revision"] = ".".join(map(str, key_parts["revision"]))
+    return found
 
 
 def labels(steps: Sequence[str], settings: Sequence[Settings], names: Sequence[str] = ()) -> list[str]:
     """A label for each of several recommenders: its name, and the settings that tell it from others of its step.
+
+    An option that one has and another has not does not tell them apart: what chose it does.
 
     Args:
         steps: of each.
@@ -75,8 +113,12 @@ def labels(steps: Sequence[str], settings: Sequence[Settings], names: Sequence[s
     telling = {}
     for step in set(steps):
         same = [own for kind, own in zip(steps, settings, strict=True) if kind == step]
-        known = dict.fromkeys(name for own in same for name in own)
-        telling[step] = [name for name in known if len({own.get(name) for own in same}) > 1]
+        options = option_table(STEPS[step])
+        telling[step] = [
+            name
+            for name in dict.fromkeys(name for own in same for name in own)
+            if len({own.get(name) for own in same if name in own or name not in options}) > 1
+        ]
     titles = [name or TITLES.get(step, step) for name, step in zip(names or [""] * len(steps), steps, strict=True)]
     return [label(title, own, telling[step]) for title, step, own in zip(titles, steps, settings, strict=True)]
 
@@ -89,8 +131,11 @@ def label(title: str, settings: Settings, telling: Sequence[str]) -> str:
     return " ".join([title, *shown, *rest])
 
 
-def shown_value(value: bool | float | str) -> str:
-    """A setting as an option is written."""
+def shown_value(value: Any) -> str:
+    """A setting as an option is written; of a digest the head."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text[:SHOWN_DIGEST] if DIGEST.fullmatch(text) else text

@@ -1,14 +1,17 @@
 """A comparison in words: the answer in a few sentences, a terminal table, Markdown and CSV."""
 
+import io
 import math
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from recdistill.report.results import Results, Row
 
+WIDTH = 100  # characters of a line of plain text
 NAMED = 4  # recommenders that a sentence names before it counts
 HOW_TO_READ = (
     "A gain is the mean over all samples of the difference to the baseline, each user's gains averaged over seeds "
@@ -25,7 +28,7 @@ def order(results: Results) -> list[int]:
 
 
 def metrics(results: Results) -> list[str]:
-    """The headline metric, then the other."""
+    """The headline metric, then the others."""
     return sorted(results.values, key=lambda name: name != str(results.metric))
 
 
@@ -78,7 +81,7 @@ def answer(results: Results) -> list[str]:
         said.append(f"Not told apart from it: {names(results, [index for index in order(results) if index in tied])}.")
     elif len(results.groups) > 2:
         said.append("It is above every other recommender here, beyond luck, in all pairs.")
-    if all(len(group.runs) == 1 for group in results.groups if group.step != "prepare"):
+    if all(len(group.runs) == 1 for group in results.groups if group.is_drawn):
         said.append("One seed each: this is about these trained models; run several seeds to judge their settings.")
     return said
 
@@ -194,6 +197,15 @@ def terminal_table(results: Results, most: int = 20) -> Table:
             table.add_row(Text(described), metric, value, *tested, Text(verdict, style=styles.get(verdict, "")))
             described = f"  against {results.groups[row.baseline].label}" if row is not None else ""
     return table
+
+
+def plain_text(results: Results) -> str:
+    """The table of `terminal_table` with all recommenders, without colours, and the answer below."""
+    written = io.StringIO()
+    console = Console(file=written, width=WIDTH, color_system=None, highlight=False, markup=False)
+    console.print(terminal_table(results, most=len(results.groups)))
+    table = "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+    return "\n".join([table.strip("\n"), "", *answer(results)])
 
 
 def title(results: Results) -> str:

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import mlflow
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 
@@ -20,6 +21,9 @@ def local_artifact(uri: str) -> Path:
     Raises MlflowException or OSError where it cannot be had.
     """
     if is_local_uri(uri):
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        path = Path(local_file_uri_to_path(uri))
+        if not path.exists():
+            raise FileNotFoundError(path)
+        return path
     # MLflow never removes the folder that it would choose.
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=tempfile.mkdtemp(dir=copies().name)))

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -16,11 +17,14 @@ from mlflow.utils.uri import is_local_uri
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from numpy.typing import NDArray
 
+from recdistill.config import UPSTREAM
+from recdistill.errors import InputError, one_line
 from recdistill.report.compared import EvaluatedRun, EvaluatedSamples, check_comparable
-from recdistill.report.settings import EVALUATED_STEPS, UPSTREAM, Settings, settings_of
-from recdistill.errors import InputError
+from recdistill.report.settings import EVALUATED_STEPS, Settings, digests_of, settings_of
 from recdistill.runs.artifacts import local_artifact
-from recdistill.runs.step_runs import FINGERPRINT, REUSED, STEP, StepRun, search
+from recdistill.runs.finished_runs import search
+from recdistill.runs.kept_options import READERS, KeptOptions, kept_options
+from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, REUSED, STEP, StepRun
 
 RANKS = "ranks/{part}.parquet"
 RANK_COLUMNS = ("user", "item", "rank", "history_length", "item_count")
@@ -28,7 +32,6 @@ TWIN = "recdistill.twin_run_id"
 # The run that a step's result is naturally held against.
 BASELINE = {"distill": TWIN, "teacher": "recdistill.backbone_run_id"}
 COMPARED = "compared_run_ids"
-READERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class ComparedRuns:
         runs: comparable ones, no id twice.
         samples: with a rank of each run.
         baseline: 'auto', or the id of one of the runs.
-        left_out: runs that a search found but that keep no ranks.
+        left_out: runs that a search found but that keep no ranks, or no options.
     """
 
     runs: tuple[EvaluatedRun, ...]
@@ -67,17 +70,16 @@ def compared_runs(runs: Sequence[str], condition: str, baseline: str, part: str)
         baseline = added[0].info.run_id
     found = unique([*asked, *added])
     upstream = upstream_of(found)
-    described = [evaluated_run(run, upstream) for run in found]
+    options = kept_options(unique([*found, *upstream.values()]))
+    described = described_runs([run for run in found if id_of(run) in options], upstream, options)
     # Before any rank is read: runs of other data have other samples, and the reason is the data.
     check_comparable(described)
-    with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(functools.partial(read_ranks, part=part), found))
-    missing = [run for run, table in zip(described, tables, strict=True) if table is None]
+    tables = ranks_of(found, part)
+    missing = [run for run in found if id_of(run) not in options or id_of(run) not in tables]
     if missing and (runs or len(missing) == len(found)):
-        raise InputError(
-            f"run {missing[0].run_id} ({missing[0].step}): keeps no {RANKS.format(part=part)}; run that step again"
-        )
-    kept = [(run, table) for run, table in zip(described, tables, strict=True) if table is not None]
+        lacking = RANKS.format(part=part) if id_of(missing[0]) in options else CONFIG_FILE
+        raise InputError(f"run {id_of(missing[0])} ({step_of(missing[0])}): keeps no {lacking}; run that step again")
+    kept = [(run, tables[run.run_id]) for run in described if run.run_id in tables]
     return ComparedRuns(tuple(run for run, _ in kept), same_samples(kept), baseline, len(missing))
 
 
@@ -108,7 +110,7 @@ def searched_runs(condition: str) -> list[Run]:
     try:
         found = search(f"{condition} and {finished}" if condition.strip() else finished)
     except MlflowException as error:
-        said = " ".join(str(error.message).split())[:300]
+        said = one_line(error.message, most=300)
         raise InputError(f"filter={condition}: is no MLflow search condition ({said})") from None
     reused = runs_by_id(run.data.tags.get(REUSED, "") for run in found)
     found = [reused.get(run.data.tags.get(REUSED, ""), run) for run in found]
@@ -133,6 +135,11 @@ def unique(runs: Iterable[Run]) -> list[Run]:
     return list({run.info.run_id: run for run in runs}.values())
 
 
+def id_of(run: Run) -> str:
+    """Id of a run."""
+    return str(run.info.run_id)
+
+
 def step_of(run: Run) -> str:
     """Name of the step that made a run; '' for another program's."""
     return run.data.tags.get(STEP, "")
@@ -154,28 +161,45 @@ def upstream_id(run: Run) -> str:
     return run.data.tags.get(f"recdistill.{UPSTREAM.get(step_of(run), '')}_run_id", "")
 
 
-def run_settings(run: Run, upstream: Mapping[str, Run]) -> Settings:
-    """What the run's result depends on, those of its upstream runs included."""
-    before = upstream.get(upstream_id(run))
-    earlier = None if before is None else run_settings(before, upstream)
-    return settings_of(step_of(run), run.data.params, earlier)
+def described_runs(
+    runs: Sequence[Run], upstream: Mapping[str, Run], options: Mapping[str, KeptOptions]
+) -> list[EvaluatedRun]:
+    """The runs as a comparison sees them; ``options`` are theirs and those of their upstream runs, by id."""
+    known: dict[str, Settings] = {}
+
+    def settings(run: Run) -> Settings:
+        run_id = id_of(run)
+        if run_id not in known:
+            kept, before = options[run_id], upstream.get(upstream_id(run))
+            earlier = settings(before) if before is not None and id_of(before) in options else None
+            digests = digests_of(step_of(run), kept.values, kept.key_parts)
+            known[run_id] = settings_of(step_of(run), kept.values, digests, earlier)
+        return known[run_id]
+
+    return [evaluated_run(run, options[id_of(run)].values, settings(run)) for run in runs]
 
 
-def evaluated_run(run: Run, upstream: Mapping[str, Run]) -> EvaluatedRun:
-    """The run as a comparison sees it."""
-    params, tags = run.data.params, run.data.tags
-    seed = params.get("seed", "")
+def evaluated_run(run: Run, values: Mapping[str, Any], settings: Settings) -> EvaluatedRun:
+    """A run of these options and settings as a comparison sees it."""
+    step, tags = step_of(run), run.data.tags
     return EvaluatedRun(
-        run_id=run.info.run_id,
-        name=run.info.run_name or step_of(run),
-        step=step_of(run),
-        seed=int(seed) if seed.isdecimal() else 0,
-        settings=run_settings(run, upstream),
+        run_id=id_of(run),
+        name=run.info.run_name or step,
+        step=step,
+        seed=int(values.get("seed", 0)),
+        settings=settings,
         fingerprint=tags.get(FINGERPRINT, ""),
-        data=f"{params.get('dataset', 'unknown data')}, {params.get('split', 'unknown split')}",
-        exclude_seen=params.get("exclude_seen", "true").strip().lower() == "true",
-        baseline_id=tags.get(BASELINE.get(step_of(run), ""), ""),
+        data=f"{values.get('dataset', 'unknown data')}, {values.get('split', 'unknown split')}",
+        exclude_seen=bool(values.get("exclude_seen", True)),
+        baseline_id=tags.get(BASELINE.get(step, ""), ""),
     )
+
+
+def ranks_of(runs: Sequence[Run], part: str) -> dict[str, pa.Table]:
+    """The tables of ranks that runs keep, by id; see `read_ranks`."""
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(functools.partial(read_ranks, part=part), runs)
+        return {id_of(run): table for run, table in zip(runs, found, strict=True) if table is not None}
 
 
 def read_ranks(run: Run, part: str) -> pa.Table | None:
@@ -188,8 +212,9 @@ def read_ranks(run: Run, part: str) -> pa.Table | None:
     try:
         return pq.read_table(path, columns=list(RANK_COLUMNS))
     except (pa.ArrowInvalid, OSError, KeyError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"run {run.info.run_id}: cannot read {path.name} ({said}); run that step again") from None
+        raise InputError(
+            f"run {run.info.run_id}: cannot read {path.name} ({one_line(error)}); run that step again"
+        ) from None
 
 
 def same_samples(ranked: Sequence[tuple[EvaluatedRun, pa.Table]]) -> EvaluatedSamples:

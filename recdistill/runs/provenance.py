@@ -1,52 +1,44 @@
-"""What produced a run: a key of its settings, data and code, and the versions at hand."""
+"""The code that makes a run: commit, uncommitted changes and package versions, and how two such states differ."""
 
-import hashlib
+import functools
 import importlib.metadata
-import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "peft", "mlflow", "optuna", "numpy", "pandas")
-KEY_LENGTH = 20
+SHOWN = 10  # characters of a commit in a message
 
 
-def code_hash(parts: Iterable[str]) -> str:
-    """SHA-256 over the Python files of these folders and files of the package, by path inside it."""
-    digest = hashlib.sha256()
-    for part in sorted(set(parts)):
-        path = PACKAGE / part
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(str(file.relative_to(PACKAGE)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class CodeState:
+    """The code and the packages that a process runs, or that made a run.
 
-
-def run_key(step: str, settings: Mapping[str, Any], code: Iterable[str], upstream: Mapping[str, str]) -> str:
-    """What two runs share that must have the same result.
-
-    Args:
-        step: name of the step.
-        settings: every option that the result depends on, and the data's fingerprint.
-        code: folders and files of the package that the step runs.
-        upstream: keys of the runs it starts from, by step.
+    Attributes:
+        commit: of the package's checkout; empty where there is none.
+        changes: uncommitted changes as a diff.
+        versions: of Python and of the packages that results depend on.
     """
-    described = [step, dict(settings), code_hash(code), dict(upstream)]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
+
+    commit: str
+    changes: str
+    versions: Mapping[str, str]
+
+
+@functools.cache
+def code_at_hand() -> CodeState:
+    """The state of this process, read once: what is edited later is not what was imported."""
+    commit = git("rev-parse", "HEAD")
+    return CodeState(commit, git("diff", "HEAD") if commit else "", versions())
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version()} | found
-
-
-def git_state() -> tuple[str, str]:
-    """Commit of the package's checkout and its uncommitted changes as a diff; empty where there is none."""
-    commit = git("rev-parse", "HEAD")
-    return commit, git("diff", "HEAD") if commit else ""
 
 
 def git(*arguments: str) -> str:
@@ -57,3 +49,18 @@ def git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def differences(made: CodeState, here: CodeState) -> list[str]:
+    """In words, how the code that made a run differs from the code at hand; empty where it does not."""
+    found = []
+    if made.commit != here.commit:
+        found.append(f"commit {made.commit[:SHOWN] or 'unknown'}, here {here.commit[:SHOWN] or 'unknown'}")
+    elif made.changes != here.changes:
+        found.append("other uncommitted changes")
+    found += [
+        f"{name} {made.versions[name]}, here {version}"
+        for name, version in here.versions.items()
+        if made.versions.get(name, version) != version
+    ]
+    return found

@@ -1,11 +1,7 @@
-"""The student as an MLflow model: logged, registered, loaded."""
+"""A recommender as an MLflow model: logged, registered, loaded."""
 
-import importlib.metadata
-import json
 import re
-import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -18,18 +14,20 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Array
 from tqdm import tqdm
 
-from recdistill.errors import InputError
-from recdistill.students.build import StudentShape, save_student
-from recdistill.students.student import Student
-from recdistill.runs.provenance import PACKAGE
-from recdistill.runs.step_runs import REUSED, newest
+from recdistill.data.catalogue import Catalogue
+from recdistill.errors import InputError, one_line
+from recdistill.runs.finished_runs import newest
+from recdistill.runs.run import REUSED
+from recdistill.runs.shipped_code import requirements, ship_code
+from recdistill.students.build import save_recommender
+from recdistill.students.catalogue_file import write_catalogue
+from recdistill.students.recommender import Recommender
+from recdistill.students.shape import StudentShape
 
 MODEL = "model"
 RUN_ID = re.compile("[0-9a-f]{32}")
 ROWS = 10_000  # histories that a model is given at a time
-REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch")
 SCRIPT = Path(__file__).with_name("student_model.py")
-SHIPPED = ("__init__.py", "errors.py", "restricted_pickle.py", "students")
 ITEMS = Array(DataType.string)
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -54,37 +52,27 @@ SIGNATURE = ModelSignature(
 
 
 def log_student_model(
-    run_id: str,
-    student: Student,
-    shape: StudentShape,
-    *,
-    item_ids: Sequence[str],
-    titles: Sequence[str],
-    item_count: Sequence[int],
-    exclude_seen: bool,
+    run_id: str, model: Recommender, shape: StudentShape, *, catalogue: Catalogue, exclude_seen: bool
 ) -> str:
-    """Log a trained student as the model ``model`` of a run. Returns its address, ``models:/<id>``.
+    """Log a fitted recommender as the model ``model`` of a run. Returns its address, ``models:/<id>``.
 
     Args:
-        run_id: the run that trained it.
-        student: as trained; an injected teacher is folded in.
+        run_id: the run that fitted it.
+        model: as fitted; an injected teacher is folded in.
         shape: its shape.
-        item_ids, titles: V of each, by item.
-        item_count: V counts, how often each item is a training target.
-        exclude_seen: whether the student was evaluated without the items of the history.
+        catalogue: its items.
+        exclude_seen: whether it was evaluated without the items of the history.
+
+    Raises:
+        InputError: the recommender is a user's, and its code lies in no file.
     """
-    example = pd.DataFrame({"history": [list(item_ids[:3])], "k": [5], "exclude": [list(item_ids[3:4])]})
-    catalogue = {
-        "item_ids": list(item_ids),
-        "titles": list(titles),
-        "item_count": [int(count) for count in item_count],
-        "exclude_seen": exclude_seen,
-    }
+    ids = catalogue.item_ids
+    example = pd.DataFrame({"history": [list(ids[:3])], "k": [5], "exclude": [list(ids[3:4])]})
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "student"
-        save_student(folder, student, shape, fold=True)
-        (folder / "catalogue.json").write_text(json.dumps(catalogue, ensure_ascii=False), encoding="utf-8")
-        ship_code(folder / "code")
+        save_recommender(folder, model, shape, fold=True)
+        write_catalogue(folder, catalogue, exclude_seen)
+        ship_code(folder, shape.student)
         logged = Model.log(
             None,
             mlflow.pyfunc,
@@ -94,7 +82,7 @@ def log_student_model(
             artifacts={"student": str(folder)},
             signature=SIGNATURE,
             input_example=example,
-            pip_requirements=requirements(),
+            pip_requirements=requirements(shape.student),
         )
     return logged.model_uri
 
@@ -114,25 +102,8 @@ def register_student(run_id: str, name: str) -> str:
         version = next((one.version for one in known if one.name == name), None)
         version = version or mlflow.register_model(f"models:/{models[0]}", name).version
     except MlflowException as error:
-        raise InputError(f"register={name}: {' '.join(str(error.message).split())[:200]}") from None
+        raise InputError(f"register={name}: {one_line(error.message)}") from None
     return f"models:/{name}/{version}"
-
-
-def ship_code(folder: Path) -> None:
-    """Copy what a loaded student needs of the package."""
-    target = folder / PACKAGE.name
-    target.mkdir(parents=True)
-    for part in SHIPPED:
-        if (PACKAGE / part).is_dir():
-            shutil.copytree(PACKAGE / part, target / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(PACKAGE / part, target / part)
-
-
-def requirements() -> list[str]:
-    """The packages that a loaded student needs, pinned to the versions at hand."""
-    # 2.13.0+cpu is on no public index; 2.13.0 is the same release, with or without an accelerator.
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIRED]
 
 
 def load_model(model: str) -> PyFuncModel:
@@ -147,8 +118,9 @@ def load_model(model: str) -> PyFuncModel:
             address = f"runs:/{mlflow.get_run(chosen).data.tags.get(REUSED, chosen)}/{MODEL}"
         return mlflow.pyfunc.load_model(address)
     except (MlflowException, OSError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"model={model}: no model at {address} ({said}); give a run or a registered model") from None
+        raise InputError(
+            f"model={model}: no model at {address} ({one_line(error)}); give a run or a registered model"
+        ) from None
 
 
 def address_of(model: PyFuncModel) -> str:
@@ -171,5 +143,5 @@ def recommendations(model: PyFuncModel, histories: pd.DataFrame) -> pd.DataFrame
         try:
             answers.append(pd.DataFrame(model.predict(given.iloc[begin : begin + ROWS].reset_index(drop=True))))
         except MlflowException as error:
-            raise InputError(f"the model refuses the histories: {' '.join(str(error.message).split())[:300]}") from None
+            raise InputError(f"the model refuses the histories: {one_line(error.message, most=300)}") from None
     return pd.concat(answers, ignore_index=True)

@@ -8,105 +8,60 @@ import json
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import mlflow
-import pandas as pd
-from mlflow.entities import DatasetInput, Metric, Param, Run
+from mlflow.entities import DatasetInput, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.time import get_current_time_millis
 
 from recdistill.config import Config
+from recdistill.config.lineage import digest, key_parts, near_key
 from recdistill.data.downloads import cache_dir
 from recdistill.data.sequences import SequenceData
-from recdistill.errors import InputError, Pruned
+from recdistill.errors import Pruned
 from recdistill.runs.artifacts import local_artifact
 from recdistill.runs.datasets import SplitDataset
+from recdistill.runs.finished_runs import find_finished, find_near, finished_run, linked_run, newest, options_of_run
 from recdistill.runs.folder_lock import locked
-from recdistill.runs.provenance import git_state, run_key, versions
+from recdistill.runs.provenance import CodeState, code_at_hand, differences
+from recdistill.runs.run import (
+    CHANGES_FILE,
+    COMMIT,
+    CONFIG_FILE,
+    CONTINUED,
+    DIRTY,
+    FINGERPRINT,
+    KEPT,
+    KEY,
+    KEY_FILE,
+    NEAR_KEY,
+    REASON,
+    REUSED,
+    STEP,
+    VERSIONS_FILE,
+    Kept,
+    StepRun,
+    reason,
+)
 
-STEP, KEY, FINGERPRINT, REASON = "recdistill.step", "recdistill.key", "recdistill.fingerprint", "recdistill.failure"
-REUSED, CONTINUED = "recdistill.reused_run_id", "recdistill.continued_in"
-KIND = "recdistill.kind"
-CONFIG_FILE = "config.json"
-#: Tags of a sweep's trials, which keep no model to serve.
-OF_TRIALS = ("recdistill.trial", "recdistill.kept")
+__all__ = [
+    "StepRun",
+    "entry_run",
+    "find_finished",
+    "find_near",
+    "finished_run",
+    "linked_run",
+    "newest",
+    "options_of_run",
+    "step_run",
+    "ui_command",
+]
+
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
-
-
-@dataclass
-class StepRun:
-    """A run that a step writes to, or a finished one that it found.
-
-    Attributes:
-        run_id: of the run that holds the step's results.
-        key: what equal runs share; see `provenance.run_key`.
-        fingerprint: of the data.
-        reused: the run was finished before; there is nothing to do.
-        work: folder for checkpoints, kept after a kill and removed in the end.
-    """
-
-    run_id: str
-    key: str
-    fingerprint: str
-    reused: bool
-    work: Path = field(default_factory=Path)
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers at an epoch."""
-        now = get_current_time_millis()
-        MlflowClient().log_batch(self.run_id, [Metric(name, value, now, step) for name, value in metrics.items()])
-
-    def log_folder(self, name: str, write: Callable[[Path], None]) -> None:
-        """Have ``write`` fill a temporary folder, and keep it as the artifact folder ``name``."""
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / name
-            write(folder)
-            MlflowClient().log_artifacts(self.run_id, str(folder), name)
-
-    def log_file(self, path: Path, folder: str) -> None:
-        """Keep a file in the artifact folder ``folder``."""
-        MlflowClient().log_artifact(self.run_id, str(path), folder)
-
-    def log_text(self, name: str, text: str) -> None:
-        """Keep a text as the artifact ``name``."""
-        MlflowClient().log_text(self.run_id, text, name)
-
-    def log_ranks(self, ranks: Mapping[str, pd.DataFrame]) -> None:
-        """Keep each evaluated sample's rank as ``ranks/<part>.parquet``; parts are ``val`` and ``test``."""
-
-        def write(folder: Path) -> None:
-            folder.mkdir()
-            for part, frame in ranks.items():
-                frame.to_parquet(folder / f"{part}.parquet", index=False)
-
-        self.log_folder("ranks", write)
-
-    def describe(self, text: str) -> None:
-        """Set the run's description, which the UI shows on top."""
-        MlflowClient().set_tag(self.run_id, "mlflow.note.content", text)
-
-    def tag(self, name: str, value: Any) -> None:
-        """Set the tag ``recdistill.<name>``."""
-        MlflowClient().set_tag(self.run_id, f"recdistill.{name}", str(value))
-
-    def artifact(self, name: str) -> Path:
-        """Local path of an artifact. Raises InputError where the run has none of that name."""
-        try:
-            # In place: MLflow copies what is asked for by a run's id.
-            return local_artifact(f"{mlflow.get_run(self.run_id).info.artifact_uri}/{name}")
-        except (MlflowException, OSError):
-            raise InputError(f"run {self.run_id}: has no artifact {name}; choose another run") from None
-
-    def metrics(self) -> dict[str, float]:
-        """The run's last metrics."""
-        return dict(mlflow.get_run(self.run_id).data.metrics)
 
 
 @dataclass
@@ -118,26 +73,45 @@ class EntryRun:
     claimed: bool = False
 
 
+#: The entry runs of this process, a trial's within that of its sweep.
 _entries: list[EntryRun] = []
+#: Finished runs of which it was said that other code made them.
+_announced: set[str] = set()
 
 
 @contextmanager
 def entry_run(step: str) -> Iterator[None]:
     """The user's run of ``step``: that of ``mlflow run``, or a new one. An error marks it FAILED and is raised."""
     launched = bool(os.environ.get("MLFLOW_RUN_ID"))
-    with mlflow.start_run(run_name=None if launched else step) as run:
+    # With its tags from the first moment: a command may be killed in the next.
+    with mlflow.start_run(run_name=None if launched else step, tags={STEP: step}) as run:
         client = MlflowClient()
-        if GENERATED_NAME.fullmatch(run.info.run_name or ""):
+        if launched and GENERATED_NAME.fullmatch(run.info.run_name or ""):
             client.set_tag(run.info.run_id, "mlflow.runName", step)
-        client.set_tag(run.info.run_id, STEP, step)
-        _entries.append(EntryRun(run.info.run_id, step))
-        try:
-            yield
-        except BaseException as error:
-            client.set_tag(run.info.run_id, REASON, reason(error))
-            raise
-        finally:
-            _entries.pop()
+        with claimable(run.info.run_id, step):
+            try:
+                yield
+            except BaseException as error:
+                client.set_tag(run.info.run_id, REASON, reason(error))
+                raise
+
+
+@contextmanager
+def claimable(run_id: str, step: str) -> Iterator[None]:
+    """While it lasts, the run is the entry run, which the step of that name claims."""
+    _entries.append(EntryRun(run_id, step))
+    try:
+        yield
+    finally:
+        _entries.pop()
+
+
+def claimed_entry(step: str) -> str | None:
+    """Id of the entry run where it is of this step and not claimed yet, which it is then; None where there is none."""
+    if not _entries or _entries[-1].claimed or _entries[-1].step != step:
+        return None
+    _entries[-1].claimed = True
+    return _entries[-1].run_id
 
 
 @contextmanager
@@ -146,124 +120,153 @@ def step_run(
     config: Config,
     *,
     data: SequenceData | str,
-    settings: Iterable[str],
-    code: Iterable[str],
     upstream: Mapping[str, StepRun] | None = None,
-    effort: Iterable[str] = (),
-    content: Mapping[str, str] | None = None,
+    kept: Kept = "all",
 ) -> Iterator[StepRun]:
-    """The run that holds this step's results: a finished one that fits (``reused``), or one to write to.
+    """The run that holds this step's results: a finished one with the same key (``reused``), or one to write to.
 
     Args:
         step: its name.
-        config: its options, all of them logged.
-        data: what it reads, or only the fingerprint of what the runs it reads were made for.
-        settings: names of the options that its result depends on; the seed is always one.
-        code: folders and files of the package that it runs.
+        config: its options; those in use are logged.
+        data: what it reads, or only the fingerprint of the data that the runs which it reads were made for.
         upstream: runs it starts from, by step.
-        effort: settings that say how much is done, not what; see `find_kind`.
-        content: digests of files that options name, by a name of their own.
+        kept: ``results`` where the run keeps its results alone; it is then not found in place of a whole run.
 
     An error marks the run FAILED (`Pruned` and an interrupt: KILLED), with the reason as a tag, and is raised again.
     """
-    upstream, settings, code = upstream or {}, tuple(settings), tuple(code)
-    fingerprint = data if isinstance(data, str) else data.fingerprint
-    key = key_of(step, config, fingerprint, settings, code, upstream, content)
-    entry = _entries[-1] if _entries and not _entries[-1].claimed and _entries[-1].step == step else None
-    if entry is not None:
-        entry.claimed = True
+    opening = Opening.of(step, config, data, upstream or {}, kept)
+    key, entry_id = opening.key, claimed_entry(step)
     work = cache_dir() / "runs" / key
     with locked(work):
         found = None if config.force else find_finished(key)
         if found is not None:
-            reused = StepRun(found.info.run_id, key, fingerprint, reused=True)
-            if entry is not None:
-                client = MlflowClient()
-                client.set_tag(entry.run_id, REUSED, reused.run_id)
-                StepRun(entry.run_id, key, fingerprint, False).log_metrics(reused.metrics())
-            yield reused
+            yield reused_run(found, key, opening.fingerprint, entry_id)
             return
-        nested = mlflow.active_run() is not None
-        run_id = entry.run_id if entry else mlflow.start_run(run_name=step, nested=nested).info.run_id
-        run = StepRun(run_id, key, fingerprint, reused=False, work=work)
+        run = StepRun(opening.run_id(entry_id), key, opening.fingerprint, reused=False, work=work, kept=kept)
         try:
-            describe(run, step, config, upstream, data)
-            run.tag("kind", kind_of(step, config, fingerprint, settings, code, effort, content))
             continue_from_killed(run)
+            opening.log(run.run_id)
             yield run
         except BaseException as error:
             MlflowClient().set_tag(run.run_id, REASON, reason(error))
             if isinstance(error, Pruned):
-                # Nobody goes on with it.
+                # No later run continues a trial that was given up.
                 shutil.rmtree(work, ignore_errors=True)
-            if entry is None:
+            if entry_id is None:
                 failed = isinstance(error, Exception) and not isinstance(error, Pruned)
                 mlflow.end_run("FAILED" if failed else "KILLED")
             raise
         # The key makes a run findable: only finished ones carry it.
         MlflowClient().set_tag(run.run_id, KEY, key)
-        if entry is None:
+        if entry_id is None:
             mlflow.end_run("FINISHED")
         shutil.rmtree(work, ignore_errors=True)
 
 
-def key_of(
-    step: str,
-    config: Config,
-    fingerprint: str,
-    settings: Iterable[str],
-    code: Iterable[str],
-    upstream: Mapping[str, StepRun],
-    content: Mapping[str, str] | None = None,
-) -> str:
-    """The key of a run of these options; see `provenance.run_key`."""
-    values = asdict(config)
-    chosen = {name: values[name] for name in {*settings, "seed"}} | {"fingerprint": fingerprint}
-    chosen |= content or {}
-    return run_key(step, chosen, code, {name: run.key for name, run in upstream.items()})
+@dataclass(frozen=True)
+class Opening:
+    """All that is logged of a run before its step begins.
+
+    Attributes:
+        step: its name.
+        config: its options.
+        data: what it reads, None where only the fingerprint is known.
+        fingerprint: of the data.
+        parts: what its key is made of, see `config.lineage.key_parts`.
+        tags: of the run.
+    """
+
+    step: str
+    config: Config
+    data: SequenceData | None
+    fingerprint: str
+    parts: Mapping[str, Any]
+    tags: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, step: str, config: Config, data: SequenceData | str, upstream: Mapping[str, StepRun], kept: Kept = "all"
+    ) -> "Opening":
+        """Raises InputError where a file that an option names cannot be read."""
+        fingerprint = data if isinstance(data, str) else data.fingerprint
+        parts = key_parts(step, config, fingerprint, {name: run.key for name, run in upstream.items()})
+        code = code_at_hand()
+        tags = {STEP: step, FINGERPRINT: fingerprint, COMMIT: code.commit, DIRTY: str(bool(code.changes)).lower()}
+        tags |= {f"recdistill.{name}_run_id": run.run_id for name, run in upstream.items() if run.run_id}
+        if kept == "all":
+            tags[NEAR_KEY] = near_key(step, config, fingerprint)
+        else:
+            parts |= {"kept": kept}
+            tags[KEPT] = kept
+        return cls(step, config, None if isinstance(data, str) else data, fingerprint, parts, tags)
+
+    @property
+    def key(self) -> str:
+        """What runs share that must have the same result."""
+        return digest(self.parts)
+
+    def run_id(self, entry_id: str | None) -> str:
+        """Id of the run to write to: the entry run, or a new one; either gets all its tags in one call."""
+        if entry_id is not None:
+            MlflowClient().log_batch(entry_id, tags=[RunTag(name, text) for name, text in self.tags.items()])
+            return entry_id
+        nested = mlflow.active_run() is not None
+        return str(mlflow.start_run(run_name=self.step, nested=nested, tags=dict(self.tags)).info.run_id)
+
+    def log(self, run_id: str) -> None:
+        """Log options, what the key is made of, code, versions and data."""
+        client, code, values = MlflowClient(), code_at_hand(), self.config.values()
+        known = mlflow.get_run(run_id).data.params
+        # mlflow run has logged what the user gave, as text; logging it again in another spelling is refused.
+        client.log_batch(
+            run_id, params=[Param(name, str(value)) for name, value in values.items() if name not in known]
+        )
+        client.log_dict(run_id, values, CONFIG_FILE)
+        client.log_dict(run_id, dict(self.parts), KEY_FILE)
+        client.log_dict(run_id, dict(code.versions), VERSIONS_FILE)
+        if code.changes:
+            client.log_text(run_id, code.changes, CHANGES_FILE)
+        if self.data is not None:
+            client.log_inputs(run_id, [DatasetInput(dataset=SplitDataset(self.data).entity(), tags=[])])
 
 
-def kind_of(
-    step: str,
-    config: Config,
-    fingerprint: str,
-    settings: Iterable[str],
-    code: Iterable[str],
-    effort: Iterable[str],
-    content: Mapping[str, str] | None = None,
-) -> str:
-    """What runs share that differ only in seed, effort and upstream runs."""
-    values = asdict(config)
-    chosen = {name: values[name] for name in settings if name not in {*effort, "seed"}} | {"fingerprint": fingerprint}
-    chosen |= content or {}
-    return run_key(step, chosen, code, {})
+def reused_run(found: Run, key: str, fingerprint: str, entry_id: str | None) -> StepRun:
+    """A finished run in place of a new one; the entry run, where there is one, says so and shows its metrics.
+
+    Prints a line, once a process, where other code than that at hand made it.
+    """
+    run = StepRun(found.info.run_id, key, fingerprint, reused=True)
+    if entry_id is not None:
+        MlflowClient().set_tag(entry_id, REUSED, run.run_id)
+        StepRun(entry_id, key, fingerprint, reused=False).log_metrics(run.metrics())
+    differing = differences(code_of(found), code_at_hand())
+    if differing and run.run_id not in _announced:
+        _announced.add(run.run_id)
+        step = found.data.tags.get(STEP, "")
+        print(
+            f"{step}: run {run.run_id} was made by other code ({'; '.join(differing)}); force=true makes it again",
+            flush=True,
+        )
+    return run
 
 
-def describe(
-    run: StepRun, step: str, config: Config, upstream: Mapping[str, StepRun], data: SequenceData | str
-) -> None:
-    """Log options, data, versions, code and the runs it came from."""
-    client = MlflowClient()
-    logged = mlflow.get_run(run.run_id).data.params
-    # mlflow run has logged what the user gave, as text; logging it again in another spelling is refused.
-    options = [Param(name, str(value)) for name, value in asdict(config).items() if name not in logged]
-    client.log_batch(run.run_id, params=options)
-    commit, changes = git_state()
-    tags = {STEP: step, FINGERPRINT: run.fingerprint, "recdistill.git_commit": commit}
-    tags |= {"recdistill.git_dirty": str(bool(changes)).lower()}
-    tags |= {f"recdistill.{name}_run_id": other.run_id for name, other in upstream.items() if other.run_id}
-    for name, text in tags.items():
-        client.set_tag(run.run_id, name, text)
-    client.log_dict(run.run_id, asdict(config), CONFIG_FILE)
-    client.log_dict(run.run_id, versions(), "versions.json")
-    if changes:
-        client.log_text(run.run_id, changes, "code.diff")
-    if not isinstance(data, str):
-        client.log_inputs(run.run_id, [DatasetInput(dataset=SplitDataset(data).entity(), tags=[])])
+def code_of(run: Run) -> CodeState:
+    """The code that made a run; what the run does not say counts as the code at hand."""
+    here, tags = code_at_hand(), run.data.tags
+
+    def text(name: str, otherwise: str) -> str:
+        try:
+            # Line ends as they are: a diff may hold both kinds.
+            return local_artifact(f"{run.info.artifact_uri}/{name}").read_bytes().decode()
+        except (MlflowException, OSError):
+            return otherwise
+
+    changes = text(CHANGES_FILE, here.changes) if tags.get(DIRTY) == "true" else ""
+    return CodeState(tags.get(COMMIT, here.commit), changes, json.loads(text(VERSIONS_FILE, "{}")))
 
 
 def continue_from_killed(run: StepRun) -> None:
-    """Mark the killed run whose checkpoints are here KILLED, and note this one as the next."""
+    """Mark the killed run whose checkpoints are in the folder ``work`` KILLED, and note this run as the next."""
     note = run.work / "run.json"
     run.work.mkdir(parents=True, exist_ok=True)
     client = MlflowClient()
@@ -298,88 +301,3 @@ def ui_command() -> str:
     """The command that opens the MLflow UI on the store at hand."""
     uri = mlflow.get_tracking_uri()
     return f"mlflow ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else f"open {uri}"
-
-
-def reason(error: BaseException) -> str:
-    """One line that says what went wrong."""
-    text = " ".join(str(error).split())[:450]
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
-
-
-def find_finished(key: str) -> Run | None:
-    """The newest finished run with this key, in any experiment, whose artifacts are still there."""
-    for run in search(f"tags.`{KEY}` = '{key}' and attributes.status = 'FINISHED'"):
-        if MlflowClient().list_artifacts(run.info.run_id):
-            return run
-    return None
-
-
-def find_kind(kind: str) -> StepRun | None:
-    """The newest finished run of this kind (`kind_of`)."""
-    for run in search(f"tags.`{KIND}` = '{kind}' and attributes.status = 'FINISHED'"):
-        tags = run.data.tags
-        if KEY in tags and MlflowClient().list_artifacts(run.info.run_id):
-            return StepRun(run.info.run_id, tags[KEY], tags.get(FINGERPRINT, ""), reused=True)
-    return None
-
-
-def options_of_run(run_id: str, steps: Iterable[str]) -> tuple[StepRun, str, dict[str, Any]]:
-    """A finished run of one of ``steps``, its step and its options. Raises InputError where it is another."""
-    try:
-        tags = mlflow.get_run(run_id).data.tags
-    except MlflowException:
-        raise InputError(f"run_id={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
-    step = tags.get(STEP, "foreign")
-    if step not in steps:
-        raise InputError(f"run_id={run_id}: is a {step} run; choose a {' or '.join(steps)} run")
-    run = finished_run(run_id, step, option="run_id")
-    return run, step, json.loads(run.artifact(CONFIG_FILE).read_text(encoding="utf-8"))
-
-
-def linked_run(run: StepRun, step: str) -> StepRun:
-    """The run of ``step`` that a run was made from. Raises InputError where it is gone."""
-    made_from = mlflow.get_run(run.run_id).data.tags.get(f"recdistill.{step}_run_id", "none")
-    return finished_run(made_from, step, run.fingerprint)
-
-
-def newest(step: str) -> str:
-    """Id of the newest finished run of a step, or of the one that it found; trials of sweeps do not count.
-
-    Raises InputError where there is none.
-    """
-    found = search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'")
-    found = [run for run in found if run.data.tags.keys().isdisjoint(OF_TRIALS)]
-    if not found:
-        raise InputError(f"run_id=: there is no finished {step} run in {mlflow.get_tracking_uri()}; make one first")
-    return str(found[0].data.tags.get(REUSED, found[0].info.run_id))
-
-
-def search(condition: str) -> list[Run]:
-    """Runs of all experiments that fit an MLflow filter, newest first."""
-    found = mlflow.search_runs(
-        filter_string=condition, search_all_experiments=True, order_by=["start_time DESC"], output_format="list"
-    )
-    return [run for run in found if isinstance(run, Run)]
-
-
-def finished_run(run_id: str, step: str, fingerprint: str | None = None, option: str = "") -> StepRun:
-    """The run a user named by ``option``. Raises InputError unless it is a finished one of ``step`` and this data."""
-    option = option or f"{step}_run_id"
-    try:
-        run = mlflow.get_run(run_id)
-    except MlflowException:
-        raise InputError(f"{option}={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
-    tags = run.data.tags
-    if REUSED in tags:
-        return finished_run(tags[REUSED], step, fingerprint, option)
-    if tags.get(STEP) != step:
-        raise InputError(f"{option}={run_id}: is a {tags.get(STEP, 'foreign')} run, not a {step} run")
-    if run.info.status != "FINISHED":
-        raise InputError(f"{option}={run_id}: is {run.info.status}, not FINISHED; choose a finished run")
-    made_for = tags.get(FINGERPRINT, "")
-    if fingerprint is not None and made_for != fingerprint:
-        raise InputError(
-            f"{option}={run_id}: was made for data {made_for[:12]}, not for this data {fingerprint[:12]}; "
-            f"choose a {step} run of this data, or leave {option} empty"
-        )
-    return StepRun(run_id, tags.get(KEY, run_id), made_for, reused=True)

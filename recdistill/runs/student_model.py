@@ -1,11 +1,12 @@
-"""A student as an MLflow model. MLflow keeps a copy of this file in each model and runs it where one is loaded.
+"""A recommender as an MLflow model. MLflow keeps a copy of this file in each model and runs it where one is loaded.
 
-There recdistill may be missing, or be of another version: so this file imports none of it, and the student's own
+There recdistill may be missing, or be of another version: so this file imports none of it, and the recommender's own
 code comes with the model, in its artifact ``student``:
 
-    student.safetensors, student.json   the student, `students.build.save_student`
+    student.safetensors, student.json   the recommender, `students.build.save_recommender`
     catalogue.json                      item_ids, titles and item_count, by item; exclude_seen
-    code/recdistill/                    what is needed to run it
+    code/                               the files of recdistill, and of a user's plugin, that are needed to run it
+    modules.json                        names of the user's modules among them, which register the recommender
 
 Input: a frame with a column ``history`` of lists of item ids, as the source of the data writes them, oldest first;
 optional columns ``k`` (how many items to recommend, 10 where missing or null) and ``exclude`` (lists of item ids never
@@ -20,9 +21,10 @@ import importlib
 import json
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -31,21 +33,28 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 DEFAULT_K = 10
-PACKAGE = "recdistill"
 
 
 class StudentModel(PythonModel):
     """Recommends the next items for histories of item ids."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the student and its catalogue from the model's artifacts."""
+        """Read the recommender and its catalogue from the model's artifacts."""
         folder = Path(context.artifacts["student"])
-        build, recommend = own_modules(folder / "code", "students.build", "students.recommend")
-        catalogue = json.loads((folder / "catalogue.json").read_text(encoding="utf-8"))
+        catalogue, modules = (
+            json.loads((folder / name).read_text(encoding="utf-8")) for name in ("catalogue.json", "modules.json")
+        )
         self.item_ids: list[str] = catalogue["item_ids"]
         self.titles: list[str] = catalogue["titles"]
-        self.recommender = recommend.Recommender(
-            build.load_student(folder), self.item_ids, catalogue["item_count"], catalogue["exclude_seen"]
+        with own_code(folder / "code"):
+            build = importlib.import_module("recdistill.students.build")
+            serving = importlib.import_module("recdistill.students.serving")
+            for name in modules:
+                importlib.import_module(name)
+            # Here too: it imports the file of the recommender.
+            loaded = build.load_recommender(folder)
+        self.recommender = serving.ItemRecommender(
+            loaded, self.item_ids, catalogue["item_count"], catalogue["exclude_seen"]
         )
 
     def predict(
@@ -73,18 +82,20 @@ class StudentModel(PythonModel):
         )
 
 
-def own_modules(folder: Path, *names: str) -> list[ModuleType]:
-    """Modules of the model's own copy of the package, loaded beside an installed one, which stays what it is."""
+@contextmanager
+def own_code(folder: Path) -> Iterator[None]:
+    """While it lasts, what lies in the folder is imported from there; modules of the same names stay what they are."""
+    own = {path.stem for path in folder.iterdir()}
 
-    def loaded() -> dict[str, ModuleType]:
-        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == PACKAGE}
+    def loaded() -> dict[str, Any]:
+        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in own}
 
     installed = loaded()
     for name in installed:
         del sys.modules[name]
     sys.path.insert(0, str(folder))
     try:
-        return [importlib.import_module(f"{PACKAGE}.{name}") for name in names]
+        yield
     finally:
         sys.path.remove(str(folder))
         for name in loaded():

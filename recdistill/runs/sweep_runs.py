@@ -1,13 +1,14 @@
 """The runs of a sweep: its own, its trials nested in it, and their states, also after a kill.
 
-A trial's run is the *entry run* of its step: the step of that name claims it and writes to it. Optuna's storage says
-what became of a trial; `settle_trials` makes the runs agree.
+A trial's run is the *entry run* of its step: the step of that name claims it and writes to it. Optuna's storage has
+the state of each trial; `settle_trials` makes the runs agree.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 import mlflow
@@ -18,14 +19,16 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.time import get_current_time_millis
 
 from recdistill.config import Config
+from recdistill.config.lineage import digest
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import Pruned
-from recdistill.runs import step_runs as runs
-from recdistill.runs.step_runs import CONTINUED, KEY, REASON, REUSED, STEP, EntryRun, StepRun, reason
+from recdistill.runs.finished_runs import find_finished, search
+from recdistill.runs.run import CONTINUED, KEY, REASON, STEP, StepRun, reason
+from recdistill.runs.step_runs import Opening, claimable, claimed_entry, reused_run
 
 STUDY, STUDY_ID, TRIAL, STATE = ("recdistill.study", "recdistill.study_id", "recdistill.trial", "recdistill.state")
 PARENT = "mlflow.parentRunId"
-#: What a run's status is, by what became of its trial.
+#: Status of a run by the state of its trial.
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "killed": "KILLED"}
 
 
@@ -61,40 +64,32 @@ def folder_of_tracking() -> Path:
 
 
 @contextmanager
-def sweep_run(config: Config, *, data: SequenceData, key: str) -> Iterator[StepRun]:
-    """The run that a sweep writes to, or a finished one of the same ``key`` (``reused``).
+def sweep_run(config: Config, *, data: SequenceData, parts: Mapping[str, Any]) -> Iterator[StepRun]:
+    """The run that a sweep writes to, or a finished one with the same key (``reused``).
+
+    Args:
+        config: its options, all of them logged.
+        data: what its trials read.
+        parts: all that its answer depends on, as JSON values, which its key is made of.
 
     Unlike `runs.step_run` it does not wait for another process with the same key: it joins that one's study.
     """
-    entry = runs._entries[-1] if runs._entries and not runs._entries[-1].claimed else None
-    if entry is not None and entry.step == "sweep":
-        entry.claimed = True
-    else:
-        entry = None
-    found = None if config.force else runs.find_finished(key)
+    entry_id, key = claimed_entry("sweep"), digest(parts)
+    found = None if config.force else find_finished(key)
     if found is not None:
-        reused = StepRun(found.info.run_id, key, data.fingerprint, reused=True)
-        if entry is not None:
-            MlflowClient().set_tag(entry.run_id, REUSED, reused.run_id)
-            StepRun(entry.run_id, key, data.fingerprint, False).log_metrics(reused.metrics())
-        yield reused
+        yield reused_run(found, key, data.fingerprint, entry_id)
         return
-    opened = None
-    if entry is not None:
-        run_id = entry.run_id
-    else:
-        opened = mlflow.start_run(run_name="sweep", nested=mlflow.active_run() is not None)
-        run_id = opened.info.run_id
-    run = StepRun(run_id, key, data.fingerprint, reused=False)
+    opening = replace(Opening.of("sweep", config, data, {}), parts=parts)
+    run = StepRun(opening.run_id(entry_id), key, data.fingerprint, reused=False)
     try:
-        runs.describe(run, "sweep", config, {}, data)
+        opening.log(run.run_id)
         yield run
     except BaseException as error:
         MlflowClient().set_tag(run.run_id, REASON, reason(error))
-        if opened is not None:
+        if entry_id is None:
             mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    if opened is not None:
+    if entry_id is None:
         mlflow.end_run("FINISHED")
 
 
@@ -118,18 +113,17 @@ def child_run(
     created = client.create_run(place, tags=resolve_tags(own), run_name=name)
     run_id: str = created.info.run_id
     mlflow.start_run(run_id=run_id, nested=mlflow.active_run() is not None)
-    runs._entries.append(EntryRun(run_id, step))
     state = "complete"
     try:
         # Where a finished run of the same settings is found, the step logs no parameters.
         client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
-        yield run_id
+        with claimable(run_id, step):
+            yield run_id
     except BaseException as error:
         state = "killed" if not isinstance(error, Exception) else "pruned" if isinstance(error, Pruned) else "failed"
         client.set_tag(run_id, REASON, reason(error))
         raise
     finally:
-        runs._entries.pop()
         client.set_tag(run_id, STATE, state)
         mlflow.end_run(STATUS[state])
 
@@ -171,7 +165,7 @@ def settle_trials(study_id: str, states: Mapping[int, str]) -> None:
 
 def end_nested(run_id: str) -> None:
     """Mark runs nested in a dead one, at any depth, KILLED where they are still RUNNING."""
-    for run in runs.search(f"tags.`{PARENT}` = '{run_id}'"):
+    for run in search(f"tags.`{PARENT}` = '{run_id}'"):
         if run.info.status == "RUNNING":
             MlflowClient().set_terminated(run.info.run_id, "KILLED")
         end_nested(run.info.run_id)
@@ -187,7 +181,7 @@ def end_unsettled(study_id: str) -> None:
 
 def study_runs(study_id: str) -> list[Run]:
     """All runs of a study, trials and final trainings."""
-    return runs.search(f"tags.`{STUDY_ID}` = '{study_id}'")
+    return search(f"tags.`{STUDY_ID}` = '{study_id}'")
 
 
 def adopt(study_id: str, run_id: str, before: str) -> None:

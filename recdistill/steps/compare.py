@@ -1,20 +1,19 @@
 """``compare``: which of several evaluated runs is better, by how much, and whether it was luck."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
+from recdistill.config import CompareConfig, changed
+from recdistill.errors import InputError
 from recdistill.report.compared import groups_of
 from recdistill.report.page import page
 from recdistill.report.results import MetricName, Results, compare_groups
 from recdistill.report.text import answer, frame, markdown, terminal_table
-from recdistill.config import CompareConfig
-from recdistill.errors import InputError
 from recdistill.runs.compared_runs import ComparedRuns, compared_runs, link_runs, place_of
-from recdistill.runs.step_runs import StepRun, step_run
+from recdistill.runs.run import StepRun
+from recdistill.runs.step_runs import step_run
 
-CODE = ["comparison", "evaluation", "steps/compare.py", "tracking/compared_runs.py"]
 NOTED = 10  # recommenders in the run's description
 
 
@@ -30,14 +29,8 @@ def compare(config: CompareConfig) -> StepRun:
         seed=config.seed,
     )
     # A condition finds other runs another day: what is kept, and found again, are the ids.
-    found = replace(config, runs=",".join(run.run_id for run in compared.runs), baseline=compared.baseline)
-    with step_run(
-        "compare",
-        found,
-        data=compared.runs[0].fingerprint,
-        settings=["runs", "baseline", "metric", "resamples"],
-        code=CODE,
-    ) as run:
+    found = changed(config, filter="", runs=",".join(run.run_id for run in compared.runs), baseline=compared.baseline)
+    with step_run("compare", found, data=compared.runs[0].fingerprint) as run:
         if not run.reused:
             link_runs(run, compared)
             run.describe(markdown(results, most=NOTED))

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from recdistill.report.examples import HIT, Example, examples_markdown, examples_page
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
+from recdistill.report.examples import HIT, Example, examples_markdown, examples_page
+from recdistill.runs.run import StepRun
 from recdistill.steps.results import log_slices
-from recdistill.runs.step_runs import StepRun
 
 USERS, SHOWN, HISTORY = 10, 5, 5
 

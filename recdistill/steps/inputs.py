@@ -3,41 +3,42 @@
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
-from recdistill.config import Config, DataConfig
+from recdistill.config import DataConfig, narrow
 from recdistill.data.load import load_data
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
-from recdistill.students.build import load_student
+from recdistill.release.teacher_files import RANKING_FILE, read_teacher_files
+from recdistill.runs.run import StepRun
+from recdistill.students.build import load_recommender
+from recdistill.students.recommender import Recommender
 from recdistill.students.student import Student
-from recdistill.release.teacher_files import read_teacher_files
 from recdistill.teachers.outputs import TeacherOutputs, read_teacher_outputs
-from recdistill.runs.step_runs import StepRun
 
 _load_data = lru_cache(maxsize=2)(load_data)
 
 
 def data_of(config: DataConfig) -> SequenceData:
     """The data set of the options."""
-    return _load_data(
-        config.dataset, config.interactions, config.items, config.split, config.min_interactions, config.max_users
-    )
+    return _load_data(narrow(config, DataConfig, force=False))
 
 
-def device_of(config: Config) -> torch.device:
-    """The device of the options; ``auto`` is the accelerator where there is one."""
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: torch finds no CUDA device here; set device=auto or device=cpu")
-    return torch.device(config.device)
+def fitted_recommender(run: StepRun, device: torch.device) -> Recommender:
+    """The recommender of a finished run, in evaluation mode, without gradients."""
+    return load_recommender(run.artifact("student")).to(device).requires_grad_(False)
 
 
 def frozen_student(run: StepRun, device: torch.device) -> Student:
-    """A finished run's student, in evaluation mode, without gradients."""
-    return load_student(run.artifact("student")).to(device).requires_grad_(False)
+    """The student of a finished run, as `fitted_recommender`. Raises InputError where it has no states to read."""
+    found = fitted_recommender(run, device)
+    if not isinstance(found, Student):
+        raise InputError(
+            f"run {run.run_id}: its recommender has no states of sequences; choose a sasrec or gru4rec run"
+        )
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +55,27 @@ def _teacher_outputs(run_id: str, fingerprint: str) -> TeacherOutputs:
     return read_teacher_outputs(folder, fingerprint)
 
 
+def imported_teacher(folder: str, data: SequenceData) -> ImportedTeacher:
+    """The teacher outputs in a folder: ours, or DLLM2Rec's three files, checked against the data at hand."""
+    return _imported_teacher(str(Path(folder).expanduser().resolve()), data)
+
+
 @lru_cache(maxsize=1)
-def imported_teacher(folder: str, fingerprint: str, num_items: int, num_samples: int, split: str) -> ImportedTeacher:
-    """DLLM2Rec's three teacher files in a folder, checked against the data they are said to be of."""
-    outputs = read_teacher_files(
-        folder, fingerprint=fingerprint, num_items=num_items, num_samples=num_samples, split=split
-    )
+def _imported_teacher(folder: str, data: SequenceData) -> ImportedTeacher:
+    if (Path(folder) / RANKING_FILE).exists() or not Path(folder).is_dir():
+        outputs = read_teacher_files(
+            folder,
+            fingerprint=data.fingerprint,
+            num_items=data.num_items,
+            num_samples=len(data.train),
+            split=data.split,
+        )
+    else:
+        outputs = read_teacher_outputs(folder, data.fingerprint)
     digest = hashlib.sha256()
     for tensor in (outputs.sample, outputs.ranking, outputs.distance, outputs.item_embedding):
         digest.update(f"{list(tensor.shape)}".encode() + tensor.numpy().tobytes())
-    return ImportedTeacher(StepRun("", digest.hexdigest(), fingerprint, reused=True), outputs)
+    return ImportedTeacher(StepRun("", digest.hexdigest(), data.fingerprint, reused=True), outputs)
 
 
 def teacher_outputs_of(run: StepRun, data: SequenceData) -> TeacherOutputs:

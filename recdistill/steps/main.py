@@ -1,26 +1,40 @@
-"""``main``: from ratings to a distilled student beside its teacher and its undistilled twin, in one run."""
+"""``main``: from ratings to a distilled student beside its teacher, its undistilled twin and simple baselines."""
 
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-from recdistill.config import StudentConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig, narrow
+from recdistill.config import (
+    BaselineConfig,
+    Config,
+    DataConfig,
+    DistillConfig,
+    MainConfig,
+    TeacherConfig,
+    TrainingConfig,
+    changed,
+    narrow,
+)
+from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError
+from recdistill.runs.finished_runs import finished_run
+from recdistill.runs.run import StepRun
+from recdistill.runs.step_runs import step_run, ui_command
 from recdistill.steps.backbone import backbone
-from recdistill.data.contents import contents_of
 from recdistill.steps.distill import distill
 from recdistill.steps.examples import log_examples
 from recdistill.steps.inputs import data_of
 from recdistill.steps.prepare import prepare
 from recdistill.steps.teacher import teacher
-from recdistill.runs.step_runs import StepRun, finished_run, step_run, ui_command
+from recdistill.students.training import check_student
+from recdistill.teachers.checks import check_teacher
 
-Options = TypeVar("Options", bound=DataConfig)
-SETTINGS = [spec.name for spec in fields(MainConfig) if spec.name not in ("force", "device")]
+Options = TypeVar("Options", bound=Config)
 RANKING = [f"{part}/{metric}_at_{k}" for part in ("val", "test") for metric in ("hr", "ndcg") for k in (10, 20)]
 
 HEADLINE = "test/ndcg_at_10"
@@ -60,33 +74,54 @@ HEADER += ["train s", "ms / 1,000"]
 def main(config: MainConfig) -> StepRun:
     """Run every step, or find what it made before, and put the results side by side."""
     data = data_of(config)
-    content = contents_of(config, "llm", "teacher_files", "policy_file")
-    with step_run("main", config, data=data, settings=SETTINGS, code=["."], content=content) as run:
+    check_student(config, data.num_items)
+    if not config.teacher_files and not config.teacher_run_id:
+        check_teacher(config)
+    with step_run("main", config, data=data) as run:
         if not run.reused:
-            found = {
-                "popularity": begin("1/4 data", prepare, narrow(config, DataConfig)),
-                f"{config.student}, undistilled": begin(
-                    f"2/4 {config.student}, undistilled", backbone, narrow(config, StudentConfig, register="")
-                ),
-            }
-            student = narrow(config, DistillConfig)
-            if not config.teacher_files:
-                found["teacher"] = begin(f"3/4 teacher over {config.llm}", teacher_run, narrow(config, MainConfig))
-                student = replace(student, teacher_run_id=found["teacher"].run_id)
-            found[f"{config.student}, distilled"] = begin(f"4/4 {config.student}, distilled", distill, student)
-            rows = [Row(name, of.run_id, of.metrics()) for name, of in found.items()]
-            run.log_text("results.md", markdown(rows))
-            run.log_text("results.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-            run.log_metrics({name: rows[-1].metrics[name] for name in RANKING})
-            log_examples(run, data, found, config.seed)
-            run.describe(f"{headline(rows)}\n\n{markdown(rows)}\n{ARTIFACTS}")
-            for name, of in found.items():
-                run.tag(f"{name.rpartition(', ')[2]}_run_id", of.run_id)
+            keep_results(run, config, data, all_steps(config))
     rows = [Row(**values) for values in json.loads(run.artifact("results.json").read_text(encoding="utf-8"))]
     show(rows)
     print(headline(rows))
     print(f"compare the runs: {ui_command()}", flush=True)
     return run
+
+
+def all_steps(config: MainConfig) -> dict[str, StepRun]:
+    """The run of each recommender of the table, by its name there."""
+    found = {"popularity": begin("1/4 data", prepare, narrow(config, DataConfig))}
+    plain = narrow(config, TrainingConfig)
+    for name in config.baseline_names:
+        baseline = narrow(plain, BaselineConfig, student=name)
+        try:
+            check_student(baseline, data_of(config).num_items)
+        except InputError as error:
+            print(f"[1/4 {name}] left out: {error}", flush=True)
+        else:
+            found[name] = begin(f"1/4 {name}", backbone, baseline)
+    undistilled = f"{config.student}, undistilled"
+    found[undistilled] = begin(f"2/4 {undistilled}", backbone, narrow(config, BaselineConfig, register=""))
+    student = narrow(config, DistillConfig)
+    if not config.teacher_files:
+        found["teacher"] = begin(f"3/4 teacher over {config.llm}", teacher_run, config)
+        student = changed(student, teacher_run_id=found["teacher"].run_id)
+    distilled = f"{config.student}, distilled"
+    found[distilled] = begin(f"4/4 {distilled}", distill, student)
+    return found
+
+
+def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: dict[str, StepRun]) -> None:
+    """Log the table, the distilled student's metrics, examples, and the runs that it came from."""
+    rows = [Row(name, of.run_id, of.metrics()) for name, of in found.items()]
+    run.log_text("results.md", markdown(rows))
+    run.log_text("results.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    run.log_metrics({name: rows[-1].metrics[name] for name in RANKING})
+    # Side by side there is room for four.
+    shown = {name: of for name, of in found.items() if name not in config.baseline_names}
+    log_examples(run, data, shown, config.seed)
+    run.describe(f"{headline(rows)}\n\n{markdown(rows)}\n{ARTIFACTS}")
+    for name, of in found.items():
+        run.tag(f"{name.rpartition(', ')[2]}_run_id", of.run_id)
 
 
 def begin(title: str, step: Callable[[Options], StepRun], config: Options) -> StepRun:

@@ -5,17 +5,17 @@ import torch
 from recdistill.config import DataConfig
 from recdistill.evaluation.evaluate import rank_samples
 from recdistill.evaluation.popularity import popularity_scores
+from recdistill.runs.run import StepRun
+from recdistill.runs.step_runs import step_run
 from recdistill.steps.inputs import data_of
-from recdistill.steps.results import KEPT, log_results
-from recdistill.runs.step_runs import StepRun, step_run
-
-CODE = ["data", "evaluation", "steps/prepare.py", "steps/results.py"]
+from recdistill.steps.results import log_results
+from recdistill.students.measure import KEPT
 
 
 def prepare(config: DataConfig) -> StepRun:
     """Log the data's size, and what recommending the most popular items scores on it."""
     data = data_of(config)
-    with step_run("prepare", config, data=data, settings=["exclude_seen"], code=CODE) as run:
+    with step_run("prepare", config, data=data) as run:
         if run.reused:
             return run
         scores = popularity_scores(torch.as_tensor(data.item_count))

@@ -1,18 +1,17 @@
 """``recommend``: what a finished student recommends for a file of histories."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from recdistill.config import RecommendConfig
+from recdistill.config import RecommendConfig, changed
 from recdistill.data.histories import FORMATS, read_histories, recommended_rows, write_recommendations
 from recdistill.errors import InputError
-from recdistill.runs.step_runs import StepRun, step_run
+from recdistill.runs.run import StepRun
 from recdistill.runs.served_model import address_of, load_model, recommendations
+from recdistill.runs.step_runs import step_run
 
-CODE = ["data", "students", "steps/recommend.py", "tracking/served_model.py", "tracking/student_model.py"]
 KEPT = "recommendations/recommendations.parquet"
 
 
@@ -22,13 +21,8 @@ def recommend(config: RecommendConfig) -> StepRun:
     table = read_histories(config.histories)
     table["k"] = (table["k"].fillna(config.k) if "k" in table else pd.Series(config.k, table.index)).astype("int64")
     model = load_model(config.model)
-    with step_run(
-        "recommend",
-        replace(config, model=address_of(model)),
-        data=hashlib.sha256(Path(config.histories).expanduser().read_bytes()).hexdigest(),
-        settings=["model", "k"],
-        code=CODE,
-    ) as run:
+    fingerprint = hashlib.sha256(Path(config.histories).expanduser().read_bytes()).hexdigest()
+    with step_run("recommend", changed(config, model=address_of(model)), data=fingerprint) as run:
         if not run.reused:
             answers = recommendations(model, table)
             rows = recommended_rows(table, answers)

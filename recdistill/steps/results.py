@@ -4,25 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
 
-from recdistill.report.slice_figure import FEWEST, slice_figure
+from recdistill.config import StudentConfig
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked
-from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.evaluation.rank_table import rank_table
 from recdistill.evaluation.recommendation_table import recommendation_table
 from recdistill.evaluation.slice_table import slice_table
-from recdistill.runs.step_runs import StepRun
-from recdistill.training.fit import Metrics
-
-# Items kept of each test sample's ranking.
-KEPT = 10
-
-
-def named(part: str, ranks: Tensor) -> Metrics:
-    """``part/hr_at_10`` and its like."""
-    return {f"{part}/{name}": value for name, value in metrics_from_ranks(ranks).items()}
+from recdistill.report.slice_figure import FEWEST, slice_figure
+from recdistill.runs.run import StepRun
+from recdistill.runs.served_model import log_student_model
+from recdistill.students.build import save_recommender
+from recdistill.students.measure import Fitted, metrics_of
 
 
 def log_results(
@@ -32,9 +25,9 @@ def log_results(
 
     ``in_full`` also logs what is recommended for the test samples (``test.best``), and `log_slices`.
     """
-    run.log_metrics(named("val", validation.ranks), epoch)
+    run.log_metrics(metrics_of("val", validation.ranks), epoch)
     # At no epoch, as all that is one number a run: the UI then draws bars side by side.
-    run.log_metrics(named("test", test.ranks))
+    run.log_metrics(metrics_of("test", test.ranks))
     tested = rank_table(test.ranks, data.test, data)
     run.log_ranks({"val": rank_table(validation.ranks, data.validation, data), "test": tested})
     if not in_full:
@@ -52,7 +45,7 @@ def log_results(
 def log_slices(run: StepRun, data: SequenceData, ranks: Mapping[str, pd.DataFrame]) -> None:
     """Log HR@10 by length of the history and by popularity of the next item, as a picture and as a table.
 
-    ``ranks`` are those of the test samples, by recommender, at most four; the name of a single one is not shown.
+    ``ranks`` are those of the test samples, by recommender; the name of a single one is not shown.
     """
     tables = {name: slice_table(table) for name, table in ranks.items()}
     whole = pd.concat(tables, names=["recommender"]).reset_index("recommender")
@@ -64,3 +57,20 @@ def log_slices(run: StepRun, data: SequenceData, ranks: Mapping[str, pd.DataFram
         whole[whole.columns[len(tables) == 1 :]].to_csv(folder / "slices.csv", index=False)
 
     run.log_folder("figures", write)
+
+
+def keep_student(run: StepRun, config: StudentConfig, data: SequenceData, fitted: Fitted) -> None:
+    """Log what a finished student measured, and keep it as the artifact ``student``.
+
+    A run that keeps only results has no MLflow model, recommendations or figures.
+    """
+    in_full = run.kept == "all"
+    epoch = 0 if fitted.progress is None else fitted.progress.epoch
+    log_results(run, data, fitted.validation, fitted.test, epoch, in_full=in_full)
+    run.log_metrics(fitted.measured)
+    # Folded, so that whoever loads the student needs no teacher.
+    run.log_folder("student", lambda folder: save_recommender(folder, fitted.model, fitted.shape, fold=True))
+    if in_full:
+        log_student_model(
+            run.run_id, fitted.model, fitted.shape, catalogue=data.catalogue, exclude_seen=config.exclude_seen
+        )

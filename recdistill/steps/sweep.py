@@ -1,18 +1,17 @@
 """``sweep``: Optuna over a search space, each trial a ``distill`` run nested in the sweep's."""
 
-from dataclasses import replace
-
-from recdistill.config import DistillConfig, SweepConfig
+from recdistill.config import DistillConfig, SweepConfig, changed
+from recdistill.runs.run import StepRun
+from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.inputs import data_of
-from recdistill.steps.sweep_study import Steps, run_sweep
 from recdistill.steps.teacher import find_backbone, find_teacher
-from recdistill.runs.step_runs import StepRun
+from recdistill.sweep.study_run import Steps, run_sweep
 
 
 def sweep(config: SweepConfig) -> StepRun:
     """Run, join or go on with a sweep, and answer it; see docs/SWEEPS.md."""
-    return run_sweep(config, Steps(distill, with_teacher, with_backbone))
+    return run_sweep(config, Steps(distill, with_teacher, with_backbone, backbone, data_of))
 
 
 def with_teacher(config: DistillConfig) -> DistillConfig:
@@ -20,9 +19,9 @@ def with_teacher(config: DistillConfig) -> DistillConfig:
     if config.teacher_files:
         return config
     found = find_teacher(config, config.teacher_run_id, data_of(config))
-    return replace(config, teacher_run_id=found.run_id)
+    return changed(config, teacher_run_id=found.run_id)
 
 
 def with_backbone(config: DistillConfig) -> DistillConfig:
     """The options, with the run of their teacher's frozen backbone: found, or made."""
-    return replace(config, backbone_run_id=find_backbone(config, data_of(config)).run_id)
+    return changed(config, backbone_run_id=find_backbone(config, data_of(config)).run_id)

@@ -5,7 +5,7 @@ import torch
 
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.overlap import top_k_overlap
-from recdistill.steps.student import ranked
+from recdistill.students.measure import ranked
 from recdistill.students.student import Student
 from recdistill.teachers.outputs import TeacherOutputs
 from recdistill.training.fit import Metrics
@@ -18,7 +18,7 @@ OWN, TWIN = f"distill/teacher_overlap_at_{K}", f"distill/twin_teacher_overlap_at
 
 def teacher_overlaps(
     model: Student,
-    twin: Student | None,
+    baseline: Student | None,
     data: SequenceData,
     outputs: TeacherOutputs,
     exclude_seen: bool,
@@ -30,7 +30,7 @@ def teacher_overlaps(
 
     Args:
         model: the distilled student.
-        twin: the undistilled one, where there is one.
+        baseline: the undistilled one, where there is one.
         data: of the samples.
         outputs: the teacher's.
         exclude_seen: whether students leave out the items of a history; the teacher did as its own run says.
@@ -43,7 +43,7 @@ def teacher_overlaps(
         return {}
     chosen = np.sort(np.random.default_rng(0).choice(covered, min(covered, MOST_SAMPLES), replace=False))
     samples, wanted = data.train.subset(outputs.sample.numpy()[chosen]), outputs.ranking[torch.from_numpy(chosen), :K]
-    students = {OWN: model} | ({} if twin is None else {TWIN: twin})
+    students = {OWN: model} | ({} if baseline is None else {TWIN: baseline})
     return {
         name: top_k_overlap(wanted, ranked(student, samples, exclude_seen, device, keep=K).best)
         for name, student in students.items()

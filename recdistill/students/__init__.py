@@ -1,1 +1,1 @@
-"""Sequential students: SASRec, GRU4Rec, Caser, and the item embedding that takes the teacher in."""
+"""Recommenders: a model a file, the item embedding that takes the teacher in, training, saving and serving."""

@@ -1,8 +1,6 @@
-"""Students by name: build one from its shape, save it, load it."""
+"""Recommenders by name: build one from its shape, save it, load it."""
 
-import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,54 +9,50 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recdistill.errors import InputError
-from recdistill.students.caser import Caser
-from recdistill.students.gru4rec import GRU4Rec
+from recdistill.registry import STUDENTS
 from recdistill.students.item_embedding import ItemEmbedding
-from recdistill.students.sasrec import SASRec
-from recdistill.students.student import OUTPUTS, Student
+from recdistill.students.recommender import Recommender
+from recdistill.students.shape import StudentShape, shape_of, shape_of_values
+from recdistill.students.student import Student
 
-STUDENTS: dict[str, type[Student]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "caser": Caser}
+__all__ = [
+    "StudentShape",
+    "build_recommender",
+    "build_student",
+    "load_recommender",
+    "load_student",
+    "read_shape",
+    "save_recommender",
+    "shape_of",
+]
 
 WEIGHTS_FILE = "student.safetensors"
 SHAPE_FILE = "student.json"
 
 
-@dataclass(frozen=True)
-class StudentShape:
-    """What fixes a student's parameters, the catalogue and the teacher aside.
-
-    Attributes:
-        student: a name of `STUDENTS`.
-        hidden_size: D.
-        blocks: SASRec's blocks or GRU4Rec's layers; Caser has none and ignores it.
-        heads: SASRec's attention heads, a divisor of D; the others ignore it.
-        dropout: probability, in [0, 1).
-        max_length: the longest history read.
-        output: ``tied``, ``tied_bias`` or ``linear``; see `Student`.
+def build_recommender(
+    shape: StudentShape,
+    num_items: int,
+    teacher_embedding: Tensor | None = None,
+    ed_weight: float = 0.0,
+    project_in_bf16: bool = False,
+) -> Recommender:
+    """A freshly initialised student, see `build_student`, or a closed-form recommender that is not fitted yet.
 
     Raises:
-        InputError: a value is unknown or out of range.
+        InputError: sizes or the teacher embedding do not fit.
     """
-
-    student: str
-    hidden_size: int
-    blocks: int
-    heads: int
-    dropout: float
-    max_length: int
-    output: str
-
-    def __post_init__(self) -> None:
-        if self.student not in STUDENTS:
-            raise InputError(f"unknown student {self.student!r}; choose one of {', '.join(STUDENTS)}")
-        if self.output not in OUTPUTS:
-            raise InputError(f"unknown output {self.output!r}; choose one of {', '.join(OUTPUTS)}")
-        for name in ("hidden_size", "blocks", "heads", "max_length"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
-        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout!r}; give a probability of at least 0 and below 1")
+    if num_items < 1:
+        raise InputError(f"num_items is {num_items}; give a catalogue of at least 1 item")
+    kind = STUDENTS.get(shape.student)
+    kind.check(num_items, shape.own())
+    if issubclass(kind, Student):
+        items = ItemEmbedding(num_items, shape.hidden_size, teacher_embedding, ed_weight, project_in_bf16)
+        return kind(items, dropout=shape.dropout, max_length=shape.max_length, output=shape.output, **shape.options)
+    if ed_weight:
+        raise InputError(f"ed_weight is {ed_weight}, but {shape.student} has no item embedding; give 0")
+    model: Recommender = kind(num_items, shape.max_length, shape.own())
+    return model
 
 
 def build_student(
@@ -78,53 +72,50 @@ def build_student(
         project_in_bf16: see `ItemEmbedding`.
 
     Raises:
-        InputError: sizes or the teacher embedding do not fit.
+        InputError: it is not trained by gradient, or sizes or the teacher embedding do not fit.
     """
-    if num_items < 1:
-        raise InputError(f"num_items is {num_items}; give a catalogue of at least 1 item")
-    items = ItemEmbedding(num_items, shape.hidden_size, teacher_embedding, ed_weight, project_in_bf16)
-    if shape.student == "sasrec":
-        return SASRec(items, shape.blocks, shape.heads, shape.dropout, shape.max_length, shape.output)
-    if shape.student == "gru4rec":
-        return GRU4Rec(items, shape.dropout, shape.max_length, shape.output, layers=shape.blocks)
-    return Caser(items, shape.dropout, shape.max_length, shape.output)
+    return _student(shape, build_recommender(shape, num_items, teacher_embedding, ed_weight, project_in_bf16))
 
 
-def save_student(directory: str | Path, model: Student, shape: StudentShape, fold: bool = False) -> None:
+def _student(shape: StudentShape, model: Recommender) -> Student:
+    if not isinstance(model, Student):
+        of_gradient = ", ".join(STUDENTS.names(gradient=True))
+        raise InputError(f"{shape.student} is not trained by gradient and has no states; choose one of {of_gradient}")
+    return model
+
+
+def save_recommender(directory: str | Path, model: Recommender, shape: StudentShape, fold: bool = False) -> None:
     """Write ``student.safetensors`` and ``student.json`` into a directory, made if absent.
 
     Args:
         directory: where to.
-        model: the student, built with ``shape``.
+        model: the recommender, of the shape ``shape``.
         shape: its shape.
-        fold: write the item table with the injected embedding folded in, and no projection, so that the
-            loaded student needs no teacher and gives the same logits up to rounding.
+        fold: of a student, write the item table with the injected embedding folded in, and no projection, so that
+            the loaded student needs no teacher and gives the same logits up to rounding.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    folded = fold and model.items.injected
-    if folded:
+    ed_weight = model.items.ed_weight if isinstance(model, Student) else 0.0
+    if fold and isinstance(model, Student) and model.items.injected:
+        ed_weight = 0.0
         with torch.no_grad():
             tensors["items.embedding.weight"] = model.items.padded_table().detach().cpu().contiguous()
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("items.projection.")}
-    described = {
-        "shape": dataclasses.asdict(shape),
-        "num_items": model.num_items,
-        "ed_weight": 0.0 if folded else model.items.ed_weight,
-    }
+    described = {"shape": shape.values(), "num_items": model.num_items, "ed_weight": ed_weight}
     save_file(tensors, directory / WEIGHTS_FILE)
     (directory / SHAPE_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def load_student(
+def load_recommender(
     directory: str | Path, teacher_embedding: Tensor | None = None, project_in_bf16: bool = False
-) -> Student:
-    """The student of `save_student`, on the CPU, in evaluation mode; draws no global random number.
+) -> Recommender:
+    """The recommender of `save_recommender`, on the CPU, in evaluation mode; draws no global random number.
 
     Args:
-        directory: where `save_student` wrote.
-        teacher_embedding: [V, E], needed where the student was saved with injection and not folded.
+        directory: where `save_recommender` wrote.
+        teacher_embedding: [V, E], needed where a student was saved with injection and not folded.
         project_in_bf16: see `ItemEmbedding`.
 
     Raises:
@@ -143,7 +134,7 @@ def load_student(
             "or save it with fold=True"
         )
     with torch.random.fork_rng(devices=[]):
-        model = build_student(shape, num_items, teacher_embedding, ed_weight, project_in_bf16)
+        model = build_recommender(shape, num_items, teacher_embedding, ed_weight, project_in_bf16)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected or tensors[name].shape != expected[name]:
@@ -154,11 +145,27 @@ def load_student(
     return model.eval()
 
 
+def load_student(
+    directory: str | Path, teacher_embedding: Tensor | None = None, project_in_bf16: bool = False
+) -> Student:
+    """As `load_recommender`, where a student with an item embedding and states is needed.
+
+    Raises:
+        InputError: as there, or the saved recommender is not trained by gradient.
+    """
+    return _student(read_shape(directory), load_recommender(directory, teacher_embedding, project_in_bf16))
+
+
+def read_shape(directory: str | Path) -> StudentShape:
+    """The shape that `save_recommender` wrote. Raises InputError where it cannot be read."""
+    return _read_shape(Path(directory) / SHAPE_FILE)[0]
+
+
 def _read_shape(path: Path) -> tuple[StudentShape, int, float]:
-    """Shape, number of items and ed_weight of a saved student."""
+    """Shape, number of items and ed_weight of a saved recommender."""
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
-        shape = StudentShape(**described["shape"])
+        shape = shape_of_values(described["shape"])
         return shape, int(described["num_items"]), float(described["ed_weight"])
     except InputError:
         raise

@@ -1,11 +1,13 @@
 """Caser: convolutions over the history as an image (Tang & Wang, WSDM 2018), as DLLM2Rec releases it."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recdistill.config.option import option
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.students.item_embedding import ItemEmbedding
@@ -14,7 +16,14 @@ from recdistill.students.student import Student
 HEIGHTS = (2, 3, 4)
 
 
-@STUDENTS.register("caser", gradient=True)
+@dataclass(frozen=True, kw_only=True)
+class CaserOptions:
+    """Own options of a Caser."""
+
+    filters: int = option(16, "Caser's horizontal filters of each height", least=1)
+
+
+@STUDENTS.register("caser", options=CaserOptions, gradient=True)
 class Caser(Student):
     """Convolutional recommender, not causal: one sample a window; see `Student` for the interface.
 
@@ -71,7 +80,7 @@ class Caser(Student):
         return states.index_select(0, row)
 
     def _horizontal(self, image: Tensor) -> Iterator[Tensor]:
-        """Of each height, the filters' maximum over time before the ReLU, which keeps their order: [W, F] each."""
+        """For each height the maximum over time of its filters [W, F]; the ReLU is monotone and may come after it."""
         # One product for all taps of all filters: on a CPU faster than convolutions, forward and backward.
         taps = torch.cat([tap for filters in self.horizontal for tap in filters.weight.unbind(dim=2)])  # type: ignore[operator]
         found = iter((image @ taps.T).split(taps.shape[0] // sum(HEIGHTS), dim=-1))  # (W, L, F), tap after tap

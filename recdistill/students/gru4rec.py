@@ -14,7 +14,7 @@ from recdistill.students.student import Student, gather_states
 class GRU4RecOptions:
     """Own options of a GRU4Rec."""
 
-    blocks: int = option(2, "SASRec blocks, GRU4Rec layers", least=1)
+    blocks: int = option(2, "stacked blocks or layers", least=1)
 
 
 @STUDENTS.register("gru4rec", options=GRU4RecOptions, gradient=True)
@@ -26,16 +26,16 @@ class GRU4Rec(Student):
         dropout: probability on the item embeddings and between layers.
         max_length: the longest history read.
         output: see `Student`.
-        layers: stacked GRU layers (the release has 1).
+        blocks: stacked GRU layers (the release has 1).
     """
 
     causal = True
 
-    def __init__(self, items: ItemEmbedding, dropout: float, max_length: int, output: str, layers: int = 1) -> None:
+    def __init__(self, items: ItemEmbedding, dropout: float, max_length: int, output: str, blocks: int = 1) -> None:
         hidden_size = items.hidden_size
         super().__init__(items, hidden_size, max_length, output)
         self.dropout = nn.Dropout(dropout)
-        self.gru = nn.GRU(hidden_size, hidden_size, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.gru = nn.GRU(hidden_size, hidden_size, blocks, batch_first=True, dropout=dropout if blocks > 1 else 0.0)
         for name, parameter in self.gru.named_parameters():
             if name.startswith("weight_ih"):
                 nn.init.xavier_uniform_(parameter)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recdistill.distill.projection import projection_layer
 from recdistill.errors import InputError
-from recdistill.students.projection import projection_layer
 
 INITIAL_STD = 0.02
 
@@ -102,7 +102,10 @@ class ItemEmbedding(nn.Module):
 
     @contextmanager
     def one_table(self) -> Iterator[None]:
-        """Within it the whole table is projected once, for histories and scores alike: a training step's, tied."""
+        """Project the whole table once for all uses within the context.
+
+        For a training step with a tied output, which reads it for the histories and for the scores.
+        """
         self._shared = self.padded_table() if self.injected else None
         try:
             yield
@@ -110,7 +113,7 @@ class ItemEmbedding(nn.Module):
             self._shared = None
 
     def train(self, mode: bool = True) -> "ItemEmbedding":
-        """Switch mode, and forget the projected table."""
+        """Switch the mode, and drop the projected table that was kept."""
         self._cached = None
         return super().train(mode)
 
@@ -135,7 +138,7 @@ class ItemEmbedding(nn.Module):
         return (self.ed_weight * projected).masked_fill(padding, 0.0)
 
     def _parameter_state(self) -> tuple[object, ...]:
-        """What changes whenever a parameter of the table is written, moved or replaced."""
+        """A value that changes whenever a parameter of the table is written, moved or replaced."""
         parameters = tuple((id(p), p.data_ptr(), p._version, p.dtype) for p in self.parameters())
         # A table made in inference mode must not reach code that differentiates.
         return (torch.is_inference_mode_enabled(), *parameters)

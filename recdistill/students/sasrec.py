@@ -72,8 +72,8 @@ class FeedForward(nn.Module):
 class SASRecOptions:
     """Own options of a SASRec."""
 
-    blocks: int = option(2, "SASRec blocks, GRU4Rec layers", least=1)
-    heads: int = option(2, "SASRec attention heads", least=1)
+    blocks: int = option(2, "stacked blocks or layers", least=1)
+    heads: int = option(2, "attention heads; they divide hidden_size", least=1)
 
 
 @STUDENTS.register("sasrec", options=SASRecOptions, gradient=True)

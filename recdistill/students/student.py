@@ -1,6 +1,6 @@
-"""What every student is: an item embedding, an encoder of histories, and scores of all items."""
+"""What every student is: a recommender with an item embedding and an encoder of histories, trained by gradient."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import nullcontext
 from typing import ClassVar
 
@@ -10,19 +10,22 @@ from torch import Tensor, nn
 
 from recdistill.errors import InputError
 from recdistill.students.item_embedding import INITIAL_STD, ItemEmbedding
+from recdistill.students.recommender import Recommender
+from recdistill.students.shape import OUTPUTS
 
-OUTPUTS = ("tied", "tied_bias", "linear")
 
+class Student(Recommender):
+    """A sequential recommender over V items that is trained by gradient.
 
-class Student(nn.Module, ABC):
-    """A sequential recommender over V items.
+    A subclass is registered with ``gradient=True`` and constructed as
+    ``Kind(items, dropout=..., max_length=..., output=..., **its own options)``.
 
     Args:
         items: the item embedding, with or without injection.
         state_size: D, the width of the states.
         max_length: the longest history read.
-        output: ``tied`` (logits = states @ item table^T), ``tied_bias`` (and a bias an item) or ``linear``
-            (an own Linear(D->V) with bias, as DLLM2Rec releases it).
+        output: ``tied`` (logits = states @ item table^T) or ``linear`` (an own Linear(D->V) with bias, as DLLM2Rec
+            releases it).
 
     Attributes:
         causal: whether the state at a column depends on the items up to that column only, so that one window
@@ -35,25 +38,18 @@ class Student(nn.Module, ABC):
     causal: ClassVar[bool]
 
     def __init__(self, items: ItemEmbedding, state_size: int, max_length: int, output: str) -> None:
-        super().__init__()
+        super().__init__(items.num_items, max_length)
         if output not in OUTPUTS:
             raise InputError(f"unknown output {output!r}; choose one of {', '.join(OUTPUTS)}")
         if output != "linear" and state_size != items.hidden_size:
             raise InputError(f"output {output!r} needs states of {items.hidden_size}, not {state_size}; use 'linear'")
         self.items = items
         self.state_size = state_size
-        self.max_length = max_length
         self.output_kind = output
         self.output = nn.Linear(state_size, items.num_items) if output == "linear" else None
-        self.item_bias = nn.Parameter(torch.zeros(items.num_items)) if output == "tied_bias" else None
         if self.output is not None:
             nn.init.normal_(self.output.weight, std=INITIAL_STD)
             nn.init.zeros_(self.output.bias)
-
-    @property
-    def num_items(self) -> int:
-        """V."""
-        return self.items.num_items
 
     @abstractmethod
     def forward(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -72,22 +68,26 @@ class Student(nn.Module, ABC):
         """
 
     def logits(self, states: Tensor) -> Tensor:
-        """Scores [S, V] of all items, from states [S, D]; padding has none."""
+        """Scores [S, V] of all items, from states [S, D]; the padding has no score."""
         if self.output is not None:
             return self.output(states)
-        return F.linear(states, self.item_table(), self.item_bias)
+        return F.linear(states, self.item_table())
 
     def scored(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        """States [S, D] and logits [S, V]: `forward` and `logits` in one, with a tied table made once for both."""
+        """States [S, D] and logits [S, V], as `forward` and `logits`; a tied table is computed once for both."""
         with nullcontext() if self.output is not None else self.items.one_table():
             states = self(history, length, row, column)
             return states, self.logits(states)
+
+    def scores(self, history: Tensor, length: Tensor) -> Tensor:
+        """Logits [B, V] after the last item of each history; see `Recommender.scores`."""
+        return self.logits(self(history, length, torch.arange(len(history), device=history.device), length - 1))
 
     def output_layer(self) -> tuple[Tensor, Tensor | None]:
         """Weight [V, D] and bias [V], or None for none, of the scores: ``logits = states @ weight^T + bias``."""
         if self.output is not None:
             return self.output.weight, self.output.bias
-        return self.item_table(), self.item_bias
+        return self.item_table(), None
 
     def item_table(self) -> Tensor:
         """The input table of all items [V, D], injection included."""

@@ -1,75 +1,76 @@
-"""What a sweep ends in: the best trials, and how sure it is that they are better.
-
-The best configuration is trained again over several seeds beside the default one and the undistilled student. Runs of
-the same seed are paired: they saw the same batches. The test is Student's paired t-test over the seeds.
-"""
+"""The answer of a sweep: the best trials, their options as a command and a file, figures and the final comparison."""
 
 import csv
 import io
-import json
-import math
 import shlex
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
 
-from recdistill.config import Config
+from recdistill.config import Config, DistillConfig, StudentConfig, SweepConfig, changed, narrow, option_table
 from recdistill.errors import InputError
+from recdistill.runs.step_runs import StepRun
+from recdistill.runs.sweep_runs import log_values
+from recdistill.sweep import final_comparison
+from recdistill.sweep.figures import write_figures
+from recdistill.sweep.final_comparison import Row
 from recdistill.sweep.space import Space, Value
+from recdistill.sweep.trainings import Final, FinalTraining
+from recdistill.sweep.workers import map_tasks
 
-#: Shown beside the objective.
-SHOWN = ("test/hr_at_10", "test/ndcg_at_10", "test/hr_at_20", "test/ndcg_at_20")
-#: Options that say where and whether to compute, not what.
-NOT_PART = {"seed", "force", "device", "backbone_run_id", "teacher_run_id"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A configuration's metrics, one mapping a seed, in the order of the seeds."""
-
-    name: str
-    results: Sequence[Mapping[str, float]]
-
-    def values(self, metric: str) -> list[float]:
-        """One number a seed."""
-        return [result.get(metric, math.nan) for result in self.results]
-
-    def mean(self, metric: str) -> float:
-        """Over the seeds."""
-        return statistics.fmean(self.values(metric))
-
-    def deviation(self, metric: str) -> float:
-        """Sample standard deviation over the seeds; nan for one."""
-        values = self.values(metric)
-        return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
-
-    def summary(self, metric: str) -> str:
-        """Mean and deviation, as text."""
-        mean, deviation = self.mean(metric), self.deviation(metric)
-        if math.isnan(mean):
-            return "-"
-        return f"{mean:.4f}" if math.isnan(deviation) else f"{mean:.4f} ± {deviation:.4f}"
+#: A configuration is the same with another seed, and with other runs of the steps before.
+NOT_CONFIGURATION = ("seed", "upstream")
 
 
 @dataclass(frozen=True)
-class Paired:
-    """A mean difference, its 95 % interval and its two-sided p-value; nan for fewer than two seeds."""
+class Finals:
+    """How the final trainings are made.
 
-    difference: float
-    low: float
-    high: float
-    p_value: float
+    Attributes:
+        training: does one.
+        with_teacher: the options with the run of their teacher, found or made.
+        prepare: called first in each worker process.
+    """
 
-    @property
-    def tested(self) -> bool:
-        """Whether there were seeds enough."""
-        return not math.isnan(self.p_value)
+    training: FinalTraining
+    with_teacher: Callable[[DistillConfig], DistillConfig]
+    prepare: Callable[[], None]
+
+
+def write_answer(
+    config: SweepConfig, space: Space, base: DistillConfig, study: Study, run: StepRun, finals: Finals
+) -> None:
+    """Log figures, best values, and the final comparison on the sweep's run.
+
+    Raises InputError where no trial is complete.
+    """
+    best = best_trials(study, space)
+    chosen = changed(base, **best[0].params)
+    run.log_folder("figures", lambda folder: draw(folder, study, space))
+    log_trials(run, space, study)
+    run.log_metrics({o.metric: value for o, value in zip(space.objectives, best[0].values, strict=True)})
+    for name, value in {"trial": best[0].number, **best[0].params}.items():
+        run.tag(f"best.{name}", value)
+    # A searched option is named even where its default was best.
+    given = {name: getattr(config, name) for name in ("teacher_run_id", "backbone_run_id") if getattr(config, name)}
+    options = options_of(changed(chosen, force=False)) | best[0].params | given
+    texts = {"best.yaml": as_yaml(options), "command.txt": command(options) + "\n"}
+    if len(space.objectives) > 1:
+        texts["pareto.csv"] = front(best, space)
+    if config.final_seeds:
+        rows = final_rows(config, space, base, chosen, finals)
+        gained = final_comparison.gains(rows, space, base.seed)
+        texts["table.md"] = final_comparison.table(rows, space, gained)
+        texts["table.json"] = final_comparison.as_json(rows, space, gained)
+        run.log_metrics(final_comparison.summary(rows, space))
+    said = "\n".join(texts[name] for name in ("pareto.csv", "table.md", "command.txt") if name in texts)
+    run.log_folder("answer", lambda folder: write_texts(folder, texts | {"said.md": said}))
+    run.describe(said)
+    print(said, flush=True)
 
 
 def best_trials(study: Study, space: Space) -> list[FrozenTrial]:
@@ -85,91 +86,46 @@ def best_trials(study: Study, space: Space) -> list[FrozenTrial]:
     return sorted(study.best_trials, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
-def paired(better: Sequence[float], other: Sequence[float]) -> Paired:
-    """Student's paired t-test of ``better - other`` over the seeds."""
-    differences = [a - b for a, b in zip(better, other, strict=True)]
-    mean = statistics.fmean(differences)
-    if len(differences) < 2:
-        return Paired(mean, math.nan, math.nan, math.nan)
-    if len(set(differences)) == 1:
-        return Paired(mean, mean, mean, 1.0 if mean == 0 else 0.0)
-    tested = stats.ttest_1samp(differences, 0.0)
-    low, high = tested.confidence_interval(0.95)
-    return Paired(mean, float(low), float(high), float(tested.pvalue))
+def final_rows(
+    config: SweepConfig, space: Space, base: DistillConfig, chosen: DistillConfig, finals: Finals
+) -> list[Row]:
+    """The best, the default and the undistilled student, trained with each of the final seeds."""
+    # Not the seeds of the trials, which the best was chosen by.
+    first = base.seed + space.seeds
+    seeds = range(first, first + config.final_seeds)
+    # The seeds are the students': each configuration keeps one teacher.
+    default, best = finals.with_teacher(base), finals.with_teacher(chosen)
+    plain = narrow(chosen, StudentConfig)
+    named: list[tuple[str, StudentConfig]] = [("best", best), ("default", default), ("undistilled", plain)]
+    tasks = [Final(name, changed(options, seed=seed)) for name, options in named for seed in seeds]
+    results = map_tasks(finals.training, tasks, config.jobs, finals.prepare)
+    by_name = {name: [r for t, r in zip(tasks, results, strict=True) if t.name == name] for name, _ in named}
+    return [Row(name, found) for name, found in by_name.items()]
 
 
-def tested_metric(space: Space) -> str:
-    """The test metric that answers for the sweep's first validation metric."""
-    for objective in space.objectives:
-        if objective.metric.startswith("val/"):
-            return "test/" + objective.metric.removeprefix("val/")
-    return "test/ndcg_at_20"
-
-
-def shown_metrics(space: Space) -> list[str]:
-    """The table's metrics."""
-    own = [objective.metric for objective in space.objectives]
-    return list(dict.fromkeys([*own, *SHOWN, tested_metric(space)]))
-
-
-def table(rows: Sequence[Row], space: Space) -> str:
-    """Markdown: a line a configuration, mean ± deviation over the seeds, and the best one's gain over each."""
-    metrics, tested = shown_metrics(space), tested_metric(space)
-    heads = ["configuration", *metrics, f"best's gain in {tested}", "95 % interval", "p"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for row in rows:
-        cells = [row.name, *(row.summary(metric) for metric in metrics)]
-        if row is rows[0]:
-            cells += ["", "", ""]
-        else:
-            gain = paired(rows[0].values(tested), row.values(tested))
-            cells += [f"{gain.difference:+.4f}"]
-            cells += [f"{gain.low:+.4f} … {gain.high:+.4f}", f"{gain.p_value:.3f}"] if gain.tested else ["-", "-"]
-        lines.append("| " + " | ".join(cells) + " |")
-    seeds = len(rows[0].results)
-    note = f"Mean ± deviation over {seeds} seeds, paired t-test" if seeds > 1 else "One seed says nothing about luck"
-    return "\n".join(lines) + f"\n\n{note}; chosen by validation alone.\n"
-
-
-def as_json(rows: Sequence[Row], space: Space) -> str:
-    """The table's numbers, all seeds."""
-    tested = tested_metric(space)
-    found: dict[str, Any] = {"tested": tested, "configurations": {}}
-    for row in rows:
-        found["configurations"][row.name] = {
-            metric: {"mean": row.mean(metric), "deviation": row.deviation(metric), "seeds": row.values(metric)}
-            for metric in shown_metrics(space)
-        }
-    for row in rows[1:]:
-        found["configurations"][row.name]["best_against_it"] = vars(paired(rows[0].values(tested), row.values(tested)))
-    return json.dumps(finite(found), indent=1)
-
-
-def summary(rows: Sequence[Row], space: Space) -> dict[str, float]:
-    """Numbers for the sweep's run: ``best/test/ndcg_at_20`` and its like, means over the seeds."""
-    return {
-        f"{row.name}/{metric}": row.mean(metric)
-        for row in rows
-        for metric in shown_metrics(space)
-        if math.isfinite(row.mean(metric))
-    }
-
-
-def finite(value: Any) -> Any:
-    """JSON has no nan: null."""
-    if isinstance(value, dict):
-        return {name: finite(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def log_trials(run: StepRun, space: Space, study: Study) -> None:
+    """Log each objective by trial number, and where there is one, the best so far."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    best: float | None = None
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state != TrialState.COMPLETE:
+            continue
+        for objective, value in zip(space.objectives, trial.values, strict=True):
+            curves.setdefault(f"trials/{objective.metric}", []).append((trial.number, value))
+            if len(space.objectives) == 1:
+                better = max if objective.direction == "maximize" else min
+                best = value if best is None else better(best, value)
+                curves.setdefault("trials/best", []).append((trial.number, best))
+    log_values(run.run_id, curves)
 
 
 def options_of(config: Config) -> dict[str, Value]:
-    """The options that make a configuration what it is: those that differ from their defaults."""
+    """The options that make a configuration: those that differ from their defaults, but seeds and upstream runs."""
+    table = option_table(type(config))
     return {
-        spec.name: getattr(config, spec.name)
-        for spec in fields(config)
-        if spec.name not in NOT_PART and getattr(config, spec.name) != spec.default
+        name: value
+        for name, value in config.values().items()
+        if table[name].role not in NOT_CONFIGURATION and value != table[name].default
     }
 
 
@@ -197,3 +153,15 @@ def front(trials: Sequence[FrozenTrial], space: Space) -> str:
     for trial in trials:
         writer.writerow([trial.number, *(trial.values or []), *(trial.params.get(name, "") for name in names)])
     return file.getvalue()
+
+
+def draw(folder: Path, study: Study, space: Space) -> None:
+    """Draw the figures into a folder."""
+    write_figures(folder, study, space)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files of these names and contents."""
+    folder.mkdir(parents=True)
+    for name, content in texts.items():
+        (folder / name).write_text(content, encoding="utf-8")

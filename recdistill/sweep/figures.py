@@ -1,4 +1,4 @@
-"""What a sweep found, as figures: history, importances, parallel coordinates, slices, contours, Pareto front.
+"""Figures of a sweep: history, importances, parallel coordinates, slices, contours, Pareto front.
 
 Optuna draws all of them twice: with matplotlib for the PNG files, with plotly for one page that works offline.
 """

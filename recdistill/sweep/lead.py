@@ -1,8 +1,9 @@
-"""Which of the commands that work on a study leads it: owns the MLflow run, and writes the answer.
+"""Which of the commands that work on a study leads it: owns the trials' MLflow runs, and writes the answer.
 
-Each command says every few seconds in the study's attributes that it is there. The first one leads. The others watch:
-when the leader has been silent for the grace period, by the watcher's own clock, or its run is over, one takes the
-lead. The leader sees to the runs of commands that fell silent.
+Each command says every few seconds in the study's attributes that it is alive. The first one leads, and so does
+whichever finds a study without a leader. The others watch: when the leader has been silent for the grace period, by
+the watcher's own clock, or its run is over, one of them takes the lead. The leader ends the runs of commands that fell
+silent.
 """
 
 import threading
@@ -18,16 +19,16 @@ HERE, ANSWERING, LEFT = "here", "answering", "left"
 
 
 class Lead:
-    """This command's part in a study.
+    """This command's part in a study; a context manager for the time that it works on it.
 
     Args:
         study: the study.
         run_id: this command's MLflow run.
         key: of the answer that this command is to end with.
-        over: whether a command's run has ended.
-        there: whether a command's run, and so its answer, can be read.
+        over: whether the run of a command has ended.
+        there: whether the run of a command, and so its answer, can be read.
         taken: called, with the run of the leader before (or an empty string), when this command takes the lead.
-        lost: called with the run of a command that fell silent, by the leader.
+        lost: called by the leader with the run of a command that fell silent.
         beat_seconds: between signs of life.
         grace_seconds: of silence before a command counts as dead.
     """
@@ -106,25 +107,26 @@ class Lead:
                 print(f"sweep: {' '.join(str(error).split())[:200]}", flush=True)
 
     def look(self) -> None:
-        """Give a sign of life, and take the lead where the leader gives none."""
+        """Give a sign of life, and take the lead where there is no leader or it is dead."""
         self.say(self.state)
         self.listen()
         attributes = self.study.user_attrs
         leader = str(attributes.get(LEADER, ""))
         if leader == self.run_id or attributes.get(ANSWERED) == self.key:
             return
-        if self.silent(leader) or (leader and self.over(leader)):
+        # Without a leader: the command that made the study was killed before it led, or is about to; both may lead.
+        if not leader or self.over(leader) or self.silent(leader):
             self.take(leader)
 
     def say(self, what: str) -> None:
-        """Note that this command is here, or has left."""
+        """Write that this command is here, or has left."""
         self.study.set_user_attr(MEMBER + self.run_id, [what, time.time(), self.key])
 
     def listen(self) -> list[str]:
         """The runs of the commands that work for the same answer; notes when each command was last heard."""
         attributes, now = self.study.user_attrs, time.monotonic()
         here = {n.removeprefix(MEMBER): v for n, v in attributes.items() if n.startswith(MEMBER) and v[0] != LEFT}
-        # A leader that has said nothing yet counts from now, and so does having no leader.
+        # A leader that has said nothing yet counts as heard now.
         for run_id in [*here, str(attributes.get(LEADER, ""))]:
             said = here.get(run_id)
             if run_id not in self.heard or self.heard[run_id][0] != said:

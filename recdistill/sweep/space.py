@@ -1,36 +1,31 @@
-"""What a sweep searches: parameters, objectives, sampler and pruner."""
+"""The search space of a sweep: parameters, objectives, sampler and pruner."""
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 from optuna import Trial
 
-from recdistill.config import DataConfig, DistillConfig
+from recdistill.config import DistillConfig, changed, option, option_table
 from recdistill.errors import InputError
-from recdistill.evaluation.metrics import KS
+from recdistill.evaluation.rank_metrics import metric_names
 
 SamplerName = Literal["tpe", "random", "qmc", "nsga2"]
 PrunerName = Literal["none", "median", "hyperband"]
 Direction = Literal["maximize", "minimize"]
 
-#: What a trial logs that a sweep may choose by. Test metrics are recorded, never chosen by.
-METRICS: dict[str, Direction] = {
-    **{f"val/{name}_at_{k}": "maximize" for name in ("hr", "ndcg") for k in KS},
-    "val/mrr": "maximize",
-    "latency_ms": "minimize",
-    "train_seconds": "minimize",
-}
-#: A sweep is over one data set, in one place, with the seed it is given.
-FIXED_BY_THE_COMMAND = {spec.name for spec in fields(DataConfig)} | {
-    "backbone_run_id",
-    "teacher_run_id",
-    "teacher_files",
-}
-
 Options = TypeVar("Options", bound=DistillConfig)
 Value = bool | int | float | str
+
+
+def known_objectives() -> dict[str, Direction]:
+    """The numbers of a trial that a sweep may choose by, and the better direction of each.
+
+    They are the validation metrics of ranks and two times. Test metrics are recorded; a sweep never chooses by them.
+    """
+    ranked: dict[str, Direction] = {f"val/{name}": "maximize" for name in metric_names()}
+    return ranked | {"latency_ms": "minimize", "train_seconds": "minimize"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Parameter:
 
     Attributes:
         only: the option is searched where another has one of these values, ``(option, values)``.
-        line: where the file has it.
+        line: its line in the file.
     """
 
     name: str
@@ -53,7 +48,7 @@ class Parameter:
     line: int = 0
 
     def applies(self, values: Mapping[str, Any]) -> bool:
-        """Whether the option is searched beside these values of the other options."""
+        """Whether the option is searched when the other options have these values."""
         return self.only is None or values.get(self.only[0]) in self.only[1]
 
     def contains(self, value: Value) -> bool:
@@ -98,26 +93,25 @@ class Objective:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How values are drawn; ``startup_trials`` random ones come first."""
+    """How values are drawn."""
 
-    name: SamplerName = "tpe"
-    startup_trials: int = 10
+    name: SamplerName = option("tpe", "the method")
+    startup_trials: int = option(10, "random trials before the method begins; nsga2: its population", least=1)
 
 
 @dataclass(frozen=True)
 class Pruner:
     """When a trial is given up.
 
-    median: its best value so far is worse than the median of the others at the same epoch, after
-    ``startup_trials`` and ``warmup_epochs``. hyperband: brackets of successive halving, from ``min_epochs`` on, one
-    in ``reduction`` kept.
+    median: its best value so far is worse than the median of the others at the same epoch. hyperband: brackets of
+    successive halving.
     """
 
-    name: PrunerName = "none"
-    startup_trials: int = 5
-    warmup_epochs: int = 5
-    min_epochs: int = 3
-    reduction: int = 3
+    name: PrunerName = option("none", "the method")
+    startup_trials: int = option(5, "median: trials that are never given up", least=1)
+    warmup_epochs: int = option(5, "median: epochs after which a trial may be given up", least=0)
+    min_epochs: int = option(3, "hyperband: epochs after which a trial may be given up", least=1)
+    reduction: int = option(3, "hyperband: one trial in so many is kept at each step", least=2)
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ class Space:
         sampler, pruner: how.
         seeds: runs a trial; their mean counts.
         fixed: options that differ from their defaults in every trial.
-        lines: where the file has each fixed option.
+        lines: line in the file of each fixed option.
     """
 
     path: str
@@ -144,7 +138,7 @@ class Space:
     lines: Mapping[str, int] | None = None
 
     def described(self) -> dict[str, Any]:
-        """All that a study depends on, as JSON values: where the file lies and how it is laid out is not."""
+        """All that a study depends on, as JSON values; the place and the layout of the file do not count."""
         values = asdict(self)
         for name in ("path", "lines"):
             del values[name]
@@ -165,7 +159,7 @@ class Space:
         """The options of ``config`` as a trial; None where the space does not contain it."""
         values: dict[str, Value] = {}
         for parameter in self.parameters:
-            value = getattr(config, parameter.name)
+            value = config.value(parameter.name)
             if parameter.applies(values):
                 if not parameter.contains(value):
                     return None
@@ -176,36 +170,47 @@ class Space:
 def base_config(space: Space, config: Options) -> Options:
     """The options that all trials share: the command's, then the file's.
 
-    What the command set (differently from its default) wins over the file's ``fixed``. Raises InputError, with the
-    file's line, where it also sets a searched option, or where some combination of values is not valid.
+    An option that the command set to another value than its default wins over the file's ``fixed``. Raises InputError,
+    with the file's line, where the command also set a searched option, or where some combination of values is not
+    valid.
     """
-    given = {spec.name for spec in fields(config) if getattr(config, spec.name) != spec.default}
+    table = option_table(type(config))
+    given = {name: value for name, value in config.values().items() if value != table[name].default}
     for parameter in space.parameters:
         if parameter.name in given:
             raise InputError(
-                f"{parameter.name}={getattr(config, parameter.name)}: is searched by {space.path}:{parameter.line}; "
+                f"{parameter.name}={given[parameter.name]}: is searched by {space.path}:{parameter.line}; "
                 f"leave it out, or take it out of a copy of the file"
             )
     fixed: dict[str, Any] = {name: value for name, value in (space.fixed or {}).items() if name not in given}
     try:
-        base = replace(config, **fixed)
+        base = changed(config, **fixed)
     except InputError:
-        # Where it is searched, an option need not fit what is fixed by its default.
-        searched = {p.name: p.nearest(getattr(config, p.name)) for p in space.parameters if p.only is None}
-        base = tried(space, config, fixed | searched)
-    for values in combinations(space):
-        tried(space, base, values)
+        # A fixed value need not fit the default of an option that is searched.
+        searched = {p.name: p.nearest(config.value(p.name)) for p in space.parameters if p.only is None}
+        base = config_of_trial(space, config, fixed | searched)
+    for _ in example_configs(space, base):
+        pass
     return base
+
+
+def example_configs(space: Space, base: Options) -> Iterator[Options]:
+    """The options of the trials that `combinations` lists.
+
+    Raises InputError, with the file's line, at the first that is not valid.
+    """
+    for values in combinations(space):
+        yield config_of_trial(space, base, values)
 
 
 def combinations(space: Space) -> Iterator[dict[str, Value]]:
     """For every two parameters (and those they depend on) all choices and ends, the other parameters at their first.
 
-    A check of the options looks at two of them at most: what it could refuse in any trial, it refuses here.
+    A check of the options looks at two of them at most, so that what it could refuse in any trial is refused here.
     """
     for pair in itertools.combinations_with_replacement(space.parameters, 2):
         varied = {parameter.name for parameter in pair}
-        # What another depends on stands before it.
+        # A parameter stands after the one it depends on.
         for parameter in reversed(space.parameters):
             if parameter.only is not None and parameter.name in varied:
                 varied.add(parameter.only[0])
@@ -218,10 +223,10 @@ def combinations(space: Space) -> Iterator[dict[str, Value]]:
             yield values
 
 
-def tried(space: Space, config: Options, values: Mapping[str, Any]) -> Options:
-    """``config`` with ``values``. Raises InputError at the line of the option that its message begins with."""
+def config_of_trial(space: Space, base: Options, values: Mapping[str, Any]) -> Options:
+    """``base`` with ``values``. Raises InputError at the line of the option that its message begins with."""
     try:
-        return replace(config, **values)
+        return changed(base, **values)
     except InputError as error:
         lines = dict(space.lines or {}) | {parameter.name: parameter.line for parameter in space.parameters}
         line = lines.get(str(error).partition("=")[0], 1)

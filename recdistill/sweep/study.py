@@ -1,9 +1,7 @@
-"""The study in its storage: how a process opens it, how its values are drawn and its trials given up.
+"""The study in its storage: how a process opens it, and how often each trial says that its process is alive.
 
-Heartbeats are Optuna's own (they work with ``Study.optimize``): a trial whose process was killed is marked failed and
-queued once more. A trial's values depend on the sweep's seed, the trial's number and the trials before it, not on the
-process that draws them: workers never draw the same values twice, and a sweep that was cut short goes on as it would
-have.
+Heartbeats are Optuna's own (they work with ``Study.optimize``): a trial whose process was killed is stale; it is marked
+failed and queued once more.
 """
 
 import time
@@ -12,21 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from recdistill.errors import InputError
-from recdistill.sweep.space import Sampler, Space
+from recdistill.errors import InputError, one_line
+from recdistill.sweep.samplers import SeededByTrial, build_pruner
+from recdistill.sweep.space import Space
 
 RETRIES = 1
 #: SQLite lets one process write at a time; the others wait as long as this.
@@ -46,8 +41,8 @@ class StudyPlace:
     Attributes:
         url: SQLAlchemy URL of the storage.
         name: of the study.
-        heartbeat_seconds: between two signs of life of a running trial.
-        grace_seconds: without one, its process counts as killed.
+        heartbeat_seconds: between two heartbeats of a running trial.
+        grace_seconds: a trial without a heartbeat for so long is stale.
     """
 
     url: str
@@ -56,7 +51,8 @@ class StudyPlace:
     grace_seconds: int = 60
 
 
-Killed = Callable[[Study, FrozenTrial], None]
+#: Told of a stale trial: one whose process was killed.
+OnStale = Callable[[Study, FrozenTrial], None]
 
 
 class OpenStudy(NamedTuple):
@@ -68,7 +64,7 @@ class OpenStudy(NamedTuple):
 
 
 def open_study(
-    place: StudyPlace, space: Space, seed: int, epochs: int, *, killed: Killed | None = None, create: bool = False
+    place: StudyPlace, space: Space, seed: int, epochs: int, *, on_stale: OnStale | None = None, create: bool = False
 ) -> OpenStudy:
     """Open the study.
 
@@ -77,12 +73,12 @@ def open_study(
         space: its objectives, sampler and pruner.
         seed: of the values.
         epochs: most epochs of a trial, for Hyperband.
-        killed: called for a trial that was found dead, before it is queued again.
+        on_stale: called for each stale trial, before it is queued again.
         create: make it where it is not there.
 
     Raises InputError where the storage cannot be used, or holds no such study and ``create`` is false.
     """
-    storage = open_storage(place, killed)
+    storage = open_storage(place, on_stale)
     sampler, pruner = SeededByTrial(space, seed), build_pruner(space, epochs)
     created = False
     if create:
@@ -99,13 +95,13 @@ def open_study(
     return OpenStudy(study, storage, created)
 
 
-def open_storage(place: StudyPlace, killed: Killed | None = None) -> RDBStorage:
+def open_storage(place: StudyPlace, on_stale: OnStale | None = None) -> RDBStorage:
     """Optuna's storage. Raises InputError, one line and without the password, where it cannot be used."""
     retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
 
-    def found_dead(study: Study, trial: FrozenTrial) -> None:
-        if killed is not None:
-            killed(study, trial)
+    def end_stale(study: Study, trial: FrozenTrial) -> None:
+        if on_stale is not None:
+            on_stale(study, trial)
         retry(study, trial)
 
     sqlite = place.url.startswith("sqlite:")
@@ -117,7 +113,7 @@ def open_storage(place: StudyPlace, killed: Killed | None = None) -> RDBStorage:
                 engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True},
                 heartbeat_interval=place.heartbeat_seconds,
                 grace_period=place.grace_seconds,
-                heartbeat_stale_trial_callback=found_dead,
+                heartbeat_stale_trial_callback=end_stale,
             )
             return for_processes(storage) if sqlite else storage
         except ImportError:
@@ -129,8 +125,8 @@ def open_storage(place: StudyPlace, killed: Killed | None = None) -> RDBStorage:
         except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
             # Two processes that open a new storage at once both make its tables: the second finds them in the end.
             if attempt == 4:
-                said = " ".join(str(error).split()).replace(with_driver(place.url), shown).replace(place.url, shown)
-                raise InputError(f"storage={shown}: cannot be opened ({said[:200]})") from None
+                said = str(error).replace(with_driver(place.url), shown).replace(place.url, shown)
+                raise InputError(f"storage={shown}: cannot be opened ({one_line(said)})") from None
             time.sleep(0.2 * 2**attempt)
     raise AssertionError
 
@@ -174,64 +170,3 @@ def hidden(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
         return url
-
-
-class SeededByTrial(BaseSampler):
-    """The space's sampler, built anew for each trial with a seed made from the sweep's and the trial's number."""
-
-    def __init__(self, space: Space, seed: int) -> None:
-        self.space, self.seed = space, seed
-        self.inner = build_sampler(space, seed, 0)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.inner = build_sampler(self.space, self.seed, trial.number)
-        self.inner.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self.inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self.inner.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self.inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        self.inner.after_trial(study, trial, state, values)
-
-
-def build_sampler(space: Space, seed: int, number: int) -> BaseSampler:
-    """The sampler of a trial."""
-    chosen: Sampler = space.sampler
-    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    if chosen.name == "random":
-        return RandomSampler(seed=own_seed)
-    if chosen.name == "nsga2":
-        return NSGAIISampler(seed=own_seed, population_size=max(2, chosen.startup_trials))
-    if chosen.name == "qmc":
-        # The points of one sequence are handed out by the storage: its seed is the same for all trials.
-        rest = RandomSampler(seed=own_seed)
-        return QMCSampler(seed=seed, scramble=True, independent_sampler=rest, warn_independent_sampling=False)
-    single = len(space.objectives) == 1
-    # Groups draw conditional parameters jointly with those they come with; the lie keeps workers apart.
-    return TPESampler(
-        seed=own_seed,
-        n_startup_trials=chosen.startup_trials,
-        multivariate=single,
-        group=single and any(parameter.only for parameter in space.parameters),
-        constant_liar=True,
-    )
-
-
-def build_pruner(space: Space, epochs: int) -> BasePruner:
-    """The pruner; epochs count from 0."""
-    chosen = space.pruner
-    if chosen.name == "median":
-        return MedianPruner(n_startup_trials=chosen.startup_trials, n_warmup_steps=chosen.warmup_epochs)
-    if chosen.name == "hyperband":
-        return HyperbandPruner(chosen.min_epochs, max(epochs, chosen.min_epochs), chosen.reduction)
-    return NopPruner()

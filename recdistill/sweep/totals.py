@@ -1,4 +1,4 @@
-"""Exactly so many trials, whoever runs them and however often they are killed.
+"""Exactly so many trials, by any number of workers, however often workers are killed.
 
 A trial *counts* when it is complete, pruned, or failed by an error of its own. A killed one does not count: it is run
 again once, and then another one takes its place. No lock is needed: trial numbers are handed out by the storage one
@@ -49,33 +49,33 @@ def may_ask(study: Study, total: int) -> bool:
     return any(trial.state == TrialState.WAITING for trial in trials) or places_taken(trials) < total
 
 
-class Undertaker:
-    """Finds the trials of killed processes: those without heartbeat, and those killed before their first.
+class StaleTrials:
+    """Ends stale trials: running ones whose process was killed.
 
     Optuna looks at heartbeats only, and a trial has none until its process has drawn its first values. Such a trial
-    is dead when it has not changed for the grace period of this process's own clock.
+    is stale when it has not changed for the grace period of this process's own clock.
     """
 
     def __init__(self, storage: RDBStorage, grace_seconds: float) -> None:
         self.storage, self.grace_seconds = storage, grace_seconds
-        self.seen: dict[int, float] = {}
+        self.first_seen: dict[int, float] = {}
 
-    def look(self, study: Study) -> None:
-        """Mark the dead failed, and queue each once more."""
+    def end(self, study: Study) -> None:
+        """Mark stale trials failed, and queue each once more."""
         fail_stale_trials(study)
         now = time.monotonic()
-        unborn = {
+        not_started = {
             trial.number: trial
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             if trial.user_attrs.get(STARTED) != trial.number
         }
-        self.seen = {number: self.seen.get(number, now) for number in unborn}
-        for number, trial in unborn.items():
-            if now - self.seen[number] > self.grace_seconds:
-                self.bury(study, trial)
+        self.first_seen = {number: self.first_seen.get(number, now) for number in not_started}
+        for number, trial in not_started.items():
+            if now - self.first_seen[number] > self.grace_seconds:
+                self.fail(study, trial)
 
-    def bury(self, study: Study, trial: FrozenTrial) -> None:
-        """Mark a trial failed, unless it went on after all or another process was first."""
+    def fail(self, study: Study, trial: FrozenTrial) -> None:
+        """Mark a trial failed and queue it again, unless it went on after all or another process was first."""
         try:
             study.tell(trial.number, state=TrialState.FAIL)
         except (ValueError, UpdateFinishedTrialError):
@@ -86,7 +86,7 @@ class Undertaker:
 
 
 def mark_started(storage: RDBStorage, trial: optuna.Trial) -> None:
-    """Note a first heartbeat: from here on Optuna finds the trial when its process is killed."""
-    # Optuna's thread writes it soon; waiting for it here leaves no moment without one.
+    """Record a first heartbeat: from here on Optuna finds the trial when its process is killed."""
+    # Optuna's thread records one soon; recording it here leaves no moment without one.
     storage.record_heartbeat(trial._trial_id)
     trial.set_user_attr(STARTED, trial.number)

@@ -1,4 +1,4 @@
-"""Trials one after another, until the total is reached: what each worker does."""
+"""Trials one after another, until the total is reached: the work of each worker."""
 
 import math
 import time
@@ -13,19 +13,19 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from recdistill.errors import InputError, Pruned
+from recdistill.errors import InputError, Pruned, one_line
 from recdistill.sweep.space import Space, Value
 from recdistill.sweep.totals import (
     FAILED,
     SURPLUS,
-    Undertaker,
+    StaleTrials,
     finished,
     mark_started,
     may_ask,
     may_begin,
 )
 
-#: So many errors one after another, and no success before, are no bad luck.
+#: After so many errors one after another the next trial would fail too.
 MOST_ERRORS = 3
 POLL_SECONDS = 0.5
 
@@ -34,7 +34,7 @@ Report = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Start:
-    """What a trial starts with.
+    """The beginning of a trial.
 
     Attributes:
         number: of the trial.
@@ -50,7 +50,7 @@ class Start:
 
 
 #: Trains a trial and yields its metrics. It is left once the study has them, or with the error that ended the trial:
-#: `Pruned` where it was given up.
+#: `Pruned` where it was given up. It raises `NotBegunError` where the training could not begin.
 Training = Callable[[Start], AbstractContextManager[Mapping[str, float]]]
 
 
@@ -59,7 +59,11 @@ class SurplusTrialError(Exception):
 
 
 class TakenAwayError(Exception):
-    """The process was silent so long that it was thought dead, and its trial was given to another."""
+    """The process gave no heartbeat for so long that its trial was given to another."""
+
+
+class NotBegunError(Exception):
+    """The training could not begin, for a reason that is not the trial's: it does not count, and is queued again."""
 
 
 def run_trials(
@@ -76,9 +80,9 @@ def run_trials(
 
     Raises InputError where so many fail one after another that the rest would too.
     """
-    undertaker, errors = Undertaker(storage, grace_seconds), 0
+    stale, errors = StaleTrials(storage, grace_seconds), 0
     while not stop():
-        undertaker.look(study)
+        stale.end(study)
         if finished(study) >= total:
             return
         if not may_ask(study, total):
@@ -98,7 +102,7 @@ class Attempt:
     """The objective of one trial.
 
     Attributes:
-        run: what `Training` entered; to be left when the study has the result.
+        run: the entered `Training`, to be left when the study has the result.
         number: of the trial, -1 before it has one.
         error: what ended it.
         reason: one line where that was an error of its own.
@@ -111,14 +115,18 @@ class Attempt:
         self.error: BaseException | None = None
         self.found: list[float] = []
 
-    def queue_again(self, study: Study) -> None:
-        """As a killed trial is: Optuna calls an interrupted one failed, and leaves it at that."""
+    def queue_interrupted(self, study: Study) -> None:
+        """Queue the trial once more, as a stale one; Optuna calls an interrupted one failed, and leaves it at that."""
         again = self.storage.get_heartbeat_stale_trial_callback()
         if again is not None and self.number >= 0:
             again(study, study.get_trials()[self.number])
 
+    def queue_not_begun(self, study: Study) -> None:
+        """Queue the trial's values again, however often that happens: nothing was trained with them yet."""
+        study.enqueue_trial(study.get_trials()[self.number].params)
+
     def summary(self) -> str:
-        """What became of the trial."""
+        """The trial's result in a line."""
         if self.found and self.error is None:
             values = zip(self.space.objectives, self.found, strict=True)
             said = ", ".join(f"{objective.metric} {value:.4f}" for objective, value in values)
@@ -140,8 +148,9 @@ class Attempt:
             raise
         except Exception as error:
             self.error = error
-            self.reason = " ".join(str(error).split())[:300] or type(error).__name__
-            trial.set_user_attr(FAILED, trial.number)
+            self.reason = one_line(error, 300) or type(error).__name__
+            if not isinstance(error, NotBegunError):
+                trial.set_user_attr(FAILED, trial.number)
             trial.set_user_attr("reason", self.reason)
             raise
 
@@ -188,13 +197,15 @@ def run_trial(study: Study, attempt: Attempt) -> Attempt:
             try:
                 study.optimize(attempt, n_trials=1, catch=(Exception,))
             except KeyboardInterrupt:
-                attempt.queue_again(study)
+                attempt.queue_interrupted(study)
                 raise
             except Exception as error:
                 if attempt.number < 0 or study.get_trials(deepcopy=False)[attempt.number].state == TrialState.RUNNING:
                     raise
                 attempt.error, attempt.reason = TakenAwayError(f"trial {attempt.number}: was given to another"), ""
                 raise attempt.error from error
+            if isinstance(attempt.error, NotBegunError):
+                attempt.queue_not_begun(study)
             if attempt.error is not None:
                 raise attempt.error
     except Exception as error:

@@ -16,7 +16,7 @@ import torch
 
 from recdistill.errors import InputError
 from recdistill.sweep.space import Space
-from recdistill.sweep.study import Killed, StudyPlace, open_study
+from recdistill.sweep.study import OnStale, StudyPlace, open_study
 from recdistill.sweep.totals import finished
 from recdistill.sweep.trials import Training, run_trials
 
@@ -33,14 +33,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker does, as it is handed to its process.
+    """The work of a worker, as it is handed to its process.
 
     Attributes:
         place, space, seed, epochs: the study; see `open_study`.
         total: trials in all.
         training: trains a trial.
-        killed: told of each trial that was found dead.
-        prepare: called first in a new process.
+        on_stale: told of each stale trial.
+        prepare: called first in a new process: it has nothing that this one has set up, plugins for one.
     """
 
     place: StudyPlace
@@ -49,13 +49,13 @@ class Work:
     epochs: int
     total: int
     training: Training
-    killed: Killed | None = None
+    on_stale: OnStale | None = None
     prepare: Callable[[], None] | None = None
 
 
 def work_on(work: Work, stop: Callable[[], bool] = lambda: False) -> None:
     """Run trials in this process until the total is reached, or ``stop()``."""
-    opened = open_study(work.place, work.space, work.seed, work.epochs, killed=work.killed)
+    opened = open_study(work.place, work.space, work.seed, work.epochs, on_stale=work.on_stale)
     grace = work.place.grace_seconds
     run_trials(opened.study, opened.storage, work.space, work.total, work.training, grace_seconds=grace, stop=stop)
 
@@ -68,15 +68,15 @@ def run_workers(work: Work, jobs: int) -> None:
     if jobs == 1:
         work_on(work)
         return
-    study = open_study(work.place, work.space, work.seed, work.epochs, killed=work.killed).study
+    study = open_study(work.place, work.space, work.seed, work.epochs, on_stale=work.on_stale).study
     workers = [start_worker(work, jobs) for _ in range(jobs)]
     deaths, before = 0, finished(study)
     try:
         while workers:
             time.sleep(WATCH_SECONDS)
-            for process, said in [worker for worker in workers if not worker[0].is_alive()]:
-                workers.remove((process, said))
-                raise_said(said)
+            for process, reasons in [worker for worker in workers if not worker[0].is_alive()]:
+                workers.remove((process, reasons))
+                raise_sent(reasons)
                 now = finished(study)
                 if process.exitcode == 0 or now >= work.total:
                     continue
@@ -98,10 +98,10 @@ def quiet_context() -> SpawnContext:
     return multiprocessing.get_context("spawn")
 
 
-def raise_said(said: Connection) -> None:
-    """Raise InputError where the ended worker gave a reason."""
+def raise_sent(reasons: Connection) -> None:
+    """Raise InputError where the ended worker sent a reason."""
     try:
-        reason = said.recv() if said.poll() else ""
+        reason = reasons.recv() if reasons.poll() else ""
     except (EOFError, OSError):
         return
     if reason:
@@ -109,7 +109,7 @@ def raise_said(said: Connection) -> None:
 
 
 def start_worker(work: Work, jobs: int) -> tuple[SpawnProcess, Connection]:
-    """A new process, and where it says what was wrong."""
+    """A new process, and the pipe that it sends the reason of a failure through."""
     context = quiet_context()
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=worker_process, args=(work, threads_each(jobs), there))
@@ -118,14 +118,14 @@ def start_worker(work: Work, jobs: int) -> tuple[SpawnProcess, Connection]:
     return process, here
 
 
-def worker_process(work: Work, threads: int, said: Connection) -> None:
+def worker_process(work: Work, threads: int, reasons: Connection) -> None:
     """Main function of a worker."""
     begin_process(threads, work.prepare)
     parent = multiprocessing.parent_process()
     try:
         work_on(work, stop=lambda: parent is not None and not parent.is_alive())
     except InputError as error:
-        said.send(str(error))
+        reasons.send(str(error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -1,1 +1,1 @@
-"""The LLM teacher: its base model, the gated LoRA of iLoRA and what they need."""
+"""LLM teachers: the protocol, training, outputs, and one folder a kind; iLoRA (NeurIPS 2024) in its own."""

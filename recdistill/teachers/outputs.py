@@ -1,4 +1,4 @@
-"""What a teacher leaves and a student reads: rankings, confidences and item embeddings, and whose data they are of.
+"""A teacher's outputs: rankings, distances and item embeddings for the data of a student, in memory and on disk.
 
 One folder with two files: ``teacher_outputs.safetensors`` (the tensors) and ``teacher_outputs.json`` (the manifest).
 """
@@ -9,13 +9,15 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recdistill.errors import InputError
+from recdistill.distill.teacher_answers import TeacherAnswers
+from recdistill.errors import InputError, one_line
 
 TENSORS_FILE = "teacher_outputs.safetensors"
 MANIFEST_FILE = "teacher_outputs.json"
@@ -36,17 +38,17 @@ def installed_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Whose outputs these are.
+    """The teacher, the data and the packages that outputs come from.
 
     Attributes:
-        fingerprint: of the data the teacher was made for (``SequenceData.fingerprint``).
+        fingerprint: of the data that the teacher was made for (``SequenceData.fingerprint``).
         llm: the base LLM, or the file names of an imported teacher.
         num_items: V.
         num_samples: N, training samples of the data; the teacher covers M of them.
         split: how the data were split (``SequenceData.split``).
         teacher: kind of teacher, e.g. ``ranking``, ``generative`` or ``imported``.
         confidence: how the distances are defined, in words; small is sure, whatever the definition.
-        versions: package name to version, of what made them.
+        versions: package name to version, of the packages that made them.
     """
 
     fingerprint: str
@@ -61,10 +63,10 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False)
 class TeacherOutputs:
-    """A teacher's answers for M of the N training samples, and its view of all V items.
+    """A teacher's answers for M of the N training samples, and its embeddings of all V items.
 
     Attributes:
-        manifest: whose outputs these are.
+        manifest: where they come from.
         sample: int64 [M], ascending, indices into the training samples.
         ranking: int64 [M, C], the best items, best first, seen ones left out.
         distance: float32 [M, C], small is sure, as ``manifest.confidence`` defines it: ``-log p(item)`` under the
@@ -122,25 +124,70 @@ class TeacherOutputs:
         """M / N, in [0, 1]."""
         return len(self.sample) / self.manifest.num_samples if self.manifest.num_samples else 0.0
 
-    def by_sample(self, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The first ``candidates`` of each ranking, laid out by training sample.
+    def answers(self, candidate_topk: int) -> TeacherAnswers:
+        """The first ``candidate_topk`` items of each ranking, laid out by training sample, as students read them.
 
-        Returns covered bool [N], ranking int64 [N, C] and distance float32 [N, C], zeros where not covered.
-        Raises InputError where the rankings are shorter.
+        Rankings and distances are 0 where the teacher did not answer. Raises InputError where rankings are shorter.
         """
-        if candidates > self.top_n:
+        if candidate_topk > self.top_n:
             raise InputError(
-                f"candidate_topk={candidates}: the teacher kept {self.top_n}; "
+                f"candidate_topk={candidate_topk}: the teacher kept {self.top_n}; "
                 "ask for fewer, or make teacher outputs with a larger top_n"
             )
         num_samples = self.manifest.num_samples
         covered = torch.zeros(num_samples, dtype=torch.bool)
-        ranking = torch.zeros(num_samples, candidates, dtype=torch.int64)
-        distance = torch.zeros(num_samples, candidates)
+        ranking = torch.zeros(num_samples, candidate_topk, dtype=torch.int64)
+        distance = torch.zeros(num_samples, candidate_topk)
         covered[self.sample] = True
-        ranking[self.sample] = self.ranking[:, :candidates].long()
-        distance[self.sample] = self.distance[:, :candidates].float()
-        return covered, ranking, distance
+        ranking[self.sample] = self.ranking[:, :candidate_topk].long()
+        distance[self.sample] = self.distance[:, :candidate_topk].float()
+        return TeacherAnswers(
+            covered=covered,
+            ranking=ranking,
+            distance=distance,
+            item_embedding=self.item_embedding,
+            sample=self.sample,
+            sequence_embedding=self.sequence_embedding,
+            llm=self.manifest.llm,
+            covered_share=self.covered_share,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that `load` reads; see `write_teacher_outputs`."""
+        write_teacher_outputs(folder, self)
+
+    @classmethod
+    def load(cls, folder: str | Path, fingerprint: str | None = None) -> Self:
+        """The outputs that `save` wrote, checked against the fingerprint of the data at hand, where one is given.
+
+        Raises InputError where a file is missing or damaged, or the outputs were made for other data.
+        """
+        directory = Path(folder)
+        try:
+            described = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
+            # The versions of a file without any are unknown; they are not those of the installed packages.
+            known = {name: described[name] for name in Manifest.__dataclass_fields__ if name in described}
+            manifest = Manifest(**({"versions": {}} | known))
+            tensors = load_file(directory / TENSORS_FILE)
+            if fingerprint is not None and manifest.fingerprint != fingerprint:
+                raise InputError(
+                    f"{directory}: made for data {manifest.fingerprint[:12]}, not {fingerprint[:12]}; "
+                    "choose a teacher of this data"
+                )
+            return cls(
+                manifest=manifest,
+                sample=tensors["sample"].long(),
+                ranking=tensors["ranking"].long(),
+                distance=tensors["distance"],
+                item_embedding=tensors["item_embedding"],
+                sequence_embedding=tensors.get("sequence_embedding"),
+            )
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(
+                f"{directory}: no readable teacher outputs ({one_line(error)}); make them again"
+            ) from error
 
 
 def write_teacher_outputs(directory: str | Path, outputs: TeacherOutputs) -> None:
@@ -170,36 +217,5 @@ def write_teacher_outputs(directory: str | Path, outputs: TeacherOutputs) -> Non
 
 
 def read_teacher_outputs(directory: str | Path, fingerprint: str | None = None) -> TeacherOutputs:
-    """The outputs of `write_teacher_outputs`, checked.
-
-    Args:
-        directory: where they were written.
-        fingerprint: of the data at hand; None leaves it unchecked.
-
-    Raises:
-        InputError: a file is missing or damaged, or the outputs were made for other data.
-    """
-    directory = Path(directory)
-    try:
-        described = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
-        # What a file does not say of its versions is not that of the packages at hand.
-        known = {name: described[name] for name in Manifest.__dataclass_fields__ if name in described}
-        manifest = Manifest(**({"versions": {}} | known))
-        tensors = load_file(directory / TENSORS_FILE)
-        if fingerprint is not None and manifest.fingerprint != fingerprint:
-            raise InputError(
-                f"{directory}: made for data {manifest.fingerprint[:12]}, not {fingerprint[:12]}; "
-                "choose a teacher of this data"
-            )
-        return TeacherOutputs(
-            manifest=manifest,
-            sample=tensors["sample"].long(),
-            ranking=tensors["ranking"].long(),
-            distance=tensors["distance"],
-            item_embedding=tensors["item_embedding"],
-            sequence_embedding=tensors.get("sequence_embedding"),
-        )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{directory}: no readable teacher outputs ({error}); make them again") from error
+    """See `TeacherOutputs.load`."""
+    return TeacherOutputs.load(directory, fingerprint)

@@ -1,1 +1,1 @@
-"""The one training loop, and checkpoints that survive a kill."""
+"""Training: the loop, its checkpoints, several processes, the device and the recorder."""

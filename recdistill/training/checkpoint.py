@@ -1,4 +1,4 @@
-"""One file that holds all a killed training needs to go on: safetensors, with the small values as its JSON header."""
+"""The checkpoint: one safetensors file, its tensors and, as JSON in its header, the small values."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Replace the file at ``path``; a kill leaves the old one or the new one, never a part."""
+    """Write tensors and JSON values to ``path``. A kill leaves the old file or the new one, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two processes from writing the same temporary file.
     partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -24,7 +24,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], values: Mapping[
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and values of `write_checkpoint`, or None where there is no readable checkpoint."""
+    """Read the tensors and values of `write_checkpoint`; None where there is no readable checkpoint."""
     try:
         with safe_open(path, framework="pt") as file:
             values = json.loads(file.metadata()["values"])
@@ -34,7 +34,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors as ``optimizer.<parameter>.<name>``; its settings are the caller's to rebuild."""
+    """The tensors of the optimizer's state, as ``optimizer.<parameter>.<name>``; its settings are not among them."""
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{index}.{name}": torch.as_tensor(value)
@@ -44,7 +44,7 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give a freshly built optimizer the tensors of `optimizer_tensors`."""
+    """Set the state of a freshly built optimizer to the tensors of `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")

@@ -1,9 +1,9 @@
-"""The processes of a launch (``accelerate launch``, torchrun): who writes, who computes what, how results meet.
+"""Training in several processes (``accelerate launch``, torchrun): the division of work and the sums over processes.
 
-Data parallel: every process holds all trained parameters, draws the same batches and computes its windows of each.
-Gradients are summed with the weight of their samples, so that a step is that of one process over the whole batch;
-trained parameters are few megabytes, which need no overlap of summing and computing. With ``--use_fsdp`` the frozen
-base's layers are sharded besides (FSDP2, ``torch.distributed.fsdp.fully_shard``); what is trained stays whole.
+Training is data parallel: every process holds all trained parameters, draws the same batches and computes its part of
+each. Gradients are summed with the weight of their samples, so that a step equals that of one process over the whole
+batch. Trained parameters take a few megabytes, so summing and computing need not overlap. With ``--use_fsdp`` the
+layers of the frozen base model are sharded (FSDP2, ``torch.distributed.fsdp.fully_shard``); trained parameters are not.
 """
 
 import os
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from recdistill.errors import InputError
 
-# The others wait while the main process trains the backbone.
+# The other processes wait while the main process trains the backbone.
 TIMEOUT = timedelta(days=1)
 
 Item = TypeVar("Item")
@@ -28,13 +28,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of its launch; by default one alone.
+    """This process among those of its launch; by default there is only one.
 
     Attributes:
-        index: of this process. 0 is the main one, which alone writes.
-        count: how many there are.
-        device: where this one computes.
-        sharded: whether a base's weights are divided over them. Each pass through it then takes all processes.
+        index: of this process. 0 is the main process, the only one that writes.
+        count: number of processes.
+        device: of this process.
+        sharded: whether the weights of the base model are divided over the processes. Each forward pass through it
+            then needs all processes.
     """
 
     index: int = 0
@@ -44,16 +45,16 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the main process."""
         return self.index == 0
 
     @property
     def bar_options(self) -> dict[str, Any]:
-        """For tqdm: a bar in the main process alone, and there as the environment (``TQDM_DISABLE``) has it."""
+        """Arguments of tqdm: in the main process none (``TQDM_DISABLE`` counts), in the others no progress bar."""
         return {} if self.is_main else {"disable": True}
 
     def from_main(self, make: Callable[[], Item]) -> Item:
-        """What ``make`` returns in the main process, in all of them. Where it raises there, the others end."""
+        """Call ``make`` in the main process alone. Returns its result in all processes; where it raises, they end."""
         if self.count == 1:
             return make()
         sent: list[Any] = [False, None]
@@ -64,29 +65,29 @@ class Processes:
             torch.distributed.broadcast_object_list(sent, src=0)
         made, item = sent
         if not made:
-            # The main process says why and fails; a process that failed before it would have it killed unheard.
+            # The main process prints the reason and fails. A process that fails earlier would have it killed first.
             raise SystemExit(0)
         return item
 
     @contextmanager
     def main_enters(self, context: AbstractContextManager[Item]) -> Iterator[Item]:
-        """What ``context`` gives the main process, which alone enters and leaves it, in all processes."""
+        """Enter and leave ``context`` in the main process alone. Gives what it gives in all processes."""
         with ExitStack() as stack:
             yield self.from_main(lambda: stack.enter_context(context))
 
     def main_first(self, make: Callable[[], Item]) -> Item:
-        """``make`` in each process, in the main one before the others: it fills the caches that they then find."""
+        """Call ``make`` in every process, in the main one first: it fills the caches that the others then read."""
         made: list[Item] = []
         self.from_main(lambda: made.append(make()))
         return made[0] if made else make()
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
         if self.count > 1:
             torch.distributed.barrier()
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes, where ``tensor`` is."""
+        """The sum over the processes, on the device of ``tensor``."""
         if self.count == 1:
             return tensor
         total = tensor.to(self.device, copy=True)
@@ -94,14 +95,14 @@ class Processes:
         return total.to(tensor.device)
 
     def sum_values(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The sums over the processes of numbers by name, in the same order everywhere."""
+        """The sums over the processes of numbers by name. All processes give the same names in the same order."""
         if self.count == 1:
             return dict(values)
         total = self.sum(torch.tensor(list(values.values()), dtype=torch.float64))
         return dict(zip(values, total.tolist(), strict=True))
 
     def gathered(self, item: Item) -> list[Item]:
-        """Every process's ``item``, in their order, in all of them."""
+        """The ``item`` of every process, in the order of the processes, in all of them."""
         if self.count == 1:
             return [item]
         found: list[Any] = [None] * self.count
@@ -114,23 +115,24 @@ class Processes:
             return
         parameters = list(parameters)
         own = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        # In one piece: a sum a parameter would wait hundreds of times.
+        # In one piece: a sum for each parameter would wait hundreds of times.
         total = self.sum(torch.cat([gradient.flatten() for gradient in own])).split([one.numel() for one in parameters])
         holders = self.sum(torch.tensor([float(one.grad is not None) for one in parameters])).tolist()
         for one, gradient, held in zip(parameters, total, holders, strict=True):
-            # What has a gradient nowhere stays without: weight decay alone would make Adam move it.
+            # A parameter without a gradient in any process stays without: Adam's weight decay would move it.
             one.grad = gradient.view_as(one).to(one.dtype) if held else None
 
     def align(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the main one's values, in place."""
+        """Copy the main process's values into every process's tensors, in place."""
         if self.count > 1:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor.detach(), src=0)
 
     def share_out(self, works: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
-        """This process's share of works that all processes list alike, and whether its result is asked for.
+        """The works that this process does, of a list that is the same in all processes.
 
-        It is not where a sharded base takes a process along that has no work left: it repeats another's.
+        Gives each work and whether its result is wanted. With a sharded base all processes compute equally often: one
+        that has no work left repeats another's, and the result is not wanted.
         """
         for turn in groups_of(works, self.count):
             if self.index < len(turn):
@@ -139,15 +141,15 @@ class Processes:
                 yield turn[0], False
 
     def seed_apart(self, step: int) -> None:
-        """Give every process but the main one random numbers of its own, so that they drop out different entries."""
+        """Seed every process but the main one with a seed of its own, so that their dropout differs."""
         if not self.is_main:
             torch.manual_seed(torch.initial_seed() + 7919 * self.index + 104729 * step)
 
     def shard(self, model: nn.Module) -> None:
-        """Where the launch shards, divide a frozen transformers model and put it on this process's device.
+        """Divide a frozen transformers model over the processes, where the launch shards, and move it to the device.
 
-        Each process holds all of it in main memory first; its device never does. Raises InputError where the model
-        does not say which modules are its layers.
+        Each process first holds the whole model in main memory, but never on its device. Raises InputError where the
+        model does not name its layers.
         """
         if self.sharded:
             shard_layers(model, self.device.type, self.count)
@@ -158,7 +160,7 @@ ALONE = Processes()
 
 
 def join(device: torch.device) -> Processes:
-    """Meet the other processes of this launch, on devices of the kind given; one alone where nothing was launched."""
+    """The processes of this launch, on devices of the same type as ``device``; only this one without a launch."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes(device=device)
     from accelerate import PartialState
@@ -171,7 +173,10 @@ def join(device: torch.device) -> Processes:
 
 
 def shard_layers(model: nn.Module, device_type: str, count: int) -> None:
-    """Divide the weights of each transformer layer over so many processes, in place. Raises InputError."""
+    """Divide the weights of each transformer layer over ``count`` processes, in place.
+
+    Raises InputError where the model does not name its layers.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -188,7 +193,7 @@ def shard_layers(model: nn.Module, device_type: str, count: int) -> None:
 
 
 def groups_of(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """So many items at a time, in order; the last group may have fewer."""
+    """The items in order, in groups of ``size``; the last group may be smaller."""
     waiting = iter(items)
     while group := list(islice(waiting, size)):
         yield group

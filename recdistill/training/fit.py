@@ -1,8 +1,7 @@
-"""The one training loop: a step function in, metrics out.
+"""The training loop of students and teachers: given the losses of a batch, it trains and returns metrics.
 
-Epochs of batches; after each epoch a validation chooses the best weights and stops when none is better for long.
-Everything it needs to go on after a kill is in one checkpoint file, and what it computes afterwards is what it
-would have computed.
+It runs epochs of batches. After each epoch it validates; it keeps the best weights, and stops when none were better for
+some epochs. One checkpoint file holds all that is needed to go on after a kill, with the same results to the last bit.
 """
 
 import math
@@ -25,7 +24,7 @@ from recdistill.training.resources import peak_memory, reset_peak_memory
 
 BatchType = TypeVar("BatchType", bound=Sized)
 Metrics = dict[str, float]
-# Steps between two looks at the gradient's norm, which a small student's step would feel.
+# Steps between two measurements of the gradient's norm, which take a noticeable part of a small student's step.
 NORM_EVERY = 10
 
 
@@ -36,30 +35,30 @@ def samples_in(batch: Sized) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan(Generic[BatchType]):
-    """What is trained, on what, and how long.
+    """What is trained, with which batches and losses, and how long.
 
     Attributes:
-        parameters: name to parameter or buffer, all that training changes.
+        parameters: the parameters and buffers that training changes, by name.
         optimizer: over them, freshly built.
-        batches: the batches of an epoch, the same for the same epoch.
-        step: the losses of a batch, the one named ``total`` differentiable.
-        num_batches: batches an epoch, for progress and ``learning_rate``.
-        module: set to train mode before steps, and to eval mode before ``validate``.
-        epochs: most of them.
-        validate: metrics after an epoch; None trains all epochs and keeps the last weights.
-        metric: the one of ``validate`` to maximise.
+        batches: gives the batches of an epoch, the same ones each time it is called for that epoch.
+        step: gives the losses of a batch by name; ``total`` is differentiated.
+        num_batches: batches in an epoch, for the progress bar and ``learning_rate``.
+        module: put into training mode before steps, and into evaluation mode before ``validate``.
+        epochs: the most epochs.
+        validate: gives metrics after an epoch; None trains all epochs and keeps the last weights.
+        metric: the metric of ``validate`` to maximise.
         patience: epochs without a better metric before stopping.
-        begin_epoch: called before an epoch's first step, given the epoch; its metrics join the epoch's.
+        begin_epoch: called with the epoch before its first step; the metrics it gives join the epoch's.
         memory: tensors that ``begin_epoch`` and ``step`` keep between calls; part of the checkpoint.
-        learning_rate: share of the optimizer's rates at a step, given (steps done, steps in all).
-        clip: greatest norm of the gradient; 0 does not clip.
-        accumulation: batches a step; its gradient is that of one batch of all their samples.
-        processes: those that train together, all calling `fit`; the main one logs and writes checkpoints.
-        divide: a process's part of a batch and its share of the samples, given (batch, index, count); needed where
-            there are several processes.
-        size: what a batch holds, by unit; `fit` says how much of each it got through a second.
-        checkpoint_seconds: at most so long between checkpoints, and one after each epoch.
-        label: what the progress bar says.
+        learning_rate: gives the share of the optimizer's rates at a step, from (steps done, steps in all).
+        clip: the greatest norm of the gradient; 0 does not clip.
+        accumulation: batches in a step; its gradient is that of one batch of all their samples.
+        processes: the processes that train together, all calling `fit`; the main one logs and writes checkpoints.
+        divide: gives a process's part of a batch and its share of the samples, from (batch, index, count); needed
+            where there are several processes.
+        size: counts what is in a batch, by unit, as samples or tokens; `fit` logs them per second.
+        checkpoint_seconds: the longest time between checkpoints; one is also written after each epoch.
+        label: text of the progress bar.
     """
 
     parameters: dict[str, Tensor]
@@ -86,7 +85,7 @@ class TrainingPlan(Generic[BatchType]):
 
 @dataclass
 class Progress:
-    """Where a training is; all of it is in the checkpoint."""
+    """How far a training has come, and its metrics so far; all of it is in the checkpoint."""
 
     epoch: int = 0
     batch: int = 0
@@ -105,12 +104,12 @@ class Progress:
 
 
 def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int], None]) -> Progress:
-    """Train, leaving the best weights in ``plan.parameters``.
+    """Train, and leave the best weights in ``plan.parameters``.
 
     Args:
-        plan: what to do.
+        plan: what is trained, and how.
         checkpoint: file to go on from, where it exists, and to write; the caller removes it in the end.
-        log: gets each epoch's metrics and the epoch, those before a kill again.
+        log: called with the metrics of each epoch and the epoch; after a kill also with those before it.
 
     Returns the final progress. Raises InputError where the loss is not finite.
     """
@@ -156,7 +155,7 @@ def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int],
 def run_epoch(
     plan: TrainingPlan[Any], progress: Progress, best: dict[str, Tensor], checkpoint: Path, base_rates: list[float]
 ) -> float:
-    """The epoch's remaining batches. Returns the time since which ``progress.seconds`` has not counted."""
+    """Train on the epoch's remaining batches. Returns the time up to which ``progress.seconds`` counts."""
     started = saved = time.perf_counter()
     if plan.begin_epoch is not None and progress.batch == 0:
         plan.module.eval()
@@ -209,7 +208,10 @@ def run_epoch(
 
 
 def backward(plan: TrainingPlan[Any], batch: Any, weight: float) -> dict[str, float]:
-    """Add ``weight`` times the gradient of this process's part of a batch; the losses of all of it."""
+    """Add ``weight`` times the gradient of this process's part of a batch.
+
+    Returns the losses of the whole batch, over all processes.
+    """
     share = 1.0
     if plan.divide is not None and plan.processes.count > 1:
         batch, share = plan.divide(batch, plan.processes.index, plan.processes.count)
@@ -219,9 +221,9 @@ def backward(plan: TrainingPlan[Any], batch: Any, weight: float) -> dict[str, fl
 
 
 def gradient_norm(trained: list[Tensor], clip: float, measure: bool) -> Tensor | None:
-    """Total norm of the gradients as they came, a scalar; where ``clip`` is not 0, they are then clipped to that.
+    """Clip the gradients where ``clip`` is not 0. Returns their total norm before, a scalar.
 
-    None where nothing is clipped and it is not the time to ``measure``.
+    Returns None where nothing is clipped and ``measure`` is false.
     """
     if clip:
         return nn.utils.clip_grad_norm_(trained, clip)
@@ -231,7 +233,7 @@ def gradient_norm(trained: list[Tensor], clip: float, measure: bool) -> Tensor |
 
 
 def devices_of(plan: TrainingPlan[Any]) -> set[torch.device]:
-    """Where the parameters are."""
+    """The devices of the parameters."""
     return {tensor.device for tensor in plan.parameters.values()}
 
 
@@ -242,7 +244,7 @@ def random_states(devices: set[torch.device]) -> dict[str, Tensor]:
 
 
 def restore_random_states(devices: set[torch.device], tensors: Mapping[str, Tensor]) -> None:
-    """Put the states of `random_states` back, those of devices that are in use."""
+    """Set the random number generators of the devices in use to the states of `random_states`."""
     torch.set_rng_state(tensors["random"])
     for device in devices:
         # A checkpoint of another device, or of a version that kept none, has no state for this one.
@@ -262,7 +264,10 @@ def save(plan: TrainingPlan[Any], progress: Progress, best: dict[str, Tensor], c
 
 
 def resume(plan: TrainingPlan[Any], checkpoint: Path) -> tuple[Progress, dict[str, Tensor]]:
-    """Progress and best weights of the checkpoint, its state put into the plan; a new start without one."""
+    """Put the checkpoint's state into the plan.
+
+    Returns its progress and best weights; those of a training that has not begun where there is no checkpoint.
+    """
     found = read_checkpoint(checkpoint)
     if found is None:
         return Progress(), {}

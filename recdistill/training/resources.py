@@ -1,4 +1,4 @@
-"""What a training costs the machine: its peak memory."""
+"""Peak memory of a training."""
 
 import resource
 import sys
@@ -11,8 +11,8 @@ MIB = 1 << 20
 def peak_memory(devices: set[torch.device]) -> dict[str, float]:
     """``system/memory_mib``, and ``system/cuda_memory_mib`` where a device is CUDA's.
 
-    The first is the most memory that this process has had resident so far, earlier steps in it included; the second
-    the most that tensors took of the devices since `reset_peak_memory`.
+    The first is the greatest resident memory of this process so far, earlier steps included; the second the greatest
+    memory of tensors on the devices since `reset_peak_memory`. Both in MiB.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts KiB, macOS bytes.
@@ -22,7 +22,7 @@ def peak_memory(devices: set[torch.device]) -> dict[str, float]:
 
 
 def reset_peak_memory(devices: set[torch.device]) -> None:
-    """Begin to count the peak memory of CUDA devices anew."""
+    """Start the peak memory of CUDA devices again at what is in use now."""
     for device in devices:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

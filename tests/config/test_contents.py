@@ -6,9 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recdistill.config import MainConfig
+from recdistill.config.contents import PIECE, PIECES, content_digest, existing
 from recdistill.errors import InputError
-from recdistill.data.contents import PIECE, PIECES, content_digest, contents_of
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"[]"}
 
@@ -24,20 +23,20 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_of_a_model_counts(folder: Path, name: str) -> None:
-    before = content_digest(folder)
-    assert content_digest(folder) == before
+    before = content_digest("llm", folder)
+    assert content_digest("llm", folder) == before
     (folder / name).write_bytes(FILES[name] + b" ")
-    changed = content_digest(folder)
+    changed = content_digest("llm", folder)
     (folder / name).unlink()
-    assert len({before, changed, content_digest(folder)}) == 3
+    assert len({before, changed, content_digest("llm", folder)}) == 3
 
 
 def test_where_a_folder_lies_and_what_else_is_in_it_do_not_count(folder: Path) -> None:
-    before = content_digest(folder)
+    before = content_digest("llm", folder)
     (folder / "train.log").write_text("epoch 1")
     (folder / "checkpoint-100").mkdir()
-    assert content_digest(folder) == before
-    assert content_digest(folder.rename(folder.with_name("moved"))) == before
+    assert content_digest("llm", folder) == before
+    assert content_digest("llm", folder.rename(folder.with_name("moved"))) == before
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
@@ -45,10 +44,10 @@ def test_where_a_folder_lies_and_what_else_is_in_it_do_not_count(folder: Path) -
 def test_every_byte_of_a_small_file_counts(tmp_path: Path, size: int, place: float) -> None:
     path, content = tmp_path / "a.gguf", bytearray(size)
     path.write_bytes(content)
-    before = content_digest(path)
+    before = content_digest("llm", path)
     content[min(size - 1, int(place * size))] = 1
     path.write_bytes(content)
-    assert content_digest(path) != before
+    assert content_digest("llm", path) != before
 
 
 def test_of_a_large_file_pieces_from_the_beginning_to_the_end_count(tmp_path: Path) -> None:
@@ -59,21 +58,19 @@ def test_of_a_large_file_pieces_from_the_beginning_to_the_end_count(tmp_path: Pa
             file.truncate(size)
             file.seek(piece * (size // PIECES) + PIECE - 1)
             file.write(b"x")
-        found.add(content_digest(path))
+        found.add(content_digest("llm", path))
     with path.open("wb") as file:
         file.truncate(size)
-    assert len(found | {content_digest(path)}) == PIECES + 1
+    assert len(found | {content_digest("llm", path)}) == PIECES + 1
 
 
-def test_only_what_lies_here_has_a_content(folder: Path, tmp_path: Path) -> None:
-    assert contents_of(MainConfig(), "llm", "teacher_files") == {}
-    assert contents_of(MainConfig(llm="some/hub-model"), "llm") == {}
-    found = contents_of(MainConfig(llm=str(folder), teacher_files=str(tmp_path)), "llm", "teacher_files")
-    assert found == {"llm content": content_digest(folder), "teacher_files content": content_digest(tmp_path)}
+def test_only_what_lies_here_has_a_content(folder: Path) -> None:
+    assert existing(str(folder)) == folder
+    assert [existing(value) for value in ("", "some/hub-model", "x" * 5000, "~nobody/x")] == [None] * 4
 
 
 def test_what_cannot_be_read_is_one_line(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").symlink_to("nowhere")
     with pytest.raises(InputError, match=rf"^llm={folder}: cannot be read \(No such file or directory\)"):
-        contents_of(MainConfig(llm=str(folder)), "llm")
+        content_digest("llm", folder)

@@ -1,16 +1,19 @@
 """From options to samples, for each data set."""
 
-import inspect
-from dataclasses import fields
-from typing import get_args
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import pytest
+from registered_parts import registries_restored
 
 from recdistill.config import DataConfig
-from recdistill.data.load import DATASETS, load_data
-from recdistill.data.splits import SPLITS
+from recdistill.config.option import option
+from recdistill.data.interactions import Interactions
+from recdistill.data.load import load_data
+from recdistill.data.samples import Samples
 from recdistill.errors import InputError
+from recdistill.registry import SOURCES, SPLITS
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def files(tmp_path) -> dict[str, str]:
 
 
 def test_csv_files(files):
-    data = load_data(**files, min_interactions=3)
+    data = load_data(DataConfig(**files, min_interactions=3))
     assert (data.name, data.split, data.num_items) == ("csv", "leave-one-out", 5)
     assert data.user_ids == ("a", "b")
     assert data.titles == tuple("ABCDE")
@@ -35,23 +38,27 @@ def test_csv_files(files):
 
 def test_a_user_with_too_few_interactions_is_named(files):
     with pytest.raises(InputError, match=r"log.csv: user c has 2 interactions.*set min_interactions=3"):
-        load_data(**files)
+        load_data(DataConfig(**files))
 
 
 def test_users_of_three_interactions_leave_no_training_sample(files):
     log = pd.DataFrame({"user": ["a"] * 3, "item": [0, 1, 2], "timestamp": [1, 2, 3]})
     log.to_csv(files["interactions"], index=False)
     with pytest.raises(InputError, match=r"leaves no training sample"):
-        load_data(**files)
+        load_data(DataConfig(**files))
 
 
 def test_movielens_and_the_fingerprint():
-    data = load_data()
+    data = load_data(DataConfig())
     assert (data.name, data.num_items, len(data.user_ids)) == ("ml-100k", 1682, 943)
     assert [len(samples) for samples in (data.train, data.validation, data.test)] == [97_171, 943, 943]
     assert data.item_count.sum() == 97_171
-    assert load_data().fingerprint == data.fingerprint
-    others = [load_data(split="chronological"), load_data(max_users=30), load_data(min_interactions=21)]
+    assert load_data(DataConfig()).fingerprint == data.fingerprint
+    others = [
+        load_data(DataConfig(split="chronological")),
+        load_data(DataConfig(max_users=30)),
+        load_data(DataConfig(min_interactions=21)),
+    ]
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 4
     assert others[1].user_ids == data.user_ids[:30]
     assert others[1].num_items == 1682
@@ -62,30 +69,74 @@ def test_dllm2rec(tmp_path):
     for name in ("train", "val", "test"):
         rows.to_csv(tmp_path / f"{name}_data.csv", index=False)
     options = {"dataset": "dllm2rec", "interactions": str(tmp_path)}
-    assert load_data(**options).num_items == 3
+    assert load_data(DataConfig(**options)).num_items == 3
     for name, value in (("split", "chronological"), ("max_users", 3), ("min_interactions", 3)):
         with pytest.raises(InputError, match=f"{name}={value}: dllm2rec files are split already"):
-            load_data(**options, **{name: value})
+            load_data(DataConfig(**options, **{name: value}))
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"dataset": "ml-1m"}, "dataset=ml-1m: must be one of ml-100k, csv, dllm2rec"),
-        ({"split": "random"}, "split=random: must be one of leave-one-out, chronological"),
+        ({"dataset": "ml-1m"}, "dataset=ml-1m: must be one of csv, dllm2rec, ilora, ml-100k"),
+        ({"split": "random"}, "split=random: must be one of chronological, leave-one-out"),
         ({"interactions": "log.csv"}, "set dataset=csv"),
         ({"dataset": "csv"}, "dataset=csv needs"),
     ],
 )
 def test_impossible_options(options, said):
     with pytest.raises(InputError, match=said) as caught:
-        load_data(**options)
+        load_data(DataConfig(**options))
     assert "\n" not in str(caught.value)
 
 
-def test_options_and_defaults_are_those_of_the_configuration():
-    specs = {spec.name: spec for spec in fields(DataConfig)}
-    for name, parameter in inspect.signature(load_data).parameters.items():
-        assert parameter.default == specs[name].default
-    assert get_args(specs["dataset"].type) == DATASETS
-    assert get_args(specs["split"].type) == tuple(SPLITS)
+@dataclass(frozen=True, kw_only=True)
+class LastOptions:
+    held_out: int = option(1, "items of a user that are for test", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RingOptions:
+    ring_users: int = option(2, "users of the ring", least=1)
+
+
+def ring(config: DataConfig, options: RingOptions) -> Interactions:
+    """Each user goes once round six items."""
+    user = np.repeat(np.arange(options.ring_users), 6)
+    return Interactions(
+        user,
+        np.tile(np.arange(6), options.ring_users),
+        np.arange(len(user)),
+        tuple(f"u{user}" for user in range(options.ring_users)),
+        tuple("012345"),
+        tuple("ABCDEF"),
+        f"ring of {config.dataset}",
+    )
+
+
+def last(log: Interactions, options: LastOptions) -> tuple[Samples, Samples, Samples]:
+    """Of sequences of six items the last ones for test, the one before for validation."""
+    start = np.flatnonzero(log.timestamp % 6 == 0)
+
+    def ending(*ends: int) -> Samples:
+        count = len(ends)
+        return Samples(
+            log.item, np.repeat(start, count), (start[:, None] + ends).ravel(), np.repeat(log.user[start], count)
+        )
+
+    border = 6 - options.held_out
+    return ending(*range(1, border - 1)), ending(border - 1), ending(*range(border, 6))
+
+
+def test_a_part_gets_its_own_options():
+    with registries_restored():
+        SOURCES.register("ring", options=RingOptions)(ring)
+        SPLITS.register("last", options=LastOptions)(last)
+        data = load_data(DataConfig(dataset="ring", split="last", ring_users=3, held_out=2))
+        assert (data.name, data.split, data.user_ids) == ("ring", "last", ("u0", "u1", "u2"))
+        assert data.train.targets.tolist() == [1, 2] * 3
+        assert data.validation.targets.tolist() == [3] * 3
+        assert data.test.targets.tolist() == [4, 5] * 3
+        defaults = load_data(DataConfig(dataset="ring", split="last"))
+        assert defaults.test.targets.tolist() == [5, 5]
+    assert "ring" not in SOURCES

@@ -14,3 +14,6 @@ def test_only_training_targets_are_counted():
     assert data.item_count.tolist() == [0, 2, 0, 0, 0]
     assert data.item_count.dtype == np.int64
     assert data.padding_id == 5
+    catalogue = data.catalogue
+    assert (catalogue.item_ids, catalogue.titles) == (tuple("01234"), tuple("abcde"))
+    assert catalogue.item_count.tolist() == [0, 2, 0, 0, 0]

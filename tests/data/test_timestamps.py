@@ -1,7 +1,5 @@
 """Times from text: exact, or refused with the row."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +11,7 @@ from recdistill.errors import InputError
 
 
 def parse(*texts: str) -> list[int]:
-    times = parse_timestamps(Path("log.csv"), pd.Series(texts, dtype=str))
+    times = parse_timestamps("log.csv", pd.Series(texts, dtype=str))
     assert times.dtype == np.int64
     return times.tolist()
 

@@ -1,5 +1,6 @@
-"""Losses computed once with the released code of DLLM2Rec: its two defects kept, or mended (`per_sample`)."""
+"""Losses computed once with the released code of DLLM2Rec, its two defects kept or mended (`per_sample`); signals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from recdistill.config import base
+from recdistill.distill.selection import SelectionSignals, select, student_signals
+from recdistill.registry import LOSS_TERMS, POLICIES
+
+SAMPLES, ITEMS, COUNT = 40, 25, 4
 PARITY = Path(__file__).parents[1] / "parity"
 
 
@@ -50,3 +56,49 @@ def tolerance(request: pytest.FixtureRequest, dtype: torch.dtype) -> float:
     if dtype == torch.float64:
         return 1e-6
     return 1e-4 if "large_logits" in request.node.name else 1e-5
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    for registry in (POLICIES, LOSS_TERMS):
+        monkeypatch.setattr(registry, "_declared", dict(registry._known()))
+    monkeypatch.setattr(base, "_tables", {})
+
+
+@pytest.fixture
+def signals() -> SelectionSignals:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(SAMPLES, ITEMS, generator=generator)
+    target = torch.randint(ITEMS, (SAMPLES,), generator=generator)
+    candidates = torch.stack([torch.randperm(ITEMS, generator=generator)[:COUNT] for _ in range(SAMPLES)])
+    loss, entropy, log_probs = student_signals(logits, target, candidates)
+    return SelectionSignals(
+        student_loss=loss,
+        student_entropy=entropy,
+        candidate_log_probs=log_probs,
+        distance=torch.rand(SAMPLES, COUNT, generator=generator).sort(1).values,
+        candidates=candidates,
+        target=target,
+        item_count=torch.randint(100, (ITEMS,), generator=generator),
+        eligible=torch.rand(SAMPLES, generator=generator) < 0.7,
+        temperature=0.5,
+    )
+
+
+def best_by(scores: list[float], signals: SelectionSignals, fraction: float) -> Tensor:
+    """Plain selection by distinct scores of all samples, largest first."""
+    eligible = signals.eligible.nonzero().flatten().tolist()
+    chosen = sorted(eligible, key=scores.__getitem__, reverse=True)[: round(fraction * len(eligible))]
+    return torch.tensor([i in chosen for i in range(len(scores))])
+
+
+@pytest.fixture
+def takes_the_best() -> Callable[..., None]:
+    """Asserts that a policy selects the samples of largest score, given for all samples."""
+
+    def check(policy: str, signals: SelectionSignals, scores: list[float]) -> None:
+        for fraction in (0.1, 0.4, 0.5):
+            assert torch.equal(select(policy, signals, fraction), best_by(scores, signals, fraction))
+
+    return check

@@ -1,336 +1,183 @@
-import oracles
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 
-from recdistill.distill import vocabulary
-from recdistill.distill.losses import base_loss, dro
-from recdistill.distill.objective import dllm2rec_loss
+from recdistill.config import BaselineConfig, DistillConfig, StudentConfig, changed
+from recdistill.distill.fused import fused_loss
+from recdistill.distill.objective import Objective, build_objective
+from recdistill.distill.projection import projection_layer
+from recdistill.distill.propensity import propensity
+from recdistill.distill.settings import ObjectiveSettings
+from recdistill.distill.teacher_answers import TeacherAnswers
+from recdistill.distill.terms.output import output_embedding_distillation
 from recdistill.errors import InputError
+from recdistill.registry import LOSS_TERMS
 
-SETTINGS = {
-    "alpha": 0.5,
-    "beta": 1.0,
-    "lam": 0.7,
-    "gamma_position": 0.3,
-    "gamma_confidence": 0.5,
-    "gamma_consistency": 0.1,
-    "temperature": 1.0,
-}
+TRAINING, ITEMS, COUNT, STATE, TEACHER_STATE = 30, 20, 4, 6, 5
+ITEM_COUNT = torch.arange(ITEMS)
 
 
-# The few are computed apart from the others, the many with them.
-FEW_AND_MANY = [[True, False, False] * 2, [False, True, True] * 2]
-
-
-def make_problem(seed, samples=6, items=40, count=5, scale=2.0):
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.stack([torch.randperm(items, generator=generator)[:count] for _ in range(samples)])
-    target = torch.randint(items, (samples,), generator=generator)
-    target[0] = ids[0, 2]  # the teacher is often right
-    return {
-        "logits": scale * torch.randn(samples, items, generator=generator, dtype=torch.float64),
-        "target": target,
-        "negative": torch.randint(items, (samples,), generator=generator),
-        "candidates": ids,
-        "distance": 3 * torch.rand(samples, count, generator=generator, dtype=torch.float64),
-        "propensity": torch.rand(items, generator=generator, dtype=torch.float64) * 0.5 + 0.4,
-        "distilled": torch.rand(samples, generator=generator) < 0.6,
-    }
-
-
-def loss_of(problem, base="ce", **changed):
-    return dllm2rec_loss(**(problem | SETTINGS | {"base_loss": base} | changed))
-
-
-def loss_and_gradient(problem, **changed):
-    logits = problem["logits"].clone().requires_grad_()
-    losses = loss_of(problem | {"logits": logits}, **changed)
-    losses["total"].backward()
-    return losses, logits.grad
-
-
-def parity_arguments(released, dtype):
-    settings = {name: value for name, value in released.settings.items() if name != "candidate_topk"}
-    return settings | {
-        "logits": released["logits"].to(dtype).clone().requires_grad_(),
-        "target": released["target"],
-        "negative": released["negative"],
-        "candidates": released["candidates"],
-        "distance": released["confidence"],
-        "propensity": released["propensity"],
-        "base_loss": "bce",
-    }
-
-
-def check_against(released, which, losses, gradient, tolerance):
-    assert losses["total"].item() == pytest.approx(released[f"total_{which}"].item(), rel=tolerance)
-    assert losses["ranking"].item() == pytest.approx(released[f"ranking_{which}"].item(), rel=tolerance)
-    expected = released[f"grad_total_{which}"]
-    # Relative to each sample's largest slope: single slopes are differences of larger ones.
-    error = (gradient.double() - expected).abs().amax(1) / expected.abs().amax(1)
-    assert error.max().item() < tolerance
-
-
-def test_total_and_gradient_are_the_formula_of_the_paper(released, dtype, tolerance):
-    arguments = parity_arguments(released, dtype)
-    losses = dllm2rec_loss(**arguments)
-    losses["total"].backward()
-    check_against(released, "per_sample", losses, arguments["logits"].grad, tolerance)
-
-
-def test_total_and_gradient_compatible_with_the_release(released_with_defects, dtype, tolerance):
-    arguments = parity_arguments(released_with_defects, dtype)
-    losses = dllm2rec_loss(**arguments, release_compat=True)
-    losses["total"].backward()
-    check_against(released_with_defects, "released", losses, arguments["logits"].grad, tolerance)
-
-
-@pytest.mark.parametrize("base", ["ce", "bce"])
-@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
-@pytest.mark.parametrize("alpha", [0.0, 0.5])
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("distilled", FEW_AND_MANY)
-def test_total_is_the_loops(base, ranking_loss, alpha, temperature, distilled):
-    problem = make_problem(seed=7) | {"distilled": torch.tensor(distilled)}
-    found = loss_of(problem, base, alpha=alpha, temperature=temperature, ranking_loss=ranking_loss, beta=0.8)
-    names = ("logits", "target", "negative", "candidates", "distance", "distilled", "propensity")
-    expected = oracles.objective(
-        *(problem[name].tolist() for name in names),
-        base_loss=base,
-        alpha=alpha,
-        beta=0.8,
-        lam=0.7,
-        gammas=(0.3, 0.5, 0.1),
-        temperature=temperature,
-        ranking_loss=ranking_loss,
+def make_teacher(with_states=True):
+    generator = torch.Generator().manual_seed(0)
+    covered = torch.rand(TRAINING, generator=generator) < 0.7
+    sample = covered.nonzero().squeeze(1)
+    return TeacherAnswers(
+        covered=covered,
+        ranking=torch.stack([torch.randperm(ITEMS, generator=generator)[:COUNT] for _ in range(TRAINING)]),
+        distance=torch.rand(TRAINING, COUNT, generator=generator),
+        item_embedding=torch.randn(ITEMS, 8, generator=generator),
+        sample=sample,
+        sequence_embedding=torch.randn(len(sample), TEACHER_STATE, generator=generator) if with_states else None,
+        llm="tiny",
+        covered_share=len(sample) / TRAINING,
     )
-    assert found["total"].item() == pytest.approx(expected, rel=1e-12)
-    parts = found["base"] + alpha * found["dro"] + 0.7 * found["ranking"]
-    assert parts.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.fixture
+def batch():
+    """Logits, targets, states, the teacher's batch, a negative and what is excluded."""
+    generator = torch.Generator().manual_seed(1)
+    teacher, sample = make_teacher(), torch.randperm(TRAINING, generator=generator)[:12]
+    logits = torch.randn(12, ITEMS, generator=generator).requires_grad_()
+    states = torch.randn(12, STATE, generator=generator).requires_grad_()
+    target, negative = (torch.randint(ITEMS, (12,), generator=generator) for _ in range(2))
+    excluded = (torch.rand(12, ITEMS, generator=generator) < 0.2).nonzero(as_tuple=True)
+    of_batch = teacher.batch(sample, teacher.covered[sample], "cpu")
+    return (logits, target, states, of_batch), {"negative": negative, "excluded": excluded}
+
+
+def built(config, teacher):
+    return build_objective(config, ITEM_COUNT, state_size=STATE, teacher=teacher)
 
 
 @pytest.mark.parametrize("base", ["ce", "bce"])
-@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
-@pytest.mark.parametrize("distilled", FEW_AND_MANY)
-def test_gradient_is_that_of_finite_differences(base, ranking_loss, distilled):
-    problem = make_problem(seed=3, samples=6, items=12, count=4) | {"distilled": torch.tensor(distilled)}
-    # Without consistency, which steps where the top K changes.
-    changed = {"gamma_consistency": 0.0, "ranking_loss": ranking_loss}
-    logits = problem["logits"].requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: loss_of(problem | {"logits": z}, base, **changed)["total"], logits)
+def test_a_student_without_a_teacher_learns_the_base_loss_alone(base, batch):
+    (logits, target, states, _), others = batch
+    expected = fused_loss(ObjectiveSettings(base_loss=base), logits, target, **others)
+    for config, teacher in (
+        (StudentConfig(base_loss=base), None),
+        (BaselineConfig(base_loss=base), make_teacher()),
+        (DistillConfig(base_loss=base, alpha=0.5, output_weight=1.0), None),
+    ):
+        objective = built(config, teacher)
+        found = objective(logits, target, states, **others)
+        assert list(found) == ["total", "base", "dro", "ranking"]
+        assert torch.equal(found["total"], expected["total"])
+        assert found["dro"] == found["ranking"] == 0
+        assert list(objective.parameters()) == []
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.integers(0, 2**31), st.sampled_from(["ce", "bce"]), st.sampled_from(["ranking", "kl"]))
-def test_order_of_samples_and_of_items_does_not_matter(seed, base, ranking_loss):
-    problem = make_problem(seed)
-    expected, gradient = loss_and_gradient(problem, base=base, ranking_loss=ranking_loss)
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(problem["target"]), generator=generator)
-    columns = torch.randperm(problem["logits"].shape[1], generator=generator)
-    moved = {name: value[rows] for name, value in problem.items() if name != "propensity"}
-    moved["propensity"] = problem["propensity"][columns]
-    moved["logits"] = moved["logits"][:, columns]
-    for name in ("target", "negative", "candidates"):
-        moved[name] = torch.argsort(columns)[moved[name]]
-    found, moved_gradient = loss_and_gradient(moved, base=base, ranking_loss=ranking_loss)
-    torch.testing.assert_close(found["total"], expected["total"])
-    torch.testing.assert_close(moved_gradient, gradient[rows][:, columns])
-
-
-@pytest.mark.parametrize("base", ["ce", "bce"])
-@pytest.mark.parametrize("alpha", [0.0, 0.5])
-def test_without_ranking_the_loss_is_bit_for_bit_the_undistilled_one(base, alpha):
-    problem = make_problem(seed=1) | {"lam": 0.0}
-    undistilled = {"candidates": None, "distance": None, "distilled": None}
-    expected, gradient = loss_and_gradient(problem | undistilled, base=base, alpha=alpha, lam=0.0)
-    found, same_gradient = loss_and_gradient(problem, base=base, alpha=alpha, lam=0.0)
+def test_all_options_of_distillation_reach_the_loss(batch):
+    options = {
+        "base_loss": "bce",
+        "lam": 0.9,
+        "alpha": 0.4,
+        "beta": 1.3,
+        "gamma_position": 0.2,
+        "gamma_confidence": 0.6,
+        "gamma_consistency": 0.3,
+        "temperature": 1.7,
+        "release_compat": True,
+    }
+    (logits, target, states, teacher), others = batch
+    weight = propensity(ITEM_COUNT).float()
+    found = built(DistillConfig(**options), make_teacher())(logits, target, states, teacher, **others)
+    expected = fused_loss(ObjectiveSettings(**options), logits, target, teacher, propensity=weight, **others)
     assert torch.equal(found["total"], expected["total"])
-    assert torch.equal(gradient, same_gradient)
-    assert found["ranking"].item() == 0
-    logits, target = problem["logits"], problem["target"]
-    plain = base_loss(logits, target, base, problem["negative"])
-    if alpha:
-        plain = plain + alpha * dro(logits, problem["propensity"], target, 1.0).mean()
-    assert torch.equal(found["total"], plain)
+    listwise = {"ranking_loss": "kl", "temperature": 1.7}
+    kl = built(DistillConfig(**listwise), make_teacher())(logits, target, states, teacher, **others)
+    expected = fused_loss(ObjectiveSettings(lam=0.5, **listwise), logits, target, teacher, propensity=weight, **others)
+    assert torch.equal(kl["total"], expected["total"])
+    # None of the options is without effect here.
+    for name in options.keys() - {"base_loss"}:
+        config = changed(DistillConfig(**options), **{name: getattr(DistillConfig(), name)})
+        other = built(config, make_teacher())(logits, target, states, teacher, **others)
+        assert not torch.equal(other["total"], found["total"]), name
 
 
-@pytest.mark.parametrize("base", ["ce", "bce"])
-def test_without_alpha_no_robust_term_is_computed(base, monkeypatch):
-    problem = make_problem(seed=4)
-    expected, gradient = loss_and_gradient(problem, base=base, alpha=0.0)
-
-    def refuse(*_):
-        raise AssertionError("the robust term was computed")
-
-    monkeypatch.setattr(vocabulary, "_robust_block", refuse)
-    monkeypatch.setattr(vocabulary, "_robust_terms", refuse)
-    with pytest.raises(AssertionError, match="was computed"):
-        loss_and_gradient(problem, base=base, alpha=0.1)
-    found, same_gradient = loss_and_gradient(problem, base=base, alpha=0.0, propensity=None)
-    assert torch.equal(found["total"], expected["total"])
-    assert torch.equal(gradient, same_gradient)
-    assert found["dro"].item() == 0
-
-
-@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
-def test_samples_that_are_not_distilled_carry_no_ranking_term(ranking_loss):
-    problem = make_problem(seed=9)
-    chosen = problem["distilled"]
-    found, gradient = loss_and_gradient(problem, ranking_loss=ranking_loss)
-    # What the teacher holds for the others is not read, were it no item at all.
-    garbage = dict(problem)
-    garbage["candidates"] = torch.where(chosen.unsqueeze(1), problem["candidates"], -7)
-    garbage["distance"] = torch.where(chosen.unsqueeze(1), problem["distance"], float("nan"))
-    same, same_gradient = loss_and_gradient(garbage, ranking_loss=ranking_loss)
-    assert torch.equal(found["total"], same["total"])
-    assert torch.equal(gradient, same_gradient)
-    # Their gradient is that of a training without ranking; that of the others is not.
-    _, undistilled = loss_and_gradient(problem, lam=0.0)
-    torch.testing.assert_close(gradient[~chosen], undistilled[~chosen])
-    assert (gradient[chosen] - undistilled[chosen]).abs().amax(1).min() > 1e-6
-    # The mean is over all: the others count 0.
-    subset = {name: value[chosen] for name, value in problem.items() if name != "propensity"}
-    subset["propensity"] = problem["propensity"]
-    alone = loss_of(subset | {"distilled": None}, ranking_loss=ranking_loss)
-    torch.testing.assert_close(found["ranking"], alone["ranking"] * chosen.float().mean())
+def test_the_output_term_is_added_last_with_its_weight(batch):
+    (logits, target, states, teacher), others = batch
+    config = DistillConfig(output_weight=0.3, output_loss="mse", alpha=0.2)
+    torch.manual_seed(5)
+    objective = built(config, make_teacher())
+    torch.manual_seed(5)
+    projection = projection_layer(STATE, TEACHER_STATE)
+    found = objective(logits, target, states, teacher, **others)
+    plain = built(changed(config, output_weight=0.0), make_teacher())(logits, target, states, teacher, **others)
+    chosen = teacher.distilled
+    output = chosen.float().mean() * output_embedding_distillation(
+        projection(states[chosen]), teacher.sequence_embedding[chosen], "mse"
+    )
+    assert torch.equal(found["output"], output)
+    assert torch.equal(found["total"], plain["total"] + 0.3 * output)
+    assert "output" not in plain
+    found["total"].backward()
+    assert all(parameter.grad.any() for parameter in objective.parameters())
+    assert states.grad[chosen].any()
+    assert not states.grad[~chosen].any()
+    assert [name for name, _ in objective.named_parameters()] == [
+        "terms.output.projection.weight",
+        "terms.output.projection.bias",
+    ]
 
 
-@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
-@pytest.mark.parametrize("release_compat", [True, False])
-def test_nothing_distilled_is_a_ranking_of_zero(ranking_loss, release_compat):
-    problem = make_problem(seed=2)
-    problem["distilled"] = torch.zeros_like(problem["distilled"])
-    found, gradient = loss_and_gradient(problem, ranking_loss=ranking_loss, release_compat=release_compat)
-    expected, undistilled = loss_and_gradient(problem, lam=0.0)
-    assert found["ranking"].item() == 0
-    torch.testing.assert_close(found["total"], expected["total"])
-    torch.testing.assert_close(gradient, undistilled)
+def test_building_leaves_the_random_state():
+    """Else a student would draw other numbers for having a loss term more."""
+    before = torch.get_rng_state()
+    built(DistillConfig(output_weight=1.0), make_teacher())
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-@settings(deadline=None, max_examples=30)
-@given(
-    st.integers(0, 2**31),
-    st.floats(0.1, 1e4),
-    st.sampled_from(["ce", "bce"]),
-    st.sampled_from(["ranking", "kl"]),
-    st.floats(0.01, 100),
-    st.floats(0.01, 100),
-    st.booleans(),
-)
-def test_finite_logits_give_finite_losses_and_gradients(
-    seed, largest, base, ranking_loss, beta, temperature, release_compat
-):
-    problem = make_problem(seed)
-    logits = problem["logits"] / problem["logits"].abs().max() * largest
-    problem = problem | {"logits": logits.float()}
-    changed = {"temperature": temperature, "release_compat": release_compat}
-    losses, gradient = loss_and_gradient(problem, base=base, ranking_loss=ranking_loss, beta=beta, **changed)
-    assert all(bool(torch.isfinite(value)) for value in losses.values())
-    assert bool(torch.isfinite(gradient).all())
+def test_the_propensity_moves_with_the_objective_and_is_not_kept():
+    objective = built(DistillConfig(alpha=0.5), make_teacher())
+    torch.testing.assert_close(objective.propensity, propensity(ITEM_COUNT).float())
+    assert objective.state_dict() == {}
+    assert objective.to(torch.float64).propensity.dtype == torch.float64
 
 
-@pytest.mark.parametrize("base", ["ce", "bce"])
-def test_no_tensor_larger_than_the_logits_is_made(base):
-    """Neither [S, K, V] nor a second table of exponentials a candidate, forward and backward."""
+def test_a_users_term_joins_with_its_weight(batch, registered):
+    @LOSS_TERMS.register("entropy")
+    def entropy(logits, target, states, teacher):
+        log_probs = torch.log_softmax(logits, dim=1)
+        return (log_probs.exp() * log_probs).sum(dim=1).mean()
 
-    class Watch(TorchDispatchMode):
-        largest, exponentials = 0, 0
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple | list) else (result,):
-                if isinstance(tensor, torch.Tensor):
-                    Watch.largest = max(Watch.largest, tensor.numel())
-                    if function in (torch.ops.aten.exp.default, torch.ops.aten.exp_.default):
-                        Watch.exponentials += tensor.numel()
-            return result
-
-    problem = make_problem(seed=5, samples=8, items=700, count=6)
-    with Watch():
-        loss_and_gradient(problem, base=base)
-    assert Watch.largest == problem["logits"].numel()
-    # One exponential an item for the robust term, one more for the cross-entropy; the rest is [S, K] small.
-    passes = 2 if base == "ce" else 1
-    assert passes <= Watch.exponentials / problem["logits"].numel() < passes + 0.5
+    (logits, target, states, teacher), others = batch
+    plain = built(DistillConfig(), make_teacher())(logits, target, states, teacher, **others)
+    config = DistillConfig(entropy_weight=0.25, output_weight=0.5)
+    objective = built(config, make_teacher())
+    found = objective(logits, target, states, teacher, **others)
+    assert list(found) == ["total", "base", "dro", "ranking", "entropy", "output"]
+    assert found["entropy"].item() == pytest.approx(entropy(logits, target, states, teacher).item())
+    expected = plain["total"] + 0.25 * found["entropy"] + 0.5 * found["output"]
+    torch.testing.assert_close(found["total"], expected)
+    assert {name for name, value in found.items() if value.requires_grad} == {"total"}
 
 
-def test_only_the_total_carries_a_gradient():
-    losses, _ = loss_and_gradient(make_problem(seed=0))
-    assert set(losses) == {"total", "base", "dro", "ranking"}
-    assert {name for name, value in losses.items() if value.requires_grad} == {"total"}
+def test_a_term_that_is_no_finite_scalar_is_one_line(batch, registered):
+    LOSS_TERMS.register("rows")(lambda logits, target, states, teacher: logits.sum(dim=1))
+    LOSS_TERMS.register("broken")(lambda logits, target, states, teacher: logits.mean() * torch.inf)
+    (logits, target, states, teacher), others = batch
+    for name in ("rows", "broken"):
+        objective = built(DistillConfig(**{f"{name}_weight": 1.0}), make_teacher())
+        with pytest.raises(InputError, match=f"loss term {name}") as caught:
+            objective(logits, target, states, teacher, **others)
+        assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"alpha": -1.0}, "alpha"),
-        ({"lam": float("nan")}, "lam"),
-        ({"ranking_loss": "listwise"}, "ranking loss 'listwise'"),
-        ({"propensity": None}, "propensity"),
-        ({"candidates": None}, "candidates and distances"),
-        ({"distance": torch.zeros(6, 3)}, "do not fit"),
-        ({"distilled": torch.ones(6)}, "bool"),
-        ({"base": "bce", "negative": None}, "negative"),
-    ],
-)
-def test_unusable_arguments_are_refused(changed, message):
+def test_a_teacher_that_does_not_fit_a_term_is_refused_when_the_objective_is_built():
+    message = "output_weight=0.5: this teacher kept no sequence embeddings; make one with sequence_embeddings=true"
     with pytest.raises(InputError, match=message):
-        loss_of(make_problem(seed=0), **changed)
+        built(DistillConfig(output_weight=0.5), make_teacher(with_states=False))
+    assert built(DistillConfig(), make_teacher(with_states=False)) is not None
 
 
-def excluded_of(problem, seed=5):
-    """Rows and items of histories that hold some targets and candidates too."""
-    shape = problem["logits"].shape
-    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.4
-    return mask, mask.nonzero(as_tuple=True)
+@pytest.mark.parametrize("name", ["base", "total", "keys"])
+def test_names_that_the_objective_uses_are_refused(name):
+    with pytest.raises(InputError, match=f"loss term {name}: the objective uses this name"):
+        Objective(ObjectiveSettings(), ITEM_COUNT, {name: nn.Identity()}, {name: 1.0})
 
 
-@pytest.mark.parametrize("distilled", FEW_AND_MANY)
-@pytest.mark.parametrize("alpha", [0.0, 0.5])
-def test_excluded_items_leave_the_softmax_of_the_target_and_of_the_candidates(alpha, distilled):
-    problem = make_problem(4) | {"distilled": torch.tensor(distilled)}
-    mask, excluded = excluded_of(problem)
-    asked = torch.column_stack([problem["target"], problem["candidates"]])
-    asked = torch.where(problem["distilled"].unsqueeze(1), asked, problem["target"].unsqueeze(1))
-    assert mask.gather(1, asked).any()
-    away = mask.scatter(1, asked, False)
-    found, gradient = loss_and_gradient(problem, alpha=alpha, excluded=excluded)
-    # What does not compete is as far away as a number can be, where there is no robust term of its own size.
-    plain = loss_of(problem, alpha=alpha)
-    masked = problem["logits"].masked_fill(away, -1e3)
-    torch.testing.assert_close(found["base"], base_loss(masked, problem["target"]))
-    torch.testing.assert_close(found["dro"], plain["dro"])
-    without_robust = loss_of(problem | {"logits": masked}, alpha=0.0)["ranking"]
-    if alpha:
-        # With weights that do not look at the student the robust terms add what they add.
-        apart = {"gamma_consistency": 0.0}
-        added = loss_of(problem, alpha=alpha, **apart)["ranking"] - loss_of(problem, alpha=0.0, **apart)["ranking"]
-        without_robust = loss_of(problem | {"logits": masked}, alpha=0.0, **apart)["ranking"]
-        torch.testing.assert_close(
-            loss_of(problem, alpha=alpha, excluded=excluded, **apart)["ranking"], without_robust + added
-        )
-    else:
-        torch.testing.assert_close(found["ranking"], without_robust)
-        assert gradient[away].abs().max() == 0
-
-
-def test_nothing_excluded_is_the_loss_without():
-    problem = make_problem(1)
-    nothing = torch.zeros(0, dtype=torch.int64)
-    plain, expected = loss_and_gradient(problem)
-    found, gradient = loss_and_gradient(problem, excluded=(nothing, nothing))
-    assert torch.equal(plain["total"], found["total"])
-    assert torch.equal(expected, gradient)
-
-
-def test_with_bce_only_the_students_best_items_know_of_it():
-    problem = make_problem(2)
-    excluded = excluded_of(problem)[1]
-    blind = {"base": "bce", "gamma_consistency": 0.0}
-    assert torch.equal(loss_of(problem, **blind)["total"], loss_of(problem, **blind, excluded=excluded)["total"])
-    seeing = {"base": "bce", "gamma_position": 0.0, "gamma_confidence": 0.0}
-    assert loss_of(problem, **seeing)["ranking"] != loss_of(problem, **seeing, excluded=excluded)["ranking"]
+def test_the_teachers_batch_is_asked_for(batch):
+    (logits, target, states, _), others = batch
+    with pytest.raises(InputError, match="lam is not 0"):
+        built(DistillConfig(), make_teacher())(logits, target, states, **others)

@@ -1,23 +1,28 @@
 """Every value and every gradient in the parity files of the losses, in both modes and both precisions."""
 
+import pytest
 import torch
 from torch import Tensor
 
-from recdistill.distill.candidate_weights import (
+from recdistill.distill.fused import fused_loss
+from recdistill.distill.losses import (
+    base_loss,
     candidate_weights,
     confidence_weights,
     consistency_weights,
+    dro,
+    plain_loss,
     position_weights,
+    ranking_distillation,
 )
-from recdistill.distill.losses import base_loss, dro
-from recdistill.distill.objective import dllm2rec_loss
 from recdistill.distill.propensity import propensity
-from recdistill.distill.ranking import ranking_distillation
+from recdistill.distill.settings import ObjectiveSettings
+from recdistill.distill.teacher_answers import TeacherBatch
 
 INPUTS = {"logits", "target", "negative", "candidates", "confidence", "item_count"}
 
 
-def ours(released, dtype: torch.dtype) -> dict[str, Tensor]:
+def ours(released, dtype: torch.dtype, objective=fused_loss) -> dict[str, Tensor]:
     """Everything that the files hold beside inputs, computed from the inputs alone."""
     logits, distance = released["logits"].to(dtype), released["confidence"].to(dtype)
     target, negative, candidates = (released[name] for name in ("target", "negative", "candidates"))
@@ -35,19 +40,20 @@ def ours(released, dtype: torch.dtype) -> dict[str, Tensor]:
     }
     for mode in ("per_sample", "released"):
         leaf = logits.clone().requires_grad_()
-        losses = dllm2rec_loss(
+        losses = objective(
+            ObjectiveSettings(
+                base_loss="bce",
+                lam=settings["lam"],
+                alpha=settings["alpha"],
+                beta=settings["beta"],
+                release_compat=mode == "released",
+                **released.gammas(),
+            ),
             leaf,
             target,
-            propensity=weight_of_items,
-            alpha=settings["alpha"],
-            beta=settings["beta"],
-            base_loss="bce",
+            TeacherBatch(candidates, distance, torch.ones(len(target), dtype=torch.bool)),
             negative=negative,
-            lam=settings["lam"],
-            candidates=candidates,
-            distance=distance,
-            release_compat=mode == "released",
-            **released.gammas(),
+            propensity=weight_of_items,
         )
         losses["total"].backward()
         alone = ranking_distillation(
@@ -75,8 +81,9 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).abs().amax(1) / expected.abs().amax(1)).max().item()
 
 
-def test_nothing_in_the_files_is_left_out(released, dtype, tolerance):
-    found = ours(released, dtype)
+@pytest.mark.parametrize("objective", [fused_loss, plain_loss], ids=["fused", "plain"])
+def test_nothing_in_the_files_is_left_out(objective, released, dtype, tolerance):
+    found = ours(released, dtype, objective)
     expected = set(released.tensors) - INPUTS
     assert expected >= {"propensity", "bce", "dro_per_sample", "weight", "total_per_sample", "grad_total_per_sample"}
     assert expected <= set(found)

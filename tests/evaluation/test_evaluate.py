@@ -7,8 +7,8 @@ import torch
 from recdistill.data.samples import Samples
 from recdistill.errors import InputError
 from recdistill.evaluation import evaluate as evaluate_file
-from recdistill.evaluation.evaluate import evaluate, rank_samples
-from recdistill.evaluation.metrics import hr
+from recdistill.evaluation.evaluate import rank_samples
+from recdistill.evaluation.metrics.hr import hits
 
 NUM_ITEMS = 40
 
@@ -22,6 +22,10 @@ def random_samples(count: int, seed: int = 0) -> Samples:
     return Samples(items, stop - lengths - 1, stop - 1, np.arange(count))
 
 
+def ranks_of(score, samples: Samples, **options) -> torch.Tensor:
+    return rank_samples(score, samples, **options).ranks
+
+
 def hashed_scores(history, length, row, column):
     """Scores that depend on the last item read, found by the row and column given."""
     last = history[row, column]
@@ -33,23 +37,24 @@ def hashed_scores(history, length, row, column):
 def test_chunks_do_not_change_the_ranks():
     samples = random_samples(23)
     options = {"num_items": NUM_ITEMS, "max_length": 4}
-    whole = evaluate(hashed_scores, samples, batch_size=100, **options)
+    whole = ranks_of(hashed_scores, samples, batch_size=100, **options)
     assert whole.dtype == torch.int64
     for batch_size in (1, 5, 23):
-        assert torch.equal(evaluate(hashed_scores, samples, batch_size=batch_size, **options), whole)
+        assert torch.equal(ranks_of(hashed_scores, samples, batch_size=batch_size, **options), whole)
 
 
 def test_the_best_items_are_those_of_each_sample_alone():
     samples = random_samples(23)
     options = {"num_items": NUM_ITEMS, "max_length": 4, "keep": 3}
     found = rank_samples(hashed_scores, samples, batch_size=7, **options)
-    assert torch.equal(found.ranks, evaluate(hashed_scores, samples, num_items=NUM_ITEMS, max_length=4))
+    assert torch.equal(found.ranks, ranks_of(hashed_scores, samples, num_items=NUM_ITEMS, max_length=4))
     for sample in range(23):
         alone = rank_samples(hashed_scores, samples.subset([sample]), **options)
         assert torch.equal(found.best[sample], alone.best[0])
         seen = set(samples.items[samples.start[sample] : samples.end[sample]]) - {samples.targets[sample]}
         assert not seen & set(found.best[sample].tolist())
-    assert rank_samples(hashed_scores, samples, **(options | {"keep": 0})).best.shape == (23, 0)
+    del options["keep"]
+    assert rank_samples(hashed_scores, samples, **options).best.shape == (23, 0)
 
 
 def test_chunks_shrink_with_the_catalogue(monkeypatch):
@@ -60,9 +65,9 @@ def test_chunks_shrink_with_the_catalogue(monkeypatch):
         return hashed_scores(history, length, row, column)
 
     samples = random_samples(23)
-    whole = evaluate(hashed_scores, samples, num_items=NUM_ITEMS, max_length=4)
+    whole = ranks_of(hashed_scores, samples, num_items=NUM_ITEMS, max_length=4)
     monkeypatch.setattr(evaluate_file, "MAX_SCORES", NUM_ITEMS * 7)
-    assert torch.equal(evaluate(score, samples, num_items=NUM_ITEMS, max_length=4), whole)
+    assert torch.equal(ranks_of(score, samples, num_items=NUM_ITEMS, max_length=4), whole)
     assert sizes == [7, 7, 7, 2]
 
 
@@ -73,30 +78,30 @@ def test_items_beyond_the_window_are_excluded_too():
         assert history.tolist() == [[2]]
         return torch.tensor([[9.0, 8.0, 7.0, 5.0, 6.0]])
 
-    assert evaluate(score, samples, num_items=5, max_length=1).tolist() == [2]
-    assert evaluate(score, samples, num_items=5, max_length=1, exclude_seen=False).tolist() == [5]
+    assert ranks_of(score, samples, num_items=5, max_length=1).tolist() == [2]
+    assert ranks_of(score, samples, num_items=5, max_length=1, exclude_seen=False).tolist() == [5]
 
 
 def test_a_repeated_target_is_ranked():
     samples = Samples(np.array([3, 1, 3]), np.array([0]), np.array([2]), np.array([0]))
     scores = torch.tensor([[0.0, 9.0, 0.0, 5.0]])
-    assert evaluate(lambda *_: scores, samples, num_items=4, max_length=5).tolist() == [1]
+    assert ranks_of(lambda *_: scores, samples, num_items=4, max_length=5).tolist() == [1]
 
 
 def test_a_constant_scorer_gains_nothing_and_a_random_one_k_of_v():
     samples = random_samples(8000)
     generator = torch.Generator().manual_seed(0)
     options = {"num_items": NUM_ITEMS, "max_length": 4, "exclude_seen": False}
-    constant = evaluate(lambda h, n, row, c: torch.zeros(len(row), NUM_ITEMS), samples, **options)
+    constant = ranks_of(lambda h, n, row, c: torch.zeros(len(row), NUM_ITEMS), samples, **options)
     assert constant.tolist() == [NUM_ITEMS] * 8000
-    drawn = evaluate(lambda h, n, row, c: torch.rand(len(row), NUM_ITEMS, generator=generator), samples, **options)
+    drawn = ranks_of(lambda h, n, row, c: torch.rand(len(row), NUM_ITEMS, generator=generator), samples, **options)
     # Five standard errors of a share of 1/4 over 8000 samples.
-    assert hr(drawn, 10) == pytest.approx(10 / NUM_ITEMS, abs=5 * (0.25 * 0.75 / 8000) ** 0.5)
+    assert hits(drawn, 10).mean().item() == pytest.approx(10 / NUM_ITEMS, abs=5 * (0.25 * 0.75 / 8000) ** 0.5)
 
 
 def test_a_fixed_ranking_hits_k_of_v_when_targets_are_uniform():
     samples = random_samples(8000)
-    ranks = evaluate(
+    ranks = ranks_of(
         lambda h, n, row, c: torch.arange(NUM_ITEMS).expand(len(row), -1).float(),
         samples,
         num_items=NUM_ITEMS,
@@ -104,12 +109,12 @@ def test_a_fixed_ranking_hits_k_of_v_when_targets_are_uniform():
         exclude_seen=False,
     )
     assert torch.equal(ranks, NUM_ITEMS - torch.as_tensor(samples.targets))
-    assert hr(ranks, 10) == pytest.approx(10 / NUM_ITEMS, abs=5 * (0.25 * 0.75 / 8000) ** 0.5)
+    assert hits(ranks, 10).mean().item() == pytest.approx(10 / NUM_ITEMS, abs=5 * (0.25 * 0.75 / 8000) ** 0.5)
 
 
 def test_padding_cannot_be_ranked():
     with pytest.raises(ValueError, match="shape"):
-        evaluate(
+        ranks_of(
             lambda h, n, row, c: torch.zeros(len(row), NUM_ITEMS + 1),
             random_samples(3),
             num_items=NUM_ITEMS,
@@ -119,7 +124,7 @@ def test_padding_cannot_be_ranked():
 
 def test_nan_is_refused():
     with pytest.raises(InputError, match="NaN"):
-        evaluate(
+        ranks_of(
             lambda h, n, row, c: torch.full((len(row), NUM_ITEMS), torch.nan),
             random_samples(3),
             num_items=NUM_ITEMS,
@@ -136,5 +141,5 @@ def test_no_gradients_are_kept():
         seen.append(scores.requires_grad)
         return scores
 
-    evaluate(score, random_samples(3), num_items=NUM_ITEMS, max_length=4)
+    ranks_of(score, random_samples(3), num_items=NUM_ITEMS, max_length=4)
     assert seen == [False]

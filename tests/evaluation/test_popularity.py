@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from recdistill.data.samples import Samples
-from recdistill.evaluation.evaluate import evaluate
+from recdistill.evaluation.evaluate import rank_samples
 from recdistill.evaluation.popularity import popularity_scores
 
 
@@ -12,7 +12,7 @@ def test_ranks_follow_the_counts():
     counts = torch.tensor([5, 9, 0, 2])
     # Four one-item histories of item 2 with targets 0, 1, 3 and 2 itself.
     samples = Samples(np.array([2, 0, 2, 1, 2, 3, 2, 2]), np.arange(0, 8, 2), np.arange(1, 8, 2), np.arange(4))
-    ranks = evaluate(popularity_scores(counts), samples, num_items=4, max_length=3)
+    ranks = rank_samples(popularity_scores(counts), samples, num_items=4, max_length=3).ranks
     assert ranks.tolist() == [2, 1, 3, 4]
 
 

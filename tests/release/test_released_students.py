@@ -6,10 +6,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from recdistill.errors import InputError
-from recdistill.students.caser import Caser
-from recdistill.students.gru4rec import GRU4Rec
-from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.release.released_students import load_released, read_released_sasrec
+from recdistill.students.build import StudentShape, build_student
 from recdistill.students.sasrec import SASRec
 from recdistill.students.student import Student
 
@@ -22,14 +20,18 @@ def parity(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
 
 
+OPTIONS: dict[str, tuple[str, dict[str, int]]] = {
+    "sasrec": ("sasrec", {"blocks": 1, "heads": 1}),
+    "gru": ("gru4rec", {"blocks": 1}),
+    "caser": ("caser", {"filters": 4}),
+}
+
+
 def build(name: str, tensors: dict[str, Tensor], ed_weight: float) -> Student:
     num_items, length = tensors["in.item_text_embedding"].shape[0], tensors["in.seq"].shape[1]
-    items = ItemEmbedding(num_items, 16, tensors["in.item_text_embedding"], ed_weight)
-    if name == "sasrec":
-        return SASRec(items, blocks=1, heads=1, dropout=0.1, max_length=length, output="linear")
-    if name == "gru":
-        return GRU4Rec(items, dropout=0.1, max_length=length, output="linear")
-    return Caser(items, dropout=0.1, max_length=length, output="linear", filters=4)
+    student, options = OPTIONS[name]
+    shape = StudentShape(student, 16, 0.1, length, "linear", options)
+    return build_student(shape, num_items, tensors["in.item_text_embedding"], ed_weight)
 
 
 def states(model: Student, tensors: dict[str, Tensor]) -> Tensor:
@@ -83,16 +85,26 @@ def test_missing_and_misshapen_tensors_are_refused_and_nothing_is_loaded() -> No
 
 def test_two_blocks_have_no_released_weights() -> None:
     tensors, _ = parity("student_sasrec")
-    items = ItemEmbedding(40, 16)
-    model = SASRec(items, blocks=2, heads=1, dropout=0.0, max_length=10, output="linear")
+    model = build_student(StudentShape("sasrec", 16, 0.0, 10, "linear", {"blocks": 2, "heads": 1}), 40)
     with pytest.raises(InputError, match="build the student as it was released"):
+        load_released(model, tensors)
+
+
+def test_a_student_that_was_not_released_is_refused() -> None:
+    class Other(SASRec):
+        pass
+
+    tensors, _ = parity("student_sasrec")
+    model = build("sasrec", tensors, 0.0)
+    model.__class__ = Other
+    with pytest.raises(InputError, match="Other has no released weights; give one of SASRec, GRU4Rec, Caser"):
         load_released(model, tensors)
 
 
 def test_movielens_weights_give_released_states_and_logits() -> None:
     tensors, _ = parity("released_sasrec_movielens")
-    items = ItemEmbedding(1682, 64)
-    model = SASRec(items, blocks=1, heads=1, dropout=0.1, max_length=10, output="linear").eval()
+    shape = StudentShape("sasrec", 64, 0.1, 10, "linear", {"blocks": 1, "heads": 1})
+    model = build_student(shape, 1682).eval()
     load_released(model, tensors)
     torch.testing.assert_close(states(model, tensors), tensors["out.h_seq"], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(model.logits(states(model, tensors)), tensors["out.logits"], atol=1e-4, rtol=1e-4)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from recdistill.errors import InputError
-from recdistill.release.restricted_pickle import read_pickled_module, read_pickled_tensor
 from recdistill.release.released_students import read_released_sasrec
+from recdistill.release.restricted_pickle import read_pickled_module
 
 CLASSES = [("released_model", "Model")]
 
@@ -101,12 +101,7 @@ def test_pickle_that_runs_a_command_is_refused_and_runs_nothing(tmp_path: Path, 
     trace = tmp_path / "trace"
     attack = pickle.dumps(Calls(os.system, f"touch '{trace}'"), protocol)
     path = wrap(tmp_path / "attack.pt", attack)
-    readers = (
-        lambda: read_pickled_module(path, CLASSES),
-        lambda: read_released_sasrec(path),
-        lambda: read_pickled_tensor(path),
-    )
-    for read in readers:
+    for read in (lambda: read_pickled_module(path, CLASSES), lambda: read_released_sasrec(path)):
         with pytest.raises(InputError, match=r"refused: it names (posix|nt)\.system"):
             read()
     assert not trace.exists()
@@ -254,44 +249,3 @@ def test_damaged_programs_raise_input_error_or_read(tmp_path: Path, position: in
         assert "\n" not in said
     else:
         assert all(tensor.numel() <= 4 for tensor in tensors.values())
-
-
-@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
-@pytest.mark.parametrize("is_legacy", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_a_saved_tensor_is_read(tmp_path: Path, is_legacy: bool, dtype: torch.dtype) -> None:
-    whole = torch.randn(4, 6).to(dtype)
-    for tensor in (whole, whole[1:].T, nn.Parameter(whole), whole[:0]):
-        torch.save(tensor, tmp_path / "tensor.pt", _use_new_zipfile_serialization=not is_legacy)
-        found = read_pickled_tensor(tmp_path / "tensor.pt")
-        assert torch.equal(found, tensor)
-        assert found.dtype == dtype
-
-
-def test_a_tensor_saved_on_a_gpu_is_read_on_the_cpu(tmp_path: Path) -> None:
-    on_gpu = STORAGE.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
-    program = global_of("torch._utils", "_rebuild_tensor_v2") + b"(" + on_gpu[1:] + b"K\x00(K\x04t(K\x01t\x89NtR."
-    path = zipped(tmp_path / "tensor.pt", b"\x80\x02" + program, FOUR_FLOATS)
-    assert read_pickled_tensor(path).tolist() == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ({"a": torch.ones(2)}, "holds a dict, not a tensor"),
-        ([torch.ones(2)], "holds a list, not a tensor"),
-        (nn.Linear(2, 2), "holds a Linear, not a tensor"),
-        (None, "holds a NoneType, not a tensor"),
-    ],
-)
-def test_what_is_no_tensor_is_refused(tmp_path: Path, content: object, said: str) -> None:
-    torch.save(content, tmp_path / "tensor.pt")
-    with pytest.raises(InputError, match=said):
-        read_pickled_tensor(tmp_path / "tensor.pt")
-    with pytest.raises(InputError, match="cannot read"):
-        read_pickled_tensor(tmp_path / "absent.pt")
-    with pytest.raises(InputError, match="cannot read"):
-        read_pickled_tensor(tmp_path)
-    (tmp_path / "text.pt").write_text("no tensor")
-    with pytest.raises(InputError, match="is no saved tensor"):
-        read_pickled_tensor(tmp_path / "text.pt")

@@ -179,6 +179,6 @@ def test_nothing_in_the_embedding_file_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"refused: it names (posix|nt)\.system"):
         read(folder)
     (folder / "all_embeddings.pt").write_bytes(pickle.dumps(Touch(tmp_path / "ran")))
-    with pytest.raises(InputError, match=r"refused: it names (posix|nt)\.system"):
+    with pytest.raises(InputError, match="is no saved tensor"):
         read(folder)
     assert not (tmp_path / "ran").exists()

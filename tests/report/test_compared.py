@@ -1,7 +1,7 @@
 import pytest
 
-from recdistill.report.compared import check_comparable, groups_of
 from recdistill.errors import InputError
+from recdistill.report.compared import check_comparable, groups_of
 
 
 def test_runs_that_differ_by_the_seed_alone_are_one_group(make_run):

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from recdistill.errors import InputError
+from recdistill.evaluation.metrics.ndcg import discounted_gains
+from recdistill.registry import METRICS
 from recdistill.report.compared import EvaluatedSamples, groups_of
 from recdistill.report.results import MetricName, compare_groups
-from recdistill.errors import InputError
-from recdistill.evaluation.metrics import ndcg
+
+
+def ndcg(ranks, k):
+    return discounted_gains(ranks, k).mean().item()
 
 
 def test_the_numbers_of_the_main_rows(results, samples):
@@ -87,12 +92,63 @@ def test_popularity_has_no_seeds_to_vary(make_run, samples):
     assert widths[0] <= widths[1]
 
 
-@pytest.mark.parametrize("text", ["ndcg_at_10", "test/mrr", "train/hr_at_10", "test/ndcg_at_0", "test/hr_at_10 "])
+def test_closed_form_recommenders_have_no_seeds_to_vary(make_run, samples):
+    # Two seeds far apart, so that a single seed of the other one counts.
+    apart = [make_run("good"), make_run("bad", seed=2)]
+    widths = []
+    for student in ("ease", "sasrec"):
+        groups = groups_of([make_run("plain", step="backbone", settings={"student": student}), *apart])
+        assert groups[0].is_drawn == (student == "sasrec")
+        row = compare_groups(groups, samples, MetricName("test", "ndcg", 10), resamples=2000).row_of(1)
+        widths.append(row.high - row.low)
+    assert widths[0] < widths[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ndcg_at_10",
+        "test/mrr_at_10",
+        "test/ndcg",
+        "train/hr_at_10",
+        "test/ndcg_at_0",
+        "test/hr_at_10 ",
+        "test/map_at_5",
+    ],
+)
 def test_other_metrics_are_refused(text):
-    with pytest.raises(InputError, match="must be like test/ndcg_at_10"):
+    with pytest.raises(InputError, match=r"must be like test/ndcg_at_10.* one of hr_at_10, mrr, ndcg_at_10") as caught:
         MetricName.read(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_metric_is_read():
     assert MetricName.read("val/hr_at_20") == MetricName("val", "hr", 20)
     assert str(MetricName("val", "hr", 20)) == "HR@20"
+    assert MetricName.read("test/mrr") == MetricName("test", "mrr", None)
+    assert str(MetricName("test", "mrr", None)) == "MRR"
+
+
+def test_a_metric_without_cut_off_decides_beside_hr_and_ndcg(make_run, samples):
+    groups = groups_of([make_run("plain"), make_run("good", settings={"lam": 0.7})])
+    results = compare_groups(groups, samples, MetricName("test", "mrr", None), resamples=300)
+    assert list(results.values) == ["HR@10", "NDCG@10", "MRR"]
+    assert results.values["MRR"][0] == pytest.approx((1 / samples.ranks["plain"]).mean())
+    assert results.row_of(1).metric == "MRR"
+    assert {row.metric for row in results.slices} == {"MRR"}
+    assert len(results.rows) == 3
+
+
+def test_any_registered_metric_decides(make_run, samples, monkeypatch):
+    known = METRICS._known()
+    monkeypatch.setattr(METRICS, "_declared", dict(known))
+
+    @METRICS.register("halves", cut_offs=(1, 5))
+    def halves(ranks, k):
+        return (ranks <= k).double() / 2
+
+    metric = MetricName.read("test/halves_at_7")
+    groups = groups_of([make_run("plain"), make_run("good", settings={"lam": 0.7})])
+    results = compare_groups(groups, samples, metric, resamples=300)
+    assert list(results.values) == ["HR@7", "NDCG@7", "HALVES@7"]
+    assert results.values["HALVES@7"] == [pytest.approx(value / 2) for value in results.values["HR@7"]]

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recdistill.report.slice_figure import FEWEST, group_name, reach_of, slice_figure
 from recdistill.evaluation.slice_table import slice_table
+from recdistill.report.slice_figure import FEWEST, group_name, reach_of, slice_figure
 
 MOST_BYTES = 80_000
 

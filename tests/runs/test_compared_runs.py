@@ -7,7 +7,7 @@ from mlflow.tracking import MlflowClient
 from synthetic_runs import Samples, add_run
 
 from recdistill.errors import InputError
-from recdistill.tracking import compared_runs as module
+from recdistill.runs import compared_runs as module
 from recdistill.runs.compared_runs import compared_runs
 
 SAMPLES = Samples(users=30)
@@ -36,7 +36,7 @@ def store(client: MlflowClient) -> Store:
         add(
             "distill",
             seed,
-            lam="0.70",
+            lam=0.7,
             tags={"recdistill.twin_run_id": twin, "recdistill.teacher_run_id": teacher},
         )
         for seed, twin in zip((1, 2), twins, strict=True)
@@ -69,8 +69,64 @@ def test_settings_are_those_of_the_teacher_and_backbone_it_started_from(store):
     assert run.seed == 1
 
 
+def test_settings_are_what_was_used_not_what_was_typed(client, store):
+    """`mlflow run -P lam=0.70` logs 0.70, the run kept 0.7 in its config.json."""
+    typed = add_run(client, SAMPLES, "distill", SAMPLES.ranks(5), seed=3, lam=0.7, spelt={"lam": "0.70"})
+    linked = {"recdistill.teacher_run_id": store.teacher, "recdistill.twin_run_id": store.twins[0]}
+    for name, value in linked.items():
+        client.set_tag(typed, name, value)
+    runs = {run.run_id: run for run in compared_runs([typed, *store.distilled], "", "auto", "test").runs}
+    assert runs[typed].settings == runs[store.distilled[0]].settings
+    client.delete_run(typed)
+
+
+def test_runs_of_other_contents_of_a_file_are_told_apart(client, tmp_path):
+    made = []
+    for text in ("one", "two", "two"):
+        (tmp_path / "released.pt").write_text(text)
+        options = {"released": str(tmp_path / "released.pt"), "fingerprint": "8" * 64, "seed": len(made)}
+        made.append(add_run(client, SAMPLES, "backbone", SAMPLES.ranks(0), **options))
+    one, two, again = compared_runs(made, "", "auto", "test").runs
+    assert one.settings != two.settings
+    assert two.settings == again.settings
+    for run_id in made:
+        client.delete_run(run_id)
+
+
+def test_runs_of_0_1_are_compared_with_those_of_today(client):
+    made = [
+        add_run(client, SAMPLES, "backbone", SAMPLES.ranks(0), old=old, fingerprint="7" * 64, seed=seed, **options)
+        for old, seed, options in ((True, 1, {}), (False, 2, {}), (True, 3, {"released": "some.pt"}))
+    ]
+    old, new, imported = compared_runs(made, "", "auto", "test").runs
+    assert old.settings == new.settings
+    assert imported.settings["released content"] == "some.pt"
+    assert old.settings.keys() < imported.settings.keys()
+    for run_id in made:
+        client.delete_run(run_id)
+
+
+def test_a_run_without_options_is_left_out_of_a_search_and_refused_by_name(client, store):
+    bare = client.create_run("0", tags={"recdistill.step": "backbone", "recdistill.fingerprint": "f" * 64}).info.run_id
+    client.set_terminated(bare)
+    with pytest.raises(InputError, match=f"{bare} .*keeps no config.json"):
+        compared_runs([bare, store.twins[0]], "", "auto", "test")
+    found = compared_runs([], "", "auto", "test")
+    assert found.left_out == 1
+    assert bare not in ids(found)
+    client.delete_run(bare)
+
+
+def test_a_damaged_file_of_options_is_named(client, store):
+    damaged = add_run(client, SAMPLES, "backbone", SAMPLES.ranks(0))
+    client.log_text(damaged, "[1", "key.json")
+    with pytest.raises(InputError, match=rf"{damaged}: its key\.json is damaged"):
+        compared_runs([damaged, store.twins[0]], "", "auto", "test")
+    client.delete_run(damaged)
+
+
 def test_a_condition_finds_runs_and_none_takes_all(store):
-    assert set(ids(compared_runs([], "params.lam = '0.70'", "auto", "val"))) == {*store.distilled, *store.twins}
+    assert set(ids(compared_runs([], "params.lam = '0.7'", "auto", "val"))) == {*store.distilled, *store.twins}
     everything = {*store.distilled, *store.twins, store.popularity, store.teacher, store.backbone}
     assert set(ids(compared_runs([], "", "auto", "test"))) == everything
 

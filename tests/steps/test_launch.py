@@ -8,18 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 from mlflow.tracking import MlflowClient
-from tiny_llm import tiny_base_llm
 from workplace import arguments, subprocess_environment
 
 from recdistill import __main__ as module
 from recdistill.config import TeacherConfig
-from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
-from recdistill.steps.teacher import find_backbone, scorer_of, shape_of, tables_of, teacher, training_batches
-from recdistill.steps.teacher_scoring import Shards
-from recdistill.teachers.ranking.model import build_ranking_model
 from recdistill.runs.step_runs import finished_run
+from recdistill.steps.inputs import data_of, teacher_outputs_of
+from recdistill.steps.teacher import teacher
 
 ACCELERATE = [
     sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1",
@@ -86,50 +82,6 @@ def test_two_processes_train_and_score_as_one(taught, how):
         assert np.abs(ranks[0] - ranks[1]).max() <= 1
     assert together.artifact("teacher").is_dir()
     assert not list(taught.place.checkpoints("outputs"))
-
-
-def test_a_part_of_a_batch_has_its_part_of_the_gradient(taught):
-    config = config_of(taught, tokens_per_batch=600)
-    data = data_of(config)
-    student = frozen_student(find_backbone(config, data), torch.device("cpu"))
-    torch.manual_seed(0)
-    model = build_ranking_model(tiny_base_llm(), shape_of(config), data.titles, tables_of(student)).train()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape)
-    scorer = scorer_of(config, model, student, data)
-    batch = next(training_batches(config, data, scorer))
-    assert len(batch.history) > 2
-
-    def gradient(parts):
-        model.zero_grad()
-        for part, share in parts:
-            logits, _ = scorer.score(part)
-            (share * F.cross_entropy(logits, part.target)).backward()
-        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
-
-    whole = gradient([(batch, 1.0)])
-    for count in (2, 3, 50):
-        parts = gradient([batch.part(index, count) for index in range(count)])
-        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-3)
-
-
-def test_shards_of_all_processes_are_one_result(tmp_path):
-    for process in range(2):
-        shards = Shards(tmp_path, process)
-        for place in range(process, 6, 2):
-            shards.add(place, {"sample": torch.tensor([place])})
-            if place < 4:
-                shards.write()
-        shards.write()
-    # Under any number of processes it goes on with what is missing.
-    (tmp_path / "shard-001-00001.safetensors").write_bytes(b"cut short")
-    again = Shards(tmp_path, 0)
-    assert again.done == {0, 1, 2, 4, 5}
-    again.add(3, {"sample": torch.tensor([3])})
-    again.write()
-    assert again.read()["sample"].sort().values.tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

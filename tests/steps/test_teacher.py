@@ -1,15 +1,14 @@
 """The teacher's run: what it keeps, from which backbone, and which teacher a student finds."""
 
+import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 from safetensors import safe_open
 
@@ -19,7 +18,7 @@ from recdistill.steps import teacher as module
 from recdistill.steps.backbone import backbone
 from recdistill.data.contents import contents_of
 from recdistill.steps.inputs import data_of, teacher_outputs_of
-from recdistill.steps.teacher import CODE, EFFORT, SETTINGS, find_backbone, find_teacher, rate_share, teacher
+from recdistill.steps.teacher import CODE, EFFORT, SETTINGS, find_backbone, find_teacher, teacher
 from recdistill.runs.step_runs import StepRun, finished_run, step_run
 
 
@@ -214,54 +213,35 @@ def test_another_llm_at_the_same_path_has_another_teacher(taught, pretend, tmp_p
     assert found_by(taught, llm=folder, **budgets) == run_id
 
 
-@given(st.integers(1, 300), st.floats(0, 1))
-def test_the_learning_rate_rises_in_a_line_and_falls_to_a_hundredth(total, warmup):
-    shares = [rate_share(done, total, warmup) for done in range(total)]
-    rising = warmup * total
-    assert all(0.01 <= share <= 1 for share in shares)
-    for done in range(1, total):
-        if done < rising:
-            assert shares[done] - shares[done - 1] == pytest.approx(0.99 / rising)
-        elif done - 1 >= rising:
-            assert shares[done] <= shares[done - 1]
-    if rising <= total - 1:
-        assert shares.index(max(shares)) in (math.floor(rising), math.ceil(rising))
-        assert rate_share(total, total, warmup) == pytest.approx(0.01)
+def test_its_run_keeps_the_gate_of_users_and_clusters(taught):
+    run, config = finished_run(taught.run_id, "teacher"), config_of(taught)
+    data, experts = data_of(config), [f"expert_{expert}" for expert in range(config.experts)]
+    users = pd.read_parquet(run.artifact("gate/weights.parquet"))
+    assert sorted(users["user"]) == sorted(data.user_ids)
+    assert list(users.columns) == ["user", "cluster", *experts]
+    clusters = pd.read_csv(run.artifact("gate/weights.csv"), keep_default_na=False)
+    assert list(clusters.columns) == ["cluster", "users", *experts, "titles"]
+    assert clusters["users"].sum() == len(users)
+    assert run.artifact("figures/gate_weights.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_warm_up_and_cosine_at_chosen_steps():
-    assert [rate_share(done, 100, 0.1) for done in (0, 5, 10, 55, 100)] == pytest.approx([0.01, 0.505, 1, 0.505, 0.01])
+def test_the_curve_of_the_gate_is_logged(taught):
+    client, experts = MlflowClient(), TeacherConfig().experts
+    curves = [
+        [point.value for point in client.get_metric_history(taught.run_id, name)]
+        for name in ("train/gate_entropy", *(f"train/expert_usage_{expert}" for expert in range(experts)))
+    ]
+    assert len(curves[0]) == len(client.get_metric_history(taught.run_id, "train/total")) > 1
+    assert all(0 < entropy <= math.log(experts) + 1e-6 for entropy in curves[0])
+    assert [sum(shares) for shares in zip(*curves[1:], strict=True)] == pytest.approx([1] * len(curves[0]), abs=1e-5)
 
 
-def test_the_gate_learns_at_its_own_rate(taught, monkeypatch):
-    seen = []
-
-    def fit(plan, checkpoint, log):
-        seen.extend(plan.optimizer.param_groups)
-        gate = {id(parameter) for parameter in plan.module.gate.parameters()}
-        of_gate = [all(id(p) in gate for p in group["params"]) for group in plan.optimizer.param_groups]
-        trained = {id(p) for group in plan.optimizer.param_groups for p in group["params"]}
-        assert of_gate == [False, True]
-        assert trained == {id(p) for p in plan.module.parameters() if p.requires_grad}
-        assert {id(t) for t in plan.parameters.values() if t.requires_grad} == trained
-        raise InputError("seen enough")
-
-    monkeypatch.setattr(module, "fit", fit)
-    with pytest.raises(InputError, match="seen enough"):
-        teacher(config_of(taught, llm_learning_rate=0.01, gate_scale=0.3, llm_weight_decay=0.02, force=True))
-    assert [group["lr"] for group in seen] == pytest.approx([0.01, 0.003])
-    assert [group["weight_decay"] for group in seen] == [0.02, 0.02]
-
-
-def test_states_are_those_of_the_backbone_after_each_item(taught):
-    config = config_of(taught)
-    data, frozen = data_of(config), module.frozen_student(find_backbone(config, data_of(config)), torch.device("cpu"))
-    scorer = module.scorer_of(config, None, frozen, data)
-    batch = next(
-        module.batches(
-            data.train, length=scorer.window, batch_size=40, stride=7, padding_id=data.padding_id, seed=0, epoch=0
-        )
-    )
-    states = scorer.states(batch)
-    own = frozen(batch.history, batch.length, batch.row, batch.column)
-    torch.testing.assert_close(states[batch.row, batch.column], own)
+def test_a_teacher_is_refused_before_it_is_trained(taught, tmp_path):
+    folder = Path(shutil.copytree(str(taught.options["llm"]), tmp_path / "llm"))
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 200}))
+    with pytest.raises(InputError, match=r"^teacher_window=10: makes prompts of up to \d+ tokens, .* reads 200; set"):
+        teacher(config_of(taught, llm=folder))
+    run = taught.place.newest("teacher")
+    assert run.info.status == "FAILED"
+    assert MlflowClient().get_metric_history(run.info.run_id, "train/total") == []

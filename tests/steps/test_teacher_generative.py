@@ -1,31 +1,16 @@
 """The step ``teacher`` with ``teacher=generative``: what it trains on, what it keeps, and who can use it."""
 
-from types import SimpleNamespace
-
 import pandas as pd
 import pytest
-import torch
 from mlflow.tracking import MlflowClient
-from tiny_generative import tiny_causal_llm
 
 from recdistill.config import DistillConfig, EvaluateConfig, TeacherConfig
 from recdistill.errors import InputError
+from recdistill.runs.step_runs import finished_run
 from recdistill.steps.distill import distill
 from recdistill.steps.evaluate import evaluate_run
-from recdistill.steps.generative_scoring import generative_scorer
-from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
-from recdistill.steps.teacher import find_backbone, find_teacher, teacher
-from recdistill.steps.teacher_generative import (
-    NumberedBatch,
-    check_length,
-    generative_at_work,
-    generative_lesson,
-    generative_shape,
-)
-from recdistill.teachers.generative.candidate_prompts import NO_ITEM, NO_LABEL
-from recdistill.teachers.generative.model import build_generative_model
-from recdistill.runs.step_runs import finished_run
-from recdistill.training.distributed import Processes
+from recdistill.steps.inputs import data_of, teacher_outputs_of
+from recdistill.steps.teacher import find_teacher, teacher
 
 OPTIONS = {
     "teacher": "generative",
@@ -47,22 +32,6 @@ def config_of(taught, **changes):
 def written(taught):
     """A finished generative teacher; made once."""
     return teacher(config_of(taught))
-
-
-@pytest.fixture
-def at_work(taught):
-    """The teacher of a configuration, untrained, beside its backbone."""
-
-    def make(**changes):
-        config = config_of(taught, **changes)
-        data, cpu = data_of(config), torch.device("cpu")
-        student = frozen_student(find_backbone(config, data), cpu)
-        torch.manual_seed(0)
-        table = student.item_table().detach()
-        model = build_generative_model(tiny_causal_llm(), generative_shape(config), data.titles, table)
-        return config, generative_scorer(config, model, student, data)
-
-    return make
 
 
 def test_it_keeps_what_was_trained_and_what_students_read(taught, written):
@@ -134,7 +103,7 @@ def test_a_way_of_answering_is_only_for_those_who_answer(taught):
 def test_its_options_are_refused_to_a_ranking_teacher(name, value):
     with pytest.raises(InputError, match=f"{name}={value}: is of teacher=generative; set that, or leave it out"):
         TeacherConfig(**{name: value})
-    assert getattr(TeacherConfig(**{name: value}, teacher="generative"), name) == value
+    assert TeacherConfig(**{name: value}, teacher="generative").value(name) == value
 
 
 @pytest.mark.parametrize(
@@ -151,149 +120,6 @@ def test_an_untrained_one_answers_too(taught):
     run = teacher(config_of(taught, token_budget=0, outputs_token_budget=1))
     assert run.metrics()["train_seconds"] == 0
     assert 0 <= run.metrics()["test/valid_ratio"] <= 1
-
-
-def forwards(monkeypatch, scorer):
-    """A list that gets what the model is asked; it answers nothing."""
-    asked = []
-
-    def forward(prompts, states, injected):
-        asked.append(SimpleNamespace(prompts=prompts, states=states, injected=injected))
-        scorer.teacher.sample_gates = torch.full((len(prompts), 4), 0.25)
-        return torch.zeros(())
-
-    monkeypatch.setattr(scorer.teacher, "forward", forward)
-    return asked
-
-
-def taken(lesson, number):
-    return [batch for batch, _ in zip(lesson.batches(), range(number), strict=False)]
-
-
-def test_item_embeddings_come_into_ever_more_batches(at_work, monkeypatch):
-    config, scorer = at_work()
-    asked = forwards(monkeypatch, scorer)
-    lesson = generative_lesson(config, scorer, 120)
-    for batch in taken(lesson, 120):
-        losses = lesson.step(batch)
-        assert float(losses["injected"]) == asked[-1].injected
-    injected = [one.injected for one in asked]
-    thirds = [sum(injected[begin : begin + 40]) for begin in (0, 40, 80)]
-    # Expected 7, 20 and 33.
-    assert thirds[0] < 15 < thirds[1] < 27 < thirds[2]
-    plain_config, _ = at_work(curriculum=False)
-    asked.clear()
-    for batch in taken(lesson, 5):
-        generative_lesson(plain_config, scorer, 120).step(batch)
-    assert [one.injected for one in asked] == [True] * 5
-
-
-def wording_of(parts, tokens):
-    heads = [head.tolist() for head, _, _ in parts.wordings]
-    return next(number for number, head in enumerate(heads) if tokens[: len(head)].tolist() == head)
-
-
-def test_prompts_are_those_of_the_samples_with_candidates_drawn_anew(at_work, monkeypatch):
-    config, scorer = at_work()
-    asked = forwards(monkeypatch, scorer)
-    lesson, train = generative_lesson(config, scorer, 10), scorer.data.train
-    batches = taken(lesson, 80)
-    wordings, offered = set(), {}
-    parts = scorer.teacher.parts
-    for batch in batches:
-        lesson.step(batch)
-        prompts = asked[-1].prompts
-        own = {wording_of(parts, row) for row in prompts.tokens}
-        assert len(own) == 1
-        wordings |= own
-        torch.testing.assert_close(asked[-1].states, scorer.states(batch.batch))
-        for row, sample in enumerate(batch.batch.sample.tolist()):
-            history = train.items[train.start[sample] : train.end[sample]].tolist()
-            target = int(train.targets[sample])
-            items = prompts.item[row][prompts.item[row] != NO_ITEM].tolist()
-            listed, candidates = items[:-5], items[-5:]
-            assert listed == history[-config.teacher_history :]
-            assert target in candidates
-            assert not (set(candidates) - {target}) & set(history)
-            labels = prompts.labels[row][prompts.labels[row] != NO_LABEL]
-            assert labels.tolist() == parts.answer(target).tolist()
-            offered.setdefault(sample, []).append(candidates)
-    assert wordings == {0, 1, 2}
-    twice = [rows for rows in offered.values() if len(rows) > 1]
-    assert twice
-    assert any(rows[0] != rows[1] for rows in twice)
-
-
-def test_a_lesson_is_the_same_each_time(at_work, monkeypatch):
-    config, scorer = at_work()
-    asked = forwards(monkeypatch, scorer)
-    lesson = generative_lesson(config, scorer, 10)
-    for _ in range(2):
-        for batch in taken(lesson, 6):
-            lesson.step(batch)
-    for first, second in zip(asked[:6], asked[6:], strict=True):
-        assert torch.equal(first.prompts.tokens, second.prompts.tokens)
-        assert first.injected == second.injected
-
-
-def test_batches_have_about_the_tokens_of_the_options(at_work):
-    config, scorer = at_work(tokens_per_batch=1500)
-    lesson = generative_lesson(config, scorer, 40)
-    sizes = [lesson.size(batch) for batch in taken(lesson, 40)]
-    assert sum(size["tokens"] for size in sizes) / 40 == pytest.approx(1500, rel=0.2)
-    assert all(size["samples"] >= 1 for size in sizes)
-
-
-def test_parts_of_a_batch_make_the_prompts_of_the_whole(at_work, monkeypatch):
-    config, scorer = at_work(tokens_per_batch=1500)
-    asked = forwards(monkeypatch, scorer)
-    lesson = generative_lesson(config, scorer, 10)
-    whole = taken(lesson, 3)[2]
-    assert len(whole) > 2
-    lesson.step(whole)
-    parts = [lesson.divide(whole, index, 2) for index in range(2)]
-    assert sum(share for _, share in parts) == pytest.approx(1)
-    rows = []
-    for part, _ in parts:
-        assert isinstance(part, NumberedBatch)
-        lesson.step(part)
-        kept = [row[real].tolist() for row, real in zip(asked[-1].prompts.tokens, asked[-1].prompts.real, strict=True)]
-        rows += zip(part.batch.sample.tolist(), kept, strict=True)
-    expected = [row[real].tolist() for row, real in zip(asked[0].prompts.tokens, asked[0].prompts.real, strict=True)]
-    assert sorted(rows) == sorted(zip(whole.batch.sample.tolist(), expected, strict=True))
-
-
-def test_parts_of_a_batch_have_their_parts_of_the_gradient(at_work):
-    config, scorer = at_work(tokens_per_batch=1500)
-    with torch.no_grad():
-        for parameter in scorer.teacher.parameters():
-            if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape)
-    lesson = generative_lesson(config, scorer, 1)
-    whole = taken(lesson, 1)[0]
-    assert len({len(scorer.teacher.parts.answer(item)) for item in whole.batch.target.tolist()}) > 1
-
-    def gradient(parts):
-        scorer.teacher.zero_grad()
-        for part, share in parts:
-            (share * lesson.step(part)["total"]).backward()
-        return torch.cat([p.grad.flatten() for p in scorer.teacher.parameters() if p.requires_grad])
-
-    expected = gradient([(whole, 1.0)])
-    for count in (2, 50):
-        found = gradient([lesson.divide(whole, index, count) for index in range(count)])
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
-
-
-def test_what_cannot_work_is_refused_before_it_is_trained(at_work):
-    config, scorer = at_work()
-    check_length(config, scorer, None)
-    check_length(config, scorer, 2048)
-    with pytest.raises(InputError, match=r"candidates=5: makes prompts of up to \d+ tokens, and llm=.* reads 100;"):
-        check_length(config, scorer, 100)
-    llm = SimpleNamespace(most_tokens=None)
-    with pytest.raises(InputError, match="--use_fsdp: a generative teacher"):
-        generative_at_work(config, llm, scorer.backbone, scorer.data, Processes(0, 2, sharded=True))
 
 
 def test_more_candidates_than_the_catalogue_leaves_are_refused(taught):

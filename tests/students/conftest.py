@@ -1,10 +1,16 @@
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from recdistill.config import DataConfig
+from recdistill.data.interactions import Interactions
+from recdistill.data.load import split_data
+from recdistill.data.sequences import SequenceData
 from recdistill.students.build import StudentShape, build_student
+from recdistill.students.shape import own_options
 from recdistill.students.student import Student
 
 NUM_ITEMS, LENGTH = 40, 10
@@ -18,8 +24,9 @@ def _seeded() -> None:
 @pytest.fixture
 def shape() -> Callable[..., StudentShape]:
     def make(student: str, **changes: object) -> StudentShape:
-        values: dict = {"hidden_size": 16, "blocks": 2, "heads": 2, "dropout": 0.1, "max_length": LENGTH}
-        return StudentShape(student, **(values | {"output": "tied"} | changes))
+        options = {name: changes.pop(name) for name in own_options(student) if name in changes}
+        values: dict = {"hidden_size": 16, "dropout": 0.1, "max_length": LENGTH, "output": "tied"}
+        return StudentShape(student, **(values | changes), options=options)
 
     return make
 
@@ -43,3 +50,31 @@ def build(shape: Callable[..., StudentShape], teacher_embedding: Tensor) -> Call
         return model.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ring() -> Interactions:
+    """Thirty users of 6 to 16 interactions, an item mostly followed by the next of 40; nobody has items 40 and 41."""
+    random = np.random.default_rng(0)
+    rows = []
+    for user in range(30):
+        item, begin = random.integers(40), random.integers(20)
+        for time in range(random.integers(6, 17)):
+            rows.append((user, item, begin + time))
+            item = (item + 1) % 40 if random.random() < 0.8 else random.integers(40)
+    user, item, timestamp = np.array(rows).T
+    return Interactions(
+        user=user,
+        item=item,
+        timestamp=timestamp,
+        user_ids=tuple(f"u{one}" for one in range(30)),
+        item_ids=tuple(f"i{one}" for one in range(42)),
+        titles=tuple(f"Film {one}" for one in range(42)),
+        source="the ring",
+    )
+
+
+@pytest.fixture(scope="session")
+def ring_data(ring: Interactions) -> SequenceData:
+    """The ring, the last two items of each user held out."""
+    return split_data(ring, DataConfig())

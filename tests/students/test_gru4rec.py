@@ -6,7 +6,7 @@ from recdistill.students.item_embedding import ItemEmbedding
 
 def test_states_are_those_of_a_packed_sequence() -> None:
     """The release packs by real length; running over the padding changes no earlier state."""
-    model = GRU4Rec(ItemEmbedding(20, 8), dropout=0.0, max_length=6, output="tied", layers=2)
+    model = GRU4Rec(ItemEmbedding(20, 8), dropout=0.0, max_length=6, output="tied", blocks=2)
     length = torch.tensor([2, 6, 1])
     history = torch.randint(0, 20, (3, 6)).masked_fill(torch.arange(6) >= length[:, None], 20)
     packed = torch.nn.utils.rnn.pack_padded_sequence(

@@ -118,11 +118,33 @@ def test_two_that_both_answered_do_not_wait_for_each_other(opened: OpenStudy) ->
     assert (first.lost, second.lost) == ([], [])
 
 
-def test_a_study_without_leader_gets_one(opened: OpenStudy) -> None:
+def test_a_study_without_leader_gets_one_at_once(opened: OpenStudy) -> None:
     only = Command(opened, "one", set())
     with only.lead:
-        wait_until(lambda: only.lead.leads)
+        assert only.lead.leads
     assert only.taken == [""]
+
+
+def test_two_that_find_no_leader_agree_on_one(opened: OpenStudy) -> None:
+    commands = [Command(opened, name, set()) for name in ("one", "two", "three")]
+    start = threading.Barrier(len(commands))
+
+    def enter(command: Command) -> None:
+        start.wait()
+        command.lead.__enter__()
+
+    threads = [threading.Thread(target=enter, args=(command,)) for command in commands]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    time.sleep(2 * BEAT)
+    leaders = [command.lead.leads for command in commands]
+    time.sleep(GRACE)
+    assert [command.lead.leads for command in commands] == leaders
+    assert sum(leaders) == 1
+    for command in commands:
+        command.lead.__exit__()
 
 
 def test_the_leader_sees_to_a_command_that_fell_silent(opened: OpenStudy) -> None:

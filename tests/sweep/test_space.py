@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recdistill.config import DistillConfig
+from recdistill.config import DistillConfig, changed
 from recdistill.errors import InputError
 from recdistill.sweep.space import Objective, Parameter, Space, base_config
 from recdistill.sweep.space_file import read_space
@@ -53,7 +53,7 @@ def test_random_trials_are_valid_options(seed: int) -> None:
         )
         values = space.suggest(study.ask())
         base = base_config(space, DistillConfig())
-        DistillConfig(**(vars(base) | values))
+        changed(base, **values)
         assert {p.name for p in space.parameters if p.applies(values)} == set(values)
         assert all(p.contains(values[p.name]) for p in space.parameters if p.name in values)
 

@@ -6,6 +6,7 @@ import pytest
 
 from recdistill.config import DistillConfig
 from recdistill.errors import InputError
+from recdistill.registry import STUDENTS
 from recdistill.sweep.space import Objective, Pruner, Sampler, base_config
 from recdistill.sweep.space_file import read_space
 
@@ -99,13 +100,18 @@ BAD = {
     "nan": (VAL + "parameters:\n  lam: {low: 0, high: nan}\n", 3, "finite"),
     "step and log": (VAL + "parameters:\n  lam: {low: 1, high: 2, step: 1, log: true}\n", 3, "takes no step"),
     "step of zero": (VAL + "parameters:\n  lam: {low: 0, high: 1, step: 0}\n", 3, "step 0.0"),
-    "no choices": (VAL + "parameters:\n  student: {low: 1, high: 2}\n", 3, "sasrec, gru4rec, caser"),
+    "no choices": (VAL + "parameters:\n  student: {low: 1, high: 2}\n", 3, ", ".join(STUDENTS.names(gradient=True))),
     "choices and low": (VAL + "parameters:\n  lam: {choices: [1, 2], low: 0}\n", 3, "takes no low"),
     "choice twice": (VAL + "parameters:\n  lam: {choices: [1, 1.0]}\n", 3, "each value once"),
     "list for a number": (VAL + "parameters:\n  lam: {low: [0], high: 1}\n", 3, "single value"),
     "boolean": (VAL + "parameters:\n  backbone_residual: {choices: [yes, no]}\n", 3, "true or false"),
     "data": (VAL + "parameters:\n  max_users: {low: 1, high: 5}\n", 3, "cannot be searched"),
     "seed": (VAL + "parameters:\n  seed: {low: 1, high: 5}\n", 3, "cannot be searched"),
+    "how is ranked": (VAL + "parameters:\n  exclude_seen: {choices: [true, false]}\n", 3, "cannot be searched"),
+    "a run": (VAL + "parameters:\n  teacher_run_id: {choices: [a, b]}\n", 3, "cannot be searched"),
+    "a place": (VAL + "parameters:\n  device: {choices: [cpu, cuda]}\n", 3, "cannot be searched"),
+    "fixed force": (VAL + "fixed:\n  force: true\n" + LAM, 3, "fixed has no such name"),
+    "fixed plugin": (VAL + "fixed:\n  plugin: mine\n" + LAM, 3, "fixed has no such name"),
     "fixed and searched": (VAL + "fixed:\n  lam: 1\n" + LAM, 3, "both fixed and searched"),
     "fixed out of range": (VAL + "fixed:\n  alpha: -1\n" + LAM, 3, "at least 0"),
     "unknown fixed": (VAL + "fixed:\n  alpa: 1\n" + LAM, 3, "nearest is alpha"),
@@ -165,7 +171,7 @@ def test_mistakes_are_one_line_with_their_place(tmp_path: Path, case: str) -> No
 
 
 def test_unreadable_files_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="there is no such file or space"):
         read_space(tmp_path / "none.yaml")
     with pytest.raises(InputError, match="cannot be read"):
         read_space(tmp_path)

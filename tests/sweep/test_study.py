@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 from small_sweep import EPOCHS, TEXT, make_space, place_in, run
 
 from recdistill.errors import InputError
+from recdistill.sweep.samplers import build_sampler
 from recdistill.sweep.space import Space
-from recdistill.sweep.study import StudyPlace, build_sampler, hidden, open_study, with_driver
+from recdistill.sweep.study import StudyPlace, hidden, open_study, with_driver
 
 
 def sequence(folder: Path, name: str, space: Space, totals: list[int], seed: int = 1) -> list[tuple[object, ...]]:

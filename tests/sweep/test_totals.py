@@ -1,4 +1,4 @@
-"""Exactly so many trials, in any order of events; the dead are found and queued once."""
+"""Exactly so many trials, in any order of events; stale trials are queued once."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ from small_sweep import run, train
 
 from recdistill.sweep.space import Space
 from recdistill.sweep.study import OpenStudy
-from recdistill.sweep.totals import FAILED, STARTED, SURPLUS, Undertaker, counts, finished, may_ask, may_begin
+from recdistill.sweep.totals import FAILED, STARTED, SURPLUS, StaleTrials, counts, finished, may_ask, may_begin
 
 WORKERS = 3
 
@@ -101,21 +101,21 @@ def die_in(opened: OpenStudy, *, started: bool) -> int:
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 @pytest.mark.parametrize("started", [True, False])
-def test_the_dead_are_found_and_run_again_once(opened: OpenStudy, space: Space, started: bool) -> None:
+def test_stale_trials_are_run_again_once(opened: OpenStudy, space: Space, started: bool) -> None:
     number = die_in(opened, started=started)
-    undertaker = Undertaker(opened.storage, grace_seconds=0.5)
-    undertaker.look(opened.study)
+    stale = StaleTrials(opened.storage, grace_seconds=0.5)
+    stale.end(opened.study)
     assert opened.study.get_trials()[number].state == TrialState.RUNNING
     time.sleep(3.1 if started else 0.6)
-    undertaker.look(opened.study)
+    stale.end(opened.study)
     first, second = opened.study.get_trials()
     assert (first.state, second.state) == (TrialState.FAIL, TrialState.WAITING)
     assert second.system_attrs["retry_history"] == [number]
     # The second attempt dies too: there is no third.
     assert die_in(opened, started=False) == second.number
-    undertaker.look(opened.study)
+    stale.end(opened.study)
     time.sleep(0.6)
-    undertaker.look(opened.study)
+    stale.end(opened.study)
     assert [trial.state for trial in opened.study.get_trials()] == [TrialState.FAIL, TrialState.FAIL]
     run(opened, space, 3)
     assert finished(opened.study) == 3
@@ -123,14 +123,14 @@ def test_the_dead_are_found_and_run_again_once(opened: OpenStudy, space: Space, 
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-def test_a_living_trial_is_not_buried(opened: OpenStudy, space: Space) -> None:
-    undertaker, looks = Undertaker(opened.storage, grace_seconds=0.1), []
+def test_a_living_trial_is_not_ended(opened: OpenStudy, space: Space) -> None:
+    stale, looks = StaleTrials(opened.storage, grace_seconds=0.1), []
 
     def slow(start: Any) -> Any:
         time.sleep(0.3)
-        undertaker.look(opened.study)
+        stale.end(opened.study)
         time.sleep(0.3)
-        undertaker.look(opened.study)
+        stale.end(opened.study)
         looks.append(start.number)
         return train(start)
 

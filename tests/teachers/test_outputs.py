@@ -77,16 +77,36 @@ def test_a_manifest_of_four_fields_is_read_and_claims_no_versions(tmp_path: Path
     assert manifest == dataclasses.replace(make().manifest, versions={})
 
 
-def test_by_sample_lays_out_the_first_candidates() -> None:
-    outputs = make()
-    covered, ranking, distance = outputs.by_sample(2)
-    assert covered.nonzero().flatten().tolist() == [0, 2, 3, 7, 8]
-    assert torch.equal(ranking[covered], outputs.ranking[:, :2])
-    assert torch.equal(distance[covered], outputs.distance[:, :2])
-    assert ranking[~covered].eq(0).all()
-    assert ranking.shape == (SAMPLES, 2)
+@pytest.mark.parametrize("with_sequences", [True, False])
+def test_answers_lay_out_the_first_candidates_by_sample(with_sequences: bool) -> None:
+    states = torch.randn(COVERED, 3) if with_sequences else None
+    outputs = make(sequence_embedding=states)
+    answers = outputs.answers(2)
+    assert answers.covered.nonzero().flatten().tolist() == [0, 2, 3, 7, 8]
+    assert torch.equal(answers.ranking[answers.covered], outputs.ranking[:, :2])
+    assert torch.equal(answers.distance[answers.covered], outputs.distance[:, :2])
+    assert answers.ranking[~answers.covered].eq(0).all()
+    assert answers.ranking.shape == answers.distance.shape == (SAMPLES, 2)
+    assert torch.equal(answers.item_embedding, outputs.item_embedding)
+    assert torch.equal(answers.sample, outputs.sample)
+    assert (answers.llm, answers.covered_share) == ("some-llm", COVERED / SAMPLES)
+    batch = answers.batch(torch.tensor([7, 3]), torch.tensor([True, True]), "cpu")
+    assert torch.equal(batch.candidates, outputs.ranking[[3, 2], :2])
+    if states is None:
+        assert answers.sequence_embedding is None
+    else:
+        assert batch.sequence_embedding is not None
+        assert torch.equal(batch.sequence_embedding, states[[3, 2]])
     with pytest.raises(InputError, match=r"candidate_topk=5: the teacher kept 4"):
-        outputs.by_sample(5)
+        outputs.answers(5)
+
+
+def test_save_and_load_are_the_folder_of_the_functions(tmp_path: Path) -> None:
+    make().save(tmp_path / "outputs")
+    found = TeacherOutputs.load(tmp_path / "outputs", make().manifest.fingerprint)
+    assert torch.equal(found.ranking, read_teacher_outputs(tmp_path / "outputs").ranking)
+    with pytest.raises(InputError, match="made for data abababababab, not 012345"):
+        TeacherOutputs.load(tmp_path / "outputs", "012345")
 
 
 @pytest.mark.parametrize(

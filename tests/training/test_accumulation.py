@@ -14,7 +14,7 @@ class KilledError(Exception):
     pass
 
 
-def recipe_of(sizes: list[int], accumulation: int, kill_at: int = -1, **changes) -> TrainingPlan:
+def plan_of(sizes: list[int], accumulation: int, kill_at: int = -1, **changes) -> TrainingPlan:
     """A regression on 24 points an epoch, cut into batches of these sizes."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -64,8 +64,8 @@ def test_batches_of_a_step_are_one_large_batch(
 
         return at
 
-    small, small_logged = trained(recipe_of(sizes, accumulation, learning_rate=rate(rates[0])), tmp_path / "small")
-    large, large_logged = trained(recipe_of(whole, 1, learning_rate=rate(rates[1])), tmp_path / "large")
+    small, small_logged = trained(plan_of(sizes, accumulation, learning_rate=rate(rates[0])), tmp_path / "small")
+    large, large_logged = trained(plan_of(whole, 1, learning_rate=rate(rates[1])), tmp_path / "large")
     torch.testing.assert_close(small, large, atol=1e-6, rtol=1e-5)
     assert rates[0] == rates[1]
     # The curve is a mean over batches, whose sizes differ.
@@ -78,17 +78,17 @@ def test_batches_of_a_step_are_one_large_batch(
 @pytest.mark.parametrize("kill_at", [1, 3, 4, 8, 12])
 def test_killed_between_the_batches_of_a_step_it_ends_as_undisturbed(tmp_path: Path, kill_at: int) -> None:
     sizes = [4, 4, 8, 2, 6]
-    expected, logged = trained(recipe_of(sizes, 2), tmp_path / "whole")
+    expected, logged = trained(plan_of(sizes, 2), tmp_path / "whole")
     with pytest.raises(KilledError):
-        trained(recipe_of(sizes, 2, kill_at), tmp_path / "killed")
-    found, resumed = trained(recipe_of(sizes, 2), tmp_path / "killed")
+        trained(plan_of(sizes, 2, kill_at), tmp_path / "killed")
+    found, resumed = trained(plan_of(sizes, 2), tmp_path / "killed")
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
     assert [one["train/total"] for one in resumed] == [one["train/total"] for one in logged]
 
 
 def test_a_batch_counts_by_its_weight() -> None:
-    plan = recipe_of([24], 1)
+    plan = plan_of([24], 1)
     (batch,) = plan.batches(0)
     gradients = []
     for weight in (1.0, 0.25):

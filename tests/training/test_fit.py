@@ -16,7 +16,7 @@ class KilledError(Exception):
     pass
 
 
-def make_recipe(kill_at=None, validate=True, device="cpu", **changes):
+def make_plan(kill_at=None, validate=True, device="cpu", **changes):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1)).to(device)
     parameters = dict(module.named_parameters())
@@ -73,12 +73,12 @@ def reproducible(logged):
 @pytest.mark.parametrize("validate", [True, False])
 def test_killed_training_ends_as_an_undisturbed_one(tmp_path, kill_at, validate):
     whole, resumed = [], []
-    expected = make_recipe(validate=validate)
+    expected = make_plan(validate=validate)
     fit(expected, tmp_path / "whole", lambda metrics, epoch: whole.append((dict(metrics), epoch)))
     with pytest.raises(KilledError):
-        fit(make_recipe(kill_at, validate), tmp_path / "killed", lambda metrics, epoch: None)
+        fit(make_plan(kill_at, validate), tmp_path / "killed", lambda metrics, epoch: None)
     torch.manual_seed(99)
-    plan = make_recipe(validate=validate)
+    plan = make_plan(validate=validate)
     fit(plan, tmp_path / "killed", lambda metrics, epoch: resumed.append((dict(metrics), epoch)))
     assert reproducible(resumed) == reproducible(whole)
     assert len(whole) == 6
@@ -87,7 +87,7 @@ def test_killed_training_ends_as_an_undisturbed_one(tmp_path, kill_at, validate)
 
 
 def test_best_weights_are_kept_and_patience_stops(tmp_path):
-    plan = make_recipe()
+    plan = make_plan()
     scores = iter([0.1, 0.3, 0.2, 0.2, 0.9])
     seen = []
 
@@ -103,7 +103,7 @@ def test_best_weights_are_kept_and_patience_stops(tmp_path):
 
 
 def test_loss_that_is_not_finite_is_an_input_error(tmp_path):
-    plan = make_recipe()
+    plan = make_plan()
     object.__setattr__(plan, "step", lambda batch: {"total": plan.parameters["0.bias"].sum() * math.nan})
     with pytest.raises(InputError, match="learning rate"):
         fit(plan, tmp_path / "c", lambda metrics, epoch: None)
@@ -160,7 +160,7 @@ def test_throughput_is_of_the_steps_alone_and_in_the_units_of_a_batch(tmp_path, 
     """A step of eight samples takes a second of a clock that stands still otherwise but for a long validation."""
     now = [0.0]
     monkeypatch.setattr(fit_module.time, "perf_counter", lambda: now[0])
-    plan = make_recipe(checkpoint_seconds=1e9, size=lambda batch: {"samples": len(batch), "tokens": 100})
+    plan = make_plan(checkpoint_seconds=1e9, size=lambda batch: {"samples": len(batch), "tokens": 100})
     step, validate = plan.step, plan.validate
 
     def slow_step(batch):
@@ -181,13 +181,13 @@ def test_throughput_is_of_the_steps_alone_and_in_the_units_of_a_batch(tmp_path, 
 
 def test_throughput_counts_all_of_an_epoch_that_was_killed(tmp_path, monkeypatch):
     with pytest.raises(KilledError):
-        fit(make_recipe(kill_at=4), tmp_path / "c", lambda metrics, epoch: None)
+        fit(make_plan(kill_at=4), tmp_path / "c", lambda metrics, epoch: None)
     values = read_checkpoint(tmp_path / "c")[1]
     assert (values["batch"], values["amounts"]) == (3, {"samples": 24})
     seconds = [values["step_seconds"]]
     now = [0.0]
     monkeypatch.setattr(fit_module.time, "perf_counter", lambda: now[0])
-    plan = make_recipe(epochs=1, checkpoint_seconds=1e9)
+    plan = make_plan(epochs=1, checkpoint_seconds=1e9)
     step = plan.step
 
     def slow_step(batch):
@@ -200,7 +200,7 @@ def test_throughput_counts_all_of_an_epoch_that_was_killed(tmp_path, monkeypatch
 
 
 def test_every_epoch_says_how_much_memory_the_process_took(tmp_path):
-    logged = [one["system/memory_mib"] for one in metrics_of(make_recipe(), tmp_path / "c")]
+    logged = [one["system/memory_mib"] for one in metrics_of(make_plan(), tmp_path / "c")]
     assert logged == sorted(logged)
     assert 20 < logged[0] < 1e6
 
@@ -232,12 +232,12 @@ LATER_FIELDS = ("amounts", "step_seconds", "norms", "norm_sum")
 
 def test_a_checkpoint_from_before_throughput_was_counted_is_gone_on_from(tmp_path):
     with pytest.raises(KilledError):
-        fit(make_recipe(kill_at=13), tmp_path / "c", lambda metrics, epoch: None)
+        fit(make_plan(kill_at=13), tmp_path / "c", lambda metrics, epoch: None)
     tensors, values = read_checkpoint(tmp_path / "c")
     write_checkpoint(tmp_path / "c", tensors, {n: v for n, v in values.items() if n not in LATER_FIELDS})
-    plan = make_recipe()
+    plan = make_plan()
     assert len(metrics_of(plan, tmp_path / "c")) == 6
-    expected = make_recipe()
+    expected = make_plan()
     fit(expected, tmp_path / "whole", lambda metrics, epoch: None)
     assert all(torch.equal(tensor, plan.parameters[name]) for name, tensor in expected.parameters.items())
 
@@ -246,12 +246,12 @@ def test_a_checkpoint_from_before_throughput_was_counted_is_gone_on_from(tmp_pat
 @pytest.mark.parametrize("kill_at", [2, 13])
 def test_killed_training_on_cuda_ends_as_an_undisturbed_one(tmp_path, kill_at):
     """Dropout draws from the device's generator."""
-    whole = make_recipe(device="cuda")
+    whole = make_plan(device="cuda")
     fit(whole, tmp_path / "whole", lambda metrics, epoch: None)
     with pytest.raises(KilledError):
-        fit(make_recipe(kill_at, device="cuda"), tmp_path / "killed", lambda metrics, epoch: None)
+        fit(make_plan(kill_at, device="cuda"), tmp_path / "killed", lambda metrics, epoch: None)
     torch.manual_seed(99)
-    resumed = make_recipe(device="cuda")
+    resumed = make_plan(device="cuda")
     logged = metrics_of(resumed, tmp_path / "killed")
     assert all(torch.equal(tensor, resumed.parameters[name]) for name, tensor in whole.parameters.items())
     assert logged[0]["system/cuda_memory_mib"] > 0

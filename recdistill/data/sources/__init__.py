@@ -1,1 +1,1 @@
-"""Where interactions come from: a file of the house each, or a user's own."""
+"""Sources: where interactions come from. One a file."""

@@ -1,4 +1,4 @@
-"""A user's own data: a CSV file of interactions and one of items, each mistake said in one line."""
+"""``dataset=csv``: a person's own interactions and items, a CSV file each."""
 
 import csv
 import gzip
@@ -8,67 +8,27 @@ import zlib
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
 import pandas as pd
 
 from recdistill.config.data import DataConfig
 from recdistill.data.interactions import Interactions
-from recdistill.data.timestamps import parse_timestamps
-from recdistill.errors import InputError
+from recdistill.data.tables import INTERACTION_COLUMNS, ITEM_COLUMNS, interactions_of_tables
+from recdistill.errors import InputError, one_line
 from recdistill.registry import SOURCES
 
 
 @SOURCES.register("csv")
-def csv_source(config: DataConfig) -> Interactions:
-    """A user's own CSV files, ``interactions`` and ``items``; see `read_csv_files`."""
-    return read_csv_files(config.interactions, config.items)
-
-
-
-def read_csv_files(interactions: str, items: str) -> Interactions:
-    """Interactions (columns user, item, timestamp; ratings are not used) and a catalogue (item, title).
+def csv_files(config: DataConfig) -> Interactions:
+    """Read the files ``interactions`` (columns user, item, timestamp) and ``items`` (item, title).
 
     Columns stand in any order, others are ignored; files may be gzipped. Ids are text: '007' stays '007'.
-    Timestamps are whole numbers or ISO dates. Interactions that stand twice stay twice. Raises InputError
-    naming file, row (counted from the first row after the header) and what to do.
+    Timestamps are whole numbers or ISO dates. Raises InputError naming file, row (counted from the first row after
+    the header) and what to do.
     """
-    item_ids, titles = read_items(items)
-    path = existing_file("interactions", interactions)
-    table = read_columns(path, ("user", "item", "timestamp"))
-    refuse_blank(path, table, "user")
-    refuse_blank(path, table, "item")
-    item = pd.Index(item_ids).get_indexer(pd.Index(table["item"])).astype(np.int64)
-    unknown = np.flatnonzero(item < 0)
-    if len(unknown):
-        raise InputError(
-            f"{path}: row {unknown[0] + 1}: unknown item {table['item'].iloc[unknown[0]]!r} "
-            f"(in {len(unknown)} rows); add it to {items} or leave the rows out"
-        )
-    user, user_ids = pd.factorize(table["user"])
-    return Interactions(
-        user=user.astype(np.int64),
-        item=item,
-        timestamp=parse_timestamps(path, table["timestamp"]),
-        user_ids=tuple(user_ids),
-        item_ids=item_ids,
-        titles=titles,
-        source=str(path),
-    )
-
-
-def read_items(items: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ids and titles of the catalogue, in file order. Raises InputError for blanks and repeated ids."""
-    path = existing_file("items", items)
-    table = read_columns(path, ("item", "title"))
-    refuse_blank(path, table, "item")
-    refuse_blank(path, table, "title")
-    repeated = np.flatnonzero(table["item"].duplicated())
-    if len(repeated):
-        raise InputError(
-            f"{path}: row {repeated[0] + 1}: item {table['item'].iloc[repeated[0]]!r} stands twice; "
-            "keep one row an item"
-        )
-    return tuple(table["item"]), tuple(table["title"])
+    items_path = existing_file("items", config.items)
+    items = read_columns(items_path, ITEM_COLUMNS)
+    path = existing_file("interactions", config.interactions)
+    return interactions_of_tables(read_columns(path, INTERACTION_COLUMNS), str(path), items, str(items_path))
 
 
 def existing_file(option: str, name: str) -> Path:
@@ -111,7 +71,7 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def open_text(path: Path) -> TextIO:
-    """The file as UTF-8 text, a byte order mark skipped, unpacked where it is gzipped whatever its name."""
+    """Open a file as UTF-8 text: a byte order mark is skipped, and a gzipped file is unpacked whatever its name."""
     with path.open("rb") as file:
         gzipped = file.read(2) == b"\x1f\x8b"
     if gzipped:
@@ -135,17 +95,3 @@ def read_header(path: Path, file: TextIO, columns: tuple[str, ...]) -> list[str]
         )
     # Blank names are columns that nobody asks for; pandas wants them distinct.
     return [name or f"(blank {position})" for position, name in enumerate(header)]
-
-
-def refuse_blank(path: Path, table: pd.DataFrame, column: str) -> None:
-    """Raise InputError at the first blank field of ``column``."""
-    blank = np.flatnonzero(table[column] == "")
-    if len(blank):
-        raise InputError(
-            f"{path}: row {blank[0] + 1}: {column} is blank (in {len(blank)} rows); fill it in or leave the row out"
-        )
-
-
-def one_line(message: object) -> str:
-    """The message on one line, at most 200 characters."""
-    return " ".join(str(message).split())[:200]

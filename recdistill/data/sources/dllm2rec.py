@@ -1,23 +1,20 @@
-"""DLLM2Rec's own files, read and written: samples split already, histories right-padded (RecSys 2024 release)."""
+"""``dataset=dllm2rec``: DLLM2Rec's own files, split already, histories right-padded (RecSys 2024 release)."""
 
 import json
-import pickle
-import tempfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recdistill.config.data import DataConfig
-from recdistill.data.sources.csv_files import one_line, read_items
-from recdistill.data.fingerprint import fingerprint
 from recdistill.data.pickled_frame import read_pickled_frame
-from recdistill.data.samples import Int64Array, Samples
+from recdistill.data.released_rows import Rows, find_file, released_folder, sequences_of_rows
+from recdistill.data.samples import Int64Array
 from recdistill.data.sequences import SequenceData
-from recdistill.errors import InputError
+from recdistill.data.sources.csv_files import existing_file, read_columns
+from recdistill.data.tables import ITEM_COLUMNS, check_items
+from recdistill.errors import InputError, one_line
 from recdistill.registry import SOURCES
 
 FILES = {
@@ -27,23 +24,11 @@ FILES = {
 }
 COLUMNS = ("seq", "len_seq", "next")
 STATISTICS_FILE = "data_statis.df"
-ITEMS_FILE = "items.csv"
-# The release has this number written into its sampling of negatives.
-RELEASED_LENGTH = 10
-
-#: Histories int64 [N, L], their lengths int64 [N] and next items int64 [N].
-Rows = tuple[Int64Array, Int64Array, Int64Array]
 
 
 @SOURCES.register("dllm2rec")
 def dllm2rec(config: DataConfig) -> SequenceData:
-    """DLLM2Rec's own split files in the folder ``interactions``; see `read_dllm2rec`."""
-    return read_dllm2rec(config.interactions, config.items)
-
-
-
-def read_dllm2rec(interactions: str, items: str = "") -> SequenceData:
-    """The samples in the folder ``interactions``: train_data.df or .csv, val_data.csv and test_data.csv.
+    """Read the folder ``interactions``: train_data.df or .csv, val_data.csv and test_data.csv.
 
     A row is a history ``seq`` right-padded with V, its real length ``len_seq`` and the next item ``next``. V
     is the id found behind the real items and ``item_num`` in data_statis.df, where that is there; where no row is
@@ -52,104 +37,14 @@ def read_dllm2rec(interactions: str, items: str = "") -> SequenceData:
     Rows of a pickled frame whose labels are 0 .. N-1 in another order are taken in the order of their labels, by
     which the release looks its teacher files up. Raises InputError, one line.
     """
-    if not interactions:
-        raise InputError("interactions=: dataset=dllm2rec needs a folder with train_data.df; set interactions=<folder>")
-    folder = Path(interactions).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"interactions={interactions}: no such folder; give the folder with train_data.df")
+    folder = released_folder("dllm2rec", config.interactions, FILES["train"][0])
     paths = {part: find_file(folder, names) for part, names in FILES.items()}
     rows = {part: read_rows(path) for part, path in paths.items()}
     num_items = catalogue_size(paths, rows, stated_size(folder / STATISTICS_FILE))
-    titles = read_titles(items, num_items) if items else tuple(f"item {item}" for item in range(num_items))
-    return sequences_of_rows("dllm2rec", titles, rows)
-
-
-def sequences_of_rows(name: str, titles: tuple[str, ...], rows: Mapping[str, Rows]) -> SequenceData:
-    """A data set that came split: items are 0 .. V-1, and every row is a user of its own.
-
-    ``rows`` are those of ``train``, ``validation`` and ``test``, in this order.
-    """
-    item_ids = tuple(str(item) for item in range(len(titles)))
-    parts: list[Samples] = []
-    user_ids: list[str] = []
-    for part, (history, length, following) in rows.items():
-        parts.append(samples_of_rows(history, length, following, first_user=len(user_ids)))
-        user_ids += [f"{part} row {row}" for row in range(len(length))]
-    train, validation, test = parts
-    return SequenceData(
-        name=name,
-        split="released",
-        num_items=len(titles),
-        titles=titles,
-        item_ids=item_ids,
-        user_ids=tuple(user_ids),
-        train=train,
-        validation=validation,
-        test=test,
-        fingerprint=fingerprint(item_ids, titles, parts),
+    titles = (
+        read_titles(config.items, num_items) if config.items else tuple(f"item {item}" for item in range(num_items))
     )
-
-
-def write_dllm2rec(folder: str | Path, data: SequenceData, length: int = RELEASED_LENGTH) -> None:
-    """Write ``train_data.df``, ``val_data.csv``, ``test_data.csv``, ``data_statis.df`` and ``items.csv``.
-
-    Row i of a file is sample i of its part: the last ``length`` items of its history, so that teacher files
-    aligned with the samples are aligned with the rows. Histories longer than ``length`` are cut, and what is read
-    back is then other data, with another fingerprint. The release reads the folder as it is with ``length`` 10,
-    and does not look at ``items.csv`` (item, title, source_id), which `read_dllm2rec` takes as ``items``.
-
-    Args:
-        folder: where to, made if absent; other files in it stay.
-        data: the data set.
-        length: history items a row.
-
-    Raises:
-        InputError: the length is below 1.
-    """
-    if length < 1:
-        raise InputError(f"length is {length}; give at least 1 history item a row ({RELEASED_LENGTH} for the release)")
-    folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        complete = Path(scratch)
-        write_pickled(complete / FILES["train"][0], columns_of(data.train, length, data.padding_id))
-        write_pickled(complete / STATISTICS_FILE, {"seq_size": [length], "item_num": [data.num_items]})
-        for part, samples in (("validation", data.validation), ("test", data.test)):
-            frame = pd.DataFrame(columns_of(samples, length, data.padding_id))
-            frame.to_csv(complete / FILES[part][1], index=False)
-        items = {"item": range(data.num_items), "title": data.titles, "source_id": data.item_ids}
-        pd.DataFrame(items).to_csv(complete / ITEMS_FILE, index=False)
-        for path in sorted(complete.iterdir()):
-            path.replace(folder / path.name)
-
-
-def columns_of(samples: Samples, length: int, padding_id: int) -> dict[str, list[Any]]:
-    """The columns of one file, as plain Python numbers and lists."""
-    history, real = samples.windows_of(range(len(samples)), length, padding_id)
-    return {"seq": history.tolist(), "len_seq": real.tolist(), "next": samples.targets.tolist()}
-
-
-class PlainFrame:
-    """Pickles as the call ``pandas.DataFrame(columns)``, which every version of pandas and NumPy can make."""
-
-    def __init__(self, columns: dict[str, list[Any]]) -> None:
-        self.columns = columns
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pd.DataFrame, (self.columns,)
-
-
-def write_pickled(path: Path, columns: dict[str, list[Any]]) -> None:
-    """A frame of plain columns for ``pandas.read_pickle``."""
-    path.write_bytes(pickle.dumps(PlainFrame(columns), protocol=4))
-
-
-def find_file(folder: Path, names: tuple[str, ...]) -> Path:
-    """The first of ``names`` in the folder. Raises InputError where there is none."""
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"{folder}: holds no {names[0]} and no {names[1]}; put one there")
+    return sequences_of_rows("dllm2rec", titles, rows)
 
 
 def read_rows(path: Path) -> Rows:
@@ -250,24 +145,13 @@ def catalogue_size(paths: dict[str, Path], rows: dict[str, Rows], stated: int | 
 
 def read_titles(items: str, num_items: int) -> tuple[str, ...]:
     """Titles by item id. Raises InputError unless the file's ids are 0 .. V-1."""
-    item_ids, titles = read_items(items)
-    by_id = dict(zip(item_ids, titles, strict=True))
+    path = existing_file("items", items)
+    table = read_columns(path, ITEM_COLUMNS)
+    check_items(table, str(path))
+    by_id = dict(zip(table["item"], table["title"], strict=True))
     missing = [item for item in range(num_items) if str(item) not in by_id]
     if missing:
         raise InputError(f"{items}: has no item {missing[0]} ({len(missing)} of {num_items} missing); add its title")
     if len(by_id) > num_items:
         raise InputError(f"{items}: has {len(by_id)} items, the padding id says {num_items}; leave the others out")
     return tuple(by_id[str(item)] for item in range(num_items))
-
-
-def samples_of_rows(history: Int64Array, length: Int64Array, following: Int64Array, first_user: int) -> Samples:
-    """Pointers over a flat array in which each row's real items and its next item stand one after another."""
-    stop = np.cumsum(length + 1)
-    start = stop - length - 1
-    items = np.empty(stop[-1], dtype=np.int64)
-    # A row's slots but the last are its history, row by row, which is the order of a boolean selection.
-    is_target = np.zeros(len(items), dtype=bool)
-    is_target[stop - 1] = True
-    items[is_target] = following
-    items[~is_target] = history[np.arange(history.shape[1]) < length[:, None]]
-    return Samples(items, start, stop - 1, np.arange(first_user, first_user + len(length)))

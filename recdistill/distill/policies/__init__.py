@@ -1,1 +1,1 @@
-"""Policies that choose samples: which are distilled, and which a teacher is asked to score."""
+"""Policies that choose samples: those that are distilled, and those that a teacher is asked to score."""

@@ -1,4 +1,4 @@
-"""The policy ``coverage``."""
+"""The policy ``coverage`` prefers samples for which the teacher recommends items that it rarely recommends."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from recdistill.registry import POLICIES
 
 @POLICIES.register("coverage", queries=False)
 def coverage(signals: SelectionSignals) -> Tensor:
-    """Where the teacher recommends what it rarely does: the mean of 1 / a candidate's recommendations."""
+    """The mean over a sample's candidates of ``1 / (how often the teacher recommends the item)`` [N]."""
     # Ids of samples that are not covered may be no items at all.
     candidates = torch.where(signals.eligible.unsqueeze(1), signals.candidates, 0)
     recommended = torch.zeros(len(signals.item_count), dtype=torch.int64, device=candidates.device)

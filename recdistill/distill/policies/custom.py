@@ -1,21 +1,31 @@
-"""The policy ``custom``: a function of a user's file (``policy_file``)."""
+"""The policy ``custom`` prefers what a user's function says: ``policy(signals)`` in the Python file ``policy_file``."""
 
 import runpy
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from torch import Tensor
 
+from recdistill.config.option import option
 from recdistill.distill.selection import StudentSignals
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 from recdistill.registry import POLICIES
 
 
-@POLICIES.register("custom", queries=True)
-def custom(signals: StudentSignals) -> NoReturn:
-    """Stands for the function of ``policy_file``; see `policy_of_file`."""
-    raise InputError("selection policy custom: give policy_file, a Python file with the function policy(signals)")
+@dataclass(frozen=True, kw_only=True)
+class CustomOptions:
+    """Own options of the policy."""
+
+    policy_file: str = option(
+        "", "Python file with the function policy(signals) that the policy is", role="place", content=True
+    )
+
+
+@POLICIES.register("custom", options=CustomOptions, queries=True)
+def custom(signals: StudentSignals, options: CustomOptions) -> Tensor:
+    """Prefer what the function of ``policy_file`` scores highest; see `policy_of_file`."""
+    return policy_of_file(options.policy_file)(signals)
 
 
 def policy_of_file(file: str) -> Callable[..., Tensor]:
@@ -23,7 +33,7 @@ def policy_of_file(file: str) -> Callable[..., Tensor]:
     try:
         found = runpy.run_path(str(Path(file).expanduser())).get("policy")
     except Exception as error:  # whatever the user's code raises
-        said = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        said = one_line(f"{type(error).__name__} {error}")
         raise InputError(f"policy_file={file}: cannot be run ({said})") from None
     if not callable(found):
         raise InputError(f"policy_file={file}: defines no function policy(signals), see docs/DISTILLATION.md")

@@ -1,4 +1,4 @@
-"""The policy ``ground_truth_error``."""
+"""The policy ``ground_truth_error`` prefers samples where the student is most wrong on the target."""
 
 from torch import Tensor
 
@@ -8,5 +8,5 @@ from recdistill.registry import POLICIES
 
 @POLICIES.register("ground_truth_error", queries=True)
 def ground_truth_error(signals: StudentSignals) -> Tensor:
-    """Where the student is most wrong: its cross-entropy on the target."""
+    """The student's cross-entropy on the target, nats [N]."""
     return signals.student_loss

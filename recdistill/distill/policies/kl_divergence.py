@@ -1,4 +1,4 @@
-"""The policy ``kl_divergence``."""
+"""The policy ``kl_divergence`` prefers samples where student and teacher differ most on the candidates."""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,7 @@ from recdistill.registry import POLICIES
 
 @POLICIES.register("kl_divergence", queries=False)
 def kl_divergence(signals: SelectionSignals) -> Tensor:
-    """Where the student differs most from the teacher: KL(teacher || student) over the K candidates.
-
-    Both are softened by the temperature, as in `ranking.ranking_kl`.
-    """
+    """``KL(teacher || student)`` over the K candidates [N], both softened by the temperature: `losses.ranking_kl`."""
     teacher = torch.log_softmax(-signals.distance / signals.temperature, dim=1)
     student = torch.log_softmax(signals.candidate_log_probs / signals.temperature, dim=1)
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)

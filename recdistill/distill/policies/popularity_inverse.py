@@ -1,4 +1,4 @@
-"""The policy ``popularity_inverse``."""
+"""The policy ``popularity_inverse`` prefers samples with a rare target."""
 
 from torch import Tensor
 
@@ -8,5 +8,5 @@ from recdistill.registry import POLICIES
 
 @POLICIES.register("popularity_inverse", queries=True)
 def popularity_inverse(signals: StudentSignals) -> Tensor:
-    """The rarest targets first."""
+    """Minus how often a sample's target is a training target [N]."""
     return -signals.item_count[signals.target].to(signals.student_loss)

@@ -1,4 +1,4 @@
-"""The policy ``random``."""
+"""The policy ``random`` prefers samples drawn by the seed."""
 
 from torch import Tensor
 
@@ -8,6 +8,6 @@ from recdistill.registry import POLICIES
 
 @POLICIES.register("random", queries=True)
 def random_samples(signals: StudentSignals) -> Tensor:
-    """Samples drawn by the seed."""
+    """The places of the samples in a permutation drawn by the seed [N]."""
     order = permutation(len(signals.target), signals.seed)
     return order.to(signals.student_loss)

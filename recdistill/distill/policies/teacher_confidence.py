@@ -1,4 +1,4 @@
-"""The policy ``teacher_confidence``."""
+"""The policy ``teacher_confidence`` prefers samples where the teacher is most sure of its best candidate."""
 
 from torch import Tensor
 
@@ -8,5 +8,5 @@ from recdistill.registry import POLICIES
 
 @POLICIES.register("teacher_confidence", queries=False)
 def teacher_confidence(signals: SelectionSignals) -> Tensor:
-    """Where the teacher is most sure: the smallest distance among its candidates."""
+    """Minus the smallest distance among the teacher's candidates [N]."""
     return -signals.distance.amin(dim=1)

@@ -1,4 +1,4 @@
-"""The policy ``uncertainty``."""
+"""The policy ``uncertainty`` prefers samples where the student is least sure of the next item."""
 
 from torch import Tensor
 
@@ -8,5 +8,5 @@ from recdistill.registry import POLICIES
 
 @POLICIES.register("uncertainty", queries=True)
 def uncertainty(signals: StudentSignals) -> Tensor:
-    """Where the student is least sure: its entropy over all items."""
+    """The entropy of the student's distribution over all items, nats [N]."""
     return signals.student_entropy

@@ -1,1 +1,1 @@
-"""Loss terms that join the objective with a weight of their own."""
+"""Loss terms that are added to the objective, each with a weight of its own."""

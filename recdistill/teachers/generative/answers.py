@@ -1,4 +1,4 @@
-"""How a generative teacher answers: freely, held to the candidates' titles, or by the likelihood of each candidate."""
+"""Answers of a generative teacher: free, constrained to the candidates' titles, or by the likelihood of each."""
 
 import inspect
 from typing import Any

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recdistill.teachers.generative.prompt_templates import prompt_templates
 from recdistill.teachers.ilora.titles import Int64Array, TitleTokens, tokenise_titles
-from recdistill.teachers.generative.prompt_templates import wordings
 
 PLACEHOLDER, CLOSING = ",", "\n"
 NO_LABEL = -100  # as torch's cross-entropy leaves out
@@ -26,13 +26,13 @@ class PromptTokens:
 
     Attributes:
         titles: the catalogue's, each beginning with a blank.
-        wordings: for each wording what stands before the history, between history and candidates, and after those.
+        templates: of each template the text before the history, between history and candidates, and after those.
         placeholder: at a marker, in a prompt of text alone.
         closing: after an answer, a newline.
     """
 
     titles: TitleTokens
-    wordings: tuple[tuple[Int64Array, Int64Array, Int64Array], ...]
+    templates: tuple[tuple[Int64Array, Int64Array, Int64Array], ...]
     placeholder: int
     closing: int
 
@@ -82,7 +82,9 @@ def prompt_tokens(tokenizer: Any, titles: Sequence[str], domain: str) -> PromptT
     return PromptTokens(
         titles=tokenise_titles(tokenizer, titles),
         # Only the head of a prompt has the tokenizer's token of a beginning.
-        wordings=tuple((tokens(head, True), tokens(middle), tokens(tail)) for head, middle, tail in wordings(domain)),
+        templates=tuple(
+            (tokens(head, True), tokens(middle), tokens(tail)) for head, middle, tail in prompt_templates(domain)
+        ),
         # Some tokenizers put a token of a blank before a text: the last one is the text's own.
         placeholder=int(tokens(PLACEHOLDER)[-1]),
         closing=int(tokens(CLOSING)[-1]),
@@ -93,7 +95,7 @@ def training_prompts(
     parts: PromptTokens,
     histories: Sequence[Int64Array],
     candidates: Int64Array,
-    wording: Sequence[int],
+    template: Sequence[int],
     targets: Sequence[int],
 ) -> CandidatePrompts:
     """Prompts with their answers, padded on the right; only the answer's tokens are labels.
@@ -102,10 +104,10 @@ def training_prompts(
         parts: tokens.
         histories: B lists of items, each the history's last ones, oldest first.
         candidates: items int64 [B, K].
-        wording: B numbers of wordings.
+        template: B numbers of templates.
         targets: B items, the answers.
     """
-    asked = [asking(parts, *row) for row in zip(histories, candidates, wording, strict=True)]
+    asked = [asking(parts, *row) for row in zip(histories, candidates, template, strict=True)]
     answers = [parts.answer(target) for target in targets]
     tokens = [np.concatenate([prompt, answer]) for (prompt, _), answer in zip(asked, answers, strict=True)]
     items = [
@@ -119,19 +121,19 @@ def training_prompts(
 
 
 def answer_prompts(
-    parts: PromptTokens, histories: Sequence[Int64Array], candidates: Int64Array, wording: Sequence[int]
+    parts: PromptTokens, histories: Sequence[Int64Array], candidates: Int64Array, template: Sequence[int]
 ) -> CandidatePrompts:
     """Prompts that wait for their answers, padded on the left; arguments as in `training_prompts`."""
-    asked = [asking(parts, *row) for row in zip(histories, candidates, wording, strict=True)]
+    asked = [asking(parts, *row) for row in zip(histories, candidates, template, strict=True)]
     labels = [np.full(len(prompt), NO_LABEL) for prompt, _ in asked]
     return padded(parts, [prompt for prompt, _ in asked], [item for _, item in asked], labels, left=True)
 
 
 def asking(
-    parts: PromptTokens, history: Int64Array, candidates: Int64Array, wording: int
+    parts: PromptTokens, history: Int64Array, candidates: Int64Array, template: int
 ) -> tuple[Int64Array, Int64Array]:
     """Tokens of one prompt without its answer, and the item at each of its markers (-1 elsewhere), int64 [T] each."""
-    head, middle, tail = parts.wordings[wording]
+    head, middle, tail = parts.templates[template]
     tokens, items = [head], [np.full(len(head), NO_ITEM)]
     for listed, after in ((history, middle), (candidates, tail)):
         for item in listed:

@@ -1,4 +1,4 @@
-"""Which titles a candidate prompt offers: the target among random others (iLoRA, NeurIPS 2024)."""
+"""The titles that a candidate prompt offers: the target among random others (iLoRA, NeurIPS 2024)."""
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -7,7 +7,7 @@ adjusted for, times (1 + popularity)^-gamma. The nearest item is the best, and i
 import torch
 from torch import Tensor
 
-#: What a distance is, for a manifest; small is sure.
+#: Definition of a distance, for a manifest; a small distance is sure.
 CONFIDENCE = (
     "L2 distance between LLM embeddings of the title that the teacher wrote and of the item's, min-max normalised over "
     "the catalogue, times (1 + popularity)^-{gamma:g}; small is sure"

@@ -4,7 +4,7 @@ The backbone comes in as tensors: its item table, injected at the markers, and i
 holds for the whole prompt and its answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recdistill.teachers.ilora.base_llm import BaseLLM
-from recdistill.teachers.generative.candidate_prompts import NO_ITEM, NO_LABEL, CandidatePrompts, PromptTokens, prompt_tokens
-from recdistill.teachers.ilora.gated_lora import GatedLoRA, load_adapter
-from recdistill.teachers.ilora.gated_model import (
-    ADAPTER_FOLDER,
-    GatedShape,
-    GatedModel,
-    read_teacher,
-    with_gated_lora,
+from recdistill.teachers.generative.candidate_prompts import (
+    NO_ITEM,
+    NO_LABEL,
+    CandidatePrompts,
+    PromptTokens,
+    prompt_tokens,
 )
+from recdistill.teachers.ilora.base_llm import BaseLLM
+from recdistill.teachers.ilora.gated_lora import GatedLoRA
+from recdistill.teachers.ilora.gated_model import GatedModel, GatedShape, load_gated_model, with_gated_lora
 from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS
 
 TEXT_ROWS = 64
@@ -30,10 +30,10 @@ TEXT_ROWS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class GenerativeShape(GatedShape):
-    """What fixes a generative teacher's parameters and prompts, LLM, backbone and catalogue aside.
+    """Settings of a generative teacher: all that fixes its parameters and prompts, LLM, backbone and catalogue aside.
 
     Attributes:
-        domain: whose words the prompts are in; see `wordings`.
+        domain: whose words the prompts are in; see `prompt_templates`.
     """
 
     called = "generative teacher"
@@ -125,9 +125,7 @@ def build_generative_model(
     Raises:
         InputError: sizes do not fit.
     """
-    parts = prompt_tokens(llm.tokenizer, titles, shape.domain)
-    gated = with_gated_lora(llm, shape)
-    return GenerativeModel(gated, llm, shape, parts, items)
+    return _over(llm, shape, titles, items, lambda: with_gated_lora(llm, shape))
 
 
 def load_generative_model(folder: Path, llm: BaseLLM, titles: Sequence[str], items: Tensor) -> GenerativeModel:
@@ -136,8 +134,14 @@ def load_generative_model(folder: Path, llm: BaseLLM, titles: Sequence[str], ite
     Raises:
         InputError: a file is missing or damaged, or another base is given.
     """
-    shape, tensors = read_teacher(folder, GenerativeShape, llm)
-    gated = load_adapter(llm.model, folder / ADAPTER_FOLDER)
-    teacher = GenerativeModel(gated, llm, shape, prompt_tokens(llm.tokenizer, titles, shape.domain), items)
-    teacher.load(folder, tensors)
-    return teacher.eval()
+    return load_gated_model(
+        folder, GenerativeShape, llm, lambda shape, attach: _over(llm, shape, titles, items, attach)
+    )
+
+
+def _over(
+    llm: BaseLLM, shape: GenerativeShape, titles: Sequence[str], items: Tensor, attach: Callable[[], GatedLoRA]
+) -> GenerativeModel:
+    """The teacher over a base that ``attach`` gives its adapter."""
+    parts = prompt_tokens(llm.tokenizer, titles, shape.domain)
+    return GenerativeModel(attach(), llm, shape, parts, items)

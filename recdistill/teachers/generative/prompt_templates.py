@@ -1,6 +1,6 @@
-"""What a candidate prompt says around its titles: three wordings in the words of each domain.
+"""Prompt templates: the text of a candidate prompt around its titles, three templates in the words of each domain.
 
-The release has three wordings a domain as well, others than these, and picks one a batch.
+The release has three templates a domain as well, others than these, and picks one a batch.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ HISTORY, CANDIDATES = "[history]", "[candidates]"
 
 @dataclass(frozen=True)
 class Words:
-    """How a domain calls the one who chooses, what is chosen, choosing and having chosen it, and its name."""
+    """Words of a domain: for the person, the things chosen, the act of choosing, and the name of a thing."""
 
     person: str
     thing: str
@@ -45,8 +45,8 @@ TEMPLATES = (
 )
 
 
-def wordings(domain: str) -> tuple[tuple[str, str, str], ...]:
-    """What stands before the history, between history and candidates, and after those, for each wording.
+def prompt_templates(domain: str) -> tuple[tuple[str, str, str], ...]:
+    """The text before the history, between history and candidates, and after those, for each template.
 
     Raises InputError for an unknown domain.
     """

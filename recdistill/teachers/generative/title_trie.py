@@ -1,4 +1,4 @@
-"""A token trie over candidate titles: what may follow a beginning of an answer, so that every answer is valid."""
+"""A token trie over candidate titles: the tokens allowed after the beginning of an answer, so that all are valid."""
 
 from collections.abc import Sequence
 from typing import Any

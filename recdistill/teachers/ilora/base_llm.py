@@ -18,9 +18,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 
 CONFIG_FILE = "config.json"
+GGUF = ".gguf"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class BaseLLM:
     Attributes:
         model: transformers model; its first output is the last hidden state [B, T, H].
         tokenizer: of transformers, with a padding token.
-        name: what the user asked for.
+        name: alias, id or path, as the user gave it.
         fingerprint: SHA-256 over the weights' names, shapes and a share of their values.
     """
 
@@ -46,9 +47,14 @@ class BaseLLM:
 
     @property
     def most_tokens(self) -> int | None:
-        """Tokens that it has positions for; None where its configuration says none."""
-        most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return int(most) if most else None
+        """Tokens that it has positions for; None where its configuration names no number."""
+        return most_tokens_of(self.model.config)
+
+
+def most_tokens_of(configuration: Any) -> int | None:
+    """Tokens that an LLM of this configuration has positions for; None where it names no number."""
+    most = getattr(configuration.get_text_config(), "max_position_embeddings", None)
+    return int(most) if most else None
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -73,31 +79,25 @@ def load_base_llm(
         llm: Hugging Face id, or path of a local folder or GGUF file; only a name where ``gguf`` is given.
         gguf: the GGUF file to read.
         cache: folder where a GGUF file is kept as safetensors after its first, slow reading.
-        dtype: of the weights, or of what is computed with those in 4 bits.
+        dtype: of the weights; of weights in 4 bits, the precision that is computed in.
         causal_lm: with the language-model head.
         load_in_4bit: the linear layers' weights in NF4 (QLoRA, arXiv 2305.14314), by bitsandbytes.
 
     Raises:
         InputError: one line, where nothing can be read there.
     """
-    if not llm:
-        raise InputError("llm=: is empty; give an alias, a Hugging Face id or a local path")
-    if load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError("load_in_4bit=true: needs bitsandbytes; pip install bitsandbytes, or leave it out")
+    if gguf is None:
+        check_source(llm)
+    if load_in_4bit:
+        check_bitsandbytes()
     path = Path(llm).expanduser()
-    # Its progress bars and load reports are not this program's to show.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    silence_transformers()
     try:
-        source = gguf or (path if path.suffix == ".gguf" else None)
+        source = gguf or (path if path.suffix == GGUF else None)
         if source is not None:
             folder = str(converted(source, cache))
-        elif path.exists():
-            folder = str(path)
-        elif llm.startswith((".", "/", "~")):
-            raise InputError(f"llm={llm}: no such file or folder; give a Hugging Face id or a local path")
         else:
-            folder = llm
+            folder = str(path) if path.exists() else llm
         kind = AutoModelForCausalLM if causal_lm else AutoModel
         packed = {"quantization_config": four_bits(dtype)} if load_in_4bit else {}
         model = kind.from_pretrained(folder, dtype=dtype, **packed)
@@ -105,9 +105,9 @@ def load_base_llm(
     except InputError:
         raise
     except Exception as error:  # transformers raises many kinds for a bad source
-        said = " ".join(str(error).split())[:200]
         raise InputError(
-            f"llm={llm}: cannot be loaded ({said}); give the alias smollm2-135m, a Hugging Face id or a local path"
+            f"llm={llm}: cannot be loaded ({one_line(error)}); "
+            "give the alias smollm2-135m, a Hugging Face id or a local path"
         ) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -116,6 +116,31 @@ def load_base_llm(
     model.requires_grad_(False).eval()
     check_causal(model, llm)
     return BaseLLM(model, tokenizer, llm, weights_fingerprint(model))
+
+
+def check_source(llm: str) -> None:
+    """Raise InputError where ``llm`` can only be a local path, and no model lies there. It reads no weights."""
+    if not llm:
+        raise InputError("llm=: is empty; give an alias, a Hugging Face id or a local path")
+    path = Path(llm).expanduser()
+    if path.is_dir() and not (path / CONFIG_FILE).is_file():
+        raise InputError(f"llm={llm}: the folder holds no {CONFIG_FILE}; give that of a model saved by transformers")
+    if path.is_file() and path.suffix != GGUF:
+        raise InputError(f"llm={llm}: is a file, but no {GGUF} file; give one, or the folder of a model")
+    if not path.exists() and (path.suffix == GGUF or llm.startswith((".", "/", "~"))):
+        raise InputError(f"llm={llm}: no such file or folder; give a Hugging Face id or a local path")
+
+
+def check_bitsandbytes() -> None:
+    """Raise InputError where the package that holds weights in 4 bits is not installed."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("load_in_4bit=true: needs bitsandbytes; pip install bitsandbytes, or leave it out")
+
+
+def silence_transformers() -> None:
+    """Keep its progress bars and load reports from the user's terminal."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -133,8 +158,9 @@ def check_causal(model: PreTrainedModel, llm: str) -> None:
     try:
         states = model(input_ids=tokens, use_cache=False)[0][:, 0].float()
     except Exception as error:  # an encoder-decoder wants more than tokens
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"llm={llm}: does not read tokens alone ({said}); give a causal (decoder) LLM") from None
+        raise InputError(
+            f"llm={llm}: does not read tokens alone ({one_line(error)}); give a causal (decoder) LLM"
+        ) from None
     least = 1e-3 * float(states.abs().mean())
     if not torch.allclose(states[0], states[1], rtol=1e-3, atol=least, equal_nan=True):
         raise InputError(f"llm={llm}: its states look at later tokens, as an encoder's do; give a causal (decoder) LLM")

@@ -4,7 +4,10 @@
 ``gate(state) -> weights``; a gate of `recdistill.teachers.ilora.gates` is an f.
 """
 
-from collections.abc import Iterable
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +16,10 @@ from recdistill.errors import InputError
 from recdistill.registry import GATES
 
 
-
-class Gate(nn.Module):
+class Gate(nn.Module, ABC):
     """Mixing weights [..., K], non-negative with sum one, of states [..., D]; subclasses write ``logits``.
+
+    One registered with options of its own is built with their instance as the third argument.
 
     Args:
         state_size: D.
@@ -33,9 +37,14 @@ class Gate(nn.Module):
         self.state_size = state_size
         self.experts = experts
 
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient of the weights reaches the gate's parameters."""
+        return True
+
+    @abstractmethod
     def logits(self, state: Tensor) -> Tensor:
         """Unnormalised weights [..., K] of states [..., D]."""
-        raise NotImplementedError
 
     def forward(self, state: Tensor) -> Tensor:
         """Mixing weights [..., K], in the parameters' precision, of states [..., D]. ValueError on another D."""
@@ -64,19 +73,31 @@ class GatePerLayer(nn.Module):
         return torch.stack([gate(state) for gate in self.gates], dim=-2)
 
 
-def build_gate(name: str, state_size: int, experts: int, layers: int | None = None) -> Gate | GatePerLayer:
+def build_gate(
+    name: str, state_size: int, experts: int, layers: int | None = None, options: Mapping[str, Any] | None = None
+) -> Gate | GatePerLayer:
     """The gate registered under this name, from states [..., D] to weights [..., K].
 
-    With ``layers`` there is one gate for each of so many layers, and weights are [..., layers, K].
+    Args:
+        name: of the gate.
+        state_size: D.
+        experts: K.
+        layers: where given, one gate for each of so many layers; weights are then [..., layers, K].
+        options: the gate's own options by name; those left out have their defaults.
 
     Raises:
-        InputError: no gate has this name, or a size is below 1.
+        InputError: no gate has this name, a size is below 1, or an option is unknown or does not fit.
     """
-    kind = GATES.get(name)
+    kind, of_options = GATES.get(name), GATES.options(name)
+    known = set() if of_options is None else {spec.name for spec in dataclasses.fields(of_options)}
+    unknown = set(options or {}) - known
+    if unknown:
+        raise InputError(f"gate {name!r} has no option {', '.join(sorted(unknown))}; leave it out")
+    own = () if of_options is None else (of_options(**(options or {})),)
     if layers is None:
-        gate: Gate = kind(state_size, experts)
+        gate: Gate = kind(state_size, experts, *own)
         return gate
-    return GatePerLayer(kind(state_size, experts) for _ in range(layers))
+    return GatePerLayer(kind(state_size, experts, *own) for _ in range(layers))
 
 
 def gate_metrics(weights: Tensor) -> dict[str, Tensor]:

@@ -5,20 +5,22 @@ expert k: a uniform gate is then exactly plain LoRA, and an adapter opened witho
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 
 LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -28,11 +30,15 @@ GATED_CONFIG = "gated_lora.json"
 REFUSED_OPTIONS = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias")
 
 
+class GateError(RuntimeError):
+    """The gate's weights do not belong to the tokens that a layer reads."""
+
+
 class GateSlot:
     """The mixing weights that every gated layer of one model reads.
 
-    Set before the forward pass and held until the next ``set`` or ``clear``: gradient checkpointing runs the
-    layers again in the backward pass, so make one forward pass for each backward pass.
+    Set before the forward pass and held until the next ``set`` or ``clear``. Gradient checkpointing runs layers again
+    in the backward pass, with the weights of their forward pass; see `GatedLoRA.enable_gradient_checkpointing`.
 
     Args:
         experts: K.
@@ -50,7 +56,7 @@ class GateSlot:
 
     @property
     def weights_shape(self) -> tuple[int, ...]:
-        """What a sequence's or token's weights are: [K], or [N, K]."""
+        """Shape of the weights of one sequence or token: [K], or [N, K]."""
         return (self.experts,) if self.layers is None else (self.layers, self.experts)
 
     def set(self, weights: Tensor) -> None:
@@ -77,25 +83,50 @@ class GateSlot:
         """``hidden`` [B·n, T, r] of a layer, with every expert's rows multiplied by K times its weight.
 
         ``generate`` repeats each sequence for its n beams or samples, and so are the weights, where no gradient
-        is recorded. Raises RuntimeError while no weights are set, and where batch or T differs from theirs.
+        is recorded. Raises GateError while no weights are set, and where batch or T differs from theirs.
         """
         if not self._scales:
-            raise RuntimeError("gated LoRA: no gate weights are set; call slot.set(weights) before the forward pass")
+            raise GateError("gated LoRA: no gate weights are set; call slot.set(weights) before the forward pass")
         scale = self._scales[0 if self.layers is None else layer]
         if hidden.ndim != 3:
-            raise RuntimeError(f"gated LoRA: a layer's input must be [B, T, H]; lora_A gave {list(hidden.shape)}")
+            raise GateError(f"gated LoRA: a layer's input must be [B, T, H]; lora_A gave {list(hidden.shape)}")
         (batch, length), gates = hidden.shape[:2], scale.shape[0]
         if batch != gates:
             # In training another batch is always a forgotten set, never beams.
             if batch % gates or torch.is_grad_enabled():
-                raise RuntimeError(f"gated LoRA: the batch is {batch} but gate weights are set for {gates}")
+                raise GateError(f"gated LoRA: the batch is {batch} but gate weights are set for {gates}")
             scale = scale.repeat_interleave(batch // gates, dim=0)
         if self._per_token and scale.shape[1] != length:
-            raise RuntimeError(
+            raise GateError(
                 f"gated LoRA: the pass has {length} tokens but gate weights are set for {scale.shape[1]}; "
                 "generation needs weights [B, K]"
             )
         return hidden * scale.to(hidden.dtype)
+
+
+class HeldWeights:
+    """While entered, a slot has the weights that it had when this was made. Can be entered more than once.
+
+    Args:
+        slot: whose weights are held.
+        contexts: further contexts to enter with it, made anew each time.
+    """
+
+    def __init__(self, slot: GateSlot, contexts: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        self.slot, self.contexts = slot, contexts
+        self.weights = slot._scales, slot._per_token
+        self.entered: list[tuple[ExitStack, Any]] = []
+
+    def __enter__(self) -> Self:
+        stack = ExitStack()
+        stack.enter_context(self.contexts())
+        self.entered.append((stack, (self.slot._scales, self.slot._per_token)))
+        self.slot._scales, self.slot._per_token = self.weights
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stack, (self.slot._scales, self.slot._per_token) = self.entered.pop()
+        stack.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +151,27 @@ class GatedLoRA:
         """The LoRA matrices; the base is frozen and the gate is the caller's."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in the backward pass (in training mode), in the form that keeps the gate's gradient."""
+    def enable_gradient_checkpointing(
+        self, contexts: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
+        """Compute activations again in the backward pass, in training mode, in the form that keeps the gate's gradient.
+
+        Several forward passes may come before their backward pass: each layer is computed again with its own weights.
+
+        Args:
+            contexts: makes the context that forward passes stand in, for layers to be computed again in it.
+
+        Raises InputError where the base has no such form.
+        """
         base: Any = self.model.get_base_model()
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # With use_reentrant=True no gradient would reach the gate, which is no input of the layers.
+        form = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), HeldWeights(self.slot, contexts))}
+        # Its name since transformers 5, and before.
+        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+        try:
+            enable(form)
+        except ValueError as error:
+            raise InputError(f"gradient_checkpointing=true: the LLM does not allow it ({one_line(error)})") from None
 
 
 def attach_gated_lora(
@@ -164,6 +212,39 @@ def attach_gated_lora(
         target_modules=_default_targets(base) if target_modules is None else list(target_modules),
     )
     return _attach(base, config, experts, gate_per_layer, adapter)
+
+
+@torch.no_grad()
+def check_layers(gated: GatedLoRA) -> None:
+    """Raise InputError where a gate cannot follow the tokens: a layer reads other than [B, T, H], or is not reached.
+
+    Some LLMs flatten the tokens of a batch, or route them to experts of their own, before a linear layer. One short
+    pass tells; it leaves the model in evaluation mode and the slot without weights.
+    """
+    reached: set[str] = set()
+
+    def noting(name: str) -> Callable[..., None]:
+        return lambda *_: reached.add(name)
+
+    layers: dict[str, Any] = {name: gated.model.get_submodule(name) for name in gated.gated_layers}
+    handles = [layer.lora_A[gated.adapter].register_forward_hook(noting(name)) for name, layer in layers.items()]
+    tokens = torch.tensor([[1, 2, 3], [1, 2, 3]], device=gated.model.device)
+    gated.model.eval()
+    gated.slot.set(torch.full((len(tokens), *gated.slot.weights_shape), 1 / gated.slot.experts, device=tokens.device))
+    try:
+        gated.model(input_ids=tokens, use_cache=False)
+    except GateError as error:
+        raise InputError(f"this LLM cannot be a teacher: {one_line(error)}; choose another llm") from None
+    finally:
+        gated.slot.clear()
+        for handle in handles:
+            handle.remove()
+    missing = [name for name in layers if name not in reached]
+    if missing:
+        raise InputError(
+            f"this LLM cannot be a teacher: {len(missing)} of its adapted layers read no token of a text, "
+            f"as {missing[0]}; choose another llm"
+        )
 
 
 def save_adapter(directory: Path, gated: GatedLoRA) -> None:
@@ -220,7 +301,7 @@ def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, gate_per_la
     try:
         model = get_peft_model(base, config, adapter_name=adapter)
     except ValueError as error:
-        raise InputError(f"gated LoRA: peft refuses the targets ({' '.join(str(error).split())[:300]})") from None
+        raise InputError(f"gated LoRA: peft refuses the targets ({one_line(error, 300)})") from None
     assert isinstance(model, PeftModel)
     gated_layers = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
     of_layer = [_transformer_layer(name) for name in gated_layers]
@@ -228,7 +309,8 @@ def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, gate_per_la
     slot = GateSlot(experts, config.r, len(transformer_layers) if gate_per_layer else None)
     for name, number in zip(gated_layers, map(transformer_layers.index, of_layer), strict=True):
         layer: Any = model.get_submodule(name)
-        if adapter not in layer.lora_A:
+        # Peft adapts experts that are one tensor by themselves, without a pass through lora_A that a gate could mix.
+        if adapter not in layer.lora_A or isinstance(layer, ParamWrapper):
             raise InputError(f"gated LoRA: {name} is no linear layer; leave it out of target_modules")
         layer.lora_A[adapter].register_forward_hook(
             lambda module, inputs, output, number=number: slot.mix(output, number)

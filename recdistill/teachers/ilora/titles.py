@@ -1,4 +1,4 @@
-"""The catalogue as tokens: what a prompt is put together from."""
+"""The catalogue's titles as tokens, the pieces of prompts."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class TitleTokens:
     Attributes:
         tokens: int64 [sum of lengths].
         start: int64 [V+1]; title i is ``tokens[start[i]:start[i + 1]]``.
-        instruction: int64 [P], what every prompt begins with.
+        instruction: int64 [P], the tokens that every prompt begins with.
         padding: id that fills rows up.
     """
 

@@ -5,7 +5,7 @@ the backbone's state after the item whose title or marker the token belongs to, 
 with ``packing`` off a prompt holds one sample and has one gate, the paper's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,25 +13,19 @@ import torch
 from torch import Tensor
 
 from recdistill.teachers.ilora.base_llm import BaseLLM
-from recdistill.teachers.ilora.gated_lora import GatedLoRA, load_adapter
-from recdistill.teachers.ilora.gated_model import (
-    ADAPTER_FOLDER,
-    GatedShape,
-    GatedModel,
-    read_teacher,
-    with_gated_lora,
-)
-from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
-from recdistill.teachers.ranking.head import RankingHead
+from recdistill.teachers.ilora.gated_lora import GatedLoRA
+from recdistill.teachers.ilora.gated_model import GatedModel, GatedShape, load_gated_model, with_gated_lora
 from recdistill.teachers.ilora.titles import TitleTokens, plain_title, tokenise_titles
+from recdistill.teachers.ranking.head import RankingHead
+from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
 
 CONTENT_SIZE = 64
 TITLE_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherShape(GatedShape):
-    """What fixes a ranking teacher's parameters and prompts, LLM, backbone and catalogue aside.
+class RankingShape(GatedShape):
+    """Settings of a ranking teacher: all that fixes its parameters and prompts, LLM, backbone and catalogue aside.
 
     Attributes:
         residual: see `RankingHead`.
@@ -48,7 +42,7 @@ class TeacherShape(GatedShape):
 
 @dataclass(frozen=True, eq=False)
 class BackboneTables:
-    """What a teacher takes from its frozen backbone, beside the states of windows.
+    """The tables of a frozen backbone that a teacher reads, beside the states of windows.
 
     Attributes:
         items: input table of the items [V, D], injected at the markers.
@@ -73,7 +67,7 @@ class RankingModel(GatedModel):
         self,
         gated: GatedLoRA,
         llm: BaseLLM,
-        shape: TeacherShape,
+        shape: RankingShape,
         titles: TitleTokens,
         backbone: BackboneTables,
         title_embedding: Tensor,
@@ -174,7 +168,7 @@ class RankingModel(GatedModel):
 
 
 def build_ranking_model(
-    llm: BaseLLM, shape: TeacherShape, titles: Sequence[str], backbone: BackboneTables
+    llm: BaseLLM, shape: RankingShape, titles: Sequence[str], backbone: BackboneTables
 ) -> RankingModel:
     """A fresh teacher; ``llm`` gets the adapter in place.
 
@@ -187,10 +181,7 @@ def build_ranking_model(
     Raises:
         InputError: sizes do not fit.
     """
-    tokens = tokens_of(titles, llm, shape)
-    embedding = embed_titles(llm, tokens)
-    gated = with_gated_lora(llm, shape)
-    return RankingModel(gated, llm, shape, tokens, backbone, embedding)
+    return _over(llm, shape, titles, backbone, lambda: with_gated_lora(llm, shape))
 
 
 def load_ranking_model(folder: Path, llm: BaseLLM, titles: Sequence[str], backbone: BackboneTables) -> RankingModel:
@@ -199,16 +190,26 @@ def load_ranking_model(folder: Path, llm: BaseLLM, titles: Sequence[str], backbo
     Raises:
         InputError: a file is missing or damaged, or another base is given.
     """
-    shape, tensors = read_teacher(folder, TeacherShape, llm)
+    return load_gated_model(
+        folder, RankingShape, llm, lambda shape, attach: _over(llm, shape, titles, backbone, attach)
+    )
+
+
+def _over(
+    llm: BaseLLM,
+    shape: RankingShape,
+    titles: Sequence[str],
+    backbone: BackboneTables,
+    attach: Callable[[], GatedLoRA],
+) -> RankingModel:
+    """The teacher over a base that ``attach`` gives its adapter."""
     tokens = tokens_of(titles, llm, shape)
+    # The head reads the titles as the base sees them, before there is an adapter.
     embedding = embed_titles(llm, tokens)
-    gated = load_adapter(llm.model, folder / ADAPTER_FOLDER)
-    teacher = RankingModel(gated, llm, shape, tokens, backbone, embedding)
-    teacher.load(folder, tensors)
-    return teacher.eval()
+    return RankingModel(attach(), llm, shape, tokens, backbone, embedding)
 
 
-def tokens_of(titles: Sequence[str], llm: BaseLLM, shape: TeacherShape) -> TitleTokens:
+def tokens_of(titles: Sequence[str], llm: BaseLLM, shape: RankingShape) -> TitleTokens:
     """The titles as prompts have them."""
     read = [plain_title(title) for title in titles] if shape.plain_titles else titles
     return tokenise_titles(llm.tokenizer, read)

@@ -1,9 +1,40 @@
-"""The ranking teacher."""
+"""The ranking teacher: an LLM whose states score the whole catalogue."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from recdistill.config import StudentConfig, TeacherConfig
 from recdistill.config.option import option
+from recdistill.data.batches import Batch, batches, seen_items
+from recdistill.data.samples import Samples
+from recdistill.data.sequences import SequenceData
+from recdistill.distill.exclusion import without_kept
+from recdistill.evaluation.evaluate import Ranked
 from recdistill.registry import TEACHERS
+from recdistill.students.student import Student
+from recdistill.teachers.ilora.base_llm import BaseLLM
+from recdistill.teachers.ilora.gated_teacher import GatedTeacher, gated_settings
+from recdistill.teachers.outputs import CONFIDENCE
+from recdistill.teachers.protocol import Lesson
+from recdistill.teachers.ranking.lesson import ranking_lesson
+from recdistill.teachers.ranking.model import (
+    BackboneTables,
+    RankingModel,
+    RankingShape,
+    build_ranking_model,
+    load_ranking_model,
+)
+from recdistill.teachers.ranking.prompt_length import check_prompts, check_window
+from recdistill.teachers.ranking.ranks import ranks_of_samples
+from recdistill.training.distributed import ALONE, Processes
+
+TOKENS_A_BATCH = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,5 +50,163 @@ class RankingOptions:
 
 
 @TEACHERS.register("ranking", options=RankingOptions)
-class RankingTeacher:
-    pass
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RankingTeacher(GatedTeacher):
+    """A ranking teacher, its backbone and the data they score; see `protocol.Teacher`."""
+
+    needs_llm: ClassVar[bool] = True
+    needs_language_model_head: ClassVar[bool] = False
+    confidence: ClassVar[str] = CONFIDENCE
+
+    model: RankingModel
+
+    @classmethod
+    def build(
+        cls,
+        config: TeacherConfig,
+        llm: BaseLLM | None,
+        backbone: Student,
+        data: SequenceData,
+        processes: Processes = ALONE,
+    ) -> Self:
+        """A teacher before its training; it scores as its backbone. Raises InputError where parts do not fit."""
+        assert llm is not None
+        model = build_ranking_model(llm, shape_of(config), data.titles, tables_of(backbone)).to(processes.device)
+        model.in_one_pass = processes.sharded
+        if config.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        teacher = cls(model=model.eval(), backbone=backbone, data=data, config=config, processes=processes)
+        check_prompts(teacher, llm.most_tokens)
+        return teacher
+
+    @classmethod
+    def load(
+        cls, folder: Path, config: TeacherConfig, llm: BaseLLM | None, backbone: Student, data: SequenceData
+    ) -> Self:
+        """The teacher of `save`. Raises InputError where a file is damaged, or LLM, backbone or catalogue differ."""
+        assert llm is not None
+        model = load_ranking_model(folder, llm, data.titles, tables_of(backbone))
+        own = cls(model=model, backbone=backbone, data=data, config=config)
+        model.to(own.device)
+        return own
+
+    @classmethod
+    def check(cls, config: TeacherConfig, most_tokens: int | None) -> None:
+        """Raise InputError where a packed prompt of the options has more tokens than the LLM reads."""
+        # The backbone's max_length bounds a prompt, too; that of a named run is known only when it is loaded.
+        if config.value("packing") and not config.backbone_run_id:
+            check_window(config, StudentConfig().max_length, most_tokens)
+
+    @property
+    def packing(self) -> bool:
+        """Whether samples share prompts."""
+        return bool(self.config.value("packing"))
+
+    @property
+    def stride(self) -> int:
+        """Samples of a prompt, at most."""
+        if not self.packing:
+            return 1
+        return max(1, min(self.config.value("teacher_window"), self.window) - self.context + 1)
+
+    def lesson(self) -> Lesson[Batch]:
+        """Next-item cross-entropy over the catalogue."""
+        return ranking_lesson(self)
+
+    def tokens_a_sample(self) -> float:
+        """LLM tokens that a training sample costs, about."""
+        weight = self.data.item_count / max(1, self.data.item_count.sum())
+        title = float((self.model.titles.lengths + 1) @ weight)
+        return (title * (self.stride + self.context - 1) + len(self.model.titles.instruction)) / self.stride
+
+    def score(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits [S, V] and the LLM's states [S, H] of a batch, on the device; differentiable."""
+        return self.model(batch.history, batch.row, batch.column, self.states(batch))
+
+    @torch.no_grad()
+    def states(self, batch: Batch) -> Tensor:
+        """The backbone's state after every item of the windows [W, L, D]; those at padding are not read."""
+        windows, length = batch.history.shape
+        row = torch.arange(windows).repeat_interleave(length)
+        column = torch.arange(length).repeat(windows)
+        full = torch.full((windows,), length)
+        found = self.backbone(*(part.to(self.device) for part in (batch.history, full, row, column)))
+        return found.view(windows, length, -1)
+
+    def batches(
+        self,
+        samples: Samples,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        index: np.ndarray | None = None,
+        stride: int | None = None,
+    ) -> Iterator[Batch]:
+        """Batches of samples (those at ``index``, where given) for scoring, of about 4,096 tokens.
+
+        ``stride`` is how many samples share a prompt, at most; by default as many as may.
+        """
+        stride = self.stride if stride is None else stride
+        titles_a_sample = (stride + self.context - 1) / stride
+        tokens = float(self.model.titles.lengths.mean() + 1) * titles_a_sample
+        return batches(
+            samples,
+            length=self.window,
+            batch_size=max(stride, int(TOKENS_A_BATCH / tokens)),
+            stride=stride,
+            padding_id=self.data.padding_id,
+            seed=seed,
+            epoch=0,
+            shuffle=shuffle,
+            index=index,
+        )
+
+    def exclude(self, logits: Tensor, samples: Samples, index: Tensor, target: Tensor | None = None) -> Tensor:
+        """The logits with the items of each sample's history at minus infinity, where seen ones are left out.
+
+        Where targets [S] are given, a target that its history has too stays.
+        """
+        if not self.config.exclude_seen:
+            return logits
+        excluded = seen_items(samples, index, logits.device)
+        if target is not None:
+            excluded = without_kept(excluded, target.unsqueeze(1).to(logits.device))
+        logits[excluded] = -torch.inf
+        return logits
+
+    def num_tokens(self, samples: Samples, batch: Batch) -> int:
+        """LLM tokens that scoring a batch costs."""
+        return self.model.prompts(batch.history, batch.row, batch.column).num_tokens
+
+    def outputs(self, samples: Samples, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Distance -log p(item) of every item [S, V], inf for those left out, and the LLM's states [S, H]."""
+        logits, states = self.score(batch)
+        return -self.exclude(logits, samples, batch.sample).log_softmax(dim=1), states
+
+    def item_embedding(self) -> Tensor:
+        """The trained LLM's state after each title, float32 [V, H]."""
+        return self.model.item_embedding()
+
+    def ranks(self) -> tuple[Ranked, Ranked, float]:
+        """See `ranks_of_samples`."""
+        return ranks_of_samples(self)
+
+    def answers(self) -> None:
+        """It ranks, and writes nothing."""
+
+
+def shape_of(config: TeacherConfig) -> RankingShape:
+    """The ranking teacher of the options."""
+    options = config.of_part(TEACHERS, config.teacher)
+    return RankingShape(
+        **gated_settings(config),
+        residual=options.backbone_residual,
+        packing=options.packing,
+        context=config.teacher_history,
+        plain_titles=options.plain_titles,
+    )
+
+
+def tables_of(student: Student) -> BackboneTables:
+    """The frozen student's tables that the teacher reads beside its states."""
+    return BackboneTables(student.item_table().detach(), *student.output_layer())

@@ -4,11 +4,16 @@ import gzip
 
 import pytest
 
-from recdistill.data.sources.csv_files import read_csv_files
+from recdistill.config.data import DataConfig
+from recdistill.data.sources.csv_files import csv_files
 from recdistill.errors import InputError
 
 LOG = "user,item,timestamp\nann,007,30\nbob,7,10\nann,x,20\n"
 ITEMS = "item,title\n007,Bond\n7,Seven\nx,Unknown letter\nNA,Not here\n"
+
+
+def read_files(interactions: str, items: str):
+    return csv_files(DataConfig(dataset="csv", interactions=interactions, items=items))
 
 
 @pytest.fixture
@@ -17,7 +22,7 @@ def read(tmp_path):
         for name, content in (("log.csv", log), ("items.csv", items)):
             if content is not None:
                 (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
-        return read_csv_files(str(tmp_path / "log.csv"), str(tmp_path / "items.csv"))
+        return read_files(str(tmp_path / "log.csv"), str(tmp_path / "items.csv"))
 
     return read
 
@@ -119,6 +124,6 @@ def test_missing_files_are_named(read, tmp_path):
     with pytest.raises(InputError, match=r"items=.*items.csv: no such file"):
         read(items=None)
     with pytest.raises(InputError, match="items=: dataset=csv needs"):
-        read_csv_files("x", "")
+        read_files("x", "")
     with pytest.raises(InputError, match="is a folder"):
-        read_csv_files("x", str(tmp_path))
+        read_files("x", str(tmp_path))

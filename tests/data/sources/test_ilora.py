@@ -7,11 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recdistill.data.sources.ilora import read_ilora
+from recdistill.config.data import DataConfig
 from recdistill.data.load import load_data
+from recdistill.data.sequences import SequenceData
+from recdistill.data.sources.ilora import ilora
 from recdistill.errors import InputError
 
-LASTFM = Path(__file__).parents[3] / "shared" / "data" / "lastfm"
+LASTFM = Path(__file__).parents[4] / "shared" / "data" / "lastfm"
 TITLES = ["Morcheeba", "Café Tacvba", 'The "Who"', "Air", "Low"]
 ROWS = {
     "train": [([], 0), ([0, 1], 2), ([0, 1, 2], 3), ([3, 1, 0, 2], 4)],
@@ -48,6 +50,10 @@ def write_released(folder: Path) -> str:
     return str(folder)
 
 
+def read_ilora(folder: str) -> SequenceData:
+    return ilora(DataConfig(dataset="ilora", interactions=folder))
+
+
 def pairs(samples):
     return [
         (samples.items[start:end].tolist(), int(samples.items[end]))
@@ -79,12 +85,13 @@ def test_both_forms_have_one_fingerprint(tmp_path):
 
 def test_it_is_a_data_set_of_the_options(tmp_path):
     folder = write_json(tmp_path)
-    assert load_data("ilora", folder).fingerprint == read_ilora(folder).fingerprint
+    options = {"dataset": "ilora", "interactions": folder}
+    assert load_data(DataConfig(**options)).fingerprint == read_ilora(folder).fingerprint
     for name, value in (("split", "chronological"), ("max_users", 3), ("min_interactions", 3)):
         with pytest.raises(InputError, match=f"{name}={value}: ilora files are split already"):
-            load_data("ilora", folder, **{name: value})
+            load_data(DataConfig(**options, **{name: value}))
     with pytest.raises(InputError, match="items=x: dataset=ilora has its titles in the folder"):
-        load_data("ilora", folder, "x")
+        load_data(DataConfig(**options, items="x"))
 
 
 @pytest.mark.parametrize(

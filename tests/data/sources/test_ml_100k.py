@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from recdistill.data.sources.ml_100k import read_ml100k, title_with_year
+from recdistill.config.data import DataConfig
+from recdistill.data.sources.ml_100k import ml_100k, title_with_year
+from recdistill.errors import InputError
 
 
 def test_counts_and_first_row():
-    log = read_ml100k()
+    log = ml_100k(DataConfig())
     assert len(log) == 100_000
     assert (len(log.user_ids), len(log.item_ids)) == (943, 1682)
     assert (log.user_ids[0], log.item_ids[log.item[0]], log.timestamp[0]) == ("196", "242", 881250949)
@@ -17,7 +19,7 @@ def test_counts_and_first_row():
 
 
 def test_titles():
-    titles = dict(zip(read_ml100k().item_ids, read_ml100k().titles, strict=True))
+    titles = dict(zip(ml_100k(DataConfig()).item_ids, ml_100k(DataConfig()).titles, strict=True))
     assert titles["1"] == "Toy Story (1995)"
     assert titles["12"] == "Usual Suspects, The (1995)"
     assert titles["1412"] == "Land Before Time III: The Time of the Great Giving (1995)"
@@ -37,3 +39,8 @@ def test_titles():
 )
 def test_the_year_is_added_once(title, year, expected):
     assert title_with_year(title, year) == expected
+
+
+def test_files_are_refused():
+    with pytest.raises(InputError, match="ml-100k: reads no interactions"):
+        ml_100k(DataConfig(items="items.csv"))

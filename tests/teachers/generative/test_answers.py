@@ -8,8 +8,8 @@ from tiny_generative import (
     CANDIDATES,
     HISTORIES,
     TARGETS,
+    TEMPLATE,
     TITLES,
-    WORDING,
     fresh,
     states,
     trained,
@@ -17,7 +17,7 @@ from tiny_generative import (
     with_answers,
 )
 
-from recdistill.teacher import answers as module
+from recdistill.teachers.generative import answers as module
 from recdistill.teachers.generative.answers import (
     candidate_log_likelihoods,
     constrained_answers,
@@ -106,7 +106,7 @@ def test_a_constrained_answer_is_the_greedy_walk_over_the_candidates(teacher):
 
 def test_of_candidates_with_one_title_the_first_answers(teacher):
     same = np.array([[7, 3, 3, 3]] * 3)
-    found = constrained_answers(teacher, answer_prompts(teacher.parts, HISTORIES, same, WORDING), states(), same)
+    found = constrained_answers(teacher, answer_prompts(teacher.parts, HISTORIES, same, TEMPLATE), states(), same)
     assert set(found.tolist()) <= {0, 1}
 
 

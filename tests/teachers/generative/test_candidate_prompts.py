@@ -5,8 +5,14 @@ import pytest
 import torch
 from tiny_llm import tiny_tokenizer
 
-from recdistill.teachers.generative.candidate_prompts import NO_ITEM, NO_LABEL, answer_prompts, prompt_tokens, training_prompts
-from recdistill.teachers.generative.prompt_templates import wordings
+from recdistill.teachers.generative.candidate_prompts import (
+    NO_ITEM,
+    NO_LABEL,
+    answer_prompts,
+    prompt_tokens,
+    training_prompts,
+)
+from recdistill.teachers.generative.prompt_templates import prompt_templates
 
 TITLES = ["Toy Story (1995)", "Heat", "Star Wars (1977)", "Twelve Monkeys (1995)", "Casino, the film", "Se7en"]
 HISTORIES = [np.array([2, 0, 3]), np.array([1])]
@@ -19,19 +25,19 @@ def tokenizer(request):
     return tiny_tokenizer(begin=request.param)
 
 
-def expected_text(history, candidates, wording):
-    head, middle, tail = wordings("movie")[wording]
+def expected_text(history, candidates, template):
+    head, middle, tail = prompt_templates("movie")[template]
     listed = ("".join(f" {TITLES[item]}," for item in items) for items in (history, candidates))
     return f"{head}{next(listed)}{middle}{next(listed)}{tail}"
 
 
-@pytest.mark.parametrize("wording", [0, 1, 2])
-def test_a_prompt_of_text_alone_is_a_list_of_titles(tokenizer, wording):
+@pytest.mark.parametrize("template", [0, 1, 2])
+def test_a_prompt_of_text_alone_is_a_list_of_titles(tokenizer, template):
     parts = prompt_tokens(tokenizer, TITLES, "movie")
-    prompts = answer_prompts(parts, HISTORIES, CANDIDATES, [wording, wording])
+    prompts = answer_prompts(parts, HISTORIES, CANDIDATES, [template, template])
     for row in range(2):
         text = tokenizer.decode(prompts.tokens[row, prompts.real[row]], skip_special_tokens=True)
-        assert text == expected_text(HISTORIES[row], CANDIDATES[row], wording)
+        assert text == expected_text(HISTORIES[row], CANDIDATES[row], template)
 
 
 def test_only_the_head_begins_with_the_tokenizers_first_token():

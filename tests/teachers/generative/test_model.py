@@ -12,8 +12,8 @@ from tiny_generative import (
     HISTORIES,
     STATE,
     TARGETS,
+    TEMPLATE,
     TITLES,
-    WORDING,
     fresh,
     item_table,
     states,
@@ -34,7 +34,7 @@ def loss_of_each_answer(teacher, injected=True):
     """Token losses of each answer, its prompt read alone, token by token as a loop."""
     words, found = teacher.llm.get_input_embeddings(), []
     for row, target in enumerate(TARGETS):
-        tokens, items = asking(teacher.parts, HISTORIES[row], CANDIDATES[row], WORDING[row])
+        tokens, items = asking(teacher.parts, HISTORIES[row], CANDIDATES[row], TEMPLATE[row])
         answer = torch.from_numpy(teacher.parts.answer(target))
         inputs = [
             words(torch.tensor(token)) if item < 0 or not injected else teacher.projector(teacher.item_table[item])

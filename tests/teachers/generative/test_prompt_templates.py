@@ -1,12 +1,12 @@
 import pytest
 
 from recdistill.errors import InputError
-from recdistill.teachers.generative.prompt_templates import DOMAINS, TEMPLATES, wordings
+from recdistill.teachers.generative.prompt_templates import DOMAINS, TEMPLATES, prompt_templates
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_each_domain_has_several_wordings_in_its_own_words(domain):
-    found = wordings(domain)
+def test_each_domain_has_several_templates_in_its_own_words(domain):
+    found = prompt_templates(domain)
     assert len(set(found)) == len(TEMPLATES) >= 3
     for head, middle, tail in found:
         text = head + middle + tail
@@ -21,9 +21,9 @@ def test_each_domain_has_several_wordings_in_its_own_words(domain):
 
 
 def test_domains_differ():
-    assert len({wordings(domain) for domain in DOMAINS}) == len(DOMAINS)
+    assert len({prompt_templates(domain) for domain in DOMAINS}) == len(DOMAINS)
 
 
 def test_an_unknown_domain_is_refused():
     with pytest.raises(InputError, match="domain=books: must be one of item, movie, music, game"):
-        wordings("books")
+        prompt_templates("books")

@@ -9,9 +9,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from recdistill.errors import InputError
-from recdistill.teachers.ilora.gate import GATES, Gate, TopKGate, build_gate, gate_metrics
+from recdistill.registry import GATES
+from recdistill.teachers.ilora.gate import Gate, build_gate, gate_metrics
 
-PARITY = Path(__file__).parents[1] / "parity" / "ilora_layer.safetensors"
+PARITY = Path(__file__).parents[2] / "parity" / "ilora_layer.safetensors"
 # Our gate, its name in the parity file, and its parameters' names there.
 RELEASED = {
     "linear": ("Dense", {"linear_layer.": "linear."}),
@@ -41,7 +42,7 @@ def test_gate_equals_the_released_one(name: str) -> None:
     torch.testing.assert_close(gate(state), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", GATES.names())
 @pytest.mark.parametrize("shape", [(64,), (3, 64), (2, 5, 64), (3, 7)])
 @pytest.mark.parametrize("training", [False, True])
 def test_weights_are_a_distribution_over_the_experts(name: str, shape: tuple[int, ...], training: bool) -> None:
@@ -52,13 +53,13 @@ def test_weights_are_a_distribution_over_the_experts(name: str, shape: tuple[int
     torch.testing.assert_close(weights.sum(-1), torch.ones(shape[:-1]))
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", GATES.names())
 def test_leading_dimensions_are_a_batch(name: str) -> None:
     gate, state = build_gate(name, 64, 4).eval(), torch.randn(2, 5, 64)
     torch.testing.assert_close(gate(state).flatten(0, 1), gate(state.flatten(0, 1)))
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", GATES.names())
 def test_a_state_in_bfloat16_gives_float32_weights(name: str) -> None:
     assert build_gate(name, 64, 4).eval()(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.float32
 
@@ -71,7 +72,7 @@ def test_randomness_is_for_training_only(name: str) -> None:
     assert torch.equal(gate(state), gate(state))
 
 
-@pytest.mark.parametrize("name", [name for name in GATES if name != "topk"])
+@pytest.mark.parametrize("name", [name for name in GATES.names() if name != "topk"])
 def test_every_parameter_of_the_gate_learns(name: str) -> None:
     gate = build_gate(name, 64, 4)
     (gate(torch.randn(6, 64)) * torch.randn(6, 4)).sum().backward()
@@ -79,13 +80,15 @@ def test_every_parameter_of_the_gate_learns(name: str) -> None:
 
 
 def test_topk_keeps_the_likeliest_experts_and_learns_from_two_on() -> None:
-    gate, state = TopKGate(64, 4, kept=2), torch.randn(6, 64)
+    gate, state = build_gate("topk", 64, 4, options={"gate_kept": 2}), torch.randn(6, 64)
     weights, logits = gate(state), gate.logits(state)
     assert bool(((weights > 0).sum(-1) == 2).all())
     assert torch.equal((weights > 0).nonzero()[:, 1].reshape(6, 2), logits.topk(2).indices.sort(-1).values)
     (weights * torch.randn(6, 4)).sum().backward()
     assert gate.linear.weight.grad is not None
     assert gate.linear.weight.grad.abs().sum() > 0
+    assert gate.learns
+    assert not build_gate("topk", 64, 4).learns
 
 
 def test_released_topk_is_one_hot() -> None:
@@ -94,17 +97,19 @@ def test_released_topk_is_one_hot() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(InputError, match="gate 'dense' is unknown; give one of linear, mlp"):
+    with pytest.raises(InputError, match="gate 'dense' is unknown; choose one of dropout, linear, mlp"):
         build_gate("dense", 64, 4)
     with pytest.raises(InputError, match="experts is 0"):
         build_gate("linear", 64, 0)
-    with pytest.raises(InputError, match="5 experts kept of 4"):
-        TopKGate(64, 4, kept=5)
+    with pytest.raises(InputError, match="gate_kept=5: must be at most experts=4"):
+        build_gate("topk", 64, 4, options={"gate_kept": 5})
+    with pytest.raises(InputError, match="gate 'linear' has no option gate_kept; leave it out"):
+        build_gate("linear", 64, 4, options={"gate_kept": 1})
     with pytest.raises(ValueError, match=r"must be \[..., 64\]"):
         build_gate("linear", 64, 4)(torch.randn(3, 32))
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", GATES.names())
 @pytest.mark.parametrize("shape", [(3, 64), (2, 5, 64)])
 def test_a_gate_per_layer_is_so_many_gates_side_by_side(name: str, shape: tuple[int, ...]) -> None:
     together, state = build_gate(name, 64, 4, layers=3).eval(), torch.randn(shape)
@@ -114,6 +119,11 @@ def test_a_gate_per_layer_is_so_many_gates_side_by_side(name: str, shape: tuple[
         assert torch.equal(weights[..., layer, :], gate(state))
     if name != "topk":
         assert not torch.allclose(weights[..., 0, :], weights[..., 1, :])
+
+
+def test_gates_per_layer_have_the_options() -> None:
+    weights = build_gate("topk", 64, 4, layers=3, options={"gate_kept": 3})(torch.randn(5, 64))
+    assert ((weights > 0).sum(-1) == 3).all()
 
 
 def test_gate_metrics_by_hand() -> None:

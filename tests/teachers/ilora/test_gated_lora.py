@@ -1,3 +1,4 @@
+import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,16 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny_llm import HIDDEN_SIZE, VOCABULARY_SIZE
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, LlamaModel, PreTrainedModel
+from transformers import (
+    AutoModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaForCausalLM,
+    LlamaModel,
+    MixtralConfig,
+    OPTConfig,
+    PreTrainedModel,
+)
 
 from recdistill.errors import InputError
 from recdistill.teachers.ilora.gate import build_gate
@@ -18,11 +28,12 @@ from recdistill.teachers.ilora.gated_lora import (
     GatedLoRA,
     GateSlot,
     attach_gated_lora,
+    check_layers,
     load_adapter,
     save_adapter,
 )
 
-PARITY = Path(__file__).parents[1] / "parity" / "ilora_layer.safetensors"
+PARITY = Path(__file__).parents[2] / "parity" / "ilora_layer.safetensors"
 EXPERTS, RANK, BATCH, LENGTH, LAYERS = 4, 8, 3, 6, 2
 Llama = Callable[..., LlamaForCausalLM | LlamaModel]
 
@@ -209,6 +220,75 @@ def test_checkpointed_gradients_are_the_plain_ones(
         assert plain is not None
         assert plain.abs().sum() > 0
         assert torch.equal(plain, checkpointed_gradient)
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_each_checkpointed_pass_is_computed_again_with_its_own_gates(
+    tiny_llama: Llama, embeds: Tensor, per_layer: bool
+) -> None:
+    gate = build_gate("mlp", 16, EXPERTS, layers=LAYERS if per_layer else None)
+    states = 3 * torch.randn(2, BATCH, 16)
+    gradients, entered = [], []
+    for checkpointed in (False, True):
+        gated = attach(tiny_llama(), gate_per_layer=per_layer)
+        if checkpointed:
+            gated.enable_gradient_checkpointing(lambda: entered.append(1) or contextlib.nullcontext())
+        gated.model.train()
+        gate.zero_grad()
+        loss = torch.zeros(())
+        for number, state in enumerate(states):
+            gated.slot.set(gate(state))
+            # Of the same shape, so that weights of another pass would be taken without a word.
+            loss = loss + gated.model(inputs_embeds=embeds * (1 + number)).last_hidden_state.pow(2).sum()
+        loss.backward()
+        gradients.append([p.grad for p in (*gated.trainable_parameters(), *gate.parameters())])
+        # The slot has the weights that were set last.
+        with torch.no_grad():
+            last = gated.model.eval()(inputs_embeds=embeds).last_hidden_state
+            gated.slot.set(gate(states[1]))
+            assert torch.equal(gated.model(inputs_embeds=embeds).last_hidden_state, last)
+    assert len(entered) == 2 * LAYERS
+    for plain, again in zip(*gradients, strict=True):
+        assert plain.abs().sum() > 0
+        torch.testing.assert_close(again, plain, rtol=1e-6, atol=1e-6)
+
+
+def test_a_base_without_checkpoints_says_so(tiny_llama: Llama) -> None:
+    base = tiny_llama()
+    base.supports_gradient_checkpointing = False
+    gated = attach(base)
+    with pytest.raises(InputError, match="gradient_checkpointing=true: the LLM does not allow it"):
+        gated.enable_gradient_checkpointing()
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_layers_that_see_sequences_pass_the_check(tiny_llama: Llama, embeds: Tensor, per_layer: bool) -> None:
+    gated = attach(tiny_llama(), gate_per_layer=per_layer)
+    generator = torch.get_rng_state()
+    check_layers(gated)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert not gated.model.training
+    with pytest.raises(RuntimeError, match="no gate weights are set"):
+        gated.model(inputs_embeds=embeds)
+
+
+def test_layers_whose_tokens_no_gate_can_follow_are_refused(tiny_llama: Llama) -> None:
+    flat = OPTConfig(
+        hidden_size=32, ffn_dim=32, num_hidden_layers=1, num_attention_heads=4, word_embed_proj_dim=32, vocab_size=50
+    )
+    with pytest.raises(InputError, match=r"cannot be a teacher: .*must be \[B, T, H\]; lora_A gave \[6, 8\]; choose"):
+        check_layers(attach(AutoModel.from_config(flat)))
+    routed = MixtralConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=50, num_local_experts=2,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"is no linear layer|must be"):
+        check_layers(attach(AutoModel.from_config(routed)))
+    base = tiny_llama()
+    base.aside = nn.Linear(HIDDEN_SIZE, HIDDEN_SIZE)
+    unread = attach_gated_lora(base, rank=4, alpha=8, dropout=0.0, experts=2, target_modules=["q_proj", "aside"])
+    with pytest.raises(InputError, match=r"1 of its adapted layers read no token of a text, as base_model.model.aside"):
+        check_layers(unread)
 
 
 def test_only_lora_is_trainable_and_every_target_is_gated(tiny_llama: Llama) -> None:

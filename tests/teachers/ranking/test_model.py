@@ -1,5 +1,6 @@
 """Ranking teacher over the tiny llama: nothing of the future, the same answers packed and apart, saved and loaded."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +16,14 @@ from recdistill.teachers.ranking.model import (
     TITLE_ROWS,
     BackboneTables,
     RankingModel,
-    TeacherShape,
+    RankingShape,
     build_ranking_model,
     load_ranking_model,
 )
 
 TITLES = [f"Film {'of the day ' * (item % 3)}number {item}" for item in range(14)]
 ITEMS, STATE, LENGTH = len(TITLES), 8, 7
-SHAPE = TeacherShape(
+SHAPE = RankingShape(
     rank=8,
     alpha=16.0,
     dropout=0.0,
@@ -260,11 +261,43 @@ def test_three_steps_move_all_that_is_trained_and_nothing_else() -> None:
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in teacher.named_buffers())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("packing", [True, False])
+def test_checkpointed_gradients_are_the_plain_ones_for_less_memory(dtype: torch.dtype, packing: bool) -> None:
+    gradients, kept = [], []
+    for checkpointed in (False, True):
+        teacher = trained(dtype, packing=packing, dropout=0.2).train()
+        # Prompts of several lengths: the slot holds other weights when the first ones are computed again.
+        assert len(teacher.prompts(HISTORY, ROW, COLUMN).by_length()) > 1 or not packing
+        if checkpointed:
+            teacher.enable_gradient_checkpointing()
+        own = {p.untyped_storage().data_ptr() for p in teacher.parameters()}
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor, own=own, sizes=sizes) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        torch.manual_seed(2)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = F.cross_entropy(teacher(HISTORY, ROW, COLUMN, states_of(HISTORY))[0], torch.arange(len(ROW)))
+        kept.append(sum(sizes.values()))
+        loss.backward()
+        gradients.append({name: p.grad for name, p in teacher.named_parameters() if p.requires_grad})
+    for name, gradient in gradients[0].items():
+        assert gradient.abs().sum() > 0, name
+        assert torch.equal(gradients[1][name], gradient), name
+    assert kept[1] < 0.5 * kept[0]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {},
         {"gate": "resnet"},
+        {"gate": "topk", "gate_options": {"gate_kept": 2}},
         {"gate_per_layer": True},
         {"packing": False, "residual": False, "gate": "mlp", "gate_per_layer": True},
     ],
@@ -280,6 +313,21 @@ def test_saved_and_loaded_over_a_fresh_base_it_is_the_same(tmp_path: Path, chang
     for own, expected in zip(ask(loaded), ask(teacher), strict=True):
         assert torch.equal(own, expected)
     assert torch.equal(loaded.item_embedding(), teacher.item_embedding())
+
+
+def test_a_teacher_saved_before_gates_had_options_is_loaded(tmp_path: Path) -> None:
+    teacher = trained(gate="topk")
+    teacher.save(tmp_path)
+    settings = json.loads((tmp_path / "teacher.json").read_text())
+    assert settings["shape"].pop("gate_options") == {}
+    (tmp_path / "teacher.json").write_text(json.dumps(settings))
+    loaded = load_ranking_model(tmp_path, tiny_base_llm(), TITLES, tables())
+    assert torch.equal(ask(loaded)[0], ask(teacher)[0])
+    assert loaded.gate.kept == 1
+    settings["shape"]["gate_options"] = {"kept": 2}
+    (tmp_path / "teacher.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="gate 'topk' has no option kept"):
+        load_ranking_model(tmp_path, tiny_base_llm(), TITLES, tables())
 
 
 def test_files_hold_no_weight_of_the_base(tmp_path: Path) -> None:

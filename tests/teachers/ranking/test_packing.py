@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recdistill.teachers.ranking.packing import MOST_PADDING, Prompts, one_prompt_a_sample, packed_prompts
 from recdistill.teachers.ilora.titles import TitleTokens
+from recdistill.teachers.ranking.packing import MOST_PADDING, Prompts, one_prompt_a_sample, packed_prompts
 
 PADDING = 0
 

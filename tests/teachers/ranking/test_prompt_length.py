@@ -1,31 +1,26 @@
 """Prompts against the LLM's positions: the longest one is found exactly, and refused before training."""
 
-import json
-import shutil
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlflow.tracking import MlflowClient
-from tiny_llm import tiny_tokenizer
+from small_teachers import small, small_backbone
+from tiny_llm import tiny_base_llm, tiny_tokenizer
 
-from recdistill.config import DataConfig, TeacherConfig
+from recdistill.config import TeacherConfig, changed
 from recdistill.data.batches import batches
 from recdistill.errors import InputError
-from recdistill.steps.inputs import data_of
-from recdistill.teachers.ranking.prompt_length import check_prompts, longest_prompt
-from recdistill.steps.teacher import teacher
-from recdistill.teachers.ranking.packing import one_prompt_a_sample, packed_prompts
 from recdistill.teachers.ilora.titles import tokenise_titles
+from recdistill.teachers.ranking.packing import one_prompt_a_sample, packed_prompts
+from recdistill.teachers.ranking.prompt_length import check_prompts, check_window, longest_prompt
+from recdistill.teachers.ranking.teacher import RankingTeacher
 
 
 @pytest.fixture(scope="module")
-def scored(small_files: dict[str, str]) -> Any:
-    """The small data set and its titles, as a scorer has them."""
-    data = data_of(DataConfig(**small_files))  # type: ignore[arg-type]
-    return SimpleNamespace(data=data, teacher=SimpleNamespace(titles=tokenise_titles(tiny_tokenizer(), data.titles)))
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The small data set and its titles, as a teacher has them."""
+    data = small(tmp_path_factory.mktemp("data"))
+    return SimpleNamespace(data=data, model=SimpleNamespace(titles=tokenise_titles(tiny_tokenizer(), data.titles)))
 
 
 def parts(scored: Any) -> tuple[Any, ...]:
@@ -43,10 +38,10 @@ def test_no_prompt_is_longer_and_one_is_as_long(scored: Any, window: int, contex
                 samples, length=window, batch_size=64, stride=min(shared, window), padding_id=scored.data.padding_id,
                 seed=0, epoch=0, shuffle=False,
             ):  # fmt: skip
-                titles = scored.teacher.titles
+                titles = scored.model.titles
                 packed = packed_prompts(titles, batch.history, batch.row, batch.column, context + stride - shared)
                 found.append(int(packed.length.max()))
-    assert max(found) == longest_prompt(scored.teacher.titles, parts(scored), count)
+    assert max(found) == longest_prompt(scored.model.titles, parts(scored), count)
 
 
 def test_one_prompt_a_sample(scored: Any) -> None:
@@ -55,46 +50,60 @@ def test_one_prompt_a_sample(scored: Any) -> None:
         for batch in batches(
             samples, length=8, batch_size=64, stride=1, padding_id=scored.data.padding_id, seed=0, epoch=0
         ):
-            prompts = one_prompt_a_sample(scored.teacher.titles, batch.history, batch.row, batch.column, 4)
+            prompts = one_prompt_a_sample(scored.model.titles, batch.history, batch.row, batch.column, 4)
             found.append(int(prompts.length.max()))
-    assert max(found) == longest_prompt(scored.teacher.titles, parts(scored), 4)
+    assert max(found) == longest_prompt(scored.model.titles, parts(scored), 4)
 
 
-def scorer(scored: Any, config: TeacherConfig, window: int = 50) -> Any:
-    stride = max(1, min(config.teacher_window, window) - config.teacher_history + 1)
-    return SimpleNamespace(**vars(scored), window=window, stride=stride)
+def teacher(scored: Any, config: TeacherConfig, window: int = 50) -> Any:
+    packed = max(1, min(config.value("teacher_window"), window) - config.teacher_history + 1)
+    stride = packed if config.value("packing") else 1
+    return SimpleNamespace(**vars(scored), config=config, window=window, stride=stride)
 
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_the_advice_fits_and_one_title_more_does_not(scored: Any, packing: bool) -> None:
     config = TeacherConfig(llm="tiny", teacher_history=4, teacher_window=12, packing=packing)
-    titles = scored.teacher.titles
+    titles = scored.model.titles
     longest = longest_prompt(titles, parts(scored), 12 if packing else 4)
-    check_prompts(config, scorer(scored, config), longest)
-    check_prompts(config, scorer(scored, config), None)
+    check_prompts(teacher(scored, config), longest)
+    check_prompts(teacher(scored, config), None)
     limits = {longest_prompt(titles, parts(scored), count): count for count in range(1, 12 if packing else 4)}
     for limit, fitting in limits.items():
         with pytest.raises(InputError) as refused:
-            check_prompts(config, scorer(scored, config), limit)
+            check_prompts(teacher(scored, config), limit)
         name = "teacher_window" if packing else "teacher_history"
         lower = "teacher_history and teacher_window" if packing and fitting < 4 else name
         assert str(refused.value) == (
-            f"{name}={getattr(config, name)}: makes prompts of up to {longest} tokens, and llm=tiny reads {limit}; "
+            f"{name}={config.value(name)}: makes prompts of up to {longest} tokens, and llm=tiny reads {limit}; "
             f"set {lower} to {fitting} at most"
         )
-        advised = replace(config, **dict.fromkeys(lower.split(" and "), fitting))
-        check_prompts(advised, scorer(scored, advised), limit)
+        advised = changed(config, **dict.fromkeys(lower.split(" and "), fitting))
+        check_prompts(teacher(scored, advised), limit)
     with pytest.raises(InputError, match="llm=tiny: reads 5 tokens, and a title alone takes more"):
-        check_prompts(config, scorer(scored, config), 5)
+        check_prompts(teacher(scored, config), 5)
 
 
-def test_a_teacher_is_refused_before_it_is_trained(taught, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(str(taught.options["llm"]), tmp_path / "llm"))
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 200}))
-    config = TeacherConfig(**taught.options | {"llm": str(folder)})
+def test_a_teacher_is_refused_before_it_is_trained(scored: Any) -> None:
+    llm = tiny_base_llm()
+    llm.model.config.max_position_embeddings = 200
+    config = TeacherConfig(llm="tiny", teacher_history=4, teacher_window=10)
     with pytest.raises(InputError, match=r"^teacher_window=10: makes prompts of up to \d+ tokens, .* reads 200; set"):
-        teacher(config)
-    run = taught.place.newest("teacher")
-    assert run.info.status == "FAILED"
-    assert MlflowClient().get_metric_history(run.info.run_id, "train/total") == []
+        RankingTeacher.build(config, llm, small_backbone(scored.data), scored.data)
+
+
+def test_what_never_fits_is_refused_by_the_options_alone(scored: Any) -> None:
+    config = TeacherConfig(llm="tiny", teacher_history=4, teacher_window=12)
+    check_window(config, 50, None)
+    check_window(config, 50, 24)
+    check_window(config, 8, 16)
+    with pytest.raises(InputError) as refused:
+        check_window(config, 50, 23)
+    assert str(refused.value) == (
+        "teacher_window=12: makes prompts of 24 tokens or more, and llm=tiny reads 23; set teacher_window to 11 at most"
+    )
+    check_window(changed(config, teacher_window=11), 50, 23)
+    with pytest.raises(InputError, match="set teacher_history and teacher_window to 3 at most"):
+        check_window(config, 50, 7)
+    # It refuses nothing that would fit.
+    assert longest_prompt(scored.model.titles, parts(scored), 12) > 24

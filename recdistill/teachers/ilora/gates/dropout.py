@@ -6,7 +6,6 @@ from torch import Tensor
 from recdistill.registry import GATES
 from recdistill.teachers.ilora.gates.linear import LinearGate
 
-
 DROPOUT = 0.1
 
 

@@ -1,6 +1,5 @@
 """The residual gate, which iLoRA's training scripts use ("resnet" in its release)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,0 +1,367 @@
+"""The Python interface: load data, train, distil, compare and recommend, with or without MLflow.
+
+The entry points are these functions with a run around them. Inside an active MLflow run they log to it; elsewhere they
+log nowhere. Options are those of the steps (`recdistill distill --help`), by the same names and with the same defaults.
+"""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from recdistill.config import (
+    BaselineConfig,
+    DataConfig,
+    DistillConfig,
+    StudentConfig,
+    TeacherConfig,
+    changed,
+    config_of,
+    narrow,
+)
+from recdistill.config.base import Config
+from recdistill.config.lineage import compared_settings, plugin_contents
+from recdistill.config.steps import STEPS
+from recdistill.data.catalogue import Catalogue
+from recdistill.data.frames import data_from_frames
+from recdistill.data.load import load_data as load_configured
+from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError
+from recdistill.plugins import load_plugins
+from recdistill.students.build import load_recommender, read_shape, save_recommender
+from recdistill.students.catalogue_file import read_catalogue, write_catalogue
+from recdistill.students.measure import Fitted
+from recdistill.students.recommender import Recommender
+from recdistill.students.serving import ItemRecommender
+from recdistill.students.shape import StudentShape
+from recdistill.students.student import Student
+from recdistill.students.training import check_student, fit_recommender
+from recdistill.teachers.build import load_teacher
+from recdistill.teachers.checks import check_teacher
+from recdistill.teachers.outputs import TeacherOutputs
+from recdistill.teachers.protocol import Teacher
+from recdistill.teachers.scoring import make_outputs
+from recdistill.teachers.training import train_teacher as fit_teacher
+from recdistill.training.device import device_of
+from recdistill.training.distributed import Processes
+from recdistill.training.recorder import Recorder
+
+if TYPE_CHECKING:
+    from recdistill.report.results import Results
+
+
+def load_data(dataset: str = "ml-100k", **options: Any) -> SequenceData:
+    """Read and split a data set.
+
+    Args:
+        dataset: name of a source, as ``ml-100k`` or ``csv``.
+        options: of the step ``prepare``, as ``interactions``, ``items``, ``split``, ``max_users``.
+
+    Raises:
+        InputError: a file or an option cannot be used.
+    """
+    load_plugins(str(options.get("plugin", "")))
+    return load_configured(DataConfig(dataset=dataset, **options))
+
+
+def load_frame(interactions: pd.DataFrame, items: pd.DataFrame | None = None, **options: Any) -> SequenceData:
+    """Split interactions that are at hand.
+
+    Args:
+        interactions: columns user, item, timestamp; ids of any kind become text.
+        items: columns item, title; without it titles are the ids.
+        options: of the step ``prepare``, as ``split``.
+
+    Raises:
+        InputError: a column is missing, or a value cannot be used.
+    """
+    return data_from_frames(interactions, items, **options)
+
+
+def train_student(data: SequenceData, student: str = "sasrec", *, seed: int = 1, **options: Any) -> "TrainedStudent":
+    """Train a recommender without a teacher.
+
+    Args:
+        data: of `load_data` or `load_frame`.
+        student: name of a recommender, as ``sasrec``, ``gru4rec``, ``ease``.
+        seed: of every random number.
+        options: of the step ``backbone``, as ``epochs``, ``hidden_size``, ``blocks``.
+
+    Raises:
+        InputError: an option cannot be used.
+    """
+    load_plugins(str(options.get("plugin", "")))
+    config = BaselineConfig(student=student, seed=seed, **options)
+    check_student(config, data.num_items)
+    fitted = fit_recommender(config, data, recorder=recorder("backbone", config))
+    return trained("backbone", config, data, fitted)
+
+
+def distill(
+    data: SequenceData, outputs: TeacherOutputs, student: str = "sasrec", *, seed: int = 1, **options: Any
+) -> "TrainedStudent":
+    """Train a student from a teacher's outputs by DLLM2Rec (RecSys 2024).
+
+    Args:
+        data: that the teacher was trained on.
+        outputs: of `TrainedTeacher.outputs`, or `TeacherOutputs.load`.
+        student: name of a student, as ``gru4rec``.
+        seed: of every random number.
+        options: of the step ``distill``, as ``lam``, ``alpha``, ``ed_weight``, ``temperature``, ``selection_policy``.
+
+    Raises:
+        InputError: an option cannot be used, or the outputs are of other data.
+    """
+    load_plugins(str(options.get("plugin", "")))
+    config = DistillConfig(student=student, seed=seed, **options)
+    if outputs.manifest.fingerprint != data.fingerprint:
+        raise InputError(
+            f"outputs: made for data {outputs.manifest.fingerprint[:12]}, not for this data {data.fingerprint[:12]}; "
+            "give those of a teacher of this data"
+        )
+    check_student(config, data.num_items)
+    answers = outputs.answers(config.candidate_topk)
+    fitted = fit_recommender(config, data, teacher=answers, recorder=recorder("distill", config))
+    return trained("distill", config, data, fitted, outputs.manifest.llm)
+
+
+def train_teacher(
+    data: SequenceData, backbone: "TrainedStudent", *, llm: str = "smollm2-135m", seed: int = 1, **options: Any
+) -> "TrainedTeacher":
+    """Train iLoRA (NeurIPS 2024) over an LLM.
+
+    Args:
+        data: that the backbone was trained on.
+        backbone: a causal student, as ``sasrec``, whose states the gate reads; it stays as it is.
+        llm: alias, Hugging Face id or path of a causal LLM.
+        seed: of every random number.
+        options: of the step ``teacher``, as ``token_budget``, ``experts``, ``teacher``.
+
+    Raises:
+        InputError: an option or the LLM cannot be used.
+    """
+    load_plugins(str(options.get("plugin", "")))
+    config = TeacherConfig(llm=llm, seed=seed, **options)
+    check_teacher(config)
+    if not isinstance(backbone.model, Student):
+        raise InputError("backbone: has no states of sequences; give a trained sasrec or gru4rec")
+    processes = Processes(device=device_of(config))
+    frozen = backbone.model.requires_grad_(False)
+    made, _ = fit_teacher(config, data, frozen, recorder=recorder("teacher", config), processes=processes)
+    return TrainedTeacher(made, config, data)
+
+
+def compare(students: "Sequence[TrainedStudent]", *, metric: str = "test/ndcg_at_10", **options: Any) -> "Results":
+    """Test trained recommenders against the first of them, paired by user.
+
+    Args:
+        students: trained on the same data; those that differ in nothing but the seed are one recommender.
+        metric: that decides: val or test, a metric and a cut-off.
+        options: of `recdistill.report.results.compare_evaluated`: ``resamples``, ``seed``.
+
+    Returns the results: printed, a table with intervals and p-values and a sentence; ``.frame()`` has the numbers.
+
+    Raises:
+        InputError: fewer than two are given, or they are of different data.
+    """
+    from recdistill.report.in_memory import compare_fitted
+
+    return compare_fitted(students, metric=metric, **options)
+
+
+def compare_runs(
+    runs: Sequence[str] = (),
+    *,
+    filter: str = "",
+    baseline: str = "auto",
+    metric: str = "test/ndcg_at_10",
+    resamples: int = 10_000,
+) -> "Results":
+    """Test finished runs of the tracking store against their baselines, as the step ``compare`` does.
+
+    Args:
+        runs: ids; none for those that ``filter`` finds.
+        filter: an MLflow search condition; '' for every evaluated run.
+        baseline: 'auto' for each student's undistilled twin and a teacher's backbone; or a run's id.
+        metric: that decides: val or test, a metric and a cut-off.
+        resamples: bootstrap and permutation draws.
+
+    Raises:
+        InputError: a run is unknown, unfinished or of other data.
+    """
+    from recdistill.report.compared import groups_of
+    from recdistill.report.results import MetricName, compare_groups
+    from recdistill.runs.compared_runs import compared_runs
+
+    name = MetricName.read(metric)
+    found = compared_runs(list(runs), filter, baseline, name.part)
+    return compare_groups(groups_of(found.runs, found.baseline), found.samples, name, resamples=resamples)
+
+
+def newest_run(step: str) -> str:
+    """Id of the newest finished run of a step, as ``main``. Raises InputError where there is none."""
+    from recdistill.runs.finished_runs import newest
+
+    return newest(step)
+
+
+def load_run(run_id: str, *, device: str = "cpu") -> "FittedStudent | TrainedTeacher":
+    """The student or teacher of a finished run of the tracking store.
+
+    Args:
+        run_id: of a ``backbone``, ``distill`` or ``teacher`` run.
+        device: ``cpu``, ``cuda`` or ``auto``.
+
+    Raises:
+        InputError: there is no such run, or its data or LLM are no longer to be had.
+    """
+    from recdistill.runs.finished_runs import linked_run, options_of_run
+
+    run, step, values = options_of_run(run_id, ("backbone", "distill", "teacher"))
+    config = changed(config_of(STEPS[step], values), device=device)
+    assert isinstance(config, StudentConfig | TeacherConfig)
+    load_plugins(config.plugin)
+    data = load_configured(narrow(config, DataConfig))
+    if step != "teacher":
+        folder = run.artifact("student")
+        return FittedStudent(load_recommender(folder), read_shape(folder), data.catalogue, config.exclude_seen)
+    assert isinstance(config, TeacherConfig)
+    backbone = load_recommender(linked_run(run, "backbone").artifact("student"))
+    assert isinstance(backbone, Student)
+    teacher = load_teacher(run.artifact("teacher"), config, backbone.requires_grad_(False), data)
+    return TrainedTeacher(teacher, config, data)
+
+
+def load_student(folder: str | Path) -> "FittedStudent":
+    """The recommender of `FittedStudent.save`. Raises InputError where it cannot be read."""
+    catalogue, exclude_seen = read_catalogue(folder)
+    return FittedStudent(load_recommender(folder), read_shape(folder), catalogue, exclude_seen)
+
+
+def recorder(step: str, config: Config) -> Recorder:
+    """What the training of a step logs to: the active MLflow run, where there is one."""
+    from recdistill.runs.active_run import recorder_of_active_run
+
+    return recorder_of_active_run(step, config)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedStudent:
+    """A recommender with the ids and titles of its items.
+
+    Attributes:
+        model: the recommender.
+        shape: its name and sizes.
+        catalogue: its items.
+        exclude_seen: whether items of the history are never recommended.
+    """
+
+    model: Recommender
+    shape: StudentShape
+    catalogue: Catalogue
+    exclude_seen: bool
+
+    def recommend(
+        self, histories: Sequence[Sequence[str]], k: int = 10, exclude: Sequence[Iterable[str]] | None = None
+    ) -> pd.DataFrame:
+        """The best items after each history.
+
+        Args:
+            histories: item ids as the data's source writes them, oldest first; unknown ones are skipped.
+            k: items for each history.
+            exclude: for each history, ids of items never to recommend.
+
+        Returns a row an item: ``history`` (its number, from 0), ``rank`` (from 1), ``item``, ``title``, ``score``.
+        """
+        banned = [list(ids) for ids in exclude] if exclude is not None else [[] for _ in histories]
+        answers = self._serving.recommend([list(history) for history in histories], [k] * len(histories), banned)
+        ids, titles = self.catalogue.item_ids, self.catalogue.titles
+        rows = [
+            (number, rank, ids[item], titles[item], score)
+            for number, answer in enumerate(answers)
+            for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), 1)
+        ]
+        return pd.DataFrame(rows, columns=["history", "rank", "item", "title", "score"])
+
+    def save(self, folder: str | Path) -> None:
+        """Write the recommender and its catalogue, readable by `load_student`; a teacher's embedding is folded in."""
+        save_recommender(folder, self.model, self.shape, fold=True)
+        write_catalogue(folder, self.catalogue, self.exclude_seen)
+
+    @cached_property
+    def _serving(self) -> ItemRecommender:
+        counts = self.catalogue.item_count.tolist()
+        return ItemRecommender(self.model.eval(), self.catalogue.item_ids, counts, self.exclude_seen)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedStudent(FittedStudent):
+    """A recommender that was trained here.
+
+    Attributes:
+        step: ``backbone`` for one without teacher, else ``distill``.
+        config: its options.
+        data: what it was trained and measured on.
+        fitted: its ranks, and what its training measured.
+        teacher: the LLM that it was distilled from; '' for none.
+    """
+
+    step: str
+    config: StudentConfig
+    data: SequenceData
+    fitted: Fitted
+    teacher: str = ""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``val/ndcg_at_10``, ``test/hr_at_20``, ``latency_ms`` and so on."""
+        return self.fitted.metrics | self.fitted.measured
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that make it the recommender that it is: all that its result depends on but the seed."""
+        own = compared_settings(STEPS[self.step], self.config.values(), plugin_contents(self.config))
+        return own | ({"teacher": self.teacher} if self.teacher else {})
+
+
+def trained(step: str, config: StudentConfig, data: SequenceData, fitted: Fitted, teacher: str = "") -> TrainedStudent:
+    """A fitted recommender with all that belongs to it."""
+    seen = config.exclude_seen
+    return TrainedStudent(fitted.model, fitted.shape, data.catalogue, seen, step, config, data, fitted, teacher)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedTeacher:
+    """A teacher that was trained here, over its LLM and its frozen backbone.
+
+    Attributes:
+        model: the teacher; see `recdistill.teachers.protocol.Teacher`.
+        config: its options.
+        data: what it was trained on.
+    """
+
+    model: Teacher
+    config: TeacherConfig
+    data: SequenceData
+
+    def outputs(self, *, token_budget: int = 0, work: str | Path | None = None, **options: Any) -> TeacherOutputs:
+        """Have it score training samples, and embed the items.
+
+        Args:
+            token_budget: LLM tokens to spend; 0 scores all training samples.
+            work: folder for parts of the result, from which a killed scoring goes on; None for a temporary one.
+            options: ``query_policy``, ``top_n``, ``sequence_embeddings``.
+        """
+        config = changed(self.config, outputs_token_budget=token_budget, **options)
+        with tempfile.TemporaryDirectory() as scratch:
+            found = make_outputs(self.model, config, Path(work) if work is not None else Path(scratch))
+        assert found is not None
+        return found
+
+    def save(self, folder: str | Path) -> None:
+        """Write what was trained: adapter, gate, projector and head; no weight of the LLM."""
+        self.model.save(Path(folder))

@@ -1,0 +1,32 @@
+"""The items of a data set, without its interactions."""
+
+from dataclasses import dataclass
+
+from recdistill.data.samples import Int64Array
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """V items, 0 .. V-1.
+
+    Attributes:
+        item_ids: V ids as the source writes them.
+        titles: V titles.
+        item_count: int64 [V], how often each item is a training target.
+
+    Raises ValueError where their lengths differ.
+    """
+
+    item_ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    item_count: Int64Array
+
+    def __post_init__(self) -> None:
+        if not len(self.item_ids) == len(self.titles) == len(self.item_count):
+            raise ValueError(
+                f"item_ids, titles, item_count: {len(self.item_ids)}, {len(self.titles)}, {len(self.item_count)} items"
+            )
+
+    def __len__(self) -> int:
+        """V, the number of items."""
+        return len(self.item_ids)

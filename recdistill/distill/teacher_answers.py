@@ -1,0 +1,121 @@
+"""A teacher's answers as the student reads them: by training sample, and the part of one batch."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recdistill.errors import InputError
+
+
+@dataclass(frozen=True)
+class TeacherBatch:
+    """A teacher's answers for the S samples of a batch, on the device of the student.
+
+    Rows of samples that are not distilled may hold anything.
+
+    Attributes:
+        candidates: item ids int64 [S, K], best first.
+        distance: of each candidate [S, K]; a small distance means a sure teacher.
+        distilled: bool [S], the samples that carry the distillation terms.
+        sequence_embedding: the teacher's state of each sample [S, F], or None where the teacher kept none.
+    """
+
+    candidates: Tensor
+    distance: Tensor
+    distilled: Tensor
+    sequence_embedding: Tensor | None = None
+
+    def filled(self, target: Tensor) -> "TeacherBatch":
+        """The same with valid rows: where a sample is not distilled, its target at distance 0 for each candidate.
+
+        Raises InputError where shapes do not fit the targets [S].
+        """
+        if (
+            self.candidates.ndim != 2
+            or self.candidates.shape != self.distance.shape
+            or len(self.candidates) != len(target)
+        ):
+            raise InputError(
+                f"candidates {list(self.candidates.shape)} and distances {list(self.distance.shape)} do not fit "
+                f"{len(target)} targets; give [S, K] both"
+            )
+        if self.distilled.shape != target.shape or self.distilled.dtype != torch.bool:
+            raise InputError(
+                f"distilled is {self.distilled.dtype} {list(self.distilled.shape)}; give one bool a sample, "
+                f"{list(target.shape)}"
+            )
+        rows = self.distilled.unsqueeze(1)
+        candidates = torch.where(rows, self.candidates, target.unsqueeze(1))
+        return replace(self, candidates=candidates, distance=torch.where(rows, self.distance, 0.0))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TeacherAnswers:
+    """A teacher's answers for M of the N training samples, laid out by training sample, on the CPU.
+
+    Attributes:
+        covered: bool [N], the samples that the teacher scored.
+        ranking: item ids int64 [N, K], best first; anything where not covered.
+        distance: float32 [N, K], of each item of the ranking; a small distance means a sure teacher.
+        item_embedding: the teacher's embedding of each item [V, E].
+        sample: int64 [M], ascending, the indices of the covered samples.
+        sequence_embedding: float32 [M, F], the teacher's state of each covered sample, or None.
+        llm: the teacher's language model, for descriptions.
+        covered_share: M / N, in [0, 1].
+
+    Raises:
+        InputError: shapes do not fit.
+    """
+
+    covered: Tensor
+    ranking: Tensor
+    distance: Tensor
+    item_embedding: Tensor
+    sample: Tensor
+    sequence_embedding: Tensor | None = None
+    llm: str = ""
+    covered_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        states = self.sequence_embedding
+        if (
+            self.ranking.ndim != 2
+            or self.ranking.shape != self.distance.shape
+            or self.covered.shape != self.ranking.shape[:1]
+            or (states is not None and (states.ndim != 2 or len(states) != len(self.sample)))
+        ):
+            found = "none" if states is None else list(states.shape)
+            raise InputError(
+                f"teacher answers: covered {list(self.covered.shape)}, ranking {list(self.ranking.shape)}, distance "
+                f"{list(self.distance.shape)} and sequence embeddings {found} of {len(self.sample)} covered samples "
+                "do not fit; give [N], [N, K], [N, K] and [M, F]"
+            )
+
+    @property
+    def state_size(self) -> int | None:
+        """F, the size of the teacher's sequence embeddings; None where it kept none."""
+        return None if self.sequence_embedding is None else self.sequence_embedding.shape[1]
+
+    def batch(self, sample: Tensor, distilled: Tensor, device: torch.device | str) -> TeacherBatch:
+        """The answers for the samples of a batch.
+
+        Args:
+            sample: int64 [S], indices of training samples, on the CPU.
+            distilled: bool [S], the samples of the batch that carry the distillation terms; all of them covered.
+            device: of the student.
+        """
+        states = self._states(sample)
+        return TeacherBatch(
+            candidates=self.ranking[sample].to(device),
+            distance=self.distance[sample].to(device),
+            distilled=distilled.to(device),
+            sequence_embedding=None if states is None else states.to(device),
+        )
+
+    def _states(self, sample: Tensor) -> Tensor | None:
+        """The teacher's states [S, F] of samples [S]; another sample's where one is not covered."""
+        states = self.sequence_embedding
+        if states is None or not len(states):
+            return None if states is None else states.new_zeros(len(sample), states.shape[1])
+        return states[torch.searchsorted(self.sample, sample).clamp(max=len(self.sample) - 1)]

@@ -1,0 +1,50 @@
+"""A recorder for a training that is started from Python within an MLflow run of the user's own."""
+
+from dataclasses import dataclass, field
+
+import mlflow
+from mlflow.entities import Param
+from mlflow.tracking import MlflowClient
+
+from recdistill.config import Config
+from recdistill.runs.run import DESCRIPTION, StepRun
+from recdistill.training.recorder import NoRecorder, Recorder
+
+
+def recorder_of_active_run(step: str, config: Config | None = None) -> Recorder:
+    """What a training logs to: the run that is active in this process, else nowhere.
+
+    Args:
+        step: name of the step that the training is, kept as the tag ``recdistill.fitted``.
+        config: its options; those whose names are no parameters of the run yet become parameters.
+    """
+    active = mlflow.active_run()
+    if active is None:
+        return NoRecorder()
+    run = ActiveRun(active.info.run_id, key="", fingerprint="", reused=False)
+    # Not as `recdistill.step`, by which steps search for runs of their own.
+    run.tag("fitted", step)
+    if config is not None:
+        known = mlflow.get_run(run.run_id).data.params
+        options = [Param(name, str(value)) for name, value in config.values().items() if name not in known]
+        MlflowClient().log_batch(run.run_id, params=options)
+    return run
+
+
+@dataclass
+class ActiveRun(StepRun):
+    """A run that the user opened and will close. Its checkpoints go with the process.
+
+    Attributes:
+        checkpoints: holds the folder ``work``.
+    """
+
+    checkpoints: NoRecorder = field(default_factory=NoRecorder)
+
+    def __post_init__(self) -> None:
+        self.work = self.checkpoints.work
+
+    def describe(self, text: str) -> None:
+        """Set the run's description where the user gave it none."""
+        if DESCRIPTION not in mlflow.get_run(self.run_id).data.tags:
+            super().describe(text)

@@ -1,0 +1,98 @@
+"""Finished runs found again: by key, by id, or the newest of a step."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from recdistill.errors import InputError
+from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, KEPT, KEY, NEAR_KEY, REUSED, STEP, StepRun
+
+#: Tags of a sweep's trials, which keep no model to serve.
+OF_TRIALS = ("recdistill.trial", KEPT)
+
+
+def search(condition: str) -> list[Run]:
+    """Runs of all experiments that fit an MLflow filter, newest first."""
+    found = mlflow.search_runs(
+        filter_string=condition, search_all_experiments=True, order_by=["start_time DESC"], output_format="list"
+    )
+    return [run for run in found if isinstance(run, Run)]
+
+
+def find_finished(key: str) -> Run | None:
+    """The newest finished run with this key, in any experiment, whose artifacts are still there."""
+    for run in search(f"tags.`{KEY}` = '{key}' and attributes.status = 'FINISHED'"):
+        if MlflowClient().list_artifacts(run.info.run_id):
+            return run
+    return None
+
+
+def find_near(near_key: str) -> StepRun | None:
+    """The newest finished run with this near key (`config.lineage.near_key`)."""
+    for run in search(f"tags.`{NEAR_KEY}` = '{near_key}' and attributes.status = 'FINISHED'"):
+        tags = run.data.tags
+        if KEY in tags and MlflowClient().list_artifacts(run.info.run_id):
+            return StepRun(run.info.run_id, tags[KEY], tags.get(FINGERPRINT, ""), reused=True)
+    return None
+
+
+def finished_run(run_id: str, step: str, fingerprint: str | None = None, option: str = "") -> StepRun:
+    """The run that a user named by ``option``.
+
+    Raises InputError unless it is a finished run of ``step`` and, where a fingerprint is given, of that data.
+    """
+    option = option or f"{step}_run_id"
+    try:
+        run = mlflow.get_run(run_id)
+    except MlflowException:
+        raise InputError(f"{option}={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
+    tags = run.data.tags
+    if REUSED in tags:
+        return finished_run(tags[REUSED], step, fingerprint, option)
+    if tags.get(STEP) != step:
+        raise InputError(f"{option}={run_id}: is a {tags.get(STEP, 'foreign')} run, not a {step} run")
+    if run.info.status != "FINISHED":
+        raise InputError(f"{option}={run_id}: is {run.info.status}, not FINISHED; choose a finished run")
+    made_for = tags.get(FINGERPRINT, "")
+    if fingerprint is not None and made_for != fingerprint:
+        raise InputError(
+            f"{option}={run_id}: was made for data {made_for[:12]}, not for this data {fingerprint[:12]}; "
+            f"choose a {step} run of this data, or leave {option} empty"
+        )
+    return StepRun(run_id, tags.get(KEY, run_id), made_for, reused=True)
+
+
+def linked_run(run: StepRun, step: str) -> StepRun:
+    """The run of ``step`` that a run was made from. Raises InputError where it is gone."""
+    made_from = mlflow.get_run(run.run_id).data.tags.get(f"recdistill.{step}_run_id", "none")
+    return finished_run(made_from, step, run.fingerprint)
+
+
+def options_of_run(run_id: str, steps: Iterable[str]) -> tuple[StepRun, str, dict[str, Any]]:
+    """A finished run of one of ``steps``, its step and its options. Raises InputError where it is another."""
+    try:
+        tags = mlflow.get_run(run_id).data.tags
+    except MlflowException:
+        raise InputError(f"run_id={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
+    step = tags.get(STEP, "foreign")
+    if step not in steps:
+        raise InputError(f"run_id={run_id}: is a {step} run; choose a {' or '.join(steps)} run")
+    run = finished_run(run_id, step, option="run_id")
+    return run, step, json.loads(run.artifact(CONFIG_FILE).read_text(encoding="utf-8"))
+
+
+def newest(step: str) -> str:
+    """Id of the newest finished run of a step, or of the one that it found; trials of sweeps do not count.
+
+    Raises InputError where there is none.
+    """
+    found = search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'")
+    found = [run for run in found if run.data.tags.keys().isdisjoint(OF_TRIALS)]
+    if not found:
+        raise InputError(f"run_id=: there is no finished {step} run in {mlflow.get_tracking_uri()}; make one first")
+    return str(found[0].data.tags.get(REUSED, found[0].info.run_id))

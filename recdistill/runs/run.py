@@ -1,0 +1,105 @@
+"""A run as a step sees it: what it logs to, and what it reads from a finished one."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+
+from recdistill.errors import InputError
+from recdistill.runs.artifacts import local_artifact
+
+#: Tags; docs/TRACKING.md says what each means.
+STEP, KEY, NEAR_KEY = "recdistill.step", "recdistill.key", "recdistill.near_key"
+FINGERPRINT, REASON = "recdistill.fingerprint", "recdistill.failure"
+REUSED, CONTINUED = "recdistill.reused_run_id", "recdistill.continued_in"
+COMMIT, DIRTY, KEPT = "recdistill.git_commit", "recdistill.git_dirty", "recdistill.kept"
+DESCRIPTION = "mlflow.note.content"
+#: Artifacts.
+CONFIG_FILE, KEY_FILE, VERSIONS_FILE, CHANGES_FILE = "config.json", "key.json", "versions.json", "code.diff"
+
+Kept = Literal["all", "results"]
+
+
+@dataclass
+class StepRun:
+    """A run that a step writes to, or a finished one that it found.
+
+    Attributes:
+        run_id: of the run that holds the step's results.
+        key: what runs share that must have the same result; see `config.lineage.run_key`.
+        fingerprint: of the data.
+        reused: the run was finished before; there is nothing to do.
+        work: folder for checkpoints, kept after a kill and removed in the end.
+        kept: ``results`` for a run without MLflow model, recommendations and figures, as a trial of a sweep is.
+    """
+
+    run_id: str
+    key: str
+    fingerprint: str
+    reused: bool
+    work: Path = field(default_factory=Path)
+    kept: Kept = "all"
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers at an epoch."""
+        now = get_current_time_millis()
+        MlflowClient().log_batch(self.run_id, [Metric(name, value, now, step) for name, value in metrics.items()])
+
+    def log_folder(self, name: str, write: Callable[[Path], None]) -> None:
+        """Have ``write`` fill a temporary folder, and keep it as the artifact folder ``name``."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / name
+            write(folder)
+            MlflowClient().log_artifacts(self.run_id, str(folder), name)
+
+    def log_file(self, path: Path, folder: str) -> None:
+        """Keep a file in the artifact folder ``folder``."""
+        MlflowClient().log_artifact(self.run_id, str(path), folder)
+
+    def log_text(self, name: str, text: str) -> None:
+        """Keep a text as the artifact ``name``."""
+        MlflowClient().log_text(self.run_id, text, name)
+
+    def log_ranks(self, ranks: Mapping[str, pd.DataFrame]) -> None:
+        """Keep each evaluated sample's rank as ``ranks/<part>.parquet``; parts are ``val`` and ``test``."""
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            for part, frame in ranks.items():
+                frame.to_parquet(folder / f"{part}.parquet", index=False)
+
+        self.log_folder("ranks", write)
+
+    def describe(self, text: str) -> None:
+        """Set the run's description, which the UI shows on top."""
+        MlflowClient().set_tag(self.run_id, DESCRIPTION, text)
+
+    def tag(self, name: str, value: Any) -> None:
+        """Set the tag ``recdistill.<name>``."""
+        MlflowClient().set_tag(self.run_id, f"recdistill.{name}", str(value))
+
+    def artifact(self, name: str) -> Path:
+        """Local path of an artifact. Raises InputError where the run has none of that name."""
+        try:
+            # By its address, which is read in place: MLflow copies what is asked for by a run's id.
+            return local_artifact(f"{mlflow.get_run(self.run_id).info.artifact_uri}/{name}")
+        except (MlflowException, OSError):
+            raise InputError(f"run {self.run_id}: has no artifact {name}; choose another run") from None
+
+    def metrics(self) -> dict[str, float]:
+        """The run's last metrics."""
+        return dict(mlflow.get_run(self.run_id).data.metrics)
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what went wrong."""
+    text = " ".join(str(error).split())[:450]
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,83 @@
+"""Which samples a student is distilled on, chosen again every few epochs."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from recdistill.config.distill import DistillConfig
+from recdistill.data.sequences import SequenceData
+from recdistill.distill.selection import SelectionSignals, overlap, select
+from recdistill.distill.teacher_answers import TeacherAnswers, TeacherBatch
+from recdistill.registry import POLICIES
+from recdistill.students.signals import signals_of_student
+from recdistill.students.student import Student
+from recdistill.training.fit import Metrics
+
+SELECTED = "selected"
+
+
+class Selection:
+    """The samples that are distilled, chosen by a policy; ``memory`` holds them and goes into the checkpoint.
+
+    Args:
+        config: policy, fraction, refresh interval, temperature, seed.
+        data: the training samples, N.
+        model: the student whose signals the policy reads.
+        teacher: its answers; the policy chooses among the samples that they cover.
+        keep: called with the epoch and the mask bool [N] at each selection.
+    """
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        data: SequenceData,
+        model: Student,
+        teacher: TeacherAnswers,
+        keep: Callable[[int, Tensor], None],
+    ) -> None:
+        self.config, self.data, self.model, self.teacher, self.keep = config, data, model, teacher, keep
+        self.memory = {SELECTED: teacher.covered.clone()}
+
+    @property
+    def selected(self) -> Tensor:
+        """The samples distilled now, bool [N]."""
+        return self.memory[SELECTED]
+
+    def answers(self, sample: Tensor, device: torch.device) -> TeacherBatch:
+        """The teacher's answers for the samples of a batch, [S] on the CPU, with which of them are distilled."""
+        return self.teacher.batch(sample, self.selected[sample], device)
+
+    def begin_epoch(self, epoch: int) -> Metrics:
+        """Choose where the epoch asks for it.
+
+        Returns the share of the samples that is distilled and, of a second or later selection, the share of the
+        chosen samples that were chosen before.
+        """
+        config = self.config
+        takes_all = config.selection_policy == "all" and config.selection_fraction == 1
+        if takes_all or epoch % config.refresh_interval:
+            return {"train/distilled_share": float(self.selected.float().mean())}
+        policy = config.selection_policy
+        options = config.of_part(POLICIES, policy)
+        chosen = select(policy, self.signals(), config.selection_fraction, config.seed + epoch, options)
+        metrics = {"train/distilled_share": float(chosen.float().mean())}
+        if epoch:
+            metrics["train/selection_overlap"] = overlap(self.selected, chosen)
+        self.memory[SELECTED] = chosen
+        self.keep(epoch, chosen)
+        return metrics
+
+    def signals(self) -> SelectionSignals:
+        """What the policy reads, of the student as it is."""
+        teacher = self.teacher
+        student, log_probs = signals_of_student(
+            self.model, self.data, teacher.covered, teacher.ranking, self.config.seed, self.config.exclude_seen
+        )
+        return SelectionSignals(
+            **vars(student),
+            candidates=teacher.ranking,
+            distance=teacher.distance,
+            candidate_log_probs=log_probs,
+            temperature=self.config.temperature,
+        )

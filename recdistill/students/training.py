@@ -1,0 +1,230 @@
+"""Fitting a recommender: by gradient (batch, scores, objective, step; with checkpoints) or in closed form."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from recdistill.config.distill import DistillConfig
+from recdistill.config.student import StudentConfig
+from recdistill.data.batches import Batch, batches, seen_items
+from recdistill.data.sequences import SequenceData
+from recdistill.distill.exclusion import Excluded
+from recdistill.distill.negatives import sampled_negatives
+from recdistill.distill.objective import Objective, build_objective
+from recdistill.distill.policies.custom import policy_of_file
+from recdistill.distill.teacher_answers import TeacherAnswers
+from recdistill.registry import LOSS_TERMS, STUDENTS
+from recdistill.students.build import StudentShape, build_student, shape_of
+from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of
+from recdistill.students.recommender import ClosedForm
+from recdistill.students.selection import Selection
+from recdistill.students.student import Student
+from recdistill.training.device import device_of
+from recdistill.training.fit import Metrics, TrainingPlan, fit
+from recdistill.training.recorder import Recorder
+
+__all__ = ["Fitted", "Report", "check_student", "fit_recommender"]
+
+Report = Callable[[int, Metrics], None]
+# Reading the item embeddings of a large LLM is most of a step: above this width in bfloat16, half the bytes.
+WIDE = 1024
+SELECTION = "selection"
+CHECKPOINT = "student.safetensors"
+
+
+def check_student(config: StudentConfig, num_items: int) -> None:
+    """Raise InputError, before any work, where the recommender of the options cannot be fitted to so many items."""
+    shape = shape_of(config)
+    kind = STUDENTS.get(config.student)
+    kind.check(num_items, shape.own())
+    if issubclass(kind, Student):
+        # Over a catalogue of one item: what is checked are its sizes.
+        with torch.random.fork_rng(devices=[]):
+            build_student(shape, num_items=1)
+    if isinstance(config, DistillConfig) and config.selection_policy == "custom":
+        policy_of_file(config.value("policy_file"))
+    device_of(config)
+
+
+def fit_recommender(
+    config: StudentConfig,
+    data: SequenceData,
+    *,
+    teacher: TeacherAnswers | None = None,
+    recorder: Recorder,
+    report: Report | None = None,
+) -> Fitted:
+    """Fit the recommender of the options, and measure it, on test once.
+
+    Args:
+        config: options; those of ``distill`` with a ``teacher`` distil it, else it learns by its base loss alone.
+        data: what is learnt, and what it is measured on.
+        teacher: the teacher's answers for the training samples.
+        recorder: of this training alone: gets the metrics of each epoch and which samples were selected, and holds
+            the checkpoint that a killed training goes on from.
+        report: called with each epoch and its metrics; what it raises ends the training. A trial of a sweep
+            reports; the items that it recommends are not kept.
+
+    Raises:
+        InputError: the student cannot be built, the teacher does not suit it, or the loss is not finite.
+    """
+    keep = KEPT if report is None else 0
+    kind, shape = STUDENTS.get(config.student), shape_of(config)
+    if issubclass(kind, ClosedForm):
+        return fit_closed_form(config, data, kind, shape, keep)
+    taught = teacher if isinstance(config, DistillConfig) else None
+    if taught is not None and not config.parts_in_use_of(LOSS_TERMS):
+        # Only loss terms read the teacher's states of the samples, which are many bytes a batch.
+        taught = replace(taught, sequence_embedding=None)
+    return train_student(config, data, shape, taught, recorder, report, keep)
+
+
+def fit_closed_form(
+    config: StudentConfig, data: SequenceData, kind: type[ClosedForm], shape: StudentShape, keep: int
+) -> Fitted:
+    """Compute the recommender from the training interactions, and measure it."""
+    device = device_of(config)
+    started = time.perf_counter()
+    model = kind.fit(data, shape.own(), config.seed).to(device).eval()
+    measured = {"train_seconds": time.perf_counter() - started}
+    shape = replace(shape, max_length=model.max_length)
+    return measure(model, shape, data, device, exclude_seen=config.exclude_seen, keep=keep, measured=measured)
+
+
+def train_student(
+    config: StudentConfig,
+    data: SequenceData,
+    shape: StudentShape,
+    teacher: TeacherAnswers | None,
+    recorder: Recorder,
+    report: Report | None,
+    keep: int,
+) -> Fitted:
+    """Train a student by validation NDCG@10, distilled where there is a teacher, and measure it."""
+    device = device_of(config)
+    torch.manual_seed(config.seed)
+    model = initial_student(config, shape, data.num_items, teacher).to(device)
+    selection = selection_of(config, data, model, teacher, recorder)
+    # Built after the student: it has parameters of its own where a loss term projects the states.
+    objective = build_objective(
+        config, torch.as_tensor(data.item_count), state_size=model.state_size, teacher=teacher
+    ).to(device)
+    trained = nn.ModuleDict({"student": model, "extra": objective})
+    optimizer = torch.optim.Adam(
+        trained.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+
+    def log(metrics: Metrics, epoch: int) -> None:
+        recorder.log_metrics(metrics, epoch)
+        if report is not None:
+            report(epoch, metrics)
+
+    plan = TrainingPlan(
+        parameters=dict(trained.named_parameters()),
+        optimizer=optimizer,
+        batches=student_batches(config, data, model.causal),
+        step=loss_step(config, data, model, objective, selection, device),
+        num_batches=-(-len(data.train) // config.batch_size),
+        module=trained,
+        epochs=config.epochs,
+        validate=lambda: metrics_of("val", ranks_of(model, data.validation, config.exclude_seen, device)),
+        patience=config.patience,
+        begin_epoch=None if selection is None else selection.begin_epoch,
+        memory={} if selection is None else selection.memory,
+        label=f"{config.student} epoch",
+    )
+    progress = fit(plan, recorder.work / CHECKPOINT, log)
+    measured = {"best_epoch": progress.best_epoch, "train_seconds": progress.seconds}
+    return measure(
+        model, shape, data, device, exclude_seen=config.exclude_seen, keep=keep, progress=progress, measured=measured
+    )
+
+
+def initial_student(
+    config: StudentConfig, shape: StudentShape, num_items: int, teacher: TeacherAnswers | None
+) -> Student:
+    """A student with fresh parameters, the teacher's item embeddings injected where there is a teacher."""
+    if teacher is None or not isinstance(config, DistillConfig):
+        return build_student(shape, num_items)
+    embedding = teacher.item_embedding
+    return build_student(shape, num_items, embedding, config.ed_weight, project_in_bf16=embedding.shape[1] > WIDE)
+
+
+def selection_of(
+    config: StudentConfig, data: SequenceData, model: Student, teacher: TeacherAnswers | None, recorder: Recorder
+) -> Selection | None:
+    """The selection of the samples that are distilled; None without a teacher.
+
+    Selections of a training that was killed are kept with the one that goes on from it.
+    """
+    if teacher is None or not isinstance(config, DistillConfig):
+        return None
+    for path in sorted((recorder.work / SELECTION).glob("*.safetensors")):
+        recorder.log_file(path, SELECTION)
+    return Selection(config, data, model, teacher, partial(keep_selection, recorder))
+
+
+def keep_selection(recorder: Recorder, epoch: int, mask: Tensor) -> None:
+    """Keep which samples were selected, as ``selection/epoch-012.safetensors``, and beside the checkpoint."""
+    path: Path = recorder.work / SELECTION / f"epoch-{epoch:03d}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"sample": mask.nonzero().squeeze(1)}, path)
+    recorder.log_file(path, SELECTION)
+
+
+def loss_step(
+    config: StudentConfig,
+    data: SequenceData,
+    model: Student,
+    objective: Objective,
+    selection: Selection | None,
+    device: torch.device,
+) -> Callable[[Batch], dict[str, Tensor]]:
+    """The losses of a batch, as a function."""
+
+    def step(batch: Batch) -> dict[str, Tensor]:
+        answers = None if selection is None else selection.answers(batch.sample, device)
+        batch = batch.to(device)
+        states, logits = model.scored(batch.history, batch.length, batch.row, batch.column)
+        # Drawn after the student's dropout.
+        negative = sampled_negatives(config.base_loss, batch.histories(data.padding_id), batch.target, data.num_items)
+        losses: dict[str, Tensor] = objective(
+            logits, batch.target, states, answers, negative=negative, excluded=seen_mask(config, data, batch)
+        )
+        return losses
+
+    return step
+
+
+def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
+    """The batches of each epoch. A causal student answers half a window of samples at once, at most a batch."""
+    stride = max(1, min(config.max_length // 2, config.batch_size)) if causal else 1
+
+    def of_epoch(epoch: int) -> Iterator[Batch]:
+        return batches(
+            data.train,
+            length=config.max_length,
+            batch_size=config.batch_size,
+            stride=stride,
+            padding_id=data.padding_id,
+            seed=config.seed,
+            epoch=epoch,
+        )
+
+    return of_epoch
+
+
+def seen_mask(config: StudentConfig, data: SequenceData, batch: Batch) -> Excluded | None:
+    """The items that do not compete in the softmax: of each sample those of its whole history; None for none.
+
+    Where they compete, a student learns first that they do not come again, which a ranking without them never asks.
+    """
+    if not (config.mask_seen and config.exclude_seen) or config.base_loss != "ce":
+        return None
+    return seen_items(data.train, batch.sample, batch.target.device)

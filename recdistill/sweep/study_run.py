@@ -1,0 +1,197 @@
+"""A sweep from its options to its answer, whatever a trial trains."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from optuna.study import Study
+
+from recdistill.config import DataConfig, DistillConfig, SweepConfig, TeacherConfig, changed, narrow, option_table
+from recdistill.config.lineage import SEARCHED_ROLES
+from recdistill.config.steps import REVISIONS
+from recdistill.data.load import load_data
+from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError
+from recdistill.plugins import load_plugins
+from recdistill.runs import sweep_runs
+from recdistill.runs.step_runs import StepRun
+from recdistill.sweep.answer import Finals, write_answer
+from recdistill.sweep.lead import Lead
+from recdistill.sweep.named_study import description, find_or_make_study, most_epochs
+from recdistill.sweep.space import Space, base_config, example_configs
+from recdistill.sweep.space_file import read_space
+from recdistill.sweep.study import StudyPlace, hidden
+from recdistill.sweep.trainings import (
+    IDENTITY,
+    FinalTraining,
+    Preparation,
+    Train,
+    TrialTraining,
+    settle,
+    stale_trial_ended,
+)
+from recdistill.sweep.workers import Work, run_workers
+
+ANSWER_SECONDS = 1.0
+Pin = Callable[[DistillConfig], DistillConfig]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps that a sweep takes.
+
+    Attributes:
+        distill: what a trial is, ``(config, *, report)``.
+        with_teacher: the options with the run of their teacher, found or made.
+        with_backbone: the options with the run of their teacher's backbone, found or made.
+        baseline: trains a student without a teacher, ``(config)``.
+        data: the data set of the options.
+    """
+
+    distill: Train
+    with_teacher: Pin
+    with_backbone: Pin
+    baseline: Train
+    data: Callable[[DataConfig], SequenceData] = load_data
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, its options checked.
+
+    Attributes:
+        config: its options.
+        space: what it searches.
+        base: the options that all trials share.
+        url: of the storage.
+        described: all that its trials depend on.
+    """
+
+    config: SweepConfig
+    space: Space
+    base: DistillConfig
+    url: str
+    described: str
+
+    @property
+    def key_parts(self) -> dict[str, Any]:
+        """All that its answer depends on, as JSON values."""
+        asked = {"trials": self.config.trials, "final_seeds": self.config.final_seeds}
+        return {"step": "sweep", "revision": REVISIONS["sweep"], "study": json.loads(self.described)} | asked
+
+    @cached_property
+    def searches_teacher(self) -> bool:
+        """Whether trials differ in their teachers."""
+        own = teacher_values(self.base)
+        return any(teacher_values(config) != own for config in example_configs(self.space, self.base))
+
+
+def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
+    """Run, join or go on with a sweep.
+
+    Raises InputError where the space, the storage or the study cannot be used, or trials fail one after another.
+    """
+    load_plugins(config.plugin)
+    space = read_space(config.space)
+    base = base_config(space, narrow(config, DistillConfig))
+    data = steps.data(base)
+    url = config.storage or f"sqlite:///{sweep_runs.folder_of_tracking() / 'optuna.db'}"
+    sweep = Sweep(config, space, base, url, description(base, space, data.fingerprint))
+    check_sweep(sweep)
+    # The run shows the values that the space fixes.
+    shown = changed(config, **base.values() | {"storage": hidden(url)})
+    with sweep_runs.sweep_run(shown, data=data, parts=sweep.key_parts) as run:
+        if run.reused:
+            print(f"run {run.run_id} has the answer:\n\n{(run.artifact('answer') / 'said.md').read_text()}", flush=True)
+        else:
+            work_on_sweep(sweep, run, steps)
+    return run
+
+
+def check_sweep(sweep: Sweep) -> None:
+    """Raise InputError where options of the command cannot be those of trials."""
+    base = sweep.base
+    if base.register:
+        raise InputError(
+            f"register={base.register}: trials keep no model; give it to the command that the sweep ends with"
+        )
+    for name in ("teacher_run_id", "teacher_files"):
+        if getattr(base, name) and sweep.searches_teacher:
+            raise InputError(
+                f"{name}={getattr(base, name)}: is one teacher, and {sweep.space.path} searches options of the "
+                f"teacher; leave {name} out, or give another space"
+            )
+
+
+def teacher_values(config: DistillConfig) -> dict[str, Any]:
+    """The values that the result of the options' teacher depends on, of those that a space may search."""
+    table = option_table(TeacherConfig)
+    values = narrow(config, TeacherConfig).values()
+    return {name: value for name, value in values.items() if table[name].role in SEARCHED_ROLES}
+
+
+def work_on_sweep(sweep: Sweep, run: StepRun, steps: Steps) -> None:
+    """Open the study, take part in the lead, make what all trials share, and work until there is an answer."""
+    config, space = sweep.config, sweep.space
+    study, place = find_or_make_study(config, space, sweep.base, sweep.url, sweep.described)
+    lead = Lead(
+        study,
+        run.run_id,
+        run.key,
+        over=lambda run_id: not sweep_runs.is_running(run_id),
+        there=sweep_runs.is_there,
+        taken=lambda before: sweep_runs.adopt(study.user_attrs[IDENTITY], run.run_id, before),
+        lost=sweep_runs.end_killed,
+        beat_seconds=config.heartbeat_seconds,
+        grace_seconds=config.grace_seconds,
+    )
+    # The lead comes first: the teacher may take hours, and no trial may begin in a study without a leader.
+    with lead:
+        log_settings(run, space, place)
+        pin = steps.with_backbone if sweep.searches_teacher else steps.with_teacher
+        work_until_answered(sweep, pin(sweep.base), place, study, lead, run, steps)
+
+
+def log_settings(run: StepRun, space: Space, place: StudyPlace) -> None:
+    """Log on the sweep's run what is searched and how."""
+    run.tag("study", place.name)
+    run.tag("process", os.getpid())
+    run.tag("objectives", ", ".join(f"{objective.direction} {objective.metric}" for objective in space.objectives))
+    run.tag("sampler", space.sampler.name)
+    run.tag("pruner", space.pruner.name)
+    run.log_text("space.yaml", Path(space.path).read_text(encoding="utf-8"))
+
+
+def work_until_answered(
+    sweep: Sweep, base: DistillConfig, place: StudyPlace, study: Study, lead: Lead, run: StepRun, steps: Steps
+) -> None:
+    """Run trials to the total; then the leader answers, and the others wait for it."""
+    config, space = sweep.config, sweep.space
+    prepare = Preparation(sweep_runs.tracking_place(), config.plugin)
+    training = TrialTraining(place.name, base, space.seeds, steps.distill)
+    epochs = most_epochs(space, base)
+    work = Work(place, space, base.seed, epochs, config.trials, training, stale_trial_ended, prepare)
+    print(f"study {place.name} in {hidden(place.url)}: {config.trials} trials in all", flush=True)
+    try:
+        run_workers(work, config.jobs)
+    finally:
+        settle(study)
+    while not lead.answered:
+        if not lead.leads:
+            time.sleep(ANSWER_SECONDS)
+            continue
+        identity = study.user_attrs[IDENTITY]
+        sweep_runs.adopt(identity, run.run_id, "")
+        sweep_runs.end_unsettled(identity)
+        finals = FinalTraining(study.study_name, identity, run.run_id, steps.distill, steps.baseline)
+        write_answer(config, space, base, study, run, Finals(finals, steps.with_teacher, prepare))
+        sweep_runs.keep(run)
+        lead.answer()
+    if not lead.leads:
+        run.tag("sweep_run_id", lead.leader)
+        print(f"the answer is in run {lead.leader}", flush=True)

@@ -1,0 +1,197 @@
+"""A teacher's answers for training samples, within a token budget: the outputs that students learn from."""
+
+import time
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from recdistill.config import TeacherConfig
+from recdistill.data.batches import Batch
+from recdistill.distill.selection import query
+from recdistill.registry import POLICIES
+from recdistill.students.signals import signals_of_student
+from recdistill.teachers.outputs import Manifest, TeacherOutputs
+from recdistill.teachers.protocol import Teacher
+from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
+from recdistill.training.distributed import Processes
+
+SHARD_SECONDS = 20.0
+
+
+@torch.inference_mode()
+def make_outputs(teacher: Teacher, config: TeacherConfig, work: Path) -> TeacherOutputs | None:
+    """Rankings of training samples within the token budget, and the embedding of all items.
+
+    Under a budget the query policy says which samples come first. ``random`` draws whole windows, whose samples may
+    share a prompt; the others look at the backbone and ask for single samples, which may cost more tokens each.
+
+    Args:
+        teacher: in evaluation mode.
+        config: budget, query policy, candidates kept, seed.
+        work: folder for shards, from which a killed scoring goes on, the same for all processes.
+
+    Returns None in all processes but the main one, which has the outputs of all.
+    """
+    train = teacher.data.train
+    kept = min(config.top_n, teacher.data.num_items)
+    shards = Shards(work, teacher.processes.index)
+    # A process that wrote now would have another find less to do than the rest.
+    teacher.processes.wait()
+    index = teacher.processes.from_main(lambda: asked_for(teacher, config))
+    affordable = affordable_batches(teacher, config, index)
+    total = expected_samples(teacher, config, index)
+    for place, batch, wanted in shared_batches(teacher.processes, affordable, "teacher outputs", total, shards.done):
+        distances, states = teacher.outputs(train, batch)
+        if not wanted:
+            continue
+        nearest, ranking = distances.topk(kept, dim=1, largest=False)
+        found = {"sample": batch.sample, "ranking": ranking.to(torch.int32), "distance": nearest}
+        if config.sequence_embeddings:
+            found["sequence_embedding"] = states
+        shards.add(place, found)
+    shards.write()
+    embedding = teacher.item_embedding().cpu()
+    teacher.processes.wait()
+    return outputs_of(teacher, shards.read(), embedding) if teacher.processes.is_main else None
+
+
+def outputs_of(teacher: Teacher, tensors: dict[str, Tensor], embedding: Tensor) -> TeacherOutputs:
+    """The outputs made of the tensors of all shards, put in the order of the samples, and of item embeddings [V, E]."""
+    order = tensors["sample"].argsort()
+    sequence = tensors.get("sequence_embedding")
+    return TeacherOutputs(
+        manifest=Manifest(
+            fingerprint=teacher.data.fingerprint,
+            llm=teacher.llm,
+            num_items=teacher.data.num_items,
+            num_samples=len(teacher.data.train),
+            split=teacher.data.split,
+            teacher=teacher.kind,
+            confidence=teacher.confidence,
+        ),
+        sample=tensors["sample"][order],
+        ranking=tensors["ranking"][order].long(),
+        # A history may leave fewer items than are kept: the seen ones that fill up have the largest distance.
+        distance=tensors["distance"][order].clamp(max=torch.finfo(torch.float32).max / 2),
+        item_embedding=torch.nn.functional.normalize(embedding - embedding.mean(dim=0), dim=1),
+        sequence_embedding=None if sequence is None else sequence[order],
+    )
+
+
+def affordable_batches(teacher: Teacher, config: TeacherConfig, index: np.ndarray | None) -> Iterator[Batch]:
+    """Batches of the training samples at ``index`` (None: of all) that the token budget pays for, at least one."""
+    budget = config.outputs_token_budget
+    tokens = 0
+    samples = teacher.data.train
+    # The samples that a policy asks for fit the budget, in this order.
+    shuffle = index is None
+    for place, batch in enumerate(teacher.batches(samples, shuffle=shuffle, seed=config.seed, index=index)):
+        if budget:
+            tokens += teacher.num_tokens(samples, batch)
+            if tokens > budget and place:
+                return
+        yield batch
+
+
+def expected_samples(teacher: Teacher, config: TeacherConfig, index: np.ndarray | None) -> int:
+    """Samples that the budget pays for, about, for the progress bar."""
+    if index is not None:
+        return len(index)
+    samples = len(teacher.data.train)
+    if not config.outputs_token_budget:
+        return samples
+    return max(1, min(samples, round(config.outputs_token_budget / teacher.tokens_a_sample())))
+
+
+def asked_for(teacher: Teacher, config: TeacherConfig) -> np.ndarray | None:
+    """The training samples that the query policy ranks first, as many as the budget pays for; None for all."""
+    if not config.outputs_token_budget or config.query_policy == "random":
+        return None
+    everything = torch.ones(len(teacher.data.train), dtype=torch.bool)
+    none_yet = torch.zeros(len(everything), 0, dtype=torch.int64)
+    signals, _ = signals_of_student(
+        teacher.backbone, teacher.data, everything, none_yet, config.seed, config.exclude_seen
+    )
+    budget, train = config.outputs_token_budget, teacher.data.train
+    most = min(len(train), 1 + int(2 * budget / teacher.tokens_a_sample()))
+    options = config.of_part(POLICIES, config.query_policy)
+    wanted = query(config.query_policy, signals, most, options).numpy()
+
+    def cost(count: int) -> int:
+        # Samples that adjoin share a prompt: their cost together is known only when they are laid out.
+        read = teacher.batches(train, shuffle=False, index=wanted[:count])
+        return sum(teacher.num_tokens(train, batch) for batch in read)
+
+    return wanted[: max(1, bisect_right(range(1, len(wanted) + 1), budget, key=cost))]
+
+
+def shared_batches(
+    processes: Processes, batches: Iterable[Batch], title: str, total: int, done: Container[int] = ()
+) -> Iterator[tuple[int, Batch, bool]]:
+    """This process's share of the batches whose place is not in ``done``, under a bar that counts samples.
+
+    Yields a batch's place, the batch, and whether its result is wanted; see `Processes.share_out`.
+    """
+    with tqdm(total=total, desc=title, leave=False, **processes.bar_options) as bar:
+
+        def missing() -> Iterator[tuple[int, Batch]]:
+            for place, batch in enumerate(batches):
+                if place not in done:
+                    yield place, batch
+                bar.update(len(batch))
+
+        for (place, batch), wanted in processes.share_out(missing()):
+            yield place, batch, wanted
+
+
+class Shards:
+    """Results on disk as they come, in one folder for all processes: a kill loses 20 seconds of them.
+
+    Attributes:
+        done: places of the batches whose results were on disk at first.
+    """
+
+    def __init__(self, folder: Path, process: int = 0) -> None:
+        self.folder = folder
+        self.process = process
+        self.waiting: list[dict[str, Tensor]] = []
+        self.places: list[int] = []
+        self.written = time.perf_counter()
+        self.done = {place for _, values in self.on_disk() for place in values["places"]}
+
+    def add(self, place: int, found: dict[str, Tensor]) -> None:
+        """Keep the results of the batch at a place."""
+        self.waiting.append({name: tensor.cpu() for name, tensor in found.items()})
+        self.places.append(place)
+        if time.perf_counter() - self.written > SHARD_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write the results that are not on disk yet."""
+        if self.waiting:
+            number = len(list(self.folder.glob(f"shard-{self.process:03d}-*.safetensors")))
+            path = self.folder / f"shard-{self.process:03d}-{number:05d}.safetensors"
+            write_checkpoint(path, concatenated(self.waiting), {"places": self.places})
+        self.waiting, self.places, self.written = [], [], time.perf_counter()
+
+    def read(self) -> dict[str, Tensor]:
+        """All results, of all processes."""
+        return concatenated([tensors for tensors, _ in self.on_disk()])
+
+    def on_disk(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+        """Every shard that can be read; the batches of another one are computed again."""
+        for path in sorted(self.folder.glob("shard-*.safetensors")):
+            found = read_checkpoint(path)
+            if found is not None:
+                yield found
+
+
+def concatenated(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of the same name, one after another."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,177 @@
+"""What a result depends on follows from the roles of options, for every option of every step."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from recdistill.config import STEPS, UPSTREAM, DistillConfig, MainConfig, SweepConfig, TeacherConfig, changed, narrow
+from recdistill.config.base import Config, option_table
+from recdistill.config.lineage import (
+    chosen,
+    compared_settings,
+    key_parts,
+    near_key,
+    own_options,
+    run_key,
+    searchable,
+)
+from recdistill.config.option import Option
+from recdistill.config.steps import REVISIONS
+
+# With these, every option has another valid value.
+VARIED = {
+    "selection_policy": "random",
+    "selection_fraction": 0.5,
+    "outputs_token_budget": 1000,
+    "base_loss": "bce",
+    "lora_rank": 8,
+    "experts": 4,
+}
+OTHER = {
+    "experts": 2,
+    "lora_rank": 16,
+    "lora_dropout": 0.5,
+    "selection_policy": "uncertainty",
+    "base_loss": "ce",
+    "ranking_loss": "kl",
+    "baselines": "ease",
+}
+
+
+def base(kind: type[Config], one: Option, **more: object) -> Config:
+    """Options from which ``one`` can be changed alone."""
+    values = {name: value for name, value in VARIED.items() if name in option_table(kind)}
+    if one.parts and not one.name.endswith("_weight"):
+        name, equals, part = one.parts[-1].partition("=")
+        values |= {name: part} if equals else {one.parts[-1].partition(">")[0]: 1.0}
+    if one.name == "policy_file":
+        values["policy_file"] = "no_such_policy.py"
+    return kind(**values | more)
+
+
+def another(config: Config, one: Option) -> Config:
+    """The same options with another value of ``one``."""
+    value = config.value(one.name)
+    if one.name in OTHER:
+        other = OTHER[one.name]
+    elif one.choices:
+        other = next(name for name in one.choices if name not in (value, "custom"))
+    elif one.type is bool:
+        other = not value
+    elif one.type in (int, float):
+        most = one.metadata["most"]
+        other = one.type(value / 2) if most is not None and value * 2 + 1 > most else one.type(value * 2 + 1)
+    else:
+        other = f"{value}x"
+    return changed(config, **{one.name: other})
+
+
+EVERY = [(step, name) for step in STEPS for name in option_table(STEPS[step])]
+
+
+@pytest.mark.parametrize(("step", "name"), EVERY)
+def test_what_an_option_changes_follows_from_its_role(step: str, name: str) -> None:
+    kind = STEPS[step]
+    one = option_table(kind)[name]
+    before = base(kind, one)
+    after = another(before, one)
+    assert before.values() != after.values()
+    if name not in own_options(kind):
+        # It only finds or makes the run before, whose key is part of this one's.
+        earlier = UPSTREAM[step]
+        assert run_key(step, before, "data", {earlier: "k"}) == run_key(step, after, "data", {earlier: "k"})
+        before, after, step = narrow(before, STEPS[earlier]), narrow(after, STEPS[earlier]), earlier
+    upstream = {UPSTREAM[step]: "k"} if step in UPSTREAM else {}
+    keys = [run_key(step, config, "data", upstream) for config in (before, after)]
+    near = [near_key(step, config, "data") for config in (before, after)]
+    settings = [compared_settings(STEPS[step], config.values(), {}) for config in (before, after)]
+    same = (keys[0] == keys[1], settings[0] == settings[1], near[0] == near[1])
+    expected = {
+        "data": (False, False, False),
+        "result": (False, False, False),
+        "budget": (False, False, True),
+        "seed": (False, True, True),
+        "place": (True, True, True),
+        "upstream": (bool(upstream), True, True),
+    }
+    assert same == expected[one.role]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_data_upstream_and_revision_are_in_the_key(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = STEPS[step]()
+    first = run_key(step, config, "data", {"before": "a"})
+    assert run_key(step, config, "data", {"before": "a"}) == first
+    assert run_key(step, config, "other data", {"before": "a"}) != first
+    assert run_key(step, config, "data", {"before": "b"}) != first
+    monkeypatch.setitem(REVISIONS, step, REVISIONS[step] + 1)
+    assert run_key(step, config, "data", {"before": "a"}) != first
+
+
+def test_a_step_that_runs_others_has_their_revisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_key("main", MainConfig(), "data")
+    monkeypatch.setitem(REVISIONS, "teacher", REVISIONS["teacher"] + 1)
+    assert run_key("main", MainConfig(), "data") != first
+    assert run_key("prepare", STEPS["prepare"](), "data")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in STEPS.values() for name, one in own_options(kind).items() if one.metadata["content"]],
+)
+def test_of_a_path_the_content_counts_and_not_the_place(kind: type[Config], name: str, tmp_path: Path) -> None:
+    def of(file: str, text: str) -> dict[str, object]:
+        path = tmp_path / file / "file.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return chosen(base(kind, option_table(kind)[name], **{name: str(path)}), ("result",))
+
+    here, there, other = of("a", "x"), of("b", "x"), of("c", "y")
+    assert here == there
+    assert here != other
+    assert not any(str(tmp_path) in str(value) for value in here.values())
+
+
+def test_a_name_that_is_no_path_counts_as_it_is() -> None:
+    assert chosen(TeacherConfig(llm="some/model"), ("result",))["llm"] == "some/model"
+    assert "released" not in chosen(STEPS["backbone"](released="not here"), ("result",))
+
+
+def test_options_of_parts_that_are_not_in_use_are_in_no_key() -> None:
+    parts = key_parts("distill", DistillConfig(student="gru4rec"), "data", {"teacher": "k"})
+    assert "heads" not in parts["options"]
+    assert "output_loss" not in parts["options"]
+    assert parts["options"]["blocks"] == 2
+    # So a new student with options of its own makes no old run unfindable.
+    assert set(parts["options"]) <= set(option_table(DistillConfig))
+
+
+def test_distillation_leaves_the_teacher_to_its_own_key() -> None:
+    own = own_options(DistillConfig)
+    assert {"lam", "epochs", "mask_seen", "seed", "blocks"} <= set(own)
+    assert own.keys().isdisjoint({"llm", "gate", "token_budget", "packing", "query_policy"})
+    assert {"llm", "gate", "lam"} <= set(own_options(MainConfig))
+
+
+def test_a_sweep_searches_results_and_budgets_alone() -> None:
+    names = searchable(DistillConfig)
+    assert {
+        "lam",
+        "alpha",
+        "ed_weight",
+        "temperature",
+        "selection_policy",
+        "student",
+        "heads",
+        "gate",
+        "epochs",
+    } <= set(names)
+    assert set(names).isdisjoint({"seed", "dataset", "split", "max_users", "device", "register", "teacher_run_id"})
+    assert searchable(SweepConfig)
+
+
+def test_keys_are_short_and_stable() -> None:
+    key = run_key("prepare", STEPS["prepare"](), "data")
+    assert len(key) == 20
+    assert hashlib.sha256(key.encode()).hexdigest() != key

@@ -1,0 +1,85 @@
+"""Finished runs by id and by step, and what is said of those that cannot be used."""
+
+import re
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from recdistill.errors import InputError
+from recdistill.runs.finished_runs import finished_run, linked_run, newest, options_of_run
+from recdistill.runs.run import FINGERPRINT, KEPT, KEY, REUSED, STEP
+
+
+def make(client: MlflowClient, step: str, status: str = "FINISHED", **tags: str) -> str:
+    """Id of a run of data ``fff…``."""
+    own = {STEP: step, FINGERPRINT: "f" * 64} | {f"recdistill.{name}": value for name, value in tags.items()}
+    run_id = client.create_run("0", tags=own).info.run_id
+    client.set_terminated(run_id, status)
+    return str(run_id)
+
+
+def test_a_finished_run_is_given_by_its_id(client: MlflowClient) -> None:
+    run = finished_run(make(client, "teacher", key="its key"), "teacher", "f" * 64)
+    assert (run.key, run.fingerprint, run.reused) == ("its key", "f" * 64, True)
+    # A run without a key, as one that was imported by hand, is told from others by its id.
+    bare = make(client, "teacher")
+    assert finished_run(bare, "teacher").key == bare
+
+
+def test_a_run_that_found_another_stands_for_that_one(client: MlflowClient) -> None:
+    made = make(client, "teacher")
+    entry = make(client, "teacher", **{REUSED.removeprefix("recdistill."): made})
+    assert finished_run(entry, "teacher").run_id == made
+    assert newest("teacher") == made
+
+
+def test_the_newest_is_no_trial_and_no_other_step(client: MlflowClient) -> None:
+    made = make(client, "distill")
+    make(client, "distill", trial="3")
+    make(client, "distill", **{KEPT.removeprefix("recdistill."): "results"})
+    make(client, "distill", status="FAILED")
+    make(client, "backbone")
+    assert newest("distill") == made
+    with pytest.raises(InputError, match=r"there is no finished export run in sqlite:.*make one first"):
+        newest("export")
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "fingerprint", "said"),
+    [
+        ("backbone", "FINISHED", None, "is a backbone run, not a teacher run"),
+        ("teacher", "FAILED", None, "is FAILED, not FINISHED; choose a finished run"),
+        ("teacher", "RUNNING", None, "is RUNNING, not FINISHED"),
+        ("teacher", "FINISHED", "e" * 64, "was made for data ffffffffffff, not for this data eeeeeeeeeeee"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_refused_in_one_line(client, step, status, fingerprint, said) -> None:
+    run_id = make(client, step, status)
+    with pytest.raises(InputError, match=re.escape(f"teacher_run_id={run_id}: {said}")) as caught:
+        finished_run(run_id, "teacher", fingerprint)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_is_not_there_is_refused_under_the_option_of_the_user(client: MlflowClient) -> None:
+    with pytest.raises(InputError, match=r"run_id=0{32}: no such run in sqlite:"):
+        finished_run("0" * 32, "teacher", option="run_id")
+    with pytest.raises(InputError, match="run_id=nothing: no such run"):
+        options_of_run("nothing", ("teacher",))
+
+
+def test_options_come_with_the_step(client: MlflowClient) -> None:
+    run_id = make(client, "teacher")
+    client.log_dict(run_id, {"experts": 2}, "config.json")
+    run, step, values = options_of_run(run_id, ("backbone", "teacher"))
+    assert (run.run_id, step, values) == (run_id, "teacher", {"experts": 2})
+    with pytest.raises(InputError, match="is a teacher run; choose a backbone or distill run"):
+        options_of_run(run_id, ("backbone", "distill"))
+
+
+def test_the_run_that_a_run_was_made_from(client: MlflowClient) -> None:
+    backbone = make(client, "backbone")
+    teacher = finished_run(make(client, "teacher", backbone_run_id=backbone), "teacher")
+    assert linked_run(teacher, "backbone").run_id == backbone
+    alone = finished_run(make(client, "teacher", **{KEY.removeprefix("recdistill."): "k"}), "teacher")
+    with pytest.raises(InputError, match="backbone_run_id=none: no such run"):
+        linked_run(alone, "backbone")

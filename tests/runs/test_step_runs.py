@@ -1,0 +1,300 @@
+"""A run a step: what it logs, when it is found again, how it ends, and what a kill leaves."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+from small_data import write_csv
+
+from recdistill.config import BaselineConfig, DataConfig, changed
+from recdistill.config.lineage import key_parts, near_key, run_key
+from recdistill.data.downloads import cache_dir
+from recdistill.data.load import load_data
+from recdistill.errors import InputError, Pruned
+from recdistill.runs import step_runs as module
+from recdistill.runs.provenance import code_at_hand
+from recdistill.runs.run import (
+    COMMIT,
+    CONTINUED,
+    DIRTY,
+    FINGERPRINT,
+    KEPT,
+    KEY,
+    NEAR_KEY,
+    REASON,
+    REUSED,
+    STEP,
+    StepRun,
+)
+from recdistill.runs.step_runs import entry_run, find_finished, find_near, newest, step_run
+
+CONFIG = BaselineConfig(hidden_size=16)
+
+
+@pytest.fixture
+def fingerprint(request: pytest.FixtureRequest) -> str:
+    """Data of the test's own, so that no test finds another's runs."""
+    return request.node.name.ljust(64, "f")
+
+
+def finish(fingerprint: str, config: BaselineConfig = CONFIG, step: str = "backbone", **options) -> StepRun:
+    """A finished run that keeps a number and a file."""
+    with step_run(step, config, data=fingerprint, **options) as run:
+        if not run.reused:
+            run.log_metrics({"test/hr_at_10": 0.25})
+            run.log_text("note.txt", "kept")
+    return run
+
+
+def read(run: StepRun, name: str) -> dict:
+    return json.loads(run.artifact(name).read_text())
+
+
+def test_a_finished_run_is_found_again_and_another_is_not(client: MlflowClient, fingerprint: str) -> None:
+    made = finish(fingerprint)
+    again = finish(fingerprint)
+    assert (made.reused, again.reused, again.run_id) == (False, True, made.run_id)
+    assert again.metrics()["test/hr_at_10"] == 0.25
+    assert client.get_run(made.run_id).info.status == "FINISHED"
+    for other in (changed(CONFIG, hidden_size=8), changed(CONFIG, seed=2), changed(CONFIG, epochs=3)):
+        assert finish(fingerprint, other).run_id != made.run_id
+    assert finish("e" * 64).run_id != made.run_id
+
+
+def test_places_do_not_matter(fingerprint: str, client: MlflowClient) -> None:
+    made = finish(fingerprint)
+    assert finish(fingerprint, changed(CONFIG, device="cpu", register="name")).run_id == made.run_id
+
+
+def test_force_makes_it_again(client: MlflowClient, fingerprint: str) -> None:
+    made = finish(fingerprint)
+    again = finish(fingerprint, changed(CONFIG, force=True))
+    assert again.run_id != made.run_id
+    assert finish(fingerprint).run_id == again.run_id
+
+
+def test_what_is_kept_of_options(client: MlflowClient, fingerprint: str) -> None:
+    upstream = {"teacher": StepRun("t" * 32, "key of the teacher", fingerprint, reused=True)}
+    run = finish(fingerprint, upstream=upstream)
+    assert read(run, "config.json") == CONFIG.values()
+    assert read(run, "config.json")["blocks"] == 2
+    expected = key_parts("backbone", CONFIG, fingerprint, {"teacher": "key of the teacher"})
+    assert read(run, "key.json") == expected
+    assert run.key == run_key("backbone", CONFIG, fingerprint, {"teacher": "key of the teacher"})
+    logged = client.get_run(run.run_id).data
+    assert logged.params == {name: str(value) for name, value in CONFIG.values().items()}
+    assert logged.tags["recdistill.teacher_run_id"] == "t" * 32
+    assert logged.tags[NEAR_KEY] == near_key("backbone", CONFIG, fingerprint)
+    assert read(run, "versions.json")["torch"]
+
+
+def test_contents_of_files_are_kept_with_the_key(client: MlflowClient, fingerprint: str, tmp_path: Path) -> None:
+    (tmp_path / "one.pt").write_text("weights")
+    (tmp_path / "two.pt").write_text("other weights")
+    one, two = (changed(CONFIG, released=str(tmp_path / name)) for name in ("one.pt", "two.pt"))
+    made = finish(fingerprint, one)
+    assert len(read(made, "key.json")["options"]["released content"]) == 64
+    assert finish(fingerprint, two).run_id != made.run_id
+    assert "released" not in read(made, "key.json")["options"]
+
+
+def test_a_run_that_keeps_results_alone_is_not_found_in_place_of_a_whole_one(
+    client: MlflowClient, fingerprint: str
+) -> None:
+    trial = finish(fingerprint, kept="results")
+    assert client.get_run(trial.run_id).data.tags[KEPT] == "results"
+    assert read(trial, "key.json")["kept"] == "results"
+    assert (trial.kept, finish(fingerprint, kept="results").run_id) == ("results", trial.run_id)
+    assert find_near(near_key("backbone", CONFIG, fingerprint)) is None
+    assert newest("backbone") != trial.run_id
+    whole = finish(fingerprint)
+    assert (whole.kept, whole.reused) == ("all", False)
+    # Nor the other way: a sweep may count on what a trial has.
+    assert finish(fingerprint, kept="results").run_id == trial.run_id
+
+
+def test_a_near_run_differs_in_seed_budget_or_upstream(client: MlflowClient, fingerprint: str) -> None:
+    first = finish(fingerprint)
+    last = finish(fingerprint, changed(CONFIG, seed=7, epochs=1))
+    finish(fingerprint, changed(CONFIG, hidden_size=8))
+    found = find_near(near_key("backbone", CONFIG, fingerprint))
+    assert found is not None
+    assert (found.run_id, found.key) == (last.run_id, last.key)
+    client.delete_run(last.run_id)
+    found = find_near(near_key("backbone", CONFIG, fingerprint))
+    assert found is not None
+    assert found.run_id == first.run_id
+
+
+def test_a_run_whose_artifacts_are_gone_is_not_found(
+    client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = finish(fingerprint)
+    assert find_finished(made.key) is not None
+    monkeypatch.setattr(MlflowClient, "list_artifacts", lambda self, run_id: [])
+    assert find_finished(made.key) is None
+
+
+def test_tags_are_there_from_the_first_moment(
+    client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created, create = [], MlflowClient.create_run
+    monkeypatch.setattr(
+        MlflowClient,
+        "create_run",
+        lambda self, *given, tags=None, **named: created.append(dict(tags)) or create(self, *given, tags=tags, **named),
+    )
+    with entry_run("main"):
+        finish(fingerprint)
+    main, backbone = created
+    assert main[STEP] == "main"
+    assert {STEP, FINGERPRINT, COMMIT, DIRTY, NEAR_KEY, "mlflow.parentRunId"} <= backbone.keys()
+    assert (backbone[STEP], backbone[FINGERPRINT]) == ("backbone", fingerprint)
+
+
+def test_the_step_of_its_name_claims_the_entry_run_and_others_nest(client: MlflowClient, fingerprint: str) -> None:
+    with entry_run("backbone"):
+        entry = mlflow.active_run().info.run_id
+        own = finish(fingerprint)
+        other = finish(fingerprint, changed(CONFIG, seed=2))
+        assert mlflow.active_run().info.run_id == entry
+    assert own.run_id == entry
+    assert client.get_run(other.run_id).data.tags["mlflow.parentRunId"] == entry
+    tags = client.get_run(entry).data.tags
+    assert (tags[STEP], tags[FINGERPRINT], tags[KEY]) == ("backbone", fingerprint, own.key)
+
+
+def test_an_entry_run_that_finds_a_finished_one_says_so(client: MlflowClient, fingerprint: str) -> None:
+    made = finish(fingerprint)
+    with entry_run("backbone"):
+        entry = mlflow.active_run().info.run_id
+        assert finish(fingerprint).run_id == made.run_id
+    run = client.get_run(entry)
+    assert run.data.tags[REUSED] == made.run_id
+    assert run.data.metrics == {"test/hr_at_10": 0.25}
+    assert run.data.params == {}
+    assert KEY not in run.data.tags
+
+
+def test_what_mlflow_run_logged_stays(client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = client.create_run("0", run_name="gentle-fox-123").info.run_id
+    client.log_param(launched, "learning_rate", "0.0020")
+    monkeypatch.setenv("MLFLOW_RUN_ID", launched)
+    with entry_run("backbone"):
+        finish(fingerprint)
+    run = client.get_run(launched)
+    assert run.data.params["learning_rate"] == "0.0020"
+    assert run.data.params["hidden_size"] == "16"
+    assert (run.info.run_name, run.data.tags[STEP]) == ("backbone", "backbone")
+
+
+def test_a_name_that_a_user_gave_stays(client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = client.create_run("0", run_name="my run").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", launched)
+    with entry_run("backbone"):
+        finish(fingerprint)
+    assert client.get_run(launched).info.run_name == "my run"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (InputError("lam=2: too much"), "FAILED", "lam=2: too much"),
+        (ValueError("a\nb"), "FAILED", "ValueError: a b"),
+        (Pruned("no hope"), "KILLED", "Pruned: no hope"),
+        (KeyboardInterrupt(), "KILLED", "KeyboardInterrupt: "),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_ends_the_run_with_its_reason(
+    client: MlflowClient, fingerprint: str, error: BaseException, status: str, said: str
+) -> None:
+    begun: list[StepRun] = []
+
+    def fail() -> None:
+        with step_run("backbone", CONFIG, data=fingerprint) as run:
+            begun.append(run)
+            (run.work / "checkpoint").touch()
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    (run,) = begun
+    ended = client.get_run(run.run_id)
+    assert (ended.info.status, ended.data.tags[REASON]) == (status, said)
+    assert KEY not in ended.data.tags
+    # A pruned trial is not continued by anyone.
+    assert (run.work / "checkpoint").exists() == (not isinstance(error, Pruned))
+    assert not finish(fingerprint).reused
+    assert not run.work.exists()
+
+
+def test_a_killed_run_is_marked_by_the_one_that_goes_on(client: MlflowClient, fingerprint: str) -> None:
+    killed = client.create_run("0").info.run_id
+    entry = client.create_run("0").info.run_id
+    work = cache_dir() / "runs" / run_key("backbone", CONFIG, fingerprint)
+    work.mkdir(parents=True)
+    (work / "checkpoint").touch()
+    # No process has this number: it is above the greatest that there may be.
+    (work / "run.json").write_text(json.dumps({"run_id": killed, "entry_run_id": entry, "process": 2**22 + 1}))
+    with step_run("backbone", CONFIG, data=fingerprint) as run:
+        assert (run.work / "checkpoint").exists()
+    for run_id in (killed, entry):
+        ended = client.get_run(run_id)
+        assert (ended.info.status, ended.data.tags[CONTINUED]) == ("KILLED", run.run_id)
+
+
+def test_other_code_is_said_once_and_the_run_is_found_all_the_same(
+    client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = finish(fingerprint)
+    finish(fingerprint)
+    assert capsys.readouterr().out == ""
+    here = code_at_hand()
+    versions = dict(here.versions) | {"torch": "9.0"}
+    monkeypatch.setattr(module, "code_at_hand", lambda: replace(here, commit="abc" * 13, versions=versions))
+    assert [finish(fingerprint).run_id for _ in range(2)] == [made.run_id] * 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"backbone: run {made.run_id} was made by other code (commit ")
+    assert f"here abcabcabca; torch {here.versions['torch']}, here 9.0); force=true makes it again" in line
+
+
+@pytest.mark.parametrize("changes", ["", "- a\r\n+ b\n"], ids=["clean", "dirty"])
+def test_uncommitted_changes_are_code_too(
+    client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changes
+) -> None:
+    here = replace(code_at_hand(), commit="abc" * 13)
+    monkeypatch.setattr(module, "code_at_hand", lambda: replace(here, changes=changes))
+    run = client.get_run(finish(fingerprint).run_id)
+    assert (run.data.tags[COMMIT], run.data.tags[DIRTY]) == ("abc" * 13, "true" if changes else "false")
+    finish(fingerprint)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(module, "code_at_hand", lambda: replace(here, changes="+ c"))
+    finish(fingerprint)
+    assert "(other uncommitted changes)" in capsys.readouterr().out
+
+
+def test_the_data_are_an_input(client: MlflowClient, tmp_path: Path) -> None:
+    data = load_data(DataConfig(**write_csv(tmp_path)))
+    with step_run("prepare", DataConfig(**write_csv(tmp_path)), data=data) as run:
+        pass
+    (found,) = client.get_run(run.run_id).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == (data.name, data.fingerprint[:32])
+    assert json.loads(found.dataset.profile)["items"] == data.num_items
+
+
+def test_a_file_that_cannot_be_read_is_said_before_a_run_is_made(
+    client: MlflowClient, fingerprint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self, *given):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "weights.pt").touch()
+    before = len(client.search_runs(["0"]))
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"released=.*weights.pt: cannot be read"):
+        finish(fingerprint, changed(CONFIG, released=str(tmp_path / "weights.pt")))
+    assert len(client.search_runs(["0"])) == before

@@ -1,0 +1,70 @@
+"""Runs nested in a sweep's: how they end, and how they are set right after a kill."""
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from recdistill.config import BaselineConfig
+from recdistill.errors import Pruned
+from recdistill.runs.run import REASON, STEP
+from recdistill.runs.step_runs import step_run
+from recdistill.runs.sweep_runs import PARENT, STATE, STUDY_ID, TRIAL, adopt, child_run, is_there, settle_trials
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "state"),
+    [
+        (None, "FINISHED", "complete"),
+        (Pruned("no hope"), "KILLED", "pruned"),
+        (KeyboardInterrupt(), "KILLED", "killed"),
+        (ValueError("bad"), "FAILED", "failed"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_trial_ends_as_its_training_did(client: MlflowClient, error, status: str, state: str) -> None:
+    parent = client.create_run("0").info.run_id
+    made = []
+
+    def train() -> None:
+        with child_run("backbone", parent, "trial 0", {TRIAL: "0"}, {"lam": 0.5}) as run_id:
+            made.append(run_id)
+            # The step of that name writes to it.
+            with step_run("backbone", BaselineConfig(force=True), data="f" * 64, kept="results") as run:
+                assert run.run_id == run_id
+                assert mlflow.active_run().info.run_id == run_id
+            if error is not None:
+                raise error
+
+    if error is None:
+        train()
+    else:
+        with pytest.raises(type(error)):
+            train()
+    run = client.get_run(made[0])
+    assert (run.info.status, run.data.tags[STATE], run.info.run_name) == (status, state, "trial 0")
+    assert (run.data.tags[PARENT], run.data.tags[STEP]) == (parent, "backbone")
+    assert run.data.params["lam"] == "0.5"
+    assert (REASON in run.data.tags) == (error is not None)
+    assert mlflow.active_run() is None
+
+
+def test_runs_are_made_to_agree_with_the_storage(client: MlflowClient) -> None:
+    def trial(number: int) -> str:
+        own = {STUDY_ID: "study", TRIAL: str(number), STATE: "running"}
+        return str(client.create_run("0", tags=own).info.run_id)
+
+    dead, alive = trial(0), trial(1)
+    nested = client.create_run("0", tags={PARENT: dead}).info.run_id
+    settle_trials("study", {0: "killed"})
+    assert [client.get_run(run_id).info.status for run_id in (dead, nested, alive)] == ["KILLED", "KILLED", "RUNNING"]
+    assert client.get_run(dead).data.tags[STATE] == "killed"
+
+
+def test_another_process_takes_the_trials_over(client: MlflowClient) -> None:
+    before, now = (client.create_run("0").info.run_id for _ in range(2))
+    trial = client.create_run("0", tags={STUDY_ID: "other", TRIAL: "0", PARENT: before}).info.run_id
+    assert is_there(before)
+    adopt("other", now, before)
+    assert client.get_run(trial).data.tags[PARENT] == now
+    assert not is_there(before)
+    assert not is_there("nothing")

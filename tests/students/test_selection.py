@@ -1,0 +1,104 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from recdistill.config import DistillConfig
+from recdistill.data.sequences import SequenceData
+from recdistill.distill.teacher_answers import TeacherAnswers
+from recdistill.students.build import StudentShape, build_student
+from recdistill.students.selection import Selection
+
+Make = Callable[..., Selection]
+
+
+@pytest.fixture
+def make(ring_data: SequenceData, shape: Callable[..., StudentShape]) -> Make:
+    """A selection among the even samples, which a teacher covers; it keeps masks in ``kept``."""
+
+    def make(kept: list[tuple[int, Tensor]] | None = None, **options: Any) -> Selection:
+        samples = len(ring_data.train)
+        teacher = TeacherAnswers(
+            covered=torch.arange(samples) % 2 == 0,
+            ranking=torch.randint(0, 42, (samples, 3)),
+            distance=torch.rand(samples, 3),
+            item_embedding=torch.zeros(42, 2),
+            sample=torch.arange(0, samples, 2),
+        )
+        model = build_student(shape("sasrec"), 42)
+        keep = kept if kept is not None else []
+        return Selection(
+            DistillConfig(**options), ring_data, model, teacher, lambda epoch, mask: keep.append((epoch, mask))
+        )
+
+    return make
+
+
+def test_all_samples_that_the_teacher_covers_are_distilled_unless_a_policy_chooses(make: Make) -> None:
+    kept: list[tuple[int, Tensor]] = []
+    selection = make(kept)
+    covered = selection.teacher.covered
+    for epoch in range(3):
+        assert selection.begin_epoch(epoch) == {"train/distilled_share": pytest.approx(float(covered.float().mean()))}
+    assert torch.equal(selection.selected, covered)
+    assert kept == []
+
+
+def test_a_policy_chooses_every_few_epochs_and_says_what_it_kept(make: Make) -> None:
+    kept: list[tuple[int, Tensor]] = []
+    selection = make(kept, selection_policy="random", selection_fraction=0.5, refresh_interval=2, seed=3)
+    count = round(0.5 * int(selection.teacher.covered.sum()))
+    shares = [selection.begin_epoch(epoch) for epoch in range(5)]
+    assert [epoch for epoch, _ in kept] == [0, 2, 4]
+    assert torch.equal(selection.memory["selected"], kept[-1][1])
+    for _, mask in kept:
+        assert int(mask.sum()) == count
+        assert not (mask & ~selection.teacher.covered).any()
+    assert ["train/selection_overlap" in one for one in shares] == [False, False, True, False, True]
+    both = int((kept[0][1] & kept[1][1]).sum())
+    assert 0 < both < count
+    assert shares[2]["train/selection_overlap"] == both / count
+    share = count / len(selection.selected)
+    assert [one["train/distilled_share"] for one in shares] == pytest.approx([share] * 5)
+
+
+def test_a_fraction_of_all_draws_among_them(make: Make) -> None:
+    selection = make(selection_fraction=0.25)
+    selection.begin_epoch(0)
+    assert int(selection.selected.sum()) == round(0.25 * int(selection.teacher.covered.sum()))
+
+
+def test_a_policy_reads_the_student_and_the_teacher_as_they_are(make: Make) -> None:
+    selection = make(selection_policy="kl_divergence", selection_fraction=0.5, temperature=2.0, seed=7)
+    signals = selection.signals()
+    assert (signals.temperature, signals.seed) == (2.0, 7)
+    assert torch.equal(signals.candidates, selection.teacher.ranking)
+    assert torch.equal(signals.distance, selection.teacher.distance)
+    assert torch.equal(signals.eligible, selection.teacher.covered)
+    before = signals.student_loss
+    with torch.no_grad():
+        selection.model.items.embedding.weight += 0.3 * torch.randn(43, 16)
+    assert not torch.equal(selection.signals().student_loss, before)
+
+
+def test_a_policy_of_ones_own_file_selects(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "easy.py"
+    file.write_text("def policy(signals):\n    return -signals.student_loss + 0 * signals.distance[:, 0]\n")
+    selection = make(selection_policy="custom", selection_fraction=0.3, policy_file=str(file))
+    loss = selection.signals().student_loss
+    selection.begin_epoch(0)
+    chosen, left = selection.selected, selection.teacher.covered & ~selection.selected
+    assert loss[chosen].max() <= loss[left].min()
+
+
+def test_the_answers_of_a_batch_say_which_samples_are_distilled(make: Make) -> None:
+    selection = make(selection_fraction=0.25)
+    selection.begin_epoch(0)
+    sample = torch.tensor([4, 0, 9, 2])
+    answers = selection.answers(sample, torch.device("cpu"))
+    assert torch.equal(answers.distilled, selection.selected[sample])
+    assert torch.equal(answers.candidates, selection.teacher.ranking[sample])
+    assert torch.equal(answers.distance, selection.teacher.distance[sample])

@@ -1,0 +1,380 @@
+"""Fitting a recommender: what validation chooses, what a teacher changes, and what a kill does not."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from recdistill.config import BaselineConfig, DistillConfig, StudentConfig, changed, narrow
+from recdistill.data.sequences import SequenceData
+from recdistill.distill.teacher_answers import TeacherAnswers
+from recdistill.errors import InputError
+from recdistill.evaluation.rank_metrics import metrics_from_ranks
+from recdistill.registry import STUDENTS
+from recdistill.students.build import load_recommender, save_recommender
+from recdistill.students.measure import Fitted, ranks_of
+from recdistill.students.training import check_student, fit_recommender, seen_mask, student_batches
+from recdistill.training.recorder import NoRecorder
+
+SMALL = {"hidden_size": 16, "max_length": 8, "epochs": 3, "patience": 3, "dropout": 0.1, "batch_size": 64}
+PLAIN = {"lam": 0.0, "alpha": 0.0, "ed_weight": 0.0}
+CPU = torch.device("cpu")
+
+
+class KilledError(Exception):
+    pass
+
+
+@dataclass
+class InMemory:
+    """A recorder that keeps metrics by epoch and the names of files, and may be killed at its n-th metrics."""
+
+    work: Path
+    kill_at: int = -1
+    epochs: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    files: dict[str, Tensor] = field(default_factory=dict)
+
+    def log_metrics(self, metrics: dict[str, float], step: int = 0) -> None:
+        self.epochs.append((step, dict(metrics)))
+        if len(self.epochs) == self.kill_at:
+            raise KilledError
+
+    def log_file(self, path: Path, folder: str) -> None:
+        self.files[f"{folder}/{path.name}"] = load_file(path)["sample"]
+
+    def curve(self, name: str) -> list[float]:
+        return [metrics[name] for _, metrics in self.epochs if name in metrics]
+
+
+Fit = Callable[..., Fitted]
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> InMemory:
+    (tmp_path / "work").mkdir()
+    return InMemory(tmp_path / "work")
+
+
+@pytest.fixture(scope="session")
+def teacher(ring_data: SequenceData) -> TeacherAnswers:
+    """A teacher that is sure of the next items of the ring, for three of four samples."""
+    train = ring_data.train
+    covered = torch.arange(len(train)) % 4 > 0
+    last = torch.as_tensor(train.items[train.end - 1])
+    generator = torch.Generator().manual_seed(1)
+    sample = covered.nonzero().squeeze(1)
+    return TeacherAnswers(
+        covered=covered,
+        ranking=(last[:, None] + torch.arange(1, 5)) % 40,
+        distance=torch.arange(1.0, 5.0).repeat(len(train), 1),
+        item_embedding=torch.randn(42, 12, generator=generator),
+        sample=sample,
+        sequence_embedding=torch.randn(len(sample), 6, generator=generator),
+        llm="tiny",
+        covered_share=0.75,
+    )
+
+
+def distillation(**options: Any) -> DistillConfig:
+    smaller = {} if options.get("student") == "caser" else {"blocks": 1}
+    return DistillConfig(**SMALL | smaller | {"candidate_topk": 4} | options)
+
+
+def baseline(**options: Any) -> BaselineConfig:
+    smaller = {} if options.get("student") in ("caser", "ease", "itemknn") else {"blocks": 1}
+    return BaselineConfig(**SMALL | smaller | options)
+
+
+def weights(fitted: Fitted) -> dict[str, Tensor]:
+    return fitted.model.state_dict()
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+# Without a teacher.
+
+
+@pytest.mark.parametrize("student", STUDENTS.names(gradient=True))
+@pytest.mark.parametrize("base_loss", ["ce", "bce"])
+def test_every_student_learns_under_every_loss(
+    student: str, base_loss: str, ring_data: SequenceData, recorder: InMemory
+) -> None:
+    config = baseline(student=student, base_loss=base_loss, epochs=4, learning_rate=0.01)
+    fitted = fit_recommender(config, ring_data, recorder=recorder)
+    losses = recorder.curve("train/total")
+    assert losses[-1] < losses[0]
+    assert losses == recorder.curve("train/base")
+    assert fitted.model.num_items == ring_data.num_items
+
+
+def test_the_fitted_model_is_that_of_the_best_epoch(ring_data: SequenceData, recorder: InMemory) -> None:
+    config = baseline(epochs=12, patience=2, batch_size=16, learning_rate=0.005)
+    fitted = fit_recommender(config, ring_data, recorder=recorder)
+    curve = recorder.curve("val/ndcg_at_10")
+    best = int(fitted.measured["best_epoch"])
+    assert best == curve.index(max(curve))
+    assert fitted.progress is not None
+    assert fitted.progress.epoch == len(curve) == min(best + 3, 12)
+    assert fitted.metrics["val/ndcg_at_10"] == curve[best] > 0.2  # items follow each other: this can be learnt
+    for part, samples, kept in (
+        ("val", ring_data.validation, fitted.validation),
+        ("test", ring_data.test, fitted.test),
+    ):
+        ranks = ranks_of(fitted.model, samples, config.exclude_seen, CPU)
+        assert torch.equal(ranks, kept.ranks)
+        assert {name.split("/")[1]: value for name, value in fitted.metrics.items() if name.startswith(part)} == (
+            metrics_from_ranks(ranks)
+        )
+    assert fitted.test.best.shape == (len(ring_data.test), 10)
+    assert 0 < fitted.measured["latency_ms"] < 1000
+    assert fitted.measured["ms_per_1000_recommendations"] > 0
+    assert fitted.measured["train_seconds"] > 0
+
+
+def test_the_same_options_give_the_same_to_the_last_bit_and_another_seed_does_not(ring_data: SequenceData) -> None:
+    fitted = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed + 10)
+        fitted.append(fit_recommender(baseline(seed=seed, epochs=1), ring_data, recorder=NoRecorder()))
+    assert same(weights(fitted[0]), weights(fitted[1]))
+    assert not same(weights(fitted[0]), weights(fitted[2]))
+
+
+def test_the_softmax_leaves_out_whole_histories_where_rankings_do(ring_data: SequenceData) -> None:
+    config, train = baseline(), ring_data.train
+    batch = next(student_batches(config, ring_data, causal=True)(0))
+    found = seen_mask(config, ring_data, batch)
+    assert found is not None
+    rows, items = found
+    assert (rows.diff() >= 0).all()
+    longer = 0
+    for row, sample in enumerate(batch.sample.tolist()):
+        history = train.items[train.start[sample] : train.end[sample]].tolist()
+        assert items[rows == row].tolist() == history
+        longer += len(history) > config.max_length
+    assert longer
+    for changes in ({"mask_seen": False}, {"exclude_seen": False}, {"base_loss": "bce"}):
+        assert seen_mask(changed(config, **changes), ring_data, batch) is None
+
+
+@pytest.mark.parametrize("change", [{"mask_seen": False}, {"exclude_seen": False}])
+def test_masking_seen_items_changes_the_student(change: dict[str, Any], ring_data: SequenceData) -> None:
+    masked, plain = (
+        fit_recommender(changed(baseline(epochs=1), **one), ring_data, recorder=NoRecorder()) for one in ({}, change)
+    )
+    assert not same(weights(masked), weights(plain))
+
+
+@pytest.mark.parametrize("student", ["sasrec", "caser"])
+@pytest.mark.parametrize("batch_size", [1, 3, 16, 1000])
+def test_an_epoch_has_the_steps_its_batch_size_says(student: str, batch_size: int, ring_data: SequenceData) -> None:
+    config = baseline(student=student, batch_size=batch_size)
+    for epoch in range(2):
+        drawn = list(student_batches(config, ring_data, causal=student != "caser")(epoch))
+        assert len(drawn) == -(-len(ring_data.train) // batch_size)
+        assert sorted(torch.cat([batch.sample for batch in drawn]).tolist()) == list(range(len(ring_data.train)))
+
+
+def test_a_report_sees_every_epoch_and_may_end_the_training(ring_data: SequenceData, recorder: InMemory) -> None:
+    seen = []
+    fitted = fit_recommender(
+        baseline(),
+        ring_data,
+        recorder=recorder,
+        report=lambda epoch, metrics: seen.append((epoch, metrics["val/ndcg_at_10"])),
+    )
+    assert seen == [(epoch, metrics["val/ndcg_at_10"]) for epoch, metrics in recorder.epochs]
+    assert len(seen) == 3
+    assert fitted.test.best.shape == (len(ring_data.test), 0)
+
+    def stop(epoch: int, metrics: dict[str, float]) -> None:
+        raise InputError("enough")
+
+    with pytest.raises(InputError, match="enough"):
+        fit_recommender(baseline(), ring_data, recorder=NoRecorder(), report=stop)
+
+
+# With a teacher.
+
+
+@pytest.mark.parametrize("student", STUDENTS.names(gradient=True))
+@pytest.mark.parametrize("base_loss", ["ce", "bce"])
+def test_without_the_teachers_terms_it_is_the_undistilled_student_to_the_last_bit(
+    student: str, base_loss: str, ring_data: SequenceData, teacher: TeacherAnswers
+) -> None:
+    config = distillation(student=student, base_loss=base_loss, **PLAIN)
+    ours = fit_recommender(config, ring_data, teacher=teacher, recorder=NoRecorder())
+    plain = fit_recommender(narrow(config, BaselineConfig), ring_data, recorder=NoRecorder())
+    assert same(weights(ours), weights(plain))
+    untaught = fit_recommender(distillation(student=student, base_loss=base_loss), ring_data, recorder=NoRecorder())
+    assert same(weights(untaught), weights(plain))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lam": 0.5},
+        {"alpha": 0.5},
+        {"ed_weight": 0.5},
+        {"lam": 0.5, "ranking_loss": "kl"},
+        {"output_weight": 0.5},
+    ],
+)
+def test_each_term_changes_the_student(
+    changes: dict[str, Any], ring_data: SequenceData, teacher: TeacherAnswers, recorder: InMemory
+) -> None:
+    plain = fit_recommender(distillation(**PLAIN), ring_data, teacher=teacher, recorder=NoRecorder())
+    other = fit_recommender(distillation(**PLAIN | changes), ring_data, teacher=teacher, recorder=recorder)
+    assert not same(weights(plain), weights(other))
+    assert weights(other).keys() - weights(plain).keys() <= {"items.projection.weight", "items.projection.bias"}
+    for name in ("total", "base", "dro", "ranking", *(["output"] if "output_weight" in changes else [])):
+        assert len(recorder.curve(f"train/{name}")) == 3, name
+
+
+def test_wide_item_embeddings_are_projected_in_bfloat16(ring_data: SequenceData, teacher: TeacherAnswers) -> None:
+    for width, dtype in ((1024, torch.float32), (1025, torch.bfloat16)):
+        values = vars(teacher) | {"item_embedding": torch.randn(42, width)}
+        fitted = fit_recommender(
+            distillation(epochs=1), ring_data, teacher=TeacherAnswers(**values), recorder=NoRecorder()
+        )
+        assert fitted.model.items.teacher_embedding.dtype == dtype
+
+
+def test_the_kept_student_needs_no_teacher(ring_data: SequenceData, teacher: TeacherAnswers, tmp_path: Path) -> None:
+    fitted = fit_recommender(distillation(), ring_data, teacher=teacher, recorder=NoRecorder())
+    save_recommender(tmp_path, fitted.model, fitted.shape, fold=True)
+    ranks = ranks_of(load_recommender(tmp_path), ring_data.test, True, CPU)
+    # Folding the projection into the table rounds otherwise: a near tie may turn.
+    assert int((ranks != fitted.test.ranks).sum()) <= 1
+
+
+def test_the_samples_that_the_teacher_covers_are_distilled(
+    ring_data: SequenceData, teacher: TeacherAnswers, recorder: InMemory
+) -> None:
+    fit_recommender(distillation(), ring_data, teacher=teacher, recorder=recorder)
+    share = float(teacher.covered.float().mean())
+    assert recorder.curve("train/distilled_share") == pytest.approx([share] * 3)
+    assert recorder.files == {}
+
+
+@pytest.mark.parametrize(("policy", "refresh"), [("kl_divergence", 2), ("random", 1), ("ground_truth_error", 5)])
+def test_a_policy_keeps_its_share_and_chooses_again(
+    policy: str, refresh: int, ring_data: SequenceData, teacher: TeacherAnswers, recorder: InMemory
+) -> None:
+    config = distillation(
+        selection_policy=policy, selection_fraction=0.3, refresh_interval=refresh, epochs=4, patience=4
+    )
+    fit_recommender(config, ring_data, teacher=teacher, recorder=recorder)
+    count = round(0.3 * int(teacher.covered.sum()))
+    assert sorted(recorder.files) == [f"selection/epoch-{epoch:03d}.safetensors" for epoch in range(0, 4, refresh)]
+    for sample in recorder.files.values():
+        assert len(sample) == len(sample.unique()) == count
+        assert teacher.covered[sample].all()
+    assert recorder.curve("train/distilled_share") == pytest.approx([count / len(ring_data.train)] * 4)
+    overlaps = recorder.curve("train/selection_overlap")
+    assert len(overlaps) == len(range(refresh, 4, refresh))
+    assert all(0 <= one <= 1 for one in overlaps)
+
+
+def is_reproducible(name: str) -> bool:
+    return not name.startswith("system/") and "second" not in name
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 3])
+def test_a_killed_training_goes_on_with_the_same_numbers_and_its_selections(
+    kill_at: int, ring_data: SequenceData, teacher: TeacherAnswers, tmp_path: Path
+) -> None:
+    config = distillation(
+        selection_policy="kl_divergence", selection_fraction=0.4, refresh_interval=2, output_weight=0.2, alpha=0.1
+    )
+    whole, killed, resumed = InMemory(tmp_path / "a"), InMemory(tmp_path / "b", kill_at), InMemory(tmp_path / "b")
+    expected = fit_recommender(config, ring_data, teacher=teacher, recorder=whole)
+    with pytest.raises(KilledError):
+        fit_recommender(config, ring_data, teacher=teacher, recorder=killed)
+    found = fit_recommender(config, ring_data, teacher=teacher, recorder=resumed)
+    assert same(weights(found), weights(expected))
+    assert torch.equal(found.test.ranks, expected.test.ranks)
+    assert (
+        resumed.files.keys()
+        == whole.files.keys()
+        == {
+            "selection/epoch-000.safetensors",
+            "selection/epoch-002.safetensors",
+        }
+    )
+    assert all(torch.equal(sample, whole.files[name]) for name, sample in resumed.files.items())
+    for (epoch, ours), (of_whole, theirs) in zip(resumed.epochs, whole.epochs, strict=True):
+        assert epoch == of_whole
+        assert {name: value for name, value in ours.items() if is_reproducible(name)} == {
+            name: value for name, value in theirs.items() if is_reproducible(name)
+        }
+
+
+def test_a_finished_checkpoint_is_not_trained_again(ring_data: SequenceData, recorder: InMemory) -> None:
+    first = fit_recommender(baseline(), ring_data, recorder=recorder)
+    again = fit_recommender(baseline(), ring_data, recorder=recorder)
+    assert same(weights(first), weights(again))
+    assert first.progress == again.progress
+    shutil.rmtree(recorder.work)
+    assert same(weights(first), weights(fit_recommender(baseline(), ring_data, recorder=recorder)))
+
+
+# In closed form.
+
+
+@pytest.mark.parametrize("student", STUDENTS.names(gradient=False))
+def test_a_closed_form_recommender_is_fitted_and_measured(
+    student: str, ring_data: SequenceData, recorder: InMemory, tmp_path: Path
+) -> None:
+    fitted = fit_recommender(baseline(student=student), ring_data, recorder=recorder)
+    assert fitted.progress is None
+    assert fitted.measured.keys() == {"train_seconds", "ms_per_1000_recommendations", "latency_ms"}
+    assert fitted.metrics["test/ndcg_at_10"] > 0.1
+    assert fitted.test.best.shape == (len(ring_data.test), 10)
+    # All of a history is read, whatever max_length students have.
+    assert fitted.shape.max_length == int((ring_data.test.end - ring_data.test.start).max()) > 8
+    save_recommender(tmp_path / "kept", fitted.model, fitted.shape, fold=True)
+    loaded = load_recommender(tmp_path / "kept")
+    assert torch.equal(ranks_of(loaded, ring_data.test, True, CPU), fitted.test.ranks)
+    assert recorder.epochs == []
+
+
+# Before any work.
+
+
+@pytest.mark.parametrize(
+    ("config", "num_items", "said"),
+    [
+        (StudentConfig(heads=5), 100, "hidden_size 64; heads divide it"),
+        (StudentConfig(student="caser", max_length=3), 100, "max_length of at least 4"),
+        (StudentConfig(student="ease"), 30_000, "student=ease: .* at most 20,000 items"),
+        (
+            DistillConfig(selection_policy="custom", selection_fraction=0.5, policy_file="no such file.py"),
+            100,
+            "policy_file=no such file.py: cannot be run",
+        ),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(config: StudentConfig, num_items: int, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_student(config, num_items)
+
+
+def test_a_check_draws_no_random_number_and_takes_what_can_be_fitted() -> None:
+    before = torch.get_rng_state()
+    for student in STUDENTS.names():
+        check_student(StudentConfig(student=student), 1000)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loss_that_is_not_finite_is_refused(ring_data: SequenceData) -> None:
+    with pytest.raises(InputError, match=r"sasrec epoch: .* lower the learning rate"):
+        fit_recommender(baseline(learning_rate=1e30), ring_data, recorder=NoRecorder())

@@ -1,0 +1,68 @@
+"""Answers of a generative teacher, judged one by one."""
+
+import numpy as np
+import pytest
+import torch
+from small_teachers import LENGTH
+from tiny_generative import generative_teacher
+
+from recdistill.evaluation.answers import answer_metrics
+from recdistill.teachers.generative import teacher as module
+from recdistill.teachers.generative.candidate_prompts import answer_prompts
+from recdistill.teachers.generative.judging import JUDGED, judged_answers, judged_parts
+
+pytestmark = pytest.mark.usefixtures("_small_batches")
+
+
+@pytest.mark.parametrize("answer", ["free", "constrained", "likelihood"])
+def test_answers_are_judged_one_by_one(data, backbone, model, answer):
+    teacher = generative_teacher(data, backbone, model, answer=answer)
+    metrics, table = judged_answers(teacher, "test", data.test)
+    named, right, of_backbone = [], [], []
+    for batch in module.batches(
+        data.test, length=LENGTH, batch_size=1, stride=1, padding_id=data.padding_id, seed=0, epoch=0, shuffle=False
+    ):
+        candidates = teacher.drawn_candidates(data.test, batch, JUDGED)
+        texts, places = teacher.written(batch, candidates, teacher.states(batch))
+        sample = int(batch.sample)
+        assert table["answer"][sample] == texts[0]
+        expected = data.item_ids[candidates[0, places[0]]] if places[0] >= 0 else None
+        assert table["named"][sample] == expected
+        assert table["title"][sample] == data.titles[data.test.targets[sample]]
+        named.append(int(places[0]))
+        right.append(candidates[0].tolist().index(int(batch.target)))
+        scores = teacher.backbone.logits(teacher.states(batch))[0, torch.from_numpy(candidates[0])]
+        of_backbone.append(int(scores.argmax()))
+    expected = {f"test/{name}": value for name, value in answer_metrics(named, right).items()}
+    assert {name: metrics[name] for name in expected} == expected
+    hits = np.mean([best == place for best, place in zip(of_backbone, right, strict=True)])
+    assert metrics["test/backbone_hit_ratio_at_1"] == hits
+    assert list(table["user"]) == list(data.user_ids)
+    if answer == "free":
+        # An untrained tiny llama writes no titles.
+        assert metrics["test/valid_ratio"] < 1
+    else:
+        assert metrics["test/valid_ratio"] == 1
+        assert set(table["answer"]) <= set(data.titles)
+
+
+def test_prompts_have_a_template_by_sample_not_by_batch(data, backbone, model, monkeypatch):
+    teacher, seen = generative_teacher(data, backbone, model), []
+
+    def noted(parts, histories, candidates, template):
+        seen.extend(template)
+        return answer_prompts(parts, histories, candidates, template)
+
+    monkeypatch.setattr(module, "answer_prompts", noted)
+    judged_answers(teacher, "test", data.test)
+    assert seen == [sample % 3 for sample in range(len(data.test))]
+
+
+def test_both_parts_are_judged(data, backbone, model):
+    teacher = generative_teacher(data, backbone, model, answer="likelihood")
+    found = judged_parts(teacher)
+    for part, samples in (("val", data.validation), ("test", data.test)):
+        metrics, table = judged_answers(teacher, part, samples)
+        assert {name: found.metrics[name] for name in metrics} == metrics
+        assert found.tables[part].equals(table)
+    assert found.metrics["ms_per_answer"] > 0
