@@ -1,4 +1,4 @@
-"""Time a distillation step of SASRec against the plain formulas of `recdistill.distill.losses`, on random data.
+"""Time a distillation step of SASRec against the plain formulas of `recdistill.distillation.losses`, on random data.
 
 Run ``python benchmarks/distill_step.py`` (``--help`` lists the sizes). It prints the share of each part, and
 one JSON line last: ``step_ms`` and ``plain_step_ms`` (medians), their ``ratio``, ``evaluate_s`` for 14,980
@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from recdistill.data.samples import Samples
-from recdistill.distill.losses import plain_loss
-from recdistill.distill.objective import Objective
-from recdistill.distill.settings import ObjectiveSettings
-from recdistill.distill.teacher_answers import TeacherBatch
+from recdistill.distillation.losses import plain_loss
+from recdistill.distillation.objective import Objective
+from recdistill.distillation.settings import ObjectiveSettings
+from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.evaluation.evaluate import rank_samples
 from recdistill.students.build import StudentShape, build_student
 from recdistill.students.student import Student

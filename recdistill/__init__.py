@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recdistill.config.option import option
     from recdistill.data.interactions import Interactions
     from recdistill.data.sequences import SequenceData
-    from recdistill.distill.selection import SelectionSignals, StudentSignals
+    from recdistill.distillation.selection import SelectionSignals, StudentSignals
     from recdistill.errors import InputError
     from recdistill.registry import GATES, LOSS_TERMS, METRICS, POLICIES, SOURCES, SPLITS, STUDENTS, TEACHERS
     from recdistill.students.recommender import ClosedForm, Recommender
@@ -43,10 +43,10 @@ _PLACES |= {
     "InputError": "errors",
     "Interactions": "data.interactions",
     "Recommender": "students.recommender",
-    "SelectionSignals": "distill.selection",
+    "SelectionSignals": "distillation.selection",
     "SequenceData": "data.sequences",
     "Student": "students.student",
-    "StudentSignals": "distill.selection",
+    "StudentSignals": "distillation.selection",
     "TeacherOutputs": "teachers.outputs",
     "option": "config.option",
 }

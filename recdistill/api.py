@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from torch import Tensor, no_grad
 
 from recdistill.config import (
     BaselineConfig,
@@ -24,7 +25,7 @@ from recdistill.config import (
     narrow,
 )
 from recdistill.config.base import Config
-from recdistill.config.lineage import compared_settings, plugin_contents
+from recdistill.config.lineage import plugin_contents
 from recdistill.config.steps import STEPS
 from recdistill.data.catalogue import Catalogue
 from recdistill.data.frames import data_from_frames
@@ -42,6 +43,7 @@ from recdistill.students.student import Student
 from recdistill.students.training import check_student, fit_recommender
 from recdistill.teachers.build import load_teacher
 from recdistill.teachers.checks import check_teacher
+from recdistill.teachers.gate_tables import gate_tables, last_histories, states_of
 from recdistill.teachers.outputs import TeacherOutputs
 from recdistill.teachers.protocol import Teacher
 from recdistill.teachers.scoring import make_outputs
@@ -287,6 +289,18 @@ class FittedStudent:
         ]
         return pd.DataFrame(rows, columns=["history", "rank", "item", "title", "score"])
 
+    def log_model(self) -> str:
+        """Log it to the active MLflow run as the model ``model``, which needs no recdistill where it is served.
+
+        Returns its address, ``models:/<id>``. Raises InputError where no run is active.
+        """
+        from recdistill.runs.active_run import active_run_id
+        from recdistill.runs.served_model import log_student_model
+
+        return log_student_model(
+            active_run_id(), self.model, self.shape, catalogue=self.catalogue, exclude_seen=self.exclude_seen
+        )
+
     def save(self, folder: str | Path) -> None:
         """Write the recommender and its catalogue, readable by `load_student`; a teacher's embedding is folded in."""
         save_recommender(folder, self.model, self.shape, fold=True)
@@ -324,8 +338,10 @@ class TrainedStudent(FittedStudent):
     @property
     def settings(self) -> dict[str, Any]:
         """The options that make it the recommender that it is: all that its result depends on but the seed."""
-        own = compared_settings(STEPS[self.step], self.config.values(), plugin_contents(self.config))
-        return own | ({"teacher": self.teacher} if self.teacher else {})
+        from recdistill.report.settings import settings_of
+
+        upstream = {"llm": self.teacher} if self.teacher else {}
+        return dict(settings_of(self.step, self.config.values(), plugin_contents(self.config), upstream))
 
 
 def trained(step: str, config: StudentConfig, data: SequenceData, fitted: Fitted, teacher: str = "") -> TrainedStudent:
@@ -361,6 +377,38 @@ class TrainedTeacher:
             found = make_outputs(self.model, config, Path(work) if work is not None else Path(scratch))
         assert found is not None
         return found
+
+    @no_grad()
+    def user_states(self) -> tuple[pd.DataFrame, Tensor]:
+        """The backbone's state after the longest history of each user, which the gate reads.
+
+        Returns a row a user: ``user``, ``history`` (the ids of the items that the backbone reads, oldest first); and
+        the states [U, D] in the order of the rows.
+        """
+        data, backbone = self.data, self.model.backbone
+        user, history, length = last_histories(data, backbone.max_length)
+        windows = zip(history.tolist(), length.tolist(), strict=True)
+        ids = [[data.item_ids[item] for item in items[:real]] for items, real in windows]
+        users = pd.DataFrame({"user": [data.user_ids[one] for one in user], "history": ids})
+        return users, states_of(backbone, history, length)
+
+    def gate_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The gate's weights at the states of `user_states`, and their means by cluster of these states.
+
+        Returns a row a user, as in `user_states`: ``user``, ``cluster``, ``expert_0`` …; and a row a cluster, the
+        largest first: ``cluster``, ``users``, ``expert_0`` …, ``titles``. Where each layer has a gate, weights are
+        means over the layers. Raises InputError for a teacher without a gate.
+        """
+        tables = gate_tables(self.model)
+        if tables is None:
+            raise InputError(f"teacher={self.config.teacher}: has no gate; give a teacher of iLoRA")
+        return tables
+
+    def gate_plot(self) -> bytes:
+        """Draw the second table of `gate_tables` as a heat map: PNG. Raises InputError for a teacher without a gate."""
+        from recdistill.report.gate_figure import gate_figure
+
+        return gate_figure(self.gate_tables()[1], "Mean gate weights by cluster of users")
 
     def save(self, folder: str | Path) -> None:
         """Write what was trained: adapter, gate, projector and head; no weight of the LLM."""

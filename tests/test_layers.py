@@ -88,7 +88,7 @@ def test_heavy_libraries_stay_in_their_room(path):
         assert allowed is None or name_of(path).startswith(allowed), name
 
 
-@pytest.mark.parametrize("room", ["distill", "evaluation"])
+@pytest.mark.parametrize("room", ["distillation", "evaluation"])
 def test_pure_rooms_do_no_input_or_output(room):
     for path in FILES:
         if room_of(path) == room:

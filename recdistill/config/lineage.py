@@ -46,9 +46,13 @@ def chosen(config: Config, roles: Iterable[Role], options: Mapping[str, Option] 
 
 
 def plugin_contents(config: Config) -> dict[str, str]:
-    """A digest of each user's file that a part in use comes from, by name of the part."""
+    """A digest of each user's file that a part of the step's own work comes from, by name of the part."""
+    own = own_options(type(config))
+    parts = [(registry, name) for option, registry, name in config.parts() if option in own]
+    if config.weighted is not None:
+        parts += [(config.weighted, name) for name in config.parts_in_use_of(config.weighted)]
     found = {}
-    for registry, name in config.parts_in_use():
+    for registry, name in parts:
         declared = registry.declaration(name)
         if not declared.is_ours:
             found[f"{registry.kind} {name}"] = declared.content()

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,6 +152,33 @@ class Results:
         from recdistill.report.text import frame
 
         return frame(self)
+
+    @property
+    def answer(self) -> str:
+        """Which recommender won, by how much, and whether it may be luck: a sentence a line."""
+        from recdistill.report.text import answer
+
+        return "\n".join(answer(self))
+
+    def plot(self, *, subgroups: bool = False, leave_out: Collection[str] = ()) -> str:
+        """Draw the headline gains against the baselines with their 95 % intervals, the best recommender first.
+
+        Args:
+            subgroups: gains by length of the history and by popularity of the target, of up to four recommenders;
+                else one gain a recommender, over all samples.
+            leave_out: recommenders that are not drawn, by their labels in ``frame()``.
+
+        Returns SVG text. Raises InputError where a label is not one of these.
+        """
+        from recdistill.report.plots import gains_plot, subgroup_plot
+        from recdistill.report.text import order
+
+        labels = [group.label for group in self.groups]
+        for label in leave_out:
+            if label not in labels:
+                raise InputError(f"leave_out={label}: is not compared here; give some of {', '.join(labels)}")
+        shown = [index for index in order(self) if labels[index] not in leave_out]
+        return subgroup_plot(self, shown) if subgroups else gains_plot(self, shown)
 
 
 def tested_metrics(headline: MetricName) -> list[MetricName]:

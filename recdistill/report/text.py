@@ -202,7 +202,8 @@ def terminal_table(results: Results, most: int = 20) -> Table:
 def plain_text(results: Results) -> str:
     """The table of `terminal_table` with all recommenders, without colours, and the answer below."""
     written = io.StringIO()
-    console = Console(file=written, width=WIDTH, color_system=None, highlight=False, markup=False)
+    # In Jupyter it would show the table in place of writing it.
+    console = Console(file=written, width=WIDTH, color_system=None, highlight=False, markup=False, force_jupyter=False)
     console.print(terminal_table(results, most=len(results.groups)))
     table = "\n".join(line.rstrip() for line in written.getvalue().splitlines())
     return "\n".join([table.strip("\n"), "", *answer(results)])

@@ -6,7 +6,8 @@ import mlflow
 from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
 
-from recdistill.config import Config
+from recdistill.config import Config, option_table
+from recdistill.errors import InputError
 from recdistill.runs.run import DESCRIPTION, StepRun
 from recdistill.training.recorder import NoRecorder, Recorder
 
@@ -16,7 +17,7 @@ def recorder_of_active_run(step: str, config: Config | None = None) -> Recorder:
 
     Args:
         step: name of the step that the training is, kept as the tag ``recdistill.fitted``.
-        config: its options; those whose names are no parameters of the run yet become parameters.
+        config: its options; those that do not choose data, and are no parameters of the run yet, become parameters.
     """
     active = mlflow.active_run()
     if active is None:
@@ -26,9 +27,20 @@ def recorder_of_active_run(step: str, config: Config | None = None) -> Recorder:
     run.tag("fitted", step)
     if config is not None:
         known = mlflow.get_run(run.run_id).data.params
-        options = [Param(name, str(value)) for name, value in config.values().items() if name not in known]
+        table = option_table(type(config))
+        # The data came as an object, not by these options.
+        own = {name: value for name, value in config.values().items() if table[name].role != "data"}
+        options = [Param(name, str(value)) for name, value in own.items() if name not in known]
         MlflowClient().log_batch(run.run_id, params=options)
     return run
+
+
+def active_run_id() -> str:
+    """Id of the run that is active in this process. Raises InputError where there is none."""
+    active = mlflow.active_run()
+    if active is None:
+        raise InputError("no MLflow run is active; call it inside `with mlflow.start_run():`")
+    return str(active.info.run_id)
 
 
 @dataclass

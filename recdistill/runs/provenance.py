@@ -5,11 +5,12 @@ import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "transformers", "peft", "mlflow", "optuna", "numpy", "pandas")
+PACKAGES = ("recdistill", "torch", "transformers", "peft", "mlflow", "optuna", "numpy", "pandas")
 SHOWN = 10  # characters of a commit in a message
 
 
@@ -31,14 +32,18 @@ class CodeState:
 @functools.cache
 def code_at_hand() -> CodeState:
     """The state of this process, read once: what is edited later is not what was imported."""
-    commit = git("rev-parse", "HEAD")
+    # An installed package may lie within the checkout of another project, whose commits are not its own.
+    commit = git("rev-parse", "HEAD") if git("ls-files", "__init__.py") else ""
     return CodeState(commit, git("diff", "HEAD") if commit else "", versions())
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version()} | found
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):  # code that is run without being installed
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def git(*arguments: str) -> str:

@@ -15,10 +15,10 @@ from recdistill.runs.provenance import PACKAGE
 
 #: What a loaded recommender of ours needs of the package.
 SHIPPED = (
-    "__init__.py", "config", "distill/__init__.py", "distill/projection.py", "errors.py", "registry.py", "students"
+    "__init__.py", "config", "distillation/__init__.py", "distillation/projection.py", "errors.py", "registry.py", "students"
 )  # fmt: skip
 #: What a user's module beside its recommender may import besides: every room below the teachers.
-SHIPPED_WITH_PLUGIN = (*SHIPPED, "data", "distill", "evaluation", "training")
+SHIPPED_WITH_PLUGIN = (*SHIPPED, "data", "distillation", "evaluation", "training")
 #: What it needs of other projects.
 REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch")
 MODULES_FILE = "modules.json"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from recdistill.config import BaselineConfig, StudentConfig, TrainingConfig, changed, narrow
+from recdistill.config import BaselineConfig, DataConfig, StudentConfig, TrainingConfig, narrow
 from recdistill.config.lineage import run_key
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
@@ -95,7 +95,9 @@ def as_released(config: BaselineConfig, model: SASRec) -> BaselineConfig:
         asked = config.value(name)
         if asked not in (value, defaults.value(name)):
             raise InputError(f"{name}={asked}: the student in released={config.released} has {value}; leave {name} out")
-    return changed(config, **shape)
+    # Nothing is trained: options of a training have their defaults, and no other values make another run.
+    kept = {name: config.value(name) for name in ("seed", "device", "released", "register")}
+    return narrow(narrow(config, DataConfig), BaselineConfig, **kept, **shape)
 
 
 def key_of_baseline(config: StudentConfig, fingerprint: str) -> str:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recdistill.distill.projection import projection_layer
+from recdistill.distillation.projection import projection_layer
 from recdistill.errors import InputError
 
 INITIAL_STD = 0.02

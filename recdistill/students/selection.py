@@ -7,8 +7,8 @@ from torch import Tensor
 
 from recdistill.config.distill import DistillConfig
 from recdistill.data.sequences import SequenceData
-from recdistill.distill.selection import SelectionSignals, overlap, select
-from recdistill.distill.teacher_answers import TeacherAnswers, TeacherBatch
+from recdistill.distillation.selection import SelectionSignals, overlap, select
+from recdistill.distillation.teacher_answers import TeacherAnswers, TeacherBatch
 from recdistill.registry import POLICIES
 from recdistill.students.signals import signals_of_student
 from recdistill.students.student import Student

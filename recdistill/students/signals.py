@@ -5,7 +5,7 @@ from torch import Tensor
 
 from recdistill.data.batches import batches, seen_items
 from recdistill.data.sequences import SequenceData
-from recdistill.distill.selection import StudentSignals, student_signals
+from recdistill.distillation.selection import StudentSignals, student_signals
 from recdistill.students.student import Student
 
 # Samples and scores of a batch; a few tensors of so many scores are held at a time.

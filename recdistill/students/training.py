@@ -14,11 +14,11 @@ from recdistill.config.distill import DistillConfig
 from recdistill.config.student import StudentConfig
 from recdistill.data.batches import Batch, batches, seen_items
 from recdistill.data.sequences import SequenceData
-from recdistill.distill.exclusion import Excluded
-from recdistill.distill.negatives import sampled_negatives
-from recdistill.distill.objective import Objective, build_objective
-from recdistill.distill.policies.custom import policy_of_file
-from recdistill.distill.teacher_answers import TeacherAnswers
+from recdistill.distillation.exclusion import Excluded
+from recdistill.distillation.negatives import sampled_negatives
+from recdistill.distillation.objective import Objective, build_objective
+from recdistill.distillation.policies.custom import policy_of_file
+from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.registry import LOSS_TERMS, STUDENTS
 from recdistill.students.build import StudentShape, build_student, shape_of
 from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of

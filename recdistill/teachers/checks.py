@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
 from recdistill.config import TeacherConfig
-from recdistill.distill.policies.custom import policy_of_file
+from recdistill.distillation.policies.custom import policy_of_file
 from recdistill.errors import InputError
 from recdistill.registry import TEACHERS
 from recdistill.teachers.ilora.base_llm import check_bitsandbytes, most_tokens_of

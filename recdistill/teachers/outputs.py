@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recdistill.distill.teacher_answers import TeacherAnswers
+from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError, one_line
 
 TENSORS_FILE = "teacher_outputs.safetensors"

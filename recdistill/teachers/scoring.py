@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from recdistill.config import TeacherConfig
 from recdistill.data.batches import Batch
-from recdistill.distill.selection import query
+from recdistill.distillation.selection import query
 from recdistill.registry import POLICIES
 from recdistill.students.signals import signals_of_student
 from recdistill.teachers.outputs import Manifest, TeacherOutputs
@@ -24,7 +24,6 @@ from recdistill.training.distributed import Processes
 SHARD_SECONDS = 20.0
 
 
-@torch.inference_mode()
 def make_outputs(teacher: Teacher, config: TeacherConfig, work: Path) -> TeacherOutputs | None:
     """Rankings of training samples within the token budget, and the embedding of all items.
 
@@ -38,9 +37,18 @@ def make_outputs(teacher: Teacher, config: TeacherConfig, work: Path) -> Teacher
 
     Returns None in all processes but the main one, which has the outputs of all.
     """
+    shards = Shards(work, teacher.processes.index)
+    embedding = scored(teacher, config, shards)
+    teacher.processes.wait()
+    # Outside of inference mode, for a student may be trained on these tensors in this process.
+    return outputs_of(teacher, shards.read(), embedding) if teacher.processes.is_main else None
+
+
+@torch.inference_mode()
+def scored(teacher: Teacher, config: TeacherConfig, shards: "Shards") -> Tensor:
+    """Score the training samples that are not in ``shards`` yet; the embedding of all items [V, E], on the CPU."""
     train = teacher.data.train
     kept = min(config.top_n, teacher.data.num_items)
-    shards = Shards(work, teacher.processes.index)
     # A process that wrote now would have another find less to do than the rest.
     teacher.processes.wait()
     index = teacher.processes.from_main(lambda: asked_for(teacher, config))
@@ -56,9 +64,7 @@ def make_outputs(teacher: Teacher, config: TeacherConfig, work: Path) -> Teacher
             found["sequence_embedding"] = states
         shards.add(place, found)
     shards.write()
-    embedding = teacher.item_embedding().cpu()
-    teacher.processes.wait()
-    return outputs_of(teacher, shards.read(), embedding) if teacher.processes.is_main else None
+    return teacher.item_embedding().cpu()
 
 
 def outputs_of(teacher: Teacher, tensors: dict[str, Tensor], embedding: Tensor) -> TeacherOutputs:

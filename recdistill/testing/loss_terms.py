@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recdistill.distill.loss_terms import LossTerm, TermContext, build_term, checked_loss
-from recdistill.distill.objective import Objective
-from recdistill.distill.selection import permutation
-from recdistill.distill.settings import ObjectiveSettings
-from recdistill.distill.teacher_answers import TeacherBatch
+from recdistill.distillation.loss_terms import LossTerm, TermContext, build_term, checked_loss
+from recdistill.distillation.objective import Objective
+from recdistill.distillation.selection import permutation
+from recdistill.distillation.settings import ObjectiveSettings
+from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.errors import InputError
 
 SAMPLES, ITEMS, CANDIDATES, STATE, TEACHER_STATE = 16, 40, 5, 6, 9

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdistill.distill.selection import Policy, SelectionSignals, StudentSignals, permutation, scores_of
+from recdistill.distillation.selection import Policy, SelectionSignals, StudentSignals, permutation, scores_of
 from recdistill.errors import InputError
 from recdistill.registry import POLICIES
 

@@ -1,8 +1,10 @@
 """The notebooks run top to bottom on a store that ``make store`` fills, and are committed without outputs."""
 
+import ast
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,9 +19,10 @@ from small_data import write_csv
 from tiny_llm import write_tiny_llm
 from workplace import Workplace, arguments
 
+import recdistill
 from recdistill.__main__ import main
-from recdistill.config.command_line import parse
 from recdistill.config import STEPS
+from recdistill.config.command_line import parse
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -92,10 +95,27 @@ def kinds_of(notebook: nbformat.NotebookNode, cell_id: str) -> set[str]:
     return {kind for out in cell.outputs for kind in out.get("data", {})}
 
 
-def newest_run(step: str) -> Run:
+def newest_run(step: str, tag: str = "step") -> Run:
     return mlflow.search_runs(
-        search_all_experiments=True, filter_string=f"tags.`recdistill.step` = '{step}'", output_format="list"
+        search_all_experiments=True, filter_string=f"tags.`recdistill.{tag}` = '{step}'", output_format="list"
     )[0]
+
+
+def internals(source: str) -> list[str]:
+    """What a program takes of recdistill that is no public name of the package itself."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            # `import recdistill as rd` alone: the attributes of rd are then all that it takes.
+            names = {name.name: name.asname for name in node.names if name.name.split(".")[0] == "recdistill"}
+            found += [name for name, called in names.items() if (name, called) != ("recdistill", "rd")]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if module.split(".")[0] == "recdistill":
+                found += [f"{module}.{name.name}" for name in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rd":
+            found += [f"rd.{node.attr}"] if node.attr not in recdistill.__all__ else []
+    return found
 
 
 def test_there_are_four():
@@ -129,6 +149,40 @@ def test_a_committed_notebook_names_no_place_of_a_machine(path: Path):
     assert not re.search(r"\b[0-9a-f]{32}\b", sources), "a run id is of one store"
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_notebook_takes_only_the_public_names_of_recdistill(path: Path):
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert "import recdistill as rd" in "\n".join(code)
+    assert internals("\n".join(code)) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import recdistill as rd\nrd.load_data()", []),
+        ("import mlflow, recdistill.api", ["recdistill.api"]),
+        ("import recdistill", ["recdistill"]),
+        ("def f():\n    from recdistill.runs import run", ["recdistill.runs.run"]),
+        ("from recdistill import runs", ["recdistill.runs"]),
+        ("rd.load_data(); rd.api.load_data()", ["rd.api"]),
+        ("from recdistillery import all_of_it", []),
+    ],
+)
+def test_internals_are_found(source: str, found: list[str]):
+    assert internals(source) == found
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(("opened", "place"), [("project/notebooks", "project"), ("project", "project")])
+def test_a_notebook_works_where_the_store_is(path: Path, opened: str, place: str, tmp_path: Path):
+    """Jupyter starts a notebook in its own folder; the commands run in the one above."""
+    (setup,) = (cell for cell in nbformat.read(path, as_version=4).cells if cell.id == "setup")
+    (tmp_path / opened).mkdir(parents=True)
+    program = [sys.executable, "-c", f"{setup.source}\nprint(Path.cwd())"]
+    said = subprocess.run(program, cwd=tmp_path / opened, capture_output=True, text=True, check=True).stdout
+    assert Path(said.strip()) == (tmp_path / place).resolve()
+
+
 def test_the_store_is_made_by_commands_that_exist():
     steps = []
     for step, *given in store_commands():
@@ -160,8 +214,8 @@ def test_the_comparison_names_the_winner(execute: Execute):
     tags = newest_run("main").data.tags
     means = {}
     for name, tag in (("backbone", "undistilled"), ("distill", "distilled")):
-        kind = mlflow.get_run(tags[f"recdistill.{tag}_run_id"]).data.tags["recdistill.kind"]
-        found = mlflow.search_runs(filter_string=f"tags.`recdistill.kind` = '{kind}'", output_format="list")
+        key = mlflow.get_run(tags[f"recdistill.{tag}_run_id"]).data.tags["recdistill.near_key"]
+        found = mlflow.search_runs(filter_string=f"tags.`recdistill.near_key` = '{key}'", output_format="list")
         # That of main, and the final trainings of the sweep's default.
         assert sorted(run.data.params["seed"] for run in found) == ["1", "2", "3"]
         means[name] = sum(run.data.metrics["test/ndcg_at_10"] for run in found) / 3
@@ -207,8 +261,13 @@ def test_own_data_end_in_a_model_that_recommends(execute: Execute):
     assert "unknown item 'har-99'" in text_of(notebook, "error")
     assert "distilled from" in text_of(notebook, "distill")
     assert "distill" in text_of(notebook, "compare")
+    assert "95 % interval" in text_of(notebook, "compare")
     assert "Inspector Vane, volume" in text_of(notebook, "model")
     assert "True" in text_of(notebook, "edges")
-    run = newest_run("distill")
-    assert run.data.params["dataset"] == "csv"
+    # The training of the notebook's own run, which has no step.
+    run = newest_run("distill", "fitted")
+    assert run.info.status == "FINISHED"
+    assert (run.data.params["student"], run.data.params["epochs"]) == ("sasrec", "10")
+    assert "dataset" not in run.data.params
+    assert "val/ndcg_at_10" in run.data.metrics
     assert MlflowClient().get_logged_model(run.outputs.model_outputs[0].model_id).name == "model"

@@ -1,14 +1,18 @@
 import math
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from rich import console
 
 from recdistill.errors import InputError
 from recdistill.evaluation.metrics.ndcg import discounted_gains
 from recdistill.registry import METRICS
 from recdistill.report.compared import EvaluatedSamples, groups_of
 from recdistill.report.results import MetricName, compare_groups
+from recdistill.report.text import answer
 
 
 def ndcg(ranks, k):
@@ -152,3 +156,41 @@ def test_any_registered_metric_decides(make_run, samples, monkeypatch):
     results = compare_groups(groups, samples, metric, resamples=300)
     assert list(results.values) == ["HR@7", "NDCG@7", "HALVES@7"]
     assert results.values["HALVES@7"] == [pytest.approx(value / 2) for value in results.values["HR@7"]]
+
+
+def test_the_answer_is_a_sentence_a_line(results):
+    assert results.answer == "\n".join(answer(results))
+    assert results.answer.startswith("distill lam=0.7 has the highest NDCG@10: ")
+
+
+def drawn(svg, labels):
+    """The labels that a picture names, from above."""
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    return [text for text in texts if text in labels]
+
+
+@pytest.mark.parametrize("subgroups", [False, True])
+def test_a_plot_is_svg_of_the_gains_the_best_first(results, subgroups):
+    labels = [group.label for group in results.groups]
+    svg = results.plot(subgroups=subgroups)
+    ElementTree.fromstring(svg)
+    # The baseline has no gain over itself.
+    assert drawn(svg, labels) == ["distill lam=0.7", "distill lam=0.1", "distill lam=9"]
+    assert ("popularity: tail" in svg) == subgroups
+    assert svg == results.plot(subgroups=subgroups)
+
+
+@pytest.mark.parametrize("subgroups", [False, True])
+def test_a_plot_leaves_recommenders_out(results, subgroups):
+    labels = [group.label for group in results.groups]
+    svg = results.plot(subgroups=subgroups, leave_out=["distill lam=9"])
+    assert drawn(svg, labels) == ["distill lam=0.7", "distill lam=0.1"]
+    with pytest.raises(InputError, match=r"leave_out=lam=9: is not compared here; give some of distill lam=0\.7, "):
+        results.plot(leave_out=["lam=9"])
+
+
+def test_text_is_text_in_a_notebook_too(results, monkeypatch):
+    expected = str(results)
+    monkeypatch.setattr(console, "_is_jupyter", lambda: True)
+    assert str(results) == expected
+    assert "95 % interval" in expected

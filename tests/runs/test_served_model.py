@@ -205,7 +205,7 @@ import torch
 
 import bias_of_{name}
 from recdistill import STUDENTS, option
-from recdistill.distill.selection import SelectionSignals
+from recdistill.distillation.selection import SelectionSignals
 from recdistill.students.recommender import ClosedForm
 
 

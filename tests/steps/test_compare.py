@@ -9,8 +9,8 @@ from synthetic_runs import Samples, add_run
 
 from recdistill.config import CompareConfig
 from recdistill.errors import InputError
-from recdistill.steps.compare import compare
 from recdistill.runs.step_runs import entry_run
+from recdistill.steps.compare import compare
 
 SAMPLES = Samples(users=200)
 

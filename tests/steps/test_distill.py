@@ -1,7 +1,6 @@
 """A distillation's run: what it keeps, what the options change, and that without a teacher's terms it is its twin."""
 
 from dataclasses import replace
-from typing import get_args
 
 import mlflow
 import pandas as pd
@@ -10,20 +9,21 @@ import torch
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from recdistill.config import StudentConfig, DistillConfig, ExportConfig, PolicyName, TeacherConfig, narrow
-from recdistill.distill.selection import POLICIES
+from recdistill.config import DistillConfig, ExportConfig, StudentConfig, TeacherConfig, narrow
 from recdistill.errors import InputError
+from recdistill.registry import POLICIES, STUDENTS
+from recdistill.runs.step_runs import finished_run
 from recdistill.steps import distill as module
 from recdistill.steps import teacher_overlap as overlap_module
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.export import export
 from recdistill.steps.inputs import data_of, teacher_outputs_of
-from recdistill.steps.student import ranks_of
 from recdistill.steps.teacher import teacher
 from recdistill.steps.teacher_overlap import OWN, TWIN, teacher_overlaps
 from recdistill.students.build import load_student
-from recdistill.runs.step_runs import finished_run
+from recdistill.students.measure import ranks_of
+from recdistill.teachers.outputs import write_teacher_outputs
 
 STUDENT = {"hidden_size": 16, "blocks": 1, "max_length": 8, "epochs": 3, "dropout": 0.1, "batch_size": 64}
 PLAIN = {"lam": 0.0, "alpha": 0.0, "ed_weight": 0.0}
@@ -35,7 +35,10 @@ def config_of(taught):
 
     def make(**changes):
         files = {name: taught.options[name] for name in ("dataset", "interactions", "items")}
-        return DistillConfig(**files | STUDENT | {"teacher_run_id": taught.run_id} | changes)
+        options = files | STUDENT | {"teacher_run_id": taught.run_id} | changes
+        if options.get("student") == "caser":
+            del options["blocks"]  # of the others
+        return DistillConfig(**options)
 
     return make
 
@@ -52,7 +55,7 @@ def curve(run, name):
     return [point.value for point in MlflowClient().get_metric_history(run.run_id, name)]
 
 
-@pytest.mark.parametrize("student", ["sasrec", "gru4rec", "caser"])
+@pytest.mark.parametrize("student", STUDENTS.names(gradient=True))
 def test_without_the_teachers_terms_it_is_the_undistilled_student_to_the_last_bit(config_of, student):
     config = config_of(student=student, **PLAIN)
     assert same(weights(distill(config)), weights(backbone(narrow(config, StudentConfig))))
@@ -90,7 +93,7 @@ def test_losses_and_share_are_logged_each_epoch(config_of):
 
 
 CUSTOM = """
-from recdistill.distill.selection import SelectionSignals
+from recdistill.distillation.selection import SelectionSignals
 
 def policy(signals: SelectionSignals):
     return -signals.student_loss + 0 * signals.distance[:, 0]
@@ -132,9 +135,8 @@ def test_a_policy_file_without_a_policy_is_refused(config_of, taught, tmp_path, 
         config_of(selection_policy="custom", selection_fraction=0.3)
 
 
-@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("policy", [name for name in POLICIES.names() if name != "custom"])
 def test_a_policy_keeps_its_share_and_chooses_again(config_of, policy):
-    assert {*POLICIES, "custom"} == set(get_args(PolicyName))
     config = config_of(selection_policy=policy, selection_fraction=0.3, refresh_interval=2, epochs=4, patience=4)
     run, data = distill(config), data_of(config)
     chosen = sorted(run.artifact("selection").iterdir())
@@ -200,6 +202,41 @@ def test_a_teacher_in_dllm2rec_files_teaches_the_same(taught, config_of, tmp_pat
     assert same(weights(from_run), weights(from_files))
     with pytest.raises(InputError, match="teacher_files, teacher_run_id: give one of them"):
         distill(config_of(teacher_files=str(tmp_path)))
+
+
+def test_a_teacher_in_files_of_our_own_teaches_the_same(taught, config_of, tmp_path):
+    """A folder of teacher outputs, as a run or ``TeacherOutputs.save`` leaves it, wherever it lies."""
+    data, folder = data_of(config_of()), tmp_path / "outputs"
+    outputs = teacher_outputs_of(finished_run(taught.run_id, "teacher"), data)
+    write_teacher_outputs(folder, outputs)
+    # The teacher's states of samples come with these, which DLLM2Rec's files do not hold.
+    from_run, from_files = (
+        distill(config_of(output_weight=0.3, **where))
+        for where in ({}, {"teacher_run_id": "", "teacher_files": str(folder)})
+    )
+    assert from_files.run_id != from_run.run_id
+    assert same(weights(from_run), weights(from_files))
+    tags = mlflow.get_run(from_files.run_id).data.tags
+    assert "recdistill.teacher_run_id" not in tags
+    assert outputs.manifest.llm in tags["mlflow.note.content"]
+    # What lies in the folder counts, and not where it lies.
+    moved = folder.rename(tmp_path / "moved")
+    again = {"output_weight": 0.3, "teacher_run_id": "", "teacher_files": str(moved)}
+    assert distill(config_of(**again)).run_id == from_files.run_id
+    write_teacher_outputs(moved, replace(outputs, distance=outputs.distance + 1))
+    assert distill(config_of(**again, epochs=1)).key != from_files.key
+
+
+def test_teacher_files_of_other_data_are_refused(taught, config_of, tmp_path):
+    outputs = teacher_outputs_of(finished_run(taught.run_id, "teacher"), data_of(config_of()))
+    write_teacher_outputs(tmp_path / "outputs", outputs)
+    other = config_of(teacher_run_id="", teacher_files=str(tmp_path / "outputs"), max_users=20)
+    with pytest.raises(InputError, match=f"outputs: made for data {outputs.manifest.fingerprint[:12]}, not ") as caught:
+        distill(other)
+    assert data_of(other).fingerprint[:12] in str(caught.value)
+    (tmp_path / "outputs" / "teacher_outputs.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(InputError, match="no readable teacher outputs"):
+        distill(config_of(teacher_run_id="", teacher_files=str(tmp_path / "outputs")))
 
 
 def test_released_losses_can_be_reproduced(config_of):

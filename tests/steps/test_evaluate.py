@@ -7,13 +7,13 @@ from small_data import write_csv
 from tiny_llm import write_tiny_llm
 from workplace import run_step
 
-from recdistill.config import StudentConfig, EvaluateConfig, TeacherConfig
+from recdistill.config import EvaluateConfig, StudentConfig, TeacherConfig
 from recdistill.errors import InputError
+from recdistill.runs.step_runs import finished_run
 from recdistill.steps import teacher as teacher_module
 from recdistill.steps.backbone import backbone
-from recdistill.steps.evaluate import evaluate_run
+from recdistill.steps.evaluate import evaluate
 from recdistill.steps.prepare import prepare
-from recdistill.runs.step_runs import finished_run
 
 RANKED = ("/hr_at_", "/ndcg_at_", "/mrr")
 
@@ -29,7 +29,7 @@ def newest_of(finished, step):
 @pytest.mark.parametrize("step", ["backbone", "teacher", "distill"])
 def test_a_run_evaluated_again_has_its_own_numbers(finished, step, capsys):
     run_id = newest_of(finished, step)
-    run = evaluate_run(EvaluateConfig(run_id=run_id))
+    run = evaluate(EvaluateConfig(run_id=run_id))
     of = finished_run(run_id, step)
     assert ranking(run.metrics()) == ranking(of.metrics())
     for part in ("val", "test"):
@@ -44,17 +44,17 @@ def test_a_run_evaluated_again_has_its_own_numbers(finished, step, capsys):
 
 def test_a_second_evaluation_is_found_and_printed_again(finished, capsys):
     config = EvaluateConfig(run_id=newest_of(finished, "distill"))
-    first = evaluate_run(config)
+    first = evaluate(config)
     printed = capsys.readouterr().out
-    again = evaluate_run(config)
+    again = evaluate(config)
     assert (again.run_id, again.reused) == (first.run_id, True)
     assert capsys.readouterr().out == printed != ""
 
 
 def test_seen_items_can_be_ranked_too(finished):
     run_id = newest_of(finished, "distill")
-    without = evaluate_run(EvaluateConfig(run_id=run_id))
-    with_seen = evaluate_run(EvaluateConfig(run_id=run_id, exclude_seen=False))
+    without = evaluate(EvaluateConfig(run_id=run_id))
+    with_seen = evaluate(EvaluateConfig(run_id=run_id, exclude_seen=False))
     ours, theirs = (pd.read_parquet(run.artifact("ranks") / "test.parquet")["rank"] for run in (with_seen, without))
     assert (ours >= theirs).all()
     assert (ours > theirs).any()
@@ -65,7 +65,7 @@ def test_a_teacher_is_put_beside_the_backbone_it_was_made_with(finished, monkeyp
         raise AssertionError("another backbone was looked for")
 
     monkeypatch.setattr(teacher_module, "backbone", other)
-    evaluate_run(EvaluateConfig(run_id=newest_of(finished, "teacher"), force=True))
+    evaluate(EvaluateConfig(run_id=newest_of(finished, "teacher"), force=True))
 
 
 def test_no_run_id_is_the_newest_distillation_and_a_reused_one_leads_on(finished):
@@ -85,12 +85,12 @@ def test_no_run_id_is_the_newest_distillation_and_a_reused_one_leads_on(finished
 )
 def test_runs_that_have_no_model_are_refused(finished, run_id, said):
     with pytest.raises(InputError, match=said):
-        evaluate_run(EvaluateConfig(run_id=run_id.format(prepare=newest_of(finished, "prepare"))))
+        evaluate(EvaluateConfig(run_id=run_id.format(prepare=newest_of(finished, "prepare"))))
 
 
 def test_in_an_empty_store_it_says_what_is_missing(place):
     with pytest.raises(InputError, match="there is no finished distill run in sqlite"):
-        evaluate_run(EvaluateConfig())
+        evaluate(EvaluateConfig())
 
 
 def test_files_that_changed_since_are_refused(place, tmp_path):
@@ -103,14 +103,14 @@ def test_files_that_changed_since_are_refused(place, tmp_path):
     with pytest.raises(
         InputError, match=f"run_id={run.run_id}: was made for data {run.fingerprint[:12]}, not for this"
     ):
-        evaluate_run(EvaluateConfig(run_id=run.run_id))
+        evaluate(EvaluateConfig(run_id=run.run_id))
 
 
 def test_a_teacher_in_4_bits_is_ranked_again_in_4_bits(taught, tmp_path):
     pytest.importorskip("bitsandbytes")
     llm = {"llm": str(write_tiny_llm(tmp_path / "llm", hidden_size=64)), "load_in_4bit": True}
     of = teacher_module.teacher(TeacherConfig(**(taught.options | llm | {"token_budget": 1000})))
-    again = evaluate_run(EvaluateConfig(run_id=of.run_id))
+    again = evaluate(EvaluateConfig(run_id=of.run_id))
     # On a CPU the kernels of weights that were trained over and of weights just read round otherwise.
     assert ranking(again.metrics()) == pytest.approx(ranking(of.metrics()), abs=0.1)
     assert MlflowClient().get_run(of.run_id).data.params["load_in_4bit"] == "True"
@@ -121,5 +121,5 @@ def test_an_unfinished_run_is_refused(place, small_files):
     client = MlflowClient()
     unfinished = client.create_run("0", tags={"recdistill.step": "backbone"}).info.run_id
     with pytest.raises(InputError, match=f"run_id={unfinished}: is RUNNING, not FINISHED"):
-        evaluate_run(EvaluateConfig(run_id=unfinished))
+        evaluate(EvaluateConfig(run_id=unfinished))
     assert run.run_id != unfinished

@@ -7,12 +7,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 from small_data import write_csv
 
-from recdistill.report.examples import plain
 from recdistill.config import DataConfig
 from recdistill.data.load import load_data
+from recdistill.report.examples import plain
+from recdistill.runs.step_runs import StepRun
 from recdistill.steps.examples import drawn_samples, log_examples, tables_of
 from recdistill.steps.inputs import data_of
-from recdistill.runs.step_runs import StepRun
 
 NAMES = ("popularity", "sasrec, undistilled", "teacher", "sasrec, distilled")
 TAGS = {name: f"recdistill.{name.rpartition(', ')[2]}_run_id" for name in NAMES}

@@ -1,17 +1,19 @@
 import json
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
 from recdistill.config import RecommendConfig
+from recdistill.data.catalogue import Catalogue
 from recdistill.errors import InputError
+from recdistill.runs.served_model import load_model, log_student_model
+from recdistill.runs.step_runs import entry_run
 from recdistill.steps.recommend import recommend
 from recdistill.students.build import StudentShape, build_student
-from recdistill.runs.step_runs import entry_run
-from recdistill.runs.served_model import load_model, log_student_model
 
 IDS = [str(item) for item in range(1, 21)]
 
@@ -28,9 +30,9 @@ def run_id(tmp_path_factory: pytest.TempPathFactory):
     client = MlflowClient()
     found = client.create_run("0", tags={"recdistill.step": "distill"}).info.run_id
     torch.manual_seed(0)
-    shape = StudentShape("gru4rec", 8, 1, 1, 0.1, 6, "tied")
-    described = {"item_ids": IDS, "titles": [f"Film {item}" for item in IDS], "item_count": range(20)}
-    log_student_model(found, build_student(shape, 20), shape, exclude_seen=True, **described)
+    shape = StudentShape("gru4rec", 8, 0.1, 6, "tied", {"blocks": 1})
+    catalogue = Catalogue(tuple(IDS), tuple(f"Film {item}" for item in IDS), np.arange(20))
+    log_student_model(found, build_student(shape, 20), shape, catalogue=catalogue, exclude_seen=True)
     client.set_terminated(found)
     yield found
     mlflow.set_tracking_uri(before)

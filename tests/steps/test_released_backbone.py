@@ -10,14 +10,14 @@ from released_file import write_released_sasrec
 from small_data import ITEMS
 from workplace import run_step
 
-from recdistill.config import StudentConfig, BaselineConfig, TeacherConfig
+from recdistill.config import BaselineConfig, StudentConfig, TeacherConfig
 from recdistill.errors import InputError
+from recdistill.release.released_students import read_released_sasrec
 from recdistill.steps.backbone import backbone
 from recdistill.steps.inputs import data_of, teacher_outputs_of
-from recdistill.steps.student import ranks_of
 from recdistill.steps.teacher import teacher
 from recdistill.students.build import load_student
-from recdistill.release.released_students import read_released_sasrec
+from recdistill.students.measure import ranks_of
 
 
 @pytest.fixture
@@ -53,7 +53,9 @@ def test_it_is_kept_and_measured_and_not_trained(small_files, place, released):
 
 def test_the_same_file_finds_the_run_and_another_does_not(small_files, place, released):
     first = backbone(options(small_files, released))
-    assert backbone(options(small_files, released, epochs=3, hidden_size=16)).run_id == first.run_id
+    training = {"epochs": 3, "learning_rate": 0.1, "base_loss": "bce", "mask_seen": False}
+    assert backbone(options(small_files, released, hidden_size=16, **training)).run_id == first.run_id
+    assert backbone(options(small_files, released, exclude_seen=False)).run_id != first.run_id
     write_released_sasrec(released, ITEMS, seed=1)
     assert backbone(options(small_files, released)).run_id != first.run_id
     # It never stands for a trained student.

@@ -5,9 +5,9 @@ import pytest
 from workplace import Workplace, make_downloads, ml100k_files, run_step
 
 from recdistill.config import DataConfig
+from recdistill.runs.step_runs import finished_run
 from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.teachers.ilora.llm_source import ALIASES
-from recdistill.runs.step_runs import finished_run
 
 ITEMS, HIDDEN_SIZE = 1682, 576
 

@@ -11,8 +11,8 @@ from sweep_store import own_store
 from sweep_stub import options
 from tiny_llm import write_tiny_llm
 
-from recdistill.steps.sweep import sweep
 from recdistill.runs.step_runs import entry_run
+from recdistill.steps.sweep import sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 TEACHER = """\

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -12,14 +11,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 from safetensors import safe_open
 
-from recdistill.config import StudentConfig, TeacherConfig
+from recdistill.config import StudentConfig, TeacherConfig, changed
 from recdistill.errors import InputError
+from recdistill.runs.step_runs import StepRun, finished_run, step_run
 from recdistill.steps import teacher as module
 from recdistill.steps.backbone import backbone
-from recdistill.data.contents import contents_of
 from recdistill.steps.inputs import data_of, teacher_outputs_of
-from recdistill.steps.teacher import CODE, EFFORT, SETTINGS, find_backbone, find_teacher, teacher
-from recdistill.runs.step_runs import StepRun, finished_run, step_run
+from recdistill.steps.teacher import BUDGETS, find_backbone, find_teacher, teacher
 
 
 def config_of(taught, **changes):
@@ -98,7 +96,7 @@ def test_another_students_run_as_backbone(taught, student):
     data = data_of(config)
     files = {name: taught.options[name] for name in ("dataset", "interactions", "items")}
     other = backbone(StudentConfig(**files, student=student, epochs=1, hidden_size=16, max_length=12))
-    named = replace(config, backbone_run_id=other.run_id, token_budget=300, outputs_token_budget=300)
+    named = changed(config, backbone_run_id=other.run_id, token_budget=300, outputs_token_budget=300)
     if student == "caser":
         # Its states look at the whole window: they cannot stand at a boundary inside it.
         with pytest.raises(InputError, match=f"backbone_run_id={other.run_id}: is a caser.*choose a sasrec or gru4rec"):
@@ -117,7 +115,7 @@ def test_a_backbone_of_other_data_is_refused(taught):
         )
     )
     with pytest.raises(InputError, match=f"backbone_run_id={other.run_id}: was made for data") as caught:
-        teacher(replace(config, backbone_run_id=other.run_id))
+        teacher(changed(config, backbone_run_id=other.run_id))
     assert data_of(config).fingerprint[:12] in str(caught.value)
     assert other.fingerprint[:12] in str(caught.value)
 
@@ -131,17 +129,7 @@ def pretend(taught, monkeypatch):
     def add(**changes) -> str:
         config = config_of(taught, **changes)
         upstream = {"backbone": frozen}
-        content = contents_of(config, "llm")
-        with step_run(
-            "teacher",
-            config,
-            data=data,
-            settings=SETTINGS,
-            code=CODE,
-            upstream=upstream,
-            effort=EFFORT,
-            content=content,
-        ) as run:
+        with step_run("teacher", config, data=data, upstream=upstream) as run:
             run.log_text("note.txt", "a teacher")
         return run.run_id
 
@@ -164,7 +152,7 @@ def test_a_student_finds_the_teacher_of_exactly_its_options(taught, pretend):
 
 
 def test_without_a_budget_of_its_own_it_takes_the_newest_of_the_kind(taught, pretend):
-    unasked = {name: getattr(TeacherConfig(), name) for name in EFFORT}
+    unasked = {name: getattr(TeacherConfig(), name) for name in BUDGETS}
     pretend(lora_alpha=19.0, token_budget=777)
     newest = pretend(lora_alpha=19.0, token_budget=778, seed=5)
     assert found_by(taught, lora_alpha=19.0, **unasked) == newest
@@ -176,7 +164,7 @@ def test_without_a_budget_of_its_own_it_takes_the_newest_of_the_kind(taught, pre
 
 
 def fail(config, data):
-    with step_run("teacher", config, data=data, settings=SETTINGS, code=CODE, effort=EFFORT) as run:
+    with step_run("teacher", config, data=data) as run:
         run.log_text("note.txt", "half a teacher")
         raise InputError("it went wrong")
 
@@ -188,7 +176,7 @@ def test_a_failed_teacher_is_not_found(taught, pretend):
     failed = taught.place.newest("teacher")
     assert failed.info.status == "FAILED"
     assert failed.data.tags["recdistill.failure"] == "it went wrong"
-    unasked = {name: getattr(TeacherConfig(), name) for name in EFFORT}
+    unasked = {name: getattr(TeacherConfig(), name) for name in BUDGETS}
     assert found_by(taught, lora_alpha=23.0, **unasked) == "new"
 
 
@@ -199,18 +187,18 @@ def test_a_deleted_teacher_is_not_found(taught, pretend):
     assert found_by(taught, lora_alpha=29.0) == "new"
 
 
-@pytest.mark.parametrize("budgets", [{}, {name: getattr(TeacherConfig(), name) for name in EFFORT}])
+@pytest.mark.parametrize("budgets", [{}, {name: getattr(TeacherConfig(), name) for name in BUDGETS}])
 def test_another_llm_at_the_same_path_has_another_teacher(taught, pretend, tmp_path, budgets):
     folder = tmp_path / "llm"
     shutil.copytree(str(taught.options["llm"]), folder)
-    run_id = pretend(llm=folder)
-    assert found_by(taught, llm=folder, **budgets) == run_id
+    run_id = pretend(llm=folder, lora_alpha=31.0)
+    assert found_by(taught, llm=folder, lora_alpha=31.0, **budgets) == run_id
     weights = folder / "model.safetensors"
     before = weights.read_bytes()
     weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    assert found_by(taught, llm=folder, **budgets) == "new"
+    assert found_by(taught, llm=folder, lora_alpha=31.0, **budgets) == "new"
     weights.write_bytes(before)
-    assert found_by(taught, llm=folder, **budgets) == run_id
+    assert found_by(taught, llm=folder, lora_alpha=31.0, **budgets) == run_id
 
 
 def test_its_run_keeps_the_gate_of_users_and_clusters(taught):

@@ -8,7 +8,7 @@ from recdistill.config import DistillConfig, EvaluateConfig, TeacherConfig
 from recdistill.errors import InputError
 from recdistill.runs.step_runs import finished_run
 from recdistill.steps.distill import distill
-from recdistill.steps.evaluate import evaluate_run
+from recdistill.steps.evaluate import evaluate
 from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.teacher import find_teacher, teacher
 
@@ -25,6 +25,7 @@ SHARES = ("valid_ratio", "hit_ratio_at_1", "valid_ratio_times_hit_ratio_at_1", "
 
 def config_of(taught, **changes):
     options = taught.options | OPTIONS | changes
+    del options["teacher_window"]  # of a ranking teacher
     return TeacherConfig(**{name: str(value) if name == "llm" else value for name, value in options.items()})
 
 
@@ -70,7 +71,7 @@ def test_its_curves_are_those_of_a_teacher_and_of_the_curriculum(written):
 def test_a_student_learns_from_it(taught, written):
     student = {"epochs": 2, "hidden_size": 8, "blocks": 1, "heads": 1, "max_length": 10}
     config = config_of(taught)
-    shared = {name: value for name, value in vars(config).items() if name not in ("force", "device")}
+    shared = {name: value for name, value in config.values().items() if name not in ("force", "device")}
     run = distill(DistillConfig(**shared, **student, teacher_run_id=written.run_id))
     assert run.metrics()["teacher_covered_share"] == written.metrics()["covered_share"]
     assert find_teacher(config, "", data_of(config)).run_id == written.run_id
@@ -78,7 +79,7 @@ def test_a_student_learns_from_it(taught, written):
 
 @pytest.mark.parametrize("answer", ["as-trained", "free", "constrained", "likelihood"])
 def test_it_is_evaluated_again_in_any_way_of_answering(written, answer):
-    run = evaluate_run(EvaluateConfig(run_id=written.run_id, answer=answer))
+    run = evaluate(EvaluateConfig(run_id=written.run_id, answer=answer))
     own, again = written.metrics(), run.metrics()
     if answer in ("as-trained", "free"):
         for name in ("val/valid_ratio", "test/hit_ratio_at_1", "test/ndcg_at_10", "val/mrr"):
@@ -93,7 +94,7 @@ def test_it_is_evaluated_again_in_any_way_of_answering(written, answer):
 
 def test_a_way_of_answering_is_only_for_those_who_answer(taught):
     with pytest.raises(InputError, match=f"answer=free: run {taught.run_id} is no generative teacher"):
-        evaluate_run(EvaluateConfig(run_id=taught.run_id, answer="free"))
+        evaluate(EvaluateConfig(run_id=taught.run_id, answer="free"))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_a_way_of_answering_is_only_for_those_who_answer(taught):
     [("answer", "constrained"), ("domain", "music"), ("candidates", 19), ("curriculum", False)],
 )
 def test_its_options_are_refused_to_a_ranking_teacher(name, value):
-    with pytest.raises(InputError, match=f"{name}={value}: is of teacher=generative; set that, or leave it out"):
+    with pytest.raises(InputError, match=f"{name}={value}: is of teacher=generative; set that, or leave {name} out"):
         TeacherConfig(**{name: value})
     assert TeacherConfig(**{name: value}, teacher="generative").value(name) == value
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recdistill.config import DistillConfig
 from recdistill.data.sequences import SequenceData
-from recdistill.distill.teacher_answers import TeacherAnswers
+from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.students.build import StudentShape, build_student
 from recdistill.students.selection import Selection
 

@@ -122,8 +122,8 @@ def test_what_a_served_model_ships_is_little():
     rooms = {name for name in found if not name.startswith(("recdistill.students", "recdistill.config"))}
     assert rooms == {
         "recdistill",
-        "recdistill.distill",
-        "recdistill.distill.projection",
+        "recdistill.distillation",
+        "recdistill.distillation.projection",
         "recdistill.errors",
         "recdistill.registry",
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recdistill.config import BaselineConfig, DistillConfig, StudentConfig, changed, narrow
 from recdistill.data.sequences import SequenceData
-from recdistill.distill.teacher_answers import TeacherAnswers
+from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.registry import STUDENTS

@@ -1,11 +1,15 @@
 """Outputs of a teacher against loops over single samples; what a budget pays for; scoring that goes on after a kill."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 from small_teachers import KilledError, config_of, plain_teacher, seen_by, small, small_backbone
 
-from recdistill.distill.selection import query
+from recdistill.config import base
+from recdistill.config.option import option
+from recdistill.distillation.selection import query
 from recdistill.registry import POLICIES
 from recdistill.students.signals import signals_of_student
 from recdistill.teachers import scoring as module
@@ -65,6 +69,16 @@ def test_item_embeddings_are_centred_and_of_length_one(data, backbone, tmp_path)
     embedding = make_outputs(teacher, teacher.config, tmp_path).item_embedding
     centred = teacher.model.embedding - teacher.model.embedding.mean(dim=0)
     torch.testing.assert_close(embedding, centred / centred.norm(dim=1, keepdim=True))
+
+
+def test_a_student_can_be_trained_on_the_outputs_as_they_are(data, backbone, tmp_path):
+    teacher = plain_teacher(data, backbone, sequence_embeddings=True)
+    outputs = make_outputs(teacher, teacher.config, tmp_path)
+    for name in ("sample", "ranking", "distance", "item_embedding", "sequence_embedding"):
+        assert not getattr(outputs, name).is_inference(), name
+    weight = torch.ones(outputs.item_embedding.shape[1], requires_grad=True)
+    (outputs.item_embedding @ weight).sum().backward()
+    torch.testing.assert_close(weight.grad, outputs.item_embedding.sum(dim=0))
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -148,6 +162,28 @@ def test_a_users_file_can_be_the_query_policy(data, backbone, tmp_path):
     outputs = make_outputs(plain_teacher(data, backbone), config, tmp_path / "work")
     targets = np.sort(data.train.targets)
     assert sorted(data.train.targets[outputs.sample.numpy()]) == targets[: len(outputs.sample)].tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedOptions:
+    """Own options of a query policy."""
+
+    wanted_item: int = option(0, "the item to ask about")
+
+
+def test_a_query_policy_has_its_options(data, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(POLICIES, "_declared", dict(POLICIES._known()))
+    monkeypatch.setattr(base, "_tables", {})
+
+    @POLICIES.register("wanted", options=WantedOptions, queries=True)
+    def wanted(signals, options):
+        return (signals.target == options.wanted_item).float()
+
+    item = int(np.bincount(data.train.targets).argmax())
+    config = config_of(query_policy="wanted", wanted_item=item, outputs_token_budget=100)
+    outputs = make_outputs(plain_teacher(data, backbone), config, tmp_path)
+    assert 0 < len(outputs.sample) <= (data.train.targets == item).sum()
+    assert set(data.train.targets[outputs.sample.numpy()]) == {item}
 
 
 @pytest.mark.parametrize("budget", [0, 900])

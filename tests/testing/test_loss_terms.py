@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from recdistill.config import base
-from recdistill.distill.terms.output import OutputOptions
+from recdistill.distillation.terms.output import OutputOptions
 from recdistill.registry import LOSS_TERMS
 from recdistill.testing.loss_terms import LARGEST, check_loss_term, example_batch
 

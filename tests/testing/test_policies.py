@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recdistill.config import base
-from recdistill.distill.policies.custom import policy_of_file
+from recdistill.distillation.policies.custom import policy_of_file
 from recdistill.registry import POLICIES
 from recdistill.testing.policies import check_policy, example_signals
 

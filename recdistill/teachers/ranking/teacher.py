@@ -14,7 +14,7 @@ from recdistill.config.option import option
 from recdistill.data.batches import Batch, batches, seen_items
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
-from recdistill.distill.exclusion import without_kept
+from recdistill.distillation.exclusion import without_kept
 from recdistill.evaluation.evaluate import Ranked
 from recdistill.registry import TEACHERS
 from recdistill.students.student import Student

@@ -1,5 +1,7 @@
 """Answers over the tiny llama against plain loops that read prompt and answer anew for every token."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -149,12 +151,17 @@ def test_what_was_learnt_is_answered_in_every_way():
     """A teacher fitted to three prompts names their targets."""
     teacher = fresh().train()
     optimizer = torch.optim.Adam([p for p in teacher.parameters() if p.requires_grad], lr=0.01)
-    for _ in range(120):
+    # At a mean loss below this, no token of the answers is less likely than all others together.
+    sure = math.log(2) / sum(len(teacher.parts.answer(target)) for target in TARGETS)
+    # The way there is rough, and other processors round it otherwise: by 200 steps all have come through.
+    for _ in range(400):
         loss = teacher(with_answers(teacher), states())
+        if float(loss.detach()) < sure:
+            break
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert float(loss.detach()) < 0.5
+    assert float(loss.detach()) < sure
     teacher.eval()
     places = [CANDIDATES[row].tolist().index(target) for row, target in enumerate(TARGETS)]
     assert free_answers(teacher, waiting(teacher), states()) == [TITLES[target] for target in TARGETS]

@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from recdistill.distillation.policies.custom import policy_of_file
+from recdistill.distillation.selection import query, select
+from recdistill.errors import InputError
+
+
+def test_is_the_function_policy_of_the_file(tmp_path, signals):
+    file = tmp_path / "mine.py"
+    file.write_text("def policy(signals):\n    return signals.distance[:, -1]\n")
+    found = policy_of_file(str(file))
+    assert torch.equal(found(signals), signals.distance[:, -1])
+    assert int(select(found, signals, 0.5).sum()) == round(0.5 * int(signals.eligible.sum()))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("other = 1\n", "defines no function policy"),
+        ("policy = 3\n", "defines no function policy"),
+        ("raise RuntimeError('two\\nlines')\n", "cannot be run .RuntimeError two lines"),
+        ("def policy(:\n", "cannot be run .SyntaxError"),
+    ],
+)
+def test_a_file_without_it_is_refused_in_one_line(tmp_path, text, message):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        policy_of_file(str(file))
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused():
+    with pytest.raises(InputError, match=r"policy_file=nowhere\.py"):
+        policy_of_file("nowhere.py")
+
+
+def test_the_name_alone_asks_for_the_file(signals):
+    with pytest.raises(InputError, match="give policy_file"):
+        select("custom", signals, 0.5)
+    with pytest.raises(InputError, match="give policy_file"):
+        query("custom", signals, 3)

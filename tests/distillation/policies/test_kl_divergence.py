@@ -1,0 +1,17 @@
+import math
+
+import torch
+
+from recdistill.distillation.policies.kl_divergence import kl_divergence
+
+
+def test_takes_the_largest_disagreement_of_both_softened(signals, takes_the_best):
+    def divergence(i):
+        teacher = [math.exp(-d / 0.5) for d in signals.distance[i].tolist()]
+        student = [math.exp(x / 0.5) for x in signals.candidate_log_probs[i].tolist()]
+        pairs = zip(teacher, student, strict=True)
+        return sum(t / sum(teacher) * math.log(t / sum(teacher) / (s / sum(student))) for t, s in pairs)
+
+    expected = [divergence(i) for i in range(len(signals.target))]
+    takes_the_best("kl_divergence", signals, expected)
+    torch.testing.assert_close(kl_divergence(signals), torch.tensor(expected), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,35 @@
+import math
+
+import pytest
+
+from recdistill.distillation.settings import ObjectiveSettings
+from recdistill.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"base_loss": "mse"}, "unknown base loss 'mse'; choose one of ce, bce"),
+        ({"ranking_loss": "listwise"}, "unknown ranking loss 'listwise'; choose one of ranking, kl"),
+        ({"alpha": -1.0}, "alpha is -1.0; give a number of at least 0"),
+        ({"lam": math.nan}, "lam is nan"),
+        ({"lam": math.inf}, "lam is inf"),
+        ({"beta": 0.0}, "beta is 0.0; give a number above 0"),
+        ({"beta": math.nan}, "beta is nan"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": math.inf}, "temperature is inf"),
+        ({"gamma_position": -1.0}, "gammas of position, confidence and consistency"),
+        ({"gamma_confidence": math.nan}, "gammas"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(changed, message):
+    with pytest.raises(InputError, match=message):
+        ObjectiveSettings(**changed)
+
+
+def test_gammas_that_are_all_0_are_refused_where_they_are_used():
+    nothing = {"gamma_position": 0.0, "gamma_confidence": 0.0, "gamma_consistency": 0.0}
+    with pytest.raises(InputError, match="not all 0"):
+        ObjectiveSettings(lam=0.5, **nothing)
+    assert ObjectiveSettings(lam=0.5, ranking_loss="kl", **nothing).lam == 0.5
+    assert ObjectiveSettings(**nothing).lam == 0

@@ -1,0 +1,76 @@
+import dataclasses
+
+import pytest
+import torch
+
+from recdistill.distillation.teacher_answers import TeacherAnswers, TeacherBatch
+from recdistill.errors import InputError
+
+SAMPLES, COUNT, STATE = 7, 3, 4
+
+
+def make_answers(covered, with_states=True):
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.tensor(covered, dtype=torch.int64)
+    mask = torch.zeros(SAMPLES, dtype=torch.bool)
+    mask[sample] = True
+    return TeacherAnswers(
+        covered=mask,
+        ranking=torch.randint(20, (SAMPLES, COUNT), generator=generator),
+        distance=torch.rand(SAMPLES, COUNT, generator=generator),
+        item_embedding=torch.zeros(20, 2),
+        sample=sample,
+        sequence_embedding=torch.randn(len(sample), STATE, generator=generator) if with_states else None,
+        llm="tiny",
+        covered_share=len(sample) / SAMPLES,
+    )
+
+
+def test_a_batch_holds_the_rows_of_its_samples():
+    answers = make_answers([0, 2, 5, 6])
+    sample, distilled = torch.tensor([6, 1, 0, 5]), torch.tensor([True, False, False, True])
+    batch = answers.batch(sample, distilled, "cpu")
+    assert torch.equal(batch.candidates, answers.ranking[sample])
+    assert torch.equal(batch.distance, answers.distance[sample])
+    assert torch.equal(batch.distilled, distilled)
+    # Row 1 is not covered; the states are those of the places 3, 0 and 2 of the covered samples.
+    assert torch.equal(batch.sequence_embedding[[0, 2, 3]], answers.sequence_embedding[[3, 0, 2]])
+    assert batch.sequence_embedding.shape == (4, STATE)
+
+
+def test_a_teacher_may_keep_no_states_or_cover_nothing():
+    assert make_answers([1], with_states=False).state_size is None
+    assert make_answers([1], with_states=False).batch(torch.tensor([1]), torch.tensor([True]), "cpu") is not None
+    nothing = make_answers([])
+    assert nothing.state_size == STATE
+    batch = nothing.batch(torch.tensor([3, 1]), torch.tensor([False, False]), "cpu")
+    assert batch.sequence_embedding.shape == (2, STATE)
+
+
+def test_filled_rows_are_the_target_at_distance_0():
+    batch = TeacherBatch(
+        torch.tensor([[4, 5], [-1, 99]]), torch.tensor([[0.1, 0.2], [torch.nan, 3.0]]), torch.tensor([True, False])
+    )
+    filled = batch.filled(torch.tensor([7, 8]))
+    assert filled.candidates.tolist() == [[4, 5], [8, 8]]
+    torch.testing.assert_close(filled.distance, torch.tensor([[0.1, 0.2], [0.0, 0.0]]))
+    assert torch.equal(filled.distilled, batch.distilled)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    answers = make_answers([0, 2])
+    for changed in (
+        {"distance": answers.distance[:, 1:]},
+        {"covered": answers.covered[1:]},
+        {"sequence_embedding": answers.sequence_embedding[1:]},
+        {"ranking": answers.ranking[:, 0]},
+    ):
+        with pytest.raises(InputError, match="do not fit"):
+            dataclasses.replace(answers, **changed)
+    batch, target = answers.batch(torch.arange(3), torch.ones(3, dtype=torch.bool), "cpu"), torch.zeros(3).long()
+    with pytest.raises(InputError, match="do not fit 2 targets"):
+        batch.filled(target[:2])
+    with pytest.raises(InputError, match="do not fit"):
+        dataclasses.replace(batch, distance=batch.distance[:, 1:]).filled(target)
+    with pytest.raises(InputError, match="one bool a sample"):
+        dataclasses.replace(batch, distilled=torch.ones(3)).filled(target)
