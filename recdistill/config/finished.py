@@ -35,7 +35,11 @@ class CompareConfig(Seeded):
     baseline: str = option(
         "auto", "auto: each student's undistilled twin, a teacher's backbone; or a run id", role="upstream", common=True
     )
-    metric: str = option("test/ndcg_at_10", "metric that decides: val or test, a metric and its cut-off, as test/hr_at_20 or test/mrr", common=True)
+    metric: str = option(
+        "test/ndcg_at_10",
+        "metric that decides: val or test, a metric and its cut-off, as test/hr_at_20 or test/mrr",
+        common=True,
+    )
     resamples: int = option(10_000, "bootstrap and permutation draws", least=100)
 
 

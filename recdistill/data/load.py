@@ -4,7 +4,7 @@ from typing import Any
 
 from recdistill.config.data import DataConfig
 from recdistill.data.fingerprint import fingerprint
-from recdistill.data.interactions import Interactions, keep_users
+from recdistill.data.interactions import Interactions, keep_users, without_repeats
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import SOURCES, SPLITS, Registry
@@ -39,7 +39,7 @@ def call_part(registry: Registry, name: str, config: DataConfig, given: Any) -> 
 
 def split_data(interactions: Interactions, config: DataConfig) -> SequenceData:
     """Leave out users and split the others, as the options say. Raises InputError where a part is empty."""
-    kept = keep_users(interactions, config.min_interactions, config.max_users)
+    kept = keep_users(without_repeats(interactions), config.min_interactions, config.max_users)
     parts = call_part(SPLITS, config.split, config, kept)
     for name, samples in zip(("training", "validation", "test"), parts, strict=True):
         if not len(samples):

@@ -52,6 +52,16 @@ class Samples:
         """The next items, int64 [N]."""
         return self.items[self.end]
 
+    @property
+    def target_seen(self) -> NDArray[np.bool_]:
+        """Whether a sample's target is in its own history already, bool [N]."""
+        order = np.argsort(self.items, kind="stable")
+        same = self.items[order[1:]] == self.items[order[:-1]]
+        # Where an item stood before, over all users: within a sample's history where that is not before its start.
+        before = np.full(len(self.items), -1, dtype=np.int64)
+        before[order[1:][same]] = order[:-1][same]
+        return before[self.end] >= self.start
+
     def subset(self, index: ArrayLike) -> "Samples":
         """The samples at ``index`` [n], in that order, over the same flat item array."""
         index = np.asarray(index)

@@ -6,6 +6,7 @@ import numpy as np
 
 from recdistill.data.catalogue import Catalogue
 from recdistill.data.samples import Int64Array, Samples
+from recdistill.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,29 @@ class SequenceData:
     def padding_id(self) -> int:
         """V, which pads a history on its right."""
         return self.num_items
+
+    def trainable(self, exclude_seen: bool) -> Int64Array | None:
+        """Indices of the training samples to learn from; None for all of them.
+
+        Where seen items are left out of rankings, a target that its history has is never recommended: it teaches
+        nothing, and such samples are left out. Raises InputError where none is left.
+        """
+        if not exclude_seen:
+            return None
+        seen = self.train.target_seen
+        if seen.all():
+            raise InputError("every training target is in its own history already; set exclude_seen=false")
+        return np.flatnonzero(~seen) if seen.any() else None
+
+    def num_trainable(self, exclude_seen: bool) -> int:
+        """How many training samples there are to learn from."""
+        index = self.trainable(exclude_seen)
+        return len(self.train) if index is None else len(index)
+
+    def seen_target_share(self) -> float:
+        """Share of all samples, of every part, whose target is in their own history."""
+        parts = (self.train, self.validation, self.test)
+        return float(np.concatenate([samples.target_seen for samples in parts]).mean())
 
     @property
     def item_count(self) -> Int64Array:

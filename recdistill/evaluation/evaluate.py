@@ -49,7 +49,7 @@ def rank_samples(
         max_length: L, history items the model reads; exclusion always looks at the whole history.
         keep: k, how many of the best items to keep.
         batch_size: samples scored at a time, fewer where V is very large.
-        exclude_seen: leave the items of a sample's history out of its ranking, its target excepted.
+        exclude_seen: leave the items of a sample's history out of its ranking; a target among them is a miss, rank V + 1.
         progress: show a bar.
 
     Returns tensors on the CPU. Raises InputError for a score that is NaN, ValueError for scores of another shape.
@@ -69,5 +69,5 @@ def rank_samples(
         own = targets[begin : index.stop]
         ranks[begin : index.stop] = rank_of_target(scores, own, excluded).cpu()
         if keep:
-            best[begin : index.stop] = best_items(scores, keep, own, excluded).cpu()
+            best[begin : index.stop] = best_items(scores, keep, excluded).cpu()
     return Ranked(ranks, best)

@@ -9,11 +9,12 @@ from recdistill.errors import InputError
 def rank_of_target(scores: Tensor, target: Tensor, excluded: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Rank of each row's target, 1 the best: 1 + the other items, not excluded, that score at least as high.
 
-    Ties count against the model, so that a constant scorer ranks last and gains nothing.
+    Ties count against the model, so that a constant scorer ranks last and gains nothing. A target that is excluded
+    itself is never recommended: it is a miss at every cut-off, rank V + 1.
 
     Args:
         scores: [B, V].
-        target: int64 [B], never excluded itself.
+        target: int64 [B].
         excluded: coordinates int64 [M] and int64 [M] of (row, item) pairs to leave out; repeats are fine.
 
     Returns int64 [B], on the device of ``scores``. Raises InputError for a score that is NaN.
@@ -24,20 +25,23 @@ def rank_of_target(scores: Tensor, target: Tensor, excluded: tuple[Tensor, Tenso
     # Kept and summed as float32: twice as fast as bool on a CPU, and counts below 2^24 are exact.
     beats = torch.empty_like(scores, dtype=torch.float32)
     torch.ge(scores, scores.gather(1, target[:, None]), out=beats)
-    if excluded is not None:
-        rows, items = excluded
-        beats[rows.to(scores.device), items.to(scores.device)] = 0
+    if excluded is None:
+        beats.scatter_(1, target[:, None], 0)
+        return 1 + beats.sum(dim=1).long()
+    rows, items = (part.to(scores.device) for part in excluded)
+    beats[rows, items] = 0
     beats.scatter_(1, target[:, None], 0)
-    return 1 + beats.sum(dim=1).long()
+    ranks = 1 + beats.sum(dim=1).long()
+    ranks[rows[items == target[rows]]] = scores.shape[1] + 1
+    return ranks
 
 
-def best_items(scores: Tensor, k: int, target: Tensor, excluded: tuple[Tensor, Tensor] | None = None) -> Tensor:
+def best_items(scores: Tensor, k: int, excluded: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """The ``k`` best items of each row, best first: those that `rank_of_target` ranks, ties aside.
 
     Args:
         scores: [B, V].
         k: how many; V, which is no item, fills a row up where fewer are left.
-        target: int64 [B], never excluded itself.
         excluded: as in `rank_of_target`.
 
     Returns int64 [B, k], on the device of ``scores``.
@@ -45,8 +49,7 @@ def best_items(scores: Tensor, k: int, target: Tensor, excluded: tuple[Tensor, T
     num_items = scores.shape[1]
     if excluded is not None:
         rows, items = (part.to(scores.device) for part in excluded)
-        kept = items != target.to(scores.device)[rows]
-        scores = scores.index_put((rows[kept], items[kept]), scores.new_tensor(-torch.inf))
+        scores = scores.index_put((rows, items), scores.new_tensor(-torch.inf))
     values, found = scores.topk(min(k, num_items), dim=1)
     found = found.masked_fill(values == -torch.inf, num_items)
     return torch.nn.functional.pad(found, (0, k - found.shape[1]), value=num_items)

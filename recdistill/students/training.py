@@ -130,7 +130,7 @@ def train_student(
         optimizer=optimizer,
         batches=student_batches(config, data, model.causal),
         step=loss_step(config, data, model, objective, selection, device),
-        num_batches=-(-len(data.train) // config.batch_size),
+        num_batches=-(-data.num_trainable(config.exclude_seen) // config.batch_size),
         module=trained,
         epochs=config.epochs,
         validate=lambda: metrics_of("val", ranks_of(model, data.validation, config.exclude_seen, device)),
@@ -205,6 +205,7 @@ def loss_step(
 def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
     """The batches of each epoch. A causal student answers half a window of samples at once, at most a batch."""
     stride = max(1, min(config.max_length // 2, config.batch_size)) if causal else 1
+    index = data.trainable(config.exclude_seen)
 
     def of_epoch(epoch: int) -> Iterator[Batch]:
         return batches(
@@ -215,6 +216,7 @@ def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> 
             padding_id=data.padding_id,
             seed=config.seed,
             epoch=epoch,
+            index=index,
         )
 
     return of_epoch

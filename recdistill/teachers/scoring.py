@@ -91,12 +91,13 @@ def outputs_of(teacher: Teacher, tensors: dict[str, Tensor], embedding: Tensor) 
 
 
 def affordable_batches(teacher: Teacher, config: TeacherConfig, index: np.ndarray | None) -> Iterator[Batch]:
-    """Batches of the training samples at ``index`` (None: of all) that the token budget pays for, at least one."""
+    """Batches of the training samples at ``index`` (None: of all to learn from) within the token budget, at least one."""
     budget = config.outputs_token_budget
     tokens = 0
     samples = teacher.data.train
     # The samples that a policy asks for fit the budget, in this order.
     shuffle = index is None
+    index = teacher.data.trainable(config.exclude_seen) if index is None else index
     for place, batch in enumerate(teacher.batches(samples, shuffle=shuffle, seed=config.seed, index=index)):
         if budget:
             tokens += teacher.num_tokens(samples, batch)
@@ -109,7 +110,7 @@ def expected_samples(teacher: Teacher, config: TeacherConfig, index: np.ndarray 
     """Samples that the budget pays for, about, for the progress bar."""
     if index is not None:
         return len(index)
-    samples = len(teacher.data.train)
+    samples = teacher.data.num_trainable(config.exclude_seen)
     if not config.outputs_token_budget:
         return samples
     return max(1, min(samples, round(config.outputs_token_budget / teacher.tokens_a_sample())))
@@ -119,12 +120,14 @@ def asked_for(teacher: Teacher, config: TeacherConfig) -> np.ndarray | None:
     """The training samples that the query policy ranks first, as many as the budget pays for; None for all."""
     if not config.outputs_token_budget or config.query_policy == "random":
         return None
-    everything = torch.ones(len(teacher.data.train), dtype=torch.bool)
-    none_yet = torch.zeros(len(everything), 0, dtype=torch.int64)
+    train, trainable = teacher.data.train, teacher.data.trainable(config.exclude_seen)
+    eligible = torch.zeros(len(train), dtype=torch.bool)
+    eligible[slice(None) if trainable is None else torch.from_numpy(trainable)] = True
+    none_yet = torch.zeros(len(eligible), 0, dtype=torch.int64)
     signals, _ = signals_of_student(
-        teacher.backbone, teacher.data, everything, none_yet, config.seed, config.exclude_seen
+        teacher.backbone, teacher.data, eligible, none_yet, config.seed, config.exclude_seen
     )
-    budget, train = config.outputs_token_budget, teacher.data.train
+    budget = config.outputs_token_budget
     most = min(len(train), 1 + int(2 * budget / teacher.tokens_a_sample()))
     options = config.of_part(POLICIES, config.query_policy)
     wanted = query(config.query_policy, signals, most, options).numpy()

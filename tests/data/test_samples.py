@@ -82,3 +82,20 @@ def test_impossible_pointers_are_refused(start, end, user, said):
 def test_everything_is_int64():
     samples = Samples(*(np.array(values, dtype=np.int32) for values in ([1, 2], [0], [1], [0])))
     assert {array.dtype for array in (samples.items, samples.start, samples.end, samples.user)} == {np.dtype(np.int64)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 4), min_size=2, max_size=8), min_size=1, max_size=4), st.integers(0, 2))
+def test_a_seen_target_is_one_that_its_own_history_has(users: list[list[int]], first: int) -> None:
+    items = np.array([item for user in users for item in user])
+    start, end, owner = [], [], []
+    begin = 0
+    for number, user in enumerate(users):
+        for place in range(1 + min(first, len(user) - 2), len(user)):
+            start.append(begin + min(first, len(user) - 2))
+            end.append(begin + place)
+            owner.append(number)
+        begin += len(user)
+    samples = Samples(items, np.array(start), np.array(end), np.array(owner))
+    expected = [items[one] in items[since:one] for since, one in zip(start, end, strict=True)]
+    assert samples.target_seen.tolist() == expected

@@ -21,10 +21,16 @@ def test_ties_count_against_the_model():
     assert rank_of_target(torch.zeros(2, 7), torch.tensor([0, 6])).tolist() == [7, 7]
 
 
-def test_excluded_items_do_not_compete_and_the_target_is_never_excluded():
+def test_excluded_items_do_not_compete():
     scores = torch.tensor([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
-    rows, items = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 2, 1])
+    rows, items = torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1])
     assert rank_of_target(scores, torch.tensor([2, 3]), (rows, items)).tolist() == [2, 3]
+
+
+def test_an_excluded_target_is_a_miss_for_it_is_never_recommended():
+    scores = torch.tensor([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
+    rows, items = torch.tensor([0, 0, 1]), torch.tensor([0, 3, 0])
+    assert rank_of_target(scores, torch.tensor([0, 1]), (rows, items)).tolist() == [5, 1]
 
 
 def test_scores_are_left_as_they_were():
@@ -69,7 +75,9 @@ def test_equals_a_plain_loop(data):
     target = [data.draw(item) for _ in range(count)]
     excluded = data.draw(st.lists(st.tuples(st.integers(0, count - 1), item), max_size=10))
     expected = [
-        1
+        num_items + 1
+        if (row, target[row]) in excluded
+        else 1
         + sum(
             scores[row][other] >= scores[row][target[row]]
             for other in range(num_items)
@@ -86,16 +94,16 @@ def test_equals_a_plain_loop(data):
 def test_best_items_by_hand():
     scores = torch.tensor([[1.0, 9.0, 5.0, 7.0], [1.0, 9.0, 5.0, 7.0]])
     excluded = (torch.tensor([1, 1]), torch.tensor([1, 3]))
-    assert best_items(scores, 2, torch.tensor([0, 1]), excluded).tolist() == [[1, 3], [1, 2]]
-    # The second row has lost one item: 4 is no item.
-    assert best_items(scores, 6, torch.tensor([0, 1]), excluded).tolist() == [[1, 3, 2, 0, 4, 4], [1, 2, 0, 4, 4, 4]]
+    assert best_items(scores, 2, excluded).tolist() == [[1, 3], [2, 0]]
+    # The second row has lost two items: 4 is no item.
+    assert best_items(scores, 6, excluded).tolist() == [[1, 3, 2, 0, 4, 4], [2, 0, 4, 4, 4, 4]]
     assert scores.tolist() == [[1.0, 9.0, 5.0, 7.0]] * 2
 
 
 def test_scores_that_are_one_row_for_all_are_excluded_from_row_by_row():
     """As those of popularity, which are a view of one row."""
     scores = torch.tensor([3.0, 2.0, 1.0]).expand(2, -1)
-    best = best_items(scores, 1, torch.tensor([2, 2]), (torch.tensor([0]), torch.tensor([0])))
+    best = best_items(scores, 1, (torch.tensor([0]), torch.tensor([0])))
     assert best.tolist() == [[1], [0]]
 
 
@@ -109,10 +117,10 @@ def test_best_items_are_those_of_the_ranks(data):
     pairs = data.draw(st.lists(st.tuples(st.integers(0, count - 1), item), max_size=10))
     excluded = tuple(torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T)
     k = data.draw(st.integers(1, 10))
-    best, ranks = best_items(scores, k, target, excluded), rank_of_target(scores, target, excluded)
+    best, ranks = best_items(scores, k, excluded), rank_of_target(scores, target, excluded)
     assert best.shape == (count, k)
     for row in range(count):
-        left_out = {item for one, item in pairs if one == row} - {int(target[row])}
+        left_out = {item for one, item in pairs if one == row}
         ranking = sorted(set(range(num_items)) - left_out, key=lambda one: -scores[row, one])
         assert best[row].tolist() == (ranking + [num_items] * k)[:k]
-        assert (int(target[row]) in best[row].tolist()) == (int(ranks[row]) <= k)
+        assert (int(target[row]) in best[row].tolist()) == (int(ranks[row]) <= min(k, num_items))

@@ -1,7 +1,7 @@
 """The whole path in one process: what is run, logged, printed, found again and forced."""
 
+import json
 import re
-from dataclasses import fields
 
 import mlflow
 import pandas as pd
@@ -10,13 +10,14 @@ import torch
 from mlflow.tracking import MlflowClient
 from workplace import run_step
 
-from recdistill.config import BaselineConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig
+from recdistill.config import BaselineConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig, config_of
+from recdistill.config.lineage import digest
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
-from recdistill.steps import student as student_module
-from recdistill.steps import teacher as teacher_module
+from recdistill.runs.step_runs import StepRun
 from recdistill.steps.inputs import data_of
 from recdistill.steps.main import HEADLINE, Row, headline
-from recdistill.runs.step_runs import StepRun
+from recdistill.students import training as student_module
+from recdistill.teachers import training as teacher_module
 
 CONFIGS = {
     "main": MainConfig,
@@ -25,13 +26,15 @@ CONFIGS = {
     "teacher": TeacherConfig,
     "distill": DistillConfig,
 }
+KEPT = ("config.json", "key.json", "versions.json")
 ARTIFACTS = {
-    "main": {"results.md", "examples.md", "examples.html", "figures", "config.json", "versions.json"},
-    "prepare": {"ranks", "recommendations", "figures", "fingerprint.txt", "config.json", "versions.json"},
-    "backbone": {"ranks", "recommendations", "figures", "student", "config.json", "versions.json"},
-    "teacher": {"ranks", "recommendations", "figures", "teacher", "teacher_outputs", "config.json", "versions.json"},
-    "distill": {"ranks", "recommendations", "figures", "student", "config.json", "versions.json"},
+    "main": {"results.md", "examples.md", "examples.html", "figures", *KEPT},
+    "prepare": {"ranks", "recommendations", "figures", "fingerprint.txt", *KEPT},
+    "backbone": {"ranks", "recommendations", "figures", "student", *KEPT},
+    "teacher": {"ranks", "recommendations", "figures", "teacher", "teacher_outputs", *KEPT},
+    "distill": {"ranks", "recommendations", "figures", "student", *KEPT},
 }
+RECOMMENDERS = ["prepare", "itemknn", "ease", "backbone", "undistilled", "teacher", "distill"]
 METRICS = [f"{part}/{name}_at_{k}" for part in ("val", "test") for name in ("hr", "ndcg") for k in (1, 5, 10, 20)]
 METRICS += ["val/mrr", "test/mrr"]
 
@@ -49,11 +52,12 @@ def step_of(run):
 
 
 def by_step(run_id):
-    """The children of a main run: of each step the last, and the student without teacher by itself."""
+    """The children of a main run: of each step the last, and recommenders without teacher by their names."""
     found = children(run_id)
     named = {step_of(run): run for run in found}
-    first = next(run for run in found if step_of(run) == "backbone")
-    return named | {"undistilled": first, "main": mlflow.get_run(run_id)}
+    plain = {run.data.params["student"]: run for run in reversed(found) if step_of(run) == "backbone"}
+    undistilled = {"undistilled": plain["sasrec"], "itemknn": plain["itemknn"], "ease": plain["ease"]}
+    return named | undistilled | {"main": mlflow.get_run(run_id)}
 
 
 def artifact(run, name):
@@ -72,26 +76,31 @@ def test_each_step_is_a_finished_child_of_one_parent(finished):
     parent = mlflow.get_run(finished.run_id)
     assert (parent.info.status, parent.info.run_name) == ("FINISHED", "main")
     assert "mlflow.parentRunId" not in parent.data.tags
-    # The student, and the teacher's own frozen SASRec of default options.
-    assert [step_of(run) for run in children(finished.run_id)] == [
-        "prepare",
-        "backbone",
-        "backbone",
-        "teacher",
-        "distill",
+    # The baselines, the student, and the teacher's own frozen SASRec of default options.
+    assert [(step_of(run), run.data.params.get("student")) for run in children(finished.run_id)] == [
+        ("prepare", None),
+        ("backbone", "itemknn"),
+        ("backbone", "ease"),
+        ("backbone", "sasrec"),
+        ("backbone", "sasrec"),
+        ("teacher", None),
+        ("distill", "sasrec"),
     ]
 
 
 @pytest.mark.parametrize("step", CONFIGS)
 def test_a_run_carries_options_data_code_and_versions(finished, step):
     run, data = by_step(finished.run_id)[step], data_of_place(finished)
-    assert set(run.data.params) == {spec.name for spec in fields(CONFIGS[step])}
+    kept = json.loads(artifact(run, "config.json").read_text())
+    assert run.data.params == {name: str(value) for name, value in kept.items()}
+    assert config_of(CONFIGS[step], kept).values() == kept
+    assert digest(json.loads(artifact(run, "key.json").read_text())) == run.data.tags["recdistill.key"]
     for name in run.data.params.keys() & finished.options.keys():
         if (step, name) != ("backbone", name):
             assert run.data.params[name] == str(finished.options[name])
     tags = run.data.tags
     assert tags["recdistill.fingerprint"] == data.fingerprint
-    assert len(tags["recdistill.key"]) == len(tags["recdistill.kind"]) == 20
+    assert len(tags["recdistill.key"]) == len(tags["recdistill.near_key"]) == 20
     assert tags["recdistill.git_dirty"] in ("true", "false")
     assert "recdistill.failure" not in tags
     dataset = run.inputs.dataset_inputs[0].dataset
@@ -107,7 +116,7 @@ def test_runs_name_the_runs_they_came_from(finished):
     assert runs["distill"].data.tags["recdistill.twin_run_id"] == runs["undistilled"].info.run_id
 
 
-@pytest.mark.parametrize("step", ["prepare", "backbone", "undistilled", "teacher", "distill"])
+@pytest.mark.parametrize("step", RECOMMENDERS)
 def test_metrics_are_those_of_the_ranks_kept(finished, step):
     run, data = by_step(finished.run_id)[step], data_of_place(finished)
     for part, samples in (("val", data.validation), ("test", data.test)):
@@ -121,7 +130,7 @@ def test_metrics_are_those_of_the_ranks_kept(finished, step):
     assert set(METRICS) <= set(run.data.metrics)
 
 
-@pytest.mark.parametrize("step", ["prepare", "backbone", "undistilled", "teacher", "distill"])
+@pytest.mark.parametrize("step", RECOMMENDERS)
 def test_recommendations_are_the_head_of_the_ranking_that_the_ranks_are_of(finished, step):
     run, data = by_step(finished.run_id)[step], data_of_place(finished)
     ranks = pd.read_parquet(artifact(run, "ranks") / "test.parquet")
@@ -160,12 +169,12 @@ def test_the_table_holds_every_recommender_under_its_headings(finished):
     header, rule, *body = rows
     assert {len(row) for row in rows} == {len(header)} == {11}
     assert set("".join(rule)) <= set("-:")
-    names = ["popularity", "sasrec, undistilled", "teacher", "sasrec, distilled"]
+    names = ["popularity", "itemknn", "ease", "sasrec, undistilled", "teacher", "sasrec, distilled"]
     assert [row[0] for row in body] == names
     assert header[1:9] == [
         f"{part} {name}@{k}" for part in ("val", "test") for name in ("HR", "NDCG") for k in (10, 20)
     ]
-    for row, step in zip(body, ("prepare", "undistilled", "teacher", "distill"), strict=True):
+    for row, step in zip(body, ("prepare", "itemknn", "ease", "undistilled", "teacher", "distill"), strict=True):
         for heading, cell in zip(header[1:9], row[1:9], strict=True):
             part, name, k = re.split(r"[ @]", heading)
             assert float(cell) == pytest.approx(runs[step].data.metrics[f"{part}/{name.lower()}_at_{k}"], abs=5e-5)
@@ -176,8 +185,8 @@ def test_the_table_holds_every_recommender_under_its_headings(finished):
 
 
 def test_the_terminal_shows_progress_the_table_and_how_to_open_the_ui(finished):
-    for part in ("1/4", "2/4", "3/4", "4/4"):
-        assert len(re.findall(rf"^\[{part} .*\]", finished.printed, re.MULTILINE)) == 2
+    for part, steps in {"1/4": 3, "2/4": 1, "3/4": 1, "4/4": 1}.items():
+        assert len(re.findall(rf"^\[{part} .*\]", finished.printed, re.MULTILINE)) == 2 * steps
     lines = finished.printed.splitlines()
     table = artifact(mlflow.get_run(finished.run_id), "results.md").read_text().splitlines()
     for row in table[2:]:
@@ -212,7 +221,7 @@ def test_another_weight_makes_a_new_distillation_from_the_same_teacher(finished,
     assert run_step("main", **options(finished, lam=0.9)) == 0
     new = finished.place.newest("main").info.run_id
     assert [step_of(run) for run in children(new)] == ["distill"]
-    assert capsys.readouterr().out.count("was finished before") == 3
+    assert capsys.readouterr().out.count("was finished before") == 5
     old = by_step(finished.run_id)["distill"]
     assert children(new)[0].data.tags["recdistill.teacher_run_id"] == old.data.tags["recdistill.teacher_run_id"]
     assert children(new)[0].data.tags["recdistill.key"] != old.data.tags["recdistill.key"]
@@ -223,13 +232,9 @@ def test_force_runs_every_step_again_with_the_same_result(finished):
     again = by_step(finished.place.newest("main").info.run_id)
     first = by_step(finished.run_id)
     # The frozen backbone of default options is no step of its own, and is found.
-    assert [step_of(run) for run in children(again["main"].info.run_id)] == [
-        "prepare",
-        "backbone",
-        "teacher",
-        "distill",
-    ]
-    for step in ("prepare", "undistilled", "teacher", "distill"):
+    steps = ["prepare", "backbone", "backbone", "backbone", "teacher", "distill"]
+    assert [step_of(run) for run in children(again["main"].info.run_id)] == steps
+    for step in ("prepare", "itemknn", "ease", "undistilled", "teacher", "distill"):
         assert again[step].info.run_id != first[step].info.run_id
         assert again[step].data.tags["recdistill.key"] == first[step].data.tags["recdistill.key"]
         for name in METRICS:

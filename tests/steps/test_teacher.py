@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from safetensors import safe_open
+from workplace import run_step
 
 from recdistill.config import StudentConfig, TeacherConfig, changed
 from recdistill.errors import InputError
@@ -233,3 +234,20 @@ def test_a_teacher_is_refused_before_it_is_trained(taught, tmp_path):
     run = taught.place.newest("teacher")
     assert run.info.status == "FAILED"
     assert MlflowClient().get_metric_history(run.info.run_id, "train/total") == []
+
+
+@pytest.mark.parametrize("step", ["teacher", "distill", "main"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"llm": "/no/such/model"}, "llm=/no/such/model: "),
+        ({"query_policy": "custom", "policy_file": "/no/policy.py", "outputs_token_budget": 500}, "/no/policy.py"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_a_backbone_is_trained(small_files, place, capsys, step, options, said):
+    assert run_step(step, **small_files, **options) == 1
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+    runs = MlflowClient().search_runs(["0"])
+    assert [(run.data.tags["recdistill.step"], run.info.status) for run in runs] == [(step, "FAILED")]

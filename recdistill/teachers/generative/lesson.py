@@ -80,6 +80,7 @@ def training_batches(teacher: "GenerativeTeacher") -> Iterator[NumberedBatch]:
     """Batches of about ``tokens_per_batch`` tokens, pass after pass, numbered."""
     config, data = teacher.config, teacher.data
     samples = max(1, round(config.tokens_per_batch / teacher.tokens_a_sample()))
+    index = data.trainable(config.exclude_seen)
     number = count()
     for epoch in count():
         for batch in batches(
@@ -90,5 +91,6 @@ def training_batches(teacher: "GenerativeTeacher") -> Iterator[NumberedBatch]:
             padding_id=data.padding_id,
             seed=config.seed,
             epoch=epoch,
+            index=index,
         ):
             yield NumberedBatch(next(number), batch)

@@ -26,6 +26,6 @@ def grounded_ranks(teacher: "GenerativeTeacher") -> tuple[Ranked, Ranked, float]
         for _, batch, _ in shared_batches(teacher.processes, read, f"{part} ranks", len(samples)):
             scores, excluded = -teacher.grounded(samples, batch)[0], teacher.excluded(samples, batch)
             ranks[batch.sample] = rank_of_target(scores, batch.target, excluded).cpu()
-            best[batch.sample] = best_items(scores, KEPT, batch.target, excluded).cpu()
+            best[batch.sample] = best_items(scores, KEPT, excluded).cpu()
         ranked.append(Ranked(teacher.processes.sum(ranks), teacher.processes.sum(best)))
     return ranked[0], ranked[1], time.perf_counter() - started

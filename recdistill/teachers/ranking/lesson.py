@@ -44,6 +44,7 @@ def training_batches(teacher: "RankingTeacher") -> Iterator[Batch]:
     """Batches of about ``tokens_per_batch`` tokens, pass after pass."""
     config, data = teacher.config, teacher.data
     samples = max(1, round(config.tokens_per_batch / teacher.tokens_a_sample()))
+    index = data.trainable(config.exclude_seen)
     for epoch in count():
         yield from batches(
             data.train,
@@ -53,4 +54,5 @@ def training_batches(teacher: "RankingTeacher") -> Iterator[Batch]:
             padding_id=data.padding_id,
             seed=config.seed,
             epoch=epoch,
+            index=index,
         )

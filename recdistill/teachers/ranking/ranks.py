@@ -35,7 +35,7 @@ def ranks_of_samples(teacher: "RankingTeacher") -> tuple[Ranked, Ranked, float]:
             continue
         excluded = teacher.excluded(both, batch)
         ranks[batch.sample] = rank_of_target(logits, batch.target, excluded).cpu()
-        best[batch.sample] = best_items(logits, KEPT, batch.target, excluded).cpu()
+        best[batch.sample] = best_items(logits, KEPT, excluded).cpu()
     ranks, best = teacher.processes.sum(ranks), teacher.processes.sum(best)
     place = torch.from_numpy(order).argsort()
     validation, test = (Ranked(ranks[part], best[part]) for part in place.split([len(data.validation), len(data.test)]))
