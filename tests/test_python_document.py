@@ -32,7 +32,7 @@ def test_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         text = text.replace(written, smaller)
     downloads = make_downloads(tmp_path, ml100k_files())
     place = Workplace(tmp_path, downloads)
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "__main__"}
     with place.entered() as client:
         exec(compile(text, str(DOCUMENT), "exec"), names)
         (run,) = client.search_runs(["0"])

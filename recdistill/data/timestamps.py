@@ -14,9 +14,11 @@ from recdistill.data.samples import Int64Array
 from recdistill.errors import InputError, one_line
 
 EXACT_FLOAT = 2.0**53  # beyond it a float64 no longer tells whole numbers apart
+LIMIT = int(np.iinfo(np.int64).max)
 MOST_DIGITS = 18  # after the point
+NANOSECONDS = 9  # digits after the point of a date in pandas
 
-#: Units of time since 1970: decimals of a second, and the sizes that moments from 1973 to 2255 have in each.
+#: Units of time since 1970: digits after the point of a second, and the numbers that 1973 to 2255 have in each.
 UNITS = {
     "seconds": (0, 10**8, 9 * 10**9),
     "milliseconds": (3, 10**11, 9 * 10**12),
@@ -24,10 +26,11 @@ UNITS = {
     "nanoseconds": (9, 10**17, 9 * 10**18),
 }
 
-ZONE_NAME = re.compile(r"\s*(?:UTC|GMT|Z)$", re.IGNORECASE)
-BLANK_BEFORE_OFFSET = re.compile(r"(:\d{2}(?:[.,]\d+)?)\s+([+-]\d{2}(?::?\d{2})?)$")
 DECIMAL = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?")
-FRACTION = re.compile(r"((?:[T ]\d{6}|:\d{2}:\d{2}))[.,](\d+)")
+# As text, so that pandas may hand them to Arrow.
+ZONE_NAME = r"\s*(?:[Uu][Tt][Cc]|[Gg][Mm][Tt]|[Zz])$"
+BLANK_BEFORE_OFFSET = r"(:\d{2}(?:[.,]\d+)?)\s+([+-]\d{2}(?::?\d{2})?)$"
+FRACTION = r"((?:[T ]\d{6}|:\d{2}:\d{2}))[.,](\d+)"
 
 
 def parse_timestamps(place: str, column: "pd.Series[str]") -> Int64Array:
@@ -58,32 +61,37 @@ def parse_timestamps(place: str, column: "pd.Series[str]") -> Int64Array:
 
 def parse_numbers(place: str, column: "pd.Series[str]") -> Int64Array:
     """Parse numbers of which some are not plain integers; integers beyond 2^53 stay exact."""
-    plain = column.str.fullmatch(r"[+-]?\d+(?:\.0*)?").to_numpy(dtype=bool)
-    whole = column.str.partition(".")[0]
-    values = whole.where(plain, "0").map(int).to_numpy(dtype=object)
-    floats = pd.to_numeric(column.where(~plain, "0")).to_numpy(dtype=np.float64)
-    rounded = column.str.contains("e", case=False).to_numpy(dtype=bool) & (np.abs(floats) >= EXACT_FLOAT)
-    refuse(place, column, rounded & ~plain, "is no whole number, but one that was rounded")
-    limit = np.iinfo(np.int64).max
-    refuse(place, column, np.array([abs(value) > limit for value in values]), "does not fit 64 bits")
-    refuse(place, column, np.abs(floats) > limit, "does not fit 64 bits")
-    digits = np.zeros(len(column), dtype=np.int64)
-    for row in np.flatnonzero(~plain):
-        values[row], digits[row] = mantissa(column.iloc[row])
-    refuse(place, column, digits > MOST_DIGITS, f"has more than {MOST_DIGITS} digits after the point")
-    places = places_of_units(place, np.where(plain, values, floats).astype(np.int64))
-    return scaled(values, digits if places is None else digits + places)
+    floats = pd.to_numeric(column).to_numpy(dtype=np.float64)
+    has_exponent = column.str.contains("[eE]").to_numpy(dtype=bool)
+    refuse(place, column, has_exponent & (np.abs(floats) >= EXACT_FLOAT), "is no whole number, but a rounded one")
+    whole, _, fraction = (part for _, part in column.str.partition(".").items())
+    width = int(fraction.str.len().max())
+    if not has_exponent.any() and np.abs(floats).max() * 10.0**width < LIMIT / 2 and whole.str.contains(r"\d$").all():
+        digits = fraction.str.pad(width, side="right", fillchar="0")
+        values = pd.to_numeric(whole + digits).to_numpy(dtype=np.int64)
+        places = places_of_units(place, values // 10**width)
+        if places is None:
+            return shortest(values, width)
+    exact, counts = zip(*map(mantissa, column), strict=True)
+    values, places = np.array(exact, dtype=object), np.array(counts, dtype=np.int64)
+    refuse(place, column, places > MOST_DIGITS, f"has more than {MOST_DIGITS} digits after the point")
+    truncated = values // powers(places)
+    refuse(place, column, np.abs(truncated) > LIMIT, "does not fit 64 bits")
+    units = places_of_units(place, truncated.astype(np.int64))
+    return scaled(values, places if units is None else places + units)
 
 
 def mantissa(text: str) -> tuple[int, int]:
     """A decimal number as a whole number and the count of its digits after the point, as few as there can be.
 
+    More digits than are allowed are counted as one more than that.
+
     >>> mantissa("-1.50"), mantissa("2.5e3")
     ((-15, 1), (2500, 0))
     """
-    sign, whole, fraction, exponent = (part or "" for part in DECIMAL.fullmatch(text.strip()).groups())  # type: ignore[union-attr]
-    fraction = fraction.rstrip("0") if not exponent else fraction
-    value, digits = int(f"{sign}{whole}{fraction}" if whole + fraction else "0"), len(fraction) - int(exponent or 0)
+    found = DECIMAL.fullmatch(text)
+    sign, whole, fraction, exponent = (part or "" for part in (found.groups() if found is not None else ("",) * 4))
+    value, digits = int(f"{sign}0{whole}{fraction}"), len(fraction) - int(exponent or 0)
     while value and digits > 0 and value % 10 == 0:
         value, digits = value // 10, digits - 1
     return (value * 10 ** max(0, -digits), min(max(0, digits), MOST_DIGITS + 1)) if value else (0, 0)
@@ -91,31 +99,34 @@ def mantissa(text: str) -> tuple[int, int]:
 
 def parse_dates(place: str, column: "pd.Series[str]") -> Int64Array:
     """Parse ISO 8601 dates as seconds since 1970, and finer where some have fractions of a second."""
-    values, wrong = seconds_of(column)
-    if not wrong.any() and not column.str.contains(".", regex=False).any():
-        return values
-    plain = column.str.replace(ZONE_NAME, "", regex=True).str.replace(BLANK_BEFORE_OFFSET, r"\1\2", regex=True)
-    fraction = plain.str.extract(FRACTION)[1].fillna("").str.rstrip("0")
-    whole = plain.str.replace(FRACTION, r"\1", n=1, regex=True)
-    values, wrong = seconds_of(whole)
-    refuse(place, column, wrong, "is neither a whole number, nor a fraction, nor an ISO date")
+    dates = read_dates(column)
+    if dates.isna().any():
+        texts = column.str.replace(ZONE_NAME, "", regex=True)
+        texts = texts.str.replace(BLANK_BEFORE_OFFSET, r"\1\2", regex=True)
+        texts = texts.str.replace(FRACTION, r"\1.\2", regex=True)
+        dates = read_dates(texts)
+        refuse(place, column, dates.isna().to_numpy(dtype=bool), "is neither a number nor an ISO date")
+    else:
+        texts = column
+    fits = dates.min() > pd.Timestamp.min.tz_localize("UTC") and dates.max() < pd.Timestamp.max.tz_localize("UTC")
+    if fits and not texts.str.contains(r"\.\d{10}").any():
+        nanoseconds = dates.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]").astype(np.int64)
+        return shortest(nanoseconds, NANOSECONDS)
+    fraction = texts.str.extract(FRACTION)[1].fillna("").str.rstrip("0")
     digits = fraction.str.len().to_numpy(dtype=np.int64)
-    if not digits.any():
-        return values
     refuse(place, column, digits > MOST_DIGITS, f"has more than {MOST_DIGITS} digits after the point")
-    parts = np.array([int(text or 0) for text in fraction], dtype=object)
-    return scaled(values.astype(object) * powers(digits) + parts, digits)
-
-
-def seconds_of(column: "pd.Series[str]") -> tuple[Int64Array, np.ndarray]:
-    """Whole seconds since 1970 of ISO dates, int64 [N], and bool [N] where a text is none; fractions are cut off."""
-    dates = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
     seconds = dates.dt.floor("s").dt.tz_localize(None).to_numpy(dtype="datetime64[s]").astype(np.int64)
-    return seconds, dates.isna().to_numpy(dtype=bool)
+    parts = np.array([int(text or 0) for text in fraction], dtype=object)
+    return scaled(seconds.astype(object) * powers(digits) + parts, digits)
+
+
+def read_dates(column: "pd.Series[str]") -> pd.Series:
+    """Moments in UTC; NaT where a text is no ISO date."""
+    return pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
 
 
 def places_of_units(place: str, whole: Int64Array) -> Int64Array | None:
-    """Decimals of a second that each number counts in, int64 [N]; None where they are not of several units."""
+    """Digits after the point of a second that each number counts in, int64 [N]; None where all are of one unit."""
     lows = [low for _, low, _ in UNITS.values()]
     unit = np.searchsorted(lows, whole, side="right") - 1
     highs = np.array([high for _, _, high in UNITS.values()])
@@ -123,8 +134,15 @@ def places_of_units(place: str, whole: Int64Array) -> Int64Array | None:
         return None
     counts = np.bincount(unit, minlength=len(UNITS))
     said = " and ".join(f"{count:,} in {name}" for name, count in zip(UNITS, counts, strict=True) if count)
-    notice(f"{place}: timestamp is {said}, by the size of the numbers; each is taken as such")
+    notice(f"{place}: timestamps are {said}, by the size of the numbers; each is taken as such")
     return np.array([places for places, _, _ in UNITS.values()], dtype=np.int64)[unit]
+
+
+def shortest(values: Int64Array, digits: int) -> Int64Array:
+    """Values with ``digits`` digits after the point, without those that all have as 0."""
+    while digits and not np.any(values % 10):
+        values, digits = values // 10, digits - 1
+    return values
 
 
 def scaled(values: np.ndarray, places: Int64Array) -> Int64Array:
@@ -135,8 +153,7 @@ def scaled(values: np.ndarray, places: Int64Array) -> Int64Array:
         places: int64 [N], at least 0.
     """
     exact = values * powers(places.max() - places)
-    limit = np.iinfo(np.int64).max
-    if max(exact) > limit or min(exact) < -limit:
+    if max(exact) > LIMIT or min(exact) < -LIMIT:
         rank = {value: position for position, value in enumerate(sorted(set(exact)))}
         exact = np.array([rank[value] for value in exact])
     return exact.astype(np.int64)

@@ -16,6 +16,7 @@ from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.runs.step_runs import StepRun
 from recdistill.steps.inputs import data_of
 from recdistill.steps.main import HEADLINE, Row, headline
+from recdistill.students import ease
 from recdistill.students import training as student_module
 from recdistill.teachers import training as teacher_module
 
@@ -114,6 +115,9 @@ def test_runs_name_the_runs_they_came_from(finished):
     assert runs["teacher"].data.tags["recdistill.backbone_run_id"] == runs["backbone"].info.run_id
     assert runs["distill"].data.tags["recdistill.teacher_run_id"] == runs["teacher"].info.run_id
     assert runs["distill"].data.tags["recdistill.twin_run_id"] == runs["undistilled"].info.run_id
+    table = {"popularity": "prepare", "itemknn": "itemknn", "ease": "ease", "undistilled": "undistilled"}
+    for name, step in (table | {"teacher": "teacher", "distilled": "distill"}).items():
+        assert runs["main"].data.tags[f"recdistill.{name}_run_id"] == runs[step].info.run_id
 
 
 @pytest.mark.parametrize("step", RECOMMENDERS)
@@ -246,6 +250,38 @@ def test_a_teacher_can_be_named(finished, capsys):
     assert run_step("main", **options(finished, teacher_run_id=teacher, lam=0.8, token_budget=1)) == 0
     newest = finished.place.newest("distill")
     assert newest.data.tags["recdistill.teacher_run_id"] == teacher
+
+
+def rows_of(run):
+    """Names in a main run's table."""
+    return [row["name"] for row in json.loads(artifact(run, "results.json").read_text())]
+
+
+def test_a_baseline_that_cannot_be_fitted_is_left_out_and_named(finished, capsys, monkeypatch):
+    # As with a catalogue of tens of thousands of items.
+    monkeypatch.setattr(ease, "MOST_ITEMS", 100)
+    assert run_step("main", **options(finished, lam=0.7)) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[1/4 ease]")]
+    assert len(lines) == 1
+    assert lines[0].startswith("[1/4 ease] left out: student=ease: inverts a matrix of items by items")
+    newest = finished.place.newest("main")
+    assert rows_of(newest) == ["popularity", "itemknn", "sasrec, undistilled", "teacher", "sasrec, distilled"]
+    assert "recdistill.itemknn_run_id" in newest.data.tags
+    assert "recdistill.ease_run_id" not in newest.data.tags
+
+
+def test_from_a_folder_of_teacher_outputs_no_teacher_is_made(finished, capsys):
+    folder = artifact(by_step(finished.run_id)["teacher"], "teacher_outputs")
+    # The LLM is not looked for either.
+    asked = {"teacher_files": folder, "baselines": "", "llm": "/no/such/model", "lam": 0.6}
+    assert run_step("main", **options(finished, **asked)) == 0
+    newest = finished.place.newest("main")
+    assert rows_of(newest) == ["popularity", "sasrec, undistilled", "sasrec, distilled"]
+    assert [step_of(run) for run in children(newest.info.run_id)] == ["distill"]
+    assert not {"recdistill.teacher_run_id", "recdistill.itemknn_run_id"} & newest.data.tags.keys()
+    printed = capsys.readouterr().out
+    assert "[2/4 " in printed
+    assert "[3/4 " not in printed
 
 
 def test_the_headline_names_the_best_and_how_far_the_others_are_below():

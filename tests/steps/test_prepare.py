@@ -34,3 +34,18 @@ def test_it_logs_sizes_and_fingerprint(small_files, place):
     assert MlflowClient().download_artifacts(run.info.run_id, "fingerprint.txt")
     assert run.data.tags["recdistill.fingerprint"] == data.fingerprint
     assert "0.0000" not in run.data.tags["mlflow.note.content"]
+
+
+def test_a_reused_run_that_other_code_made_says_so_in_one_line(small_files, place, capsys):
+    assert run_step("prepare", **small_files) == 0
+    made = place.newest("prepare")
+    assert run_step("prepare", **small_files) == 0
+    assert capsys.readouterr().out == ""
+    MlflowClient().set_tag(made.info.run_id, "recdistill.git_commit", "0123456789abcdef")
+    assert run_step("prepare", **small_files) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"prepare: run {made.info.run_id} was made by other code (commit 0123456789, here ")
+    assert line.endswith("; force=true makes it again")
+    newest = place.newest("prepare")
+    assert newest.data.tags["recdistill.reused_run_id"] == made.info.run_id
+    assert newest.data.metrics == made.data.metrics
