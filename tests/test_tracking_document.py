@@ -1,11 +1,12 @@
 """`docs/TRACKING.md` against what the steps log on a tiny data set with a tiny LLM."""
 
 import csv
+import json
 import random
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
@@ -23,13 +24,14 @@ from recdistill.config import (
     RecommendConfig,
     SweepConfig,
     TeacherConfig,
+    config_of,
     narrow,
 )
 from recdistill.runs.provenance import PACKAGE
 from recdistill.runs.step_runs import REUSED, STEP, entry_run
 from recdistill.runs.sweep_runs import PARENT
 from recdistill.steps.compare import compare
-from recdistill.steps.evaluate import evaluate_run
+from recdistill.steps.evaluate import evaluate
 from recdistill.steps.export import export
 from recdistill.steps.main import main
 from recdistill.steps.recommend import recommend
@@ -90,6 +92,11 @@ def artifacts(run_id: str, folder: str | None = None) -> Iterator[str]:
             yield found.path
 
 
+def artifact(run: Run, name: str) -> str:
+    """The text of an artifact."""
+    return mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}")
+
+
 def logged(run: Run) -> dict[str, set[str]]:
     """The names in a run, by section."""
     models = [MlflowClient().get_logged_model(one.model_id).name for one in run.outputs.model_outputs]
@@ -134,11 +141,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
     with entry_run("main"):
         main(MainConfig(**data, **small, **choosing))
     with entry_run("evaluate"):
-        evaluate_run(EvaluateConfig())
+        evaluate(EvaluateConfig())
     with entry_run("teacher"):
         written = teacher(narrow(MainConfig(**data, **small, teacher="generative", candidates=5), TeacherConfig))
     with entry_run("evaluate"):
-        evaluate_run(EvaluateConfig(run_id=written.run_id, answer="likelihood"))
+        evaluate(EvaluateConfig(run_id=written.run_id, answer="likelihood"))
     with entry_run("compare"):
         compare(CompareConfig(resamples=200))
     with entry_run("export"):
@@ -178,8 +185,11 @@ def in_a_trial(run: Run, runs: list[Run]) -> bool:
 def test_every_option_is_a_parameter(runs):
     for run in (run for run in runs if REUSED not in run.data.tags):
         step = run.data.tags[STEP]
-        expected = {"lam"} if step == "trial" else {spec.name for spec in fields(STEPS[step])}
-        assert set(run.data.params) == expected
+        kept = {"lam": 0} if step == "trial" else json.loads(artifact(run, "config.json"))
+        assert set(run.data.params) == set(kept)
+        if step != "trial":
+            # All that are in use, and no others: those of parts that are not chosen are no parameters.
+            assert config_of(STEPS[step], kept).values() == kept
 
 
 def test_runs_of_a_sweep_have_the_documented_names(runs):

@@ -1,7 +1,7 @@
 """Options of the data: which interactions, how they are split, and how they are ranked."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from recdistill.config.base import Config, OnDevice, Seeded
 from recdistill.config.option import option
@@ -17,13 +17,23 @@ class DataConfig(Config):
     dataset: str = option("ml-100k", "where the interactions come from", role="data", common=True, choices=SOURCES)
     interactions: str = option(
         "",
-        "csv: file with columns user, item, timestamp[, rating]; dllm2rec, ilora: a folder",
+        "csv: file with columns user, item, timestamp; recbole: .inter file; others: a folder",
         role="place",
         common=True,
     )
-    items: str = option("", "csv: file with columns item, title", role="place", common=True)
+    items: str = option("", "csv: file with columns item, title; recbole: .item file", role="place", common=True)
+    columns: str = option(
+        "", "names of your columns where they differ, as user:customer_id,item:sku,title:name", role="data", common=True
+    )
+    missing_titles: Literal["id", "refuse"] = option(
+        "id", "id: the title of an item without one is its id; refuse: each must have one", role="data"
+    )
     split: str = option("leave-one-out", "what is kept for validation and test", role="data", choices=SPLITS)
     min_interactions: int = option(0, "leave out users with fewer interactions", role="data", least=0)
+    min_item_interactions: int = option(0, "leave out items with fewer interactions", role="data", least=0)
+    k_core: int = option(
+        0, "leave out users and items until each has at least so many interactions; 0 for none", role="data", least=0
+    )
     max_users: int = option(0, "keep only the first users, for a quick try; 0 keeps all", role="data", least=0)
     exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking")
 

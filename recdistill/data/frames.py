@@ -3,15 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from recdistill.config.data import DataConfig
+from recdistill.data.columns import INTERACTION_COLUMNS, Headers, headers_of, pick, refuse_unused
 from recdistill.data.load import split_data
 from recdistill.data.sequences import SequenceData
-from recdistill.data.tables import INTERACTION_COLUMNS, interactions_of_tables
-from recdistill.data.timestamps import EXACT_FLOAT
-from recdistill.errors import InputError, one_line
+from recdistill.data.tables import interactions_of_tables
+from recdistill.data.text_columns import text_of
+from recdistill.errors import InputError
 
 INTERACTIONS, ITEMS = "frame interactions", "frame items"  # what messages call the two
 
@@ -27,11 +27,13 @@ def data_from_frames(interactions: pd.DataFrame, items: pd.DataFrame | None = No
     (('70', '8', '9'), [1], [0])
 
     Args:
-        interactions: columns ``user``, ``item`` and ``timestamp``: whole numbers, ISO text, or datetimes (UTC where
-            they have no time zone).
+        interactions: columns ``user``, ``item`` and ``timestamp``: numbers, ISO text, or datetimes (UTC where they
+            have no time zone).
         items: columns ``item`` and, where there are titles, ``title``, in the order of the catalogue. None takes the
-            items of ``interactions`` by first appearance. An item without title has its id for one.
-        options: of `DataConfig`, but ``dataset``, ``interactions`` and ``items``.
+            items of ``interactions`` by first appearance. An item without title, or without a row here, has its id
+            for one.
+        options: of `DataConfig`, but ``dataset``, ``interactions`` and ``items``; ``columns`` where the columns are
+            called otherwise.
 
     Raises:
         InputError: an option or a field of the frames is not allowed, or a part would be empty. One line.
@@ -39,44 +41,29 @@ def data_from_frames(interactions: pd.DataFrame, items: pd.DataFrame | None = No
     if "dataset" in options:
         raise InputError(f"dataset={options['dataset']}: the data are the frames; leave it out")
     config = DataConfig(**options)
-    table = text_columns(interactions, INTERACTION_COLUMNS, INTERACTIONS)
-    if items is None:
-        catalogue = pd.DataFrame({"item": table["item"].drop_duplicates()})
-    else:
-        named = [name for name in ("item", "title") if name == "item" or name in items.columns]
-        catalogue = text_columns(items, tuple(named), ITEMS)
-    titles = catalogue.get("title", catalogue["item"])
-    catalogue = catalogue.assign(title=titles.where(titles != "", catalogue["item"]))
-    log = interactions_of_tables(table, INTERACTIONS, catalogue, ITEMS)
+    headers = headers_of(config.columns)
+    table, of_table = text_columns(interactions, INTERACTION_COLUMNS, headers, INTERACTIONS)
+    catalogue, of_items = pd.DataFrame({"item": table["item"].drop_duplicates()}), dict[str, str]()
+    if items is not None:
+        has_titles = "title" in items.columns or "title" in headers
+        catalogue, of_items = text_columns(items, ("item", "title") if has_titles else ("item",), headers, ITEMS)
+    refuse_unused(config.columns, headers, of_table, of_items)
+    if "title" not in catalogue:
+        catalogue["title"] = "" if config.missing_titles == "refuse" else catalogue["item"]
+    log = interactions_of_tables(table, INTERACTIONS, catalogue, ITEMS, config.missing_titles)
     return replace(split_data(log, config), name="frames")
 
 
-def text_columns(frame: pd.DataFrame, columns: tuple[str, ...], place: str) -> pd.DataFrame:
-    """The named columns as text. Raises InputError where one is missing or stands twice, or there is no row."""
-    for name in columns:
-        count = int((frame.columns == name).sum())
-        if count != 1:
-            said = "has no column" if not count else f"has {count} columns"
-            found = one_line(", ".join(map(str, frame.columns))) or "none"
-            raise InputError(f"{place}: {said} {name!r}, found {found}; name one column {name!r}")
+def text_columns(
+    frame: pd.DataFrame, columns: tuple[str, ...], headers: Headers, place: str
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The named columns as text, and what each is called. Raises InputError where one is missing or stands twice."""
+    names = list(map(str, frame.columns))
+    used = pick(names, columns, headers, place)
+    for name in used.values():
+        if names.count(name) > 1:
+            raise InputError(f"{place}: has {names.count(name)} columns {name!r}; name one column {name!r}")
     if not len(frame):
         raise InputError(f"{place}: has no rows; give at least one row")
-    return pd.DataFrame({name: text_of(frame[name], name, place) for name in columns})
-
-
-def text_of(column: pd.Series, name: str, place: str) -> pd.Series:
-    """Each value as text, white space around it removed; a missing value is blank."""
-    try:
-        codes, values = pd.factorize(column)
-    except TypeError:
-        raise InputError(f"{place}: column {name!r} holds lists or the like; give text or numbers") from None
-    # A missing value has the code -1, the place of the last text.
-    texts = np.array([*map(text, values), ""], dtype=object)
-    return pd.Series(texts[codes], dtype=object)
-
-
-def text(value: object) -> str:
-    """A value as text; a whole float as the whole number that it stands for, where it stands for only one."""
-    if isinstance(value, float | np.floating) and value % 1 == 0 and abs(float(value)) < EXACT_FLOAT:
-        return str(int(value))
-    return str(value).strip()
+    found = {column: text_of(frame.iloc[:, names.index(name)], name, place) for column, name in used.items()}
+    return pd.DataFrame(found), used

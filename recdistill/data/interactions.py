@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from recdistill.data.samples import Int64Array
-from recdistill.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,32 +49,3 @@ def without_repeats(interactions: Interactions) -> Interactions:
     kept = {name: getattr(interactions, name)[first] for name in ("user", "item", "timestamp")}
     return replace(interactions, **kept)
 
-
-def keep_users(interactions: Interactions, min_interactions: int = 0, max_users: int = 0) -> Interactions:
-    """Leave out the users of fewer than ``min_interactions``, and keep the first ``max_users`` of the others (0: all).
-
-    The catalogue stays whole. Raises InputError where no user is left.
-    """
-    counts = np.bincount(interactions.user, minlength=len(interactions.user_ids))
-    kept = np.flatnonzero((counts >= min_interactions) & (counts > 0))
-    if not len(kept):
-        most = int(counts.max(initial=0))
-        raise InputError(
-            f"min_interactions={min_interactions}: leaves no user of {interactions.source}, "
-            f"where the most active has {most} interactions; lower it"
-        )
-    if max_users:
-        kept = kept[:max_users]
-    renumbered = np.full(len(interactions.user_ids), -1, dtype=np.int64)
-    renumbered[kept] = np.arange(len(kept))
-    user = renumbered[interactions.user]
-    mask = user >= 0
-    return Interactions(
-        user=user[mask],
-        item=interactions.item[mask],
-        timestamp=interactions.timestamp[mask],
-        user_ids=tuple(interactions.user_ids[position] for position in kept),
-        item_ids=interactions.item_ids,
-        titles=interactions.titles,
-        source=interactions.source,
-    )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from recdistill.config.data import DataConfig
+from recdistill.data.filters import keep_active
 from recdistill.data.fingerprint import fingerprint
 from recdistill.data.interactions import Interactions, keep_users, without_repeats
 from recdistill.data.sequences import SequenceData
@@ -10,7 +11,7 @@ from recdistill.errors import InputError
 from recdistill.registry import SOURCES, SPLITS, Registry
 
 #: Options that mean nothing where the files came split, and their defaults.
-OF_SPLITTING = ("min_interactions", "max_users", "split")
+OF_SPLITTING = ("min_interactions", "min_item_interactions", "k_core", "max_users", "split")
 
 
 def load_data(config: DataConfig) -> SequenceData:
@@ -18,6 +19,8 @@ def load_data(config: DataConfig) -> SequenceData:
 
     Items that nobody interacted with stay in the catalogue. Raises InputError, one line, for bad files or options.
     """
+    if config.columns and not SOURCES.declaration(config.dataset).about.get("columns"):
+        raise InputError(f"columns={config.columns}: {config.dataset} files have names of their own; leave it out")
     found = call_part(SOURCES, config.dataset, config, config)
     if isinstance(found, SequenceData):
         for name in OF_SPLITTING:

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from recdistill.data.fingerprint import fingerprint
+from recdistill.data.notices import notice
 from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
+from recdistill.data.tables import MissingTitles
 from recdistill.errors import InputError
 
 #: Histories int64 [N, L], their lengths int64 [N] and next items int64 [N].
@@ -30,6 +32,36 @@ def find_file(folder: Path, names: tuple[str, ...]) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise InputError(f"{folder}: holds no {names[0]} and no {names[1]}; put one there")
+
+
+def title_of_number(item: int) -> str:
+    """The title of an item that has none but a number."""
+    return f"item {item}"
+
+
+def filled_titles(titles: Mapping[int, str], place: str, missing_titles: MissingTitles) -> tuple[str, ...]:
+    """V titles by item, blank ones made of the number, and a line that says how many.
+
+    Args:
+        titles: by item, 0 .. V-1.
+        place: where they come from, for messages.
+        missing_titles: what becomes of blank ones.
+    """
+    blank = [item for item in range(len(titles)) if not titles[item]]
+    if blank and missing_titles == "refuse":
+        raise InputError(f"{place}: has no title of item {blank[0]} ({len(blank)} of {len(titles)} missing); add it")
+    if blank:
+        notice(
+            f"{place}: warning: {len(blank):,} of {len(titles):,} items have no title, as item {blank[0]}; it is made "
+            "of their id (missing_titles=refuse refuses them)"
+        )
+    return tuple(titles[item] or title_of_number(item) for item in range(len(titles)))
+
+
+def say_taken(dataset: str, paths: Mapping[str, Path], rows: Mapping[str, Rows], num_items: int) -> None:
+    """Say what was taken of a folder."""
+    parts = ", ".join(f"{path.name} {len(rows[part][1]):,} rows" for part, path in paths.items())
+    notice(f"read {next(iter(paths.values())).parent} ({dataset}): {parts}; {num_items:,} items")
 
 
 def sequences_of_rows(name: str, titles: tuple[str, ...], rows: Mapping[str, Rows]) -> SequenceData:

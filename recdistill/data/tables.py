@@ -1,63 +1,119 @@
-"""Interactions and items as two tables of text: the checks that CSV files and frames share."""
+"""Interactions and items as two tables of text: the checks that files and frames share."""
+
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from recdistill.data.interactions import Interactions
+from recdistill.data.notices import notice
+from recdistill.data.samples import Int64Array
 from recdistill.data.timestamps import parse_timestamps
 from recdistill.errors import InputError
 
-INTERACTION_COLUMNS = ("user", "item", "timestamp")
-ITEM_COLUMNS = ("item", "title")
+#: What becomes of an item without title.
+MissingTitles = Literal["id", "refuse"]
 
 
-def interactions_of_tables(table: pd.DataFrame, place: str, items: pd.DataFrame, place_of_items: str) -> Interactions:
-    """Number the users by first appearance and the items in the order of their table.
+def interactions_of_tables(
+    table: pd.DataFrame, place: str, items: pd.DataFrame, place_of_items: str, missing_titles: MissingTitles = "id"
+) -> Interactions:
+    """Number the users by first appearance, and the items in the order of their table, then by first appearance.
 
     Fields are text without white space around it; an empty one is blank. Interactions that are in the table twice
     stay twice.
 
     Args:
-        table: N rows with columns user, item and timestamp (whole numbers or ISO dates).
+        table: N rows with columns user, item and timestamp (numbers or ISO dates).
         place: where ``table`` comes from, for messages.
-        items: V rows with columns item and title.
+        items: rows with columns item and title.
         place_of_items: where ``items`` comes from, for messages.
+        missing_titles: an item that has no title, or no row in ``items``, has its id for title, and a line says how
+            many; or is refused.
 
     Raises:
-        InputError: a field is blank, an item stands twice or is unknown, or a timestamp cannot be read; with the row,
-            counted from 1.
+        InputError: a field is blank, an item stands twice, no item of ``table`` is in ``items``, or a timestamp cannot
+            be read; with the row, counted from 1.
     """
     check_items(items, place_of_items)
     refuse_blank(table, "user", place)
     refuse_blank(table, "item", place)
-    item = pd.Index(items["item"]).get_indexer(pd.Index(table["item"])).astype(np.int64)
-    unknown = np.flatnonzero(item < 0)
-    if len(unknown):
+    known = pd.Index(items["item"])
+    unknown = np.flatnonzero(known.get_indexer(pd.Index(table["item"])) < 0)
+    if len(unknown) and missing_titles == "refuse":
         raise InputError(
             f"{place}: row {unknown[0] + 1}: unknown item {table['item'].iloc[unknown[0]]!r} "
             f"(in {len(unknown)} rows); add it to {place_of_items} or leave the rows out"
         )
+    if len(unknown) == len(table):
+        raise InputError(
+            f"{place}: none of its items is in {place_of_items}: row 1 has {table['item'].iloc[0]!r}, "
+            f"and there row 1 has {items['item'].iloc[0]!r}; give the file that names these items"
+        )
+    added = table["item"].iloc[unknown].drop_duplicates()
+    items = pd.concat([items, pd.DataFrame({"item": added, "title": ""})], ignore_index=True)
     user, user_ids = pd.factorize(table["user"])
+    say_ids_that_look_alike("user", pd.Index(user_ids), place)
+    say_ids_that_look_alike("item", pd.Index(items["item"]), place)
     return Interactions(
         user=user.astype(np.int64),
-        item=item,
+        item=item_numbers(items, table),
         timestamp=parse_timestamps(place, table["timestamp"]),
         user_ids=tuple(user_ids),
         item_ids=tuple(items["item"]),
-        titles=tuple(items["title"]),
+        titles=titles_of(items, place_of_items, len(added), missing_titles),
         source=place,
     )
 
 
+def item_numbers(items: pd.DataFrame, table: pd.DataFrame) -> Int64Array:
+    """The place of each interaction's item among the items, int64 [N]."""
+    return pd.Index(items["item"]).get_indexer(pd.Index(table["item"])).astype(np.int64)
+
+
+def titles_of(items: pd.DataFrame, place: str, without_row: int, missing_titles: MissingTitles) -> tuple[str, ...]:
+    """V titles; the id where a title is blank.
+
+    Args:
+        items: V rows with columns item and title, the last of them items that have no row in the file.
+        place: where the others come from, for messages.
+        without_row: how many have no row.
+        missing_titles: what becomes of blank ones.
+    """
+    blank = (items["title"] == "").to_numpy(dtype=bool)
+    if missing_titles == "refuse":
+        refuse_blank(items, "title", place)
+    elif blank.any():
+        example = items["item"].iloc[int(blank.argmax())]
+        notice(
+            f"{place}: warning: {int(blank.sum()):,} of {len(items):,} items have no title ({without_row:,} of them no "
+            f"row), as {example!r}; their ids are their titles (missing_titles=refuse refuses them)"
+        )
+    return tuple(items["title"].where(~blank, items["item"]))
+
+
 def check_items(items: pd.DataFrame, place: str) -> None:
-    """Raise InputError for a blank id or title, and for an id that stands twice."""
+    """Raise InputError for a blank id, and for an id that stands twice."""
     refuse_blank(items, "item", place)
-    refuse_blank(items, "title", place)
     repeated = np.flatnonzero(items["item"].duplicated())
     if len(repeated):
         raise InputError(
             f"{place}: row {repeated[0] + 1}: item {items['item'].iloc[repeated[0]]!r} stands twice; "
             "keep one row an item"
+        )
+
+
+def say_ids_that_look_alike(column: str, ids: pd.Index, place: str) -> None:
+    """Say where one id is a whole number and another the same number as '7.0' is: as text they are two."""
+    texts = pd.Series(ids, dtype=str)
+    decimal = texts[texts.str.fullmatch(r"[+-]?\d+\.0*")]
+    alike = decimal[decimal.str.partition(".")[0].isin(texts)] if len(decimal) else decimal
+    if len(alike):
+        written = alike.iloc[0]
+        more = f" (and {len(alike) - 1:,} more pairs)" if len(alike) > 1 else ""
+        notice(
+            f"{place}: warning: {column} {written.partition('.')[0]!r} and {written!r} are two {column}s, as ids are "
+            f"text{more}; write them one way if they are one"
         )
 
 

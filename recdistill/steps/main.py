@@ -15,7 +15,6 @@ from recdistill.config import (
     DataConfig,
     DistillConfig,
     MainConfig,
-    TeacherConfig,
     TrainingConfig,
     changed,
     narrow,
@@ -30,7 +29,7 @@ from recdistill.steps.distill import distill
 from recdistill.steps.examples import log_examples
 from recdistill.steps.inputs import data_of
 from recdistill.steps.prepare import prepare
-from recdistill.steps.teacher import teacher
+from recdistill.steps.teacher import teacher, wanted_teacher
 from recdistill.students.training import check_student
 from recdistill.teachers.checks import check_teacher
 
@@ -138,7 +137,7 @@ def teacher_run(config: MainConfig) -> StepRun:
     """The teacher that the options name, or one found or made."""
     if config.teacher_run_id:
         return finished_run(config.teacher_run_id, "teacher", data_of(config).fingerprint)
-    return teacher(narrow(config, TeacherConfig))
+    return teacher(changed(wanted_teacher(config), force=config.force))
 
 
 def headline(rows: Sequence[Row]) -> str:

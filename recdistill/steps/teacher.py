@@ -9,6 +9,7 @@ import pandas as pd
 from recdistill.config import TeacherConfig, narrow
 from recdistill.config.lineage import near_key, run_key
 from recdistill.data.sequences import SequenceData
+from recdistill.registry import LOSS_TERMS
 from recdistill.report.gate_figure import gate_figure
 from recdistill.runs.finished_runs import find_finished, find_near, finished_run
 from recdistill.runs.run import StepRun
@@ -131,6 +132,15 @@ def find_backbone(config: TeacherConfig, data: SequenceData) -> StepRun:
     return backbone(frozen_backbone(config))
 
 
+def wanted_teacher(config: TeacherConfig) -> TeacherConfig:
+    """The options of the teacher to learn from; it keeps its states of samples where a loss term reads them."""
+    reads_states = any(
+        LOSS_TERMS.declaration(name).about.get("needs_states") for name in config.parts_in_use_of(LOSS_TERMS)
+    )
+    kept = config.sequence_embeddings or reads_states
+    return narrow(config, TeacherConfig, force=False, sequence_embeddings=kept)
+
+
 def find_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> StepRun:
     """The teacher to learn from.
 
@@ -139,7 +149,7 @@ def find_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> Step
     """
     if run_id:
         return finished_run(run_id, "teacher", data.fingerprint)
-    wanted = narrow(config, TeacherConfig, force=False)
+    wanted = wanted_teacher(config)
     if not config.backbone_run_id:
         frozen = find_finished(key_of_baseline(frozen_backbone(config), data.fingerprint))
         if frozen is not None:

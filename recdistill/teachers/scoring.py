@@ -91,7 +91,7 @@ def outputs_of(teacher: Teacher, tensors: dict[str, Tensor], embedding: Tensor) 
 
 
 def affordable_batches(teacher: Teacher, config: TeacherConfig, index: np.ndarray | None) -> Iterator[Batch]:
-    """Batches of the training samples at ``index`` (None: of all to learn from) within the token budget, at least one."""
+    """Batches of the training samples at ``index`` (None: of all that teach) within the token budget, at least one."""
     budget = config.outputs_token_budget
     tokens = 0
     samples = teacher.data.train

@@ -77,7 +77,7 @@ def test_the_seed_chooses_the_users(data):
 
 
 def test_of_a_user_with_several_test_samples_the_last_is_shown(tmp_path):
-    data = load_data(**write_csv(tmp_path), split="chronological")
+    data = load_data(DataConfig(**write_csv(tmp_path), split="chronological"))
     samples = drawn_samples(data, 3)
     users = data.test.user[samples]
     assert len(set(users)) == len(users) == min(10, len(set(data.test.user)))

@@ -70,7 +70,7 @@ def test_a_teacher_reads_its_states(taught, released):
     config = TeacherConfig(**taught.options | own)
     run, data = teacher(config), data_of(config)
     assert mlflow.get_run(run.run_id).data.tags["recdistill.backbone_run_id"] == frozen.run_id
-    assert len(teacher_outputs_of(run, data).sample) == len(data.train)
+    assert len(teacher_outputs_of(run, data).sample) == data.num_trainable(config.exclude_seen)
 
 
 def text(path: Path) -> None:

@@ -8,12 +8,21 @@ import numpy as np
 import pandas as pd
 
 from recdistill.config.data import DataConfig
+from recdistill.data.columns import ITEM_COLUMNS
 from recdistill.data.pickled_frame import read_pickled_frame
-from recdistill.data.released_rows import Rows, find_file, released_folder, sequences_of_rows
+from recdistill.data.released_rows import (
+    Rows,
+    filled_titles,
+    find_file,
+    released_folder,
+    say_taken,
+    sequences_of_rows,
+    title_of_number,
+)
 from recdistill.data.samples import Int64Array
 from recdistill.data.sequences import SequenceData
-from recdistill.data.sources.csv_files import existing_file, read_columns
-from recdistill.data.tables import ITEM_COLUMNS, check_items
+from recdistill.data.table_files import existing_file, read_table
+from recdistill.data.tables import MissingTitles, check_items
 from recdistill.errors import InputError, one_line
 from recdistill.registry import SOURCES
 
@@ -33,7 +42,7 @@ def dllm2rec(config: DataConfig) -> SequenceData:
     A row is a history ``seq`` right-padded with V, its real length ``len_seq`` and the next item ``next``. V
     is the id found behind the real items and ``item_num`` in data_statis.df, where that is there; where no row is
     padded and no such file is, one more than the largest item. Titles come from the CSV file ``items`` (its ids
-    0 .. V-1, any order), else they are 'item <id>'. The files name no users, so every row is a user of its own.
+    0 .. V-1, any order), else they are 'item <id>', as is that of an item which the file leaves out. The files name no users, so every row is a user of its own.
     Rows of a pickled frame whose labels are 0 .. N-1 in another order are taken in the order of their labels, by
     which the release looks its teacher files up. Raises InputError, one line.
     """
@@ -41,9 +50,11 @@ def dllm2rec(config: DataConfig) -> SequenceData:
     paths = {part: find_file(folder, names) for part, names in FILES.items()}
     rows = {part: read_rows(path) for part, path in paths.items()}
     num_items = catalogue_size(paths, rows, stated_size(folder / STATISTICS_FILE))
-    titles = (
-        read_titles(config.items, num_items) if config.items else tuple(f"item {item}" for item in range(num_items))
-    )
+    say_taken("dllm2rec", paths, rows, num_items)
+    if config.items:
+        titles = read_titles(config.items, num_items, config.missing_titles)
+    else:
+        titles = tuple(map(title_of_number, range(num_items)))
     return sequences_of_rows("dllm2rec", titles, rows)
 
 
@@ -143,15 +154,15 @@ def catalogue_size(paths: dict[str, Path], rows: dict[str, Rows], stated: int | 
     return size
 
 
-def read_titles(items: str, num_items: int) -> tuple[str, ...]:
-    """Titles by item id. Raises InputError unless the file's ids are 0 .. V-1."""
-    path = existing_file("items", items)
-    table = read_columns(path, ITEM_COLUMNS)
+def read_titles(items: str, num_items: int, missing_titles: MissingTitles) -> tuple[str, ...]:
+    """Titles by item id. Raises InputError for ids that are not in 0 .. V-1, and for missing titles if asked to."""
+    path = existing_file("items", items, "dllm2rec", folders=True)
+    table, _ = read_table(path, ITEM_COLUMNS, {})
     check_items(table, str(path))
-    by_id = dict(zip(table["item"], table["title"], strict=True))
-    missing = [item for item in range(num_items) if str(item) not in by_id]
-    if missing:
-        raise InputError(f"{items}: has no item {missing[0]} ({len(missing)} of {num_items} missing); add its title")
-    if len(by_id) > num_items:
-        raise InputError(f"{items}: has {len(by_id)} items, the padding id says {num_items}; leave the others out")
-    return tuple(by_id[str(item)] for item in range(num_items))
+    given = dict(zip(table["item"], table["title"], strict=True))
+    by_number = {item: given.pop(str(item), "") for item in range(num_items)}
+    if given:
+        raise InputError(
+            f"{items}: item {next(iter(given))!r} is none of 0 .. {num_items - 1} ({len(given)} such); leave it out"
+        )
+    return filled_titles(by_number, items, missing_titles)

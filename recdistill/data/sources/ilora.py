@@ -4,7 +4,6 @@ Histories of at most ten items, the next item of each, and titles. Candidates ar
 them anew, 19 items outside the history and the target.
 """
 
-import gzip
 import json
 import zlib
 from collections.abc import Iterator
@@ -14,8 +13,17 @@ import numpy as np
 
 from recdistill.config.data import DataConfig
 from recdistill.data.pickled_frame import read_pickled_frame
-from recdistill.data.released_rows import Rows, find_file, released_folder, sequences_of_rows
+from recdistill.data.released_rows import (
+    Rows,
+    filled_titles,
+    find_file,
+    released_folder,
+    say_taken,
+    sequences_of_rows,
+)
 from recdistill.data.sequences import SequenceData
+from recdistill.data.tables import MissingTitles
+from recdistill.data.text_files import open_text, readable
 from recdistill.errors import InputError, one_line
 from recdistill.registry import SOURCES
 
@@ -38,20 +46,21 @@ def ilora(config: DataConfig) -> SequenceData:
     ``train``, ``valid`` and ``test``, each as ``.jsonl`` (gzipped or not; rows ``{"history": [ids], "next": id}``),
     and ``titles.tsv`` (a header, then id and title). Or what the release holds of Last.fm and Steam:
     ``train_data.df``, ``Val_data.df`` and ``Test_data.df`` (columns ``seq``, ``len_seq`` and ``next``; read without
-    running what a pickle can run) and ``id2name.txt``. Ids are 0 .. V-1. The files name no users, so every row is a
-    user of its own. Raises InputError, one line.
+    running what a pickle can run) and ``id2name.txt``. Ids are 0 .. V-1; an id without title gets one made of it. The
+    files name no users, so every row is a user of its own. Blank lines are no rows. Raises InputError, one line.
     """
     if config.items:
         raise InputError(f"items={config.items}: dataset=ilora has its titles in the folder; leave it out")
     folder = released_folder("ilora", config.interactions, FILES["train"][0])
-    titles = read_titles(find_file(folder, TITLE_FILES))
+    titles = read_titles(find_file(folder, TITLE_FILES), config.missing_titles)
+    paths = {part: find_file(folder, names) for part, names in FILES.items()}
     found: dict[str, Rows] = {}
-    for part, names in FILES.items():
-        path = find_file(folder, names)
+    for part, path in paths.items():
         rows = [row for row in read_rows(path, len(titles)) if len(row[0]) >= SHORTEST_HISTORY]
         if not rows:
             raise InputError(f"{path}: holds no history of {SHORTEST_HISTORY} items or more; give one at least")
         found[part] = as_arrays(rows)
+    say_taken("ilora", paths, found, len(titles))
     return sequences_of_rows("ilora", titles, found)
 
 
@@ -75,11 +84,13 @@ def read_rows(path: Path, num_items: int) -> Iterator[Row]:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file with one JSON object a line. Raises InputError."""
+    """Rows of a file with one JSON object a line; blank lines are none. Raises InputError."""
     number = 0
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+        with open_text(path) as lines:
             for line in lines:
+                if not line.strip():
+                    continue
                 number += 1
                 row = json.loads(line)
                 history, following = row["history"], row["next"]
@@ -106,23 +117,26 @@ def pickled_rows(path: Path) -> Iterator[Row]:
         yield list(history[: int(length)]), following
 
 
-def read_titles(path: Path) -> tuple[str, ...]:
-    """Titles by item, from lines of id and title. Raises InputError unless the ids are 0 .. V-1, each once."""
+def read_titles(path: Path, missing_titles: MissingTitles) -> tuple[str, ...]:
+    """Titles by item, from lines of id and title. Raises InputError unless the ids are 0 .. V-1, each once.
+
+    Only the tab-separated file has a header. Where fewer than half of the ids have a line, they are no such ids.
+    """
     separator = SEPARATORS[path.suffix]
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); save it as UTF-8") from None
+    with readable(path), open_text(path) as file:
+        # Not splitlines: U+2028 and the like, which titles hold, end no line.
+        lines = [line.rstrip("\r\n") for line in file if line.strip()]
+    has_header = path.suffix == ".tsv" and bool(lines) and not lines[0].partition(separator)[0].strip().isdecimal()
     titles: dict[int, str] = {}
-    # Only the tab-separated file has a header.
-    for number, line in enumerate(lines[path.suffix == ".tsv" :], 1):
+    for number, line in enumerate(lines[has_header:], 1):
         item, found, title = line.partition(separator)
-        if not found or not item.strip().isdecimal() or not title.strip():
+        if not found or not item.strip().isdecimal():
             raise InputError(f"{path}: row {number}: {one_line(line)!r} is no id, {separator!r} and title; mend it")
         if int(item) in titles:
             raise InputError(f"{path}: row {number}: item {int(item)} stands twice; keep one row an item")
         titles[int(item)] = title.strip()
-    missing = next((item for item in range(len(titles)) if item not in titles), None)
-    if missing is not None or not titles:
-        raise InputError(f"{path}: has no item {missing or 0}; ids are 0 .. V-1, a title each")
-    return tuple(titles[item] for item in range(len(titles)))
+    size = max(titles, default=0) + 1
+    if 2 * len(titles) < size:
+        missing = next(item for item in range(size) if item not in titles)
+        raise InputError(f"{path}: has no item {missing} ({size - len(titles)} of {size} missing); ids are 0 .. V-1")
+    return filled_titles({item: titles.get(item, "") for item in range(size)}, str(path), missing_titles)

