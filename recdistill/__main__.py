@@ -11,13 +11,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-try:
-    from recdistill.config.command_line import help_text, parse
-    from recdistill.config.steps import ALIASES, STEPS
-    from recdistill.errors import InputError
-except ModuleNotFoundError as error:
-    # `mlflow run --env-manager local` takes the first python on the PATH.
-    sys.exit(f"recdistill: {sys.executable} has no {error.name}; activate the environment it is installed in, as .venv")
+from recdistill.config.command_line import help_text, parse
+from recdistill.config.steps import ALIASES, STEPS
+from recdistill.errors import InputError
 
 # Read when torch loads: threads that spin while they wait make each other many times slower where cores are shared;
 # a few microseconds of it spare the small students most of the waking up.
@@ -67,8 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(name: str, arguments: list[str]) -> int:
     """Run a step, in the processes of its launch."""
-    from recdistill.runs.step_runs import entry_run
-
+    try:
+        from recdistill.runs.step_runs import entry_run
+    except ModuleNotFoundError as error:
+        # `mlflow run --env-manager local` takes the first python on the PATH.
+        where = "activate the environment it is installed in, as .venv"
+        sys.exit(f"recdistill: {sys.executable} has no {error.name}; {where}")
     # After mlflow's import, which sets up loggers of its own.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)

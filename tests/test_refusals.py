@@ -92,7 +92,7 @@ def test_bad_files(place, capsys, spoil):
         ({"temperature": 0}, "temperature=0.0: must be greater than 0"),
         ({"lam": "abc"}, "lam=abc: must be a number"),
         ({"lamb": 0.5}, "lamb: distill has no such option; the nearest is lam"),
-        ({"student": "bert4rec"}, "student=bert4rec: must be one of sasrec, gru4rec, caser"),
+        ({"student": "bert4rec"}, "student=bert4rec: must be one of caser, esasrec, gru4rec, sasrec (nearest: "),
         ({"selection_policy": "random"}, "chooses nothing at selection_fraction=1; give selection_fraction below 1"),
         ({"teacher_run_id": "0" * 32}, "no such run"),
         ({"teacher_files": "nowhere"}, "nowhere"),

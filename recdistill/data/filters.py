@@ -1,12 +1,28 @@
-"""Which users and items are kept, by how many interactions they have."""
+"""Which interactions are kept: each once, and of users and items that have enough of them."""
+
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from recdistill.config.data import DataConfig
 from recdistill.data.interactions import Interactions
 from recdistill.data.notices import notice
 from recdistill.data.samples import Int64Array
 from recdistill.errors import InputError
+
+
+def without_repeats(interactions: Interactions) -> Interactions:
+    """Leave out rows that stand twice: of the same user, item and time only the first is kept, and a line says so."""
+    columns = {name: getattr(interactions, name) for name in ("user", "item", "timestamp")}
+    first = ~pd.DataFrame(columns).duplicated().to_numpy(dtype=bool)
+    if first.all():
+        return interactions
+    notice(
+        f"{np.sum(~first):,} of {len(first):,} interactions of {interactions.source} stand twice (same user, item and "
+        "time) and are left out"
+    )
+    return replace(interactions, **{name: column[first] for name, column in columns.items()})
 
 
 def keep_active(interactions: Interactions, config: DataConfig, least: int = 0) -> Interactions:

@@ -1,60 +1,85 @@
 """A file of histories to recommend for, and the file of recommendations made from it."""
 
+import difflib
+import io
 import json
-from collections.abc import Callable
+import re
+import zlib
+from ast import literal_eval
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet as parquet
 
+from recdistill.data.text_columns import text as text_of_value
+from recdistill.data.text_files import BLANK, numbered_rows, open_text, read_layout, read_whole, refuse_rows
+from recdistill.data.timestamps import EXACT_FLOAT
 from recdistill.errors import InputError, one_line
 
 RECOMMENDED = ("row", "rank", "item", "title", "score", "unknown_items", "fallback")
+MOST_COMPARED = 5_000  # ids of the model that a mistaken one is compared with
+OWN = "own_"  # what a column of the file that is called like one of these begins with in the output
 FORMATS = (".jsonl", ".parquet", ".csv")
-SEPARATOR = "|"  # between the ids of a history in a CSV file
+ZIPPED = ".gz"
+LISTS = ("history", "exclude")
+SEPARATORS = ("|", ",")  # between the ids of a history in a CSV file; the first that any row has
+TOKEN = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\]]+"""
+PYTHON_LIST = re.compile(rf"\[\s*(?:(?:{TOKEN})\s*(?:,\s*(?:{TOKEN})\s*)*)?,?\s*\]")
 
 
 def read_histories(file: str) -> pd.DataFrame:
     """Read rows with a column ``history`` of lists of item ids, oldest first; all other columns as they are.
 
-    In ``.jsonl`` a line is an object, in ``.parquet`` the column holds lists, and in ``.csv`` it holds ids separated
-    by ``|``, as do the optional lists ``exclude``. Whole numbers in place of ids become text.
+    In ``.jsonl`` a line is an object, in ``.parquet`` the column holds lists, and in ``.csv`` it holds lists as JSON or
+    Python write them, or ids separated by ``|``, or by commas where no row has a ``|``; as do the optional lists
+    ``exclude``. The two texts may be gzipped, with another ``.gz`` or without. Ids are text without white space around
+    it, as in training; whole numbers become text. A column of values of several types becomes text.
 
     A column ``k``, where there is one, holds numbers of at least 1, or nothing.
 
     Raises InputError, naming the file, for any other file, and for a row (counted from 1) that is not like that.
     """
     path = Path(file).expanduser()
+    suffix = Path(path.name.removesuffix(ZIPPED)).suffix
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".jsonl": read_json_lines,
-        ".parquet": pd.read_parquet,
+        ".parquet": read_parquet,
         ".csv": read_csv,
     }
-    if path.suffix not in readers:
-        raise InputError(f"histories={file}: must end in {', '.join(FORMATS)}")
+    if suffix not in readers:
+        raise InputError(f"histories={file}: must end in {', '.join(FORMATS)}, gzipped or not")
     if not path.is_file():
         raise InputError(f"histories={file}: there is no such file")
     try:
-        table = readers[path.suffix](path)
-    except (ValueError, OSError) as error:
+        table = readers[suffix](path)
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
     if "history" not in table:
         raise InputError(f"{path}: has no column history; it has {', '.join(map(str, table.columns)) or 'none'}")
     if not len(table):
         raise InputError(f"{path}: holds no row")
-    for column in ("history", "exclude"):
+    for column in LISTS:
         if column in table:
             lists = [text_ids(path, row, column, value) for row, value in enumerate(table[column], 1)]
             table[column] = pd.Series(lists, index=table.index, dtype=object)
     if "k" in table:
         table["k"] = numbers(path, table["k"])
+    for column in table.columns.difference([*LISTS, "k"]):
+        table[column] = one_type(table[column])
     return table
 
 
 def numbers(path: Path, column: pd.Series) -> pd.Series:
     """Column ``k`` as floats, NaN where empty."""
     found = pd.to_numeric(column.replace("", None), errors="coerce").astype("float64")
-    bad = (found.isna() & ~(column.isna() | (column == ""))) | ~(found.isna() | ((found >= 1) & (found % 1 == 0)))
+    bad = found.isna() & ~(column.isna() | (column == ""))
+    bad |= ~(found.isna() | ((found >= 1) & (found % 1 == 0) & (found < EXACT_FLOAT)))
     if bad.any():
         row = int(bad.to_numpy().argmax())
         raise InputError(f"{path}: row {row + 1}: k is {column.iloc[row]}; give a whole number of at least 1")
@@ -62,42 +87,139 @@ def numbers(path: Path, column: pd.Series) -> pd.Series:
 
 
 def read_json_lines(path: Path) -> pd.DataFrame:
-    """One object a line; blank lines are skipped."""
+    """One object a line; blank lines are skipped. Values keep the type that they have in the file."""
     records = []
-    with path.open(encoding="utf-8") as lines:
+    with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     record = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"line {number}: {error}") from None
                 if not isinstance(record, dict):
                     raise ValueError(f"line {number}: is no object")
                 records.append(record)
-    return pd.DataFrame.from_records(records)
+    names = dict.fromkeys(name for record in records for name in record)
+    # Columns of objects: pandas would make floats of whole numbers beside missing values.
+    columns = {name: pd.Series([record.get(name) for record in records], dtype=object) for name in names}
+    return pd.DataFrame(columns).rename(columns=lambda name: name.encode("utf-8", "replace").decode())
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """All columns of a Parquet file; a named index is a column too."""
+    table = parquet.ParquetFile(path).read().to_pandas(integer_object_nulls=True)
+    named = any(name is not None for name in table.index.names)
+    return table.reset_index(drop=not named).rename(columns=str)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Text columns, ``history`` and ``exclude`` split at ``|``."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    for column in ("history", "exclude"):
+    """Text columns, ``history`` and ``exclude`` as lists; the column of an index, which has no name, is left out."""
+    layout = read_layout(path, LISTS)
+    if len(layout.names) == 1:
+        # Then a comma is no new field, quoted or not.
+        rows = [layout.separator.join(row) for _, row in numbered_rows(path, layout) if row]
+        table = pd.DataFrame({layout.names[0]: pd.Series(rows, dtype=object)})
+    else:
+        table = read_whole(path, layout)
+        table = table.drop(columns=[name for name in table if str(name).startswith(BLANK)])
+    for column in LISTS:
         if column in table:
-            split = [[item for item in text.split(SEPARATOR) if item] for text in table[column]]
-            table[column] = pd.Series(split, index=table.index, dtype=object)
+            cells = [text.strip() for text in table[column]]
+            separator = next((one for one in SEPARATORS if any(one in text for text in cells)), SEPARATORS[0])
+            lists = [ids_of_cell(text, separator) for text in cells]
+            if any("\n" in item or "\r" in item for items in lists if items for item in items if isinstance(item, str)):
+                refuse_rows(path, layout, {column: column})
+            wrong = next((row for row, items in enumerate(lists) if items is None), None)
+            if wrong is not None:
+                raise InputError(
+                    f"{path}: row {wrong + 1}: {column} is {one_line(cells[wrong], 60)!r}; write a list as JSON does"
+                )
+            table[column] = pd.Series(lists, index=table.index, dtype=object)
     return table
 
 
+def ids_of_cell(text: str, separator: str) -> list[Any] | None:
+    """The ids of a history in a CSV file: a list as JSON or Python write it, or ids between separators.
+
+    None where it looks like a list of texts and is none.
+
+    >>> ids_of_cell('["a", 7]', "|"), ids_of_cell("['a']", "|"), ids_of_cell("a, 7", ",")
+    (['a', 7], ['a'], ['a', '7'])
+    """
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, list):
+            return found
+        if PYTHON_LIST.fullmatch(text):
+            tokens = re.findall(TOKEN, text[1:-1])
+            return [str(literal_eval(token)) if token[0] in "'\"" else token for token in tokens]
+        if text[1:2] in ("'", '"'):
+            return None
+    return [item.strip() for item in text.split(separator) if item.strip()]
+
+
 def text_ids(path: Path, row: int, column: str, value: Any) -> list[str]:
-    """The ids as text; an absent ``exclude`` is none."""
-    if column == "exclude" and (value is None or value != value):
+    """The ids as text without white space around it; an absent ``exclude`` is none."""
+    if column == "exclude" and (value is None or value is pd.NA or value != value):
         return []
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        raise InputError(f"{path}: row {row}: {column} is {value!r}; give a list of item ids")
+    if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
+        raise InputError(f"{path}: row {row}: {column} is {one_line(repr(value), 60)}; give a list of item ids")
     items = list(value)
     for item in items:
-        if isinstance(item, bool) or not (isinstance(item, str) or hasattr(item, "__index__")):
-            raise InputError(f"{path}: row {row}: {column} holds {item!r}; ids are text, or whole numbers")
-    return [item if isinstance(item, str) else str(int(item)) for item in items]
+        whole = isinstance(item, float | np.floating) and item % 1 == 0 and abs(float(item)) < EXACT_FLOAT
+        if isinstance(item, bool | np.bool_) or not (isinstance(item, str) or hasattr(item, "__index__") or whole):
+            raise InputError(
+                f"{path}: row {row}: {column} holds {one_line(repr(item), 60)}; ids are text, or whole numbers"
+            )
+    return [text_of_value(item) for item in items]
+
+
+def one_type(column: pd.Series) -> pd.Series:
+    """A column of a person's own as it is where Parquet can hold it; else each value as text, a list as JSON."""
+    if column.dtype != object:
+        return column
+    present = column.dropna()
+    values: list[Any] = list(present)
+    kinds = {type(value) for value in values}
+    if kinds == {int} and max(map(abs, values)) <= np.iinfo(np.int64).max:
+        return column.astype("Int64" if len(present) < len(column) else "int64")
+    if kinds == {int, float} and max(map(abs, values)) < EXACT_FLOAT:
+        return column.astype("float64")
+    try:
+        if len(kinds) <= 1:
+            parquet.write_table(pyarrow.table({"column": pyarrow.array(column, from_pandas=True)}), io.BytesIO())
+            return column
+    except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):
+        pass
+    texts = [value if isinstance(value, str) else json.dumps(value, default=str) for value in values]
+    # Half a pair of surrogates is a text to JSON and to Python alone.
+    texts = [value.encode("utf-8", "replace").decode() for value in texts]
+    return pd.Series(texts, index=present.index, dtype=object).reindex(column.index)
+
+
+def refuse_unknown_items(file: str, table: pd.DataFrame, unknown_items: pd.Series, item_ids: Sequence[str]) -> None:
+    """Raise InputError where the file has ids, and the model knows none of them.
+
+    Args:
+        file: the file, for the message.
+        table: N rows of `read_histories`.
+        unknown_items: of each row, how many ids of its history the model does not know.
+        item_ids: some of those that it knows.
+    """
+    given = sum(len(history) for history in table["history"])
+    if not given or int(unknown_items.sum()) < given:
+        return
+    example = next(history[0] for history in table["history"] if history)
+    near = difflib.get_close_matches(example, item_ids[:MOST_COMPARED], n=1, cutoff=0.0)
+    hint = f", which has ids as {near[0]!r}" if near else ""
+    raise InputError(
+        f"histories={file}: none of its {given:,} item ids is known to the model{hint}; row "
+        f"{1 + next(row for row, history in enumerate(table['history']) if history)} begins with {example!r}: write "
+        "ids as the data's source does, or choose the model of these items"
+    )
 
 
 def recommended_rows(table: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
@@ -108,10 +230,16 @@ def recommended_rows(table: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame
         answers: N rows with lists ``items``, ``titles`` and ``scores``, and ``unknown_items`` and ``fallback``.
 
     Returns columns ``row`` (counted from 1), those of ``table`` beside ``history``, ``k`` and ``exclude``, then
-    ``rank`` (from 1), ``item``, ``title``, ``score``, ``unknown_items`` and ``fallback``.
+    ``rank`` (from 1), ``item``, ``title``, ``score``, ``unknown_items`` and ``fallback``. A column of ``table`` that is
+    called like one of these is called ``own_item`` and so on.
     """
-    own = table.drop(columns=["history", "k", "exclude"], errors="ignore").reset_index(drop=True)
-    own = own.drop(columns=[name for name in own if name in RECOMMENDED])
+    own = table.drop(columns=[*LISTS, "k"], errors="ignore").reset_index(drop=True)
+    names = set(own.columns)
+    for name in RECOMMENDED:
+        other = name
+        while other in names or other == name:
+            other = OWN + other
+        own = own.rename(columns={name: other})
     own.insert(0, "row", range(1, len(own) + 1))
     lists = answers.rename(columns={"items": "item", "titles": "title", "scores": "score"}).reset_index(drop=True)
     lists.insert(0, "rank", [list(range(1, len(items) + 1)) for items in lists["item"]])

@@ -1,6 +1,6 @@
 """Interactions as a source gives them, before any split."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from recdistill.data.samples import Int64Array
 
@@ -29,23 +29,3 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.user)
-
-
-def without_repeats(interactions: Interactions) -> Interactions:
-    """Leave out rows that stand twice: of the same user, item and time only the first is kept.
-
-    Says in a line how many there were.
-    """
-    rows = np.stack([interactions.user, interactions.item, interactions.timestamp], axis=1)
-    first = np.sort(np.unique(rows, axis=0, return_index=True)[1])
-    repeats = len(rows) - len(first)
-    if not repeats:
-        return interactions
-    print(
-        f"data: {repeats:,} of {len(rows):,} interactions of {interactions.source} stand twice (same user, item and "
-        "time) and are left out",
-        flush=True,
-    )
-    kept = {name: getattr(interactions, name)[first] for name in ("user", "item", "timestamp")}
-    return replace(interactions, **kept)
-

@@ -3,9 +3,9 @@
 from typing import Any
 
 from recdistill.config.data import DataConfig
-from recdistill.data.filters import keep_active
+from recdistill.data.filters import keep_active, without_repeats
 from recdistill.data.fingerprint import fingerprint
-from recdistill.data.interactions import Interactions, keep_users, without_repeats
+from recdistill.data.interactions import Interactions
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import SOURCES, SPLITS, Registry
@@ -41,8 +41,12 @@ def call_part(registry: Registry, name: str, config: DataConfig, given: Any) -> 
 
 
 def split_data(interactions: Interactions, config: DataConfig) -> SequenceData:
-    """Leave out users and split the others, as the options say. Raises InputError where a part is empty."""
-    kept = keep_users(without_repeats(interactions), config.min_interactions, config.max_users)
+    """Leave out repeats, users and items, and split the others. Raises InputError where a part is empty.
+
+    Users with fewer interactions than the split is registered to need (``least``) are left out too.
+    """
+    least = SPLITS.declaration(config.split).about.get("least", 0)
+    kept = keep_active(without_repeats(interactions), config, least)
     parts = call_part(SPLITS, config.split, config, kept)
     for name, samples in zip(("training", "validation", "test"), parts, strict=True):
         if not len(samples):

@@ -58,7 +58,7 @@ def filled_titles(titles: Mapping[int, str], place: str, missing_titles: Missing
     return tuple(titles[item] or title_of_number(item) for item in range(len(titles)))
 
 
-def say_taken(dataset: str, paths: Mapping[str, Path], rows: Mapping[str, Rows], num_items: int) -> None:
+def say_folder_taken(dataset: str, paths: Mapping[str, Path], rows: Mapping[str, Rows], num_items: int) -> None:
     """Say what was taken of a folder."""
     parts = ", ".join(f"{path.name} {len(rows[part][1]):,} rows" for part, path in paths.items())
     notice(f"read {next(iter(paths.values())).parent} ({dataset}): {parts}; {num_items:,} items")

@@ -15,7 +15,11 @@ from recdistill.errors import InputError, one_line
 
 PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 KNOWN_BYTES = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7z archive", b"\xfd7zX": "an xz archive"}
-KNOWN_BYTES |= {b"BZh": "a bzip2 archive", b"\x28\xb5\x2f\xfd": "a zstd archive", b"\xd0\xcf\x11\xe0": "an old Excel file"}
+KNOWN_BYTES |= {
+    b"BZh": "a bzip2 archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel file",
+}
 
 
 def existing_file(option: str, name: str, dataset: str = "csv", *, folders: bool = False) -> Path:

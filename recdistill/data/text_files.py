@@ -26,6 +26,7 @@ IN_HEADERS = (",", "\t", ";", "|")  # those that are told apart by a header
 SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 LINE_END = re.compile(r"\r\n|\r|\n")
 HEADER_LINES = 50  # lines that a header with line breaks in its names may take
+BLANK = "(blank "  # a name in the place of none
 UNIT_SEPARATOR = "\x1f"
 #: A number or a date, as a timestamp begins.
 MOMENT = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?|\d{4}[-/]?\d\d[-/]?\d\d([T ].*)?")
@@ -98,15 +99,15 @@ def read_layout(path: Path, columns: Collection[str], quoted: bool = True) -> La
     with readable(path), open_text(path) as file:
         before, told, first = 0, "", ""
         for line in file:
-            separator = SEPARATOR_LINE.fullmatch(line)
-            if separator is not None:
-                told = separator[1]
-            elif line.strip(" \r\n\"\t|;,"):
+            excel = SEPARATOR_LINE.fullmatch(line)
+            if excel is not None:
+                told = excel[1]
+            elif line.strip(' \r\n"\t|;,'):
                 first = line
                 break
             before += 1
         if not first:
-            raise InputError(f"{path}: is empty; its first line must be {','.join(columns)}")
+            raise InputError(f"{path}: is empty; its first line must be {','.join(columns) or 'a header'}")
         # A name may hold a line break, though hardly any does.
         more = list(itertools.islice(file, HEADER_LINES)) if quoted and first.count('"') % 2 else []
     candidates = [read_names([first, *more], one, quoted) for one in ([told] if told in SEPARATORS else IN_HEADERS)]
@@ -115,13 +116,13 @@ def read_layout(path: Path, columns: Collection[str], quoted: bool = True) -> La
     if repeated:
         raise InputError(f"{path}: column {repeated[0]!r} stands twice in the header; rename one")
     # Blank names are columns that nobody asks for; pandas wants them distinct.
-    names = [name or f"(blank {position})" for position, name in enumerate(names)]
+    names = [name or f"{BLANK}{position})" for position, name in enumerate(names)]
     return Layout(names, separator, before + lines, quoted)
 
 
 def read_names(lines: list[str], separator: str, quoted: bool) -> tuple[list[str], str, int]:
     """The names of a header, the separator they were read with, and the number of its lines."""
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     reader = csv.reader(lines, delimiter=separator, quoting=quoting, skipinitialspace=True)
     return [name.strip() for name in next(reader)], separator, reader.line_num
 
@@ -137,28 +138,7 @@ def read_fields(path: Path, layout: Layout, used: Mapping[str, str]) -> pd.DataF
     Raises:
         InputError: a row has too many fields, a quote does not close on its line, or there is no row. One line.
     """
-    try:
-        with readable(path), opened(path, layout) as file, warnings.catch_warnings():
-            # pandas only warns where every row has more fields than the header, and drops some.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            separator, text = layout.separator, file
-            if len(separator) > 1:
-                # The parser in C knows separators of one character alone.
-                separator, text = UNIT_SEPARATOR, io.StringIO(file.read().replace(layout.separator, UNIT_SEPARATOR))
-            table = pd.read_csv(
-                text,
-                sep=separator,
-                names=layout.names,
-                header=None,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                skipinitialspace=True,
-                quoting=layout.quoting,
-            ).fillna("")
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        refuse_rows(path, layout, used, is_open="EOF inside string" in str(error))
-        raise InputError(f"{path}: {one_line(error)}; check the file") from None
+    table = read_whole(path, layout, used)
     found = pd.DataFrame({column: table[name].str.strip() for column, name in used.items()})
     if layout.quoted:
         broken = [name for name in layout.names if table[name].str.contains(r"[\r\n]").any()]
@@ -171,6 +151,32 @@ def read_fields(path: Path, layout: Layout, used: Mapping[str, str]) -> pd.DataF
     return found
 
 
+def read_whole(path: Path, layout: Layout, used: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Every column of a file as text, as it stands there. Raises InputError as `read_fields`."""
+    try:
+        with readable(path), opened(path, layout) as file, warnings.catch_warnings():
+            # pandas only warns where every row has more fields than the header, and drops some.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            separator, text = layout.separator, file
+            if len(separator) > 1:
+                # The parser in C knows separators of one character alone.
+                separator, text = UNIT_SEPARATOR, io.StringIO(file.read().replace(layout.separator, UNIT_SEPARATOR))
+            return pd.read_csv(
+                text,
+                sep=separator,
+                names=layout.names,
+                header=None,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                skipinitialspace=True,
+                quoting=layout.quoting,
+            ).fillna("")
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        refuse_rows(path, layout, used or {}, is_open="EOF inside string" in str(error))
+        raise InputError(f"{path}: {one_line(error)}; check the file") from None
+
+
 def opened(path: Path, layout: Layout) -> TextIO:
     """A file opened at its first row."""
     file = open_text(path, layout.encoding)
@@ -181,7 +187,7 @@ def opened(path: Path, layout: Layout) -> TextIO:
 
 def without_blank_rows(found: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of ``found`` but those where every field of ``table`` is blank."""
-    blank = (found == "").all(axis=1).to_numpy()
+    blank = (found == "").all(axis=1).to_numpy(copy=True)
     rows = np.flatnonzero(blank)
     if not len(rows):
         return found
@@ -222,6 +228,9 @@ def refuse_rows(path: Path, layout: Layout, used: Mapping[str, str], is_open: bo
             if position < len(row) and LINE_END.search(row[position].strip()):
                 refuse_quote(path, layout, line, row, position)
         if len(row) > len(layout.names):
+            broken = [position for position, field in enumerate(row) if LINE_END.search(field)]
+            if broken:
+                refuse_quote(path, layout, line, row, next((one for one in broken if one in named), broken[0]))
             advice = "quote fields that hold" if layout.quoted else "fields must hold no"
             raise InputError(
                 f"{path}: line {line} has {len(row)} fields, the header {len(layout.names)}; "

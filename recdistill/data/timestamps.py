@@ -99,30 +99,38 @@ def mantissa(text: str) -> tuple[int, int]:
 
 def parse_dates(place: str, column: "pd.Series[str]") -> Int64Array:
     """Parse ISO 8601 dates as seconds since 1970, and finer where some have fractions of a second."""
-    dates = read_dates(column)
-    if dates.isna().any():
+    nanoseconds = nanoseconds_of(column)
+    if nanoseconds is None:
         texts = column.str.replace(ZONE_NAME, "", regex=True)
         texts = texts.str.replace(BLANK_BEFORE_OFFSET, r"\1\2", regex=True)
         texts = texts.str.replace(FRACTION, r"\1.\2", regex=True)
-        dates = read_dates(texts)
-        refuse(place, column, dates.isna().to_numpy(dtype=bool), "is neither a number nor an ISO date")
-    else:
-        texts = column
-    fits = dates.min() > pd.Timestamp.min.tz_localize("UTC") and dates.max() < pd.Timestamp.max.tz_localize("UTC")
-    if fits and not texts.str.contains(r"\.\d{10}").any():
-        nanoseconds = dates.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]").astype(np.int64)
+        nanoseconds = nanoseconds_of(texts)
+    if nanoseconds is not None:
         return shortest(nanoseconds, NANOSECONDS)
-    fraction = texts.str.extract(FRACTION)[1].fillna("").str.rstrip("0")
-    digits = fraction.str.len().to_numpy(dtype=np.int64)
-    refuse(place, column, digits > MOST_DIGITS, f"has more than {MOST_DIGITS} digits after the point")
+    dates = read_dates(texts.str.replace(FRACTION, r"\1", regex=True))
+    refuse(place, column, dates.isna().to_numpy(dtype=bool), "is neither a number nor an ISO date")
     seconds = dates.dt.floor("s").dt.tz_localize(None).to_numpy(dtype="datetime64[s]").astype(np.int64)
-    parts = np.array([int(text or 0) for text in fraction], dtype=object)
+    fractions = [text.rstrip("0") for text in texts.str.extract(FRACTION)[1].fillna("")]
+    digits = np.array([len(text) for text in fractions], dtype=np.int64)
+    refuse(place, column, digits > MOST_DIGITS, f"has more than {MOST_DIGITS} digits after the point")
+    parts = np.array([int(text or 0) for text in fractions], dtype=object)
     return scaled(seconds.astype(object) * powers(digits) + parts, digits)
 
 
-def read_dates(column: "pd.Series[str]") -> pd.Series:
+def nanoseconds_of(texts: "pd.Series[str]") -> Int64Array | None:
+    """Nanoseconds since 1970, int64 [N]; None where a text is no ISO date, or its date or fraction is beyond them."""
+    dates = read_dates(texts)
+    if dates.isna().any() or texts.str.contains(r"\.\d{10}").any():
+        return None
+    low, high = (limit.tz_localize("UTC") for limit in (pd.Timestamp.min, pd.Timestamp.max))
+    if dates.min() <= low or dates.max() >= high:
+        return None
+    return dates.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]").astype(np.int64)
+
+
+def read_dates(texts: "pd.Series[str]") -> pd.Series:
     """Moments in UTC; NaT where a text is no ISO date."""
-    return pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+    return pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
 
 
 def places_of_units(place: str, whole: Int64Array) -> Int64Array | None:

@@ -3,7 +3,8 @@
 One folder, rows aligned with the training samples:
 
 - ``myrank_train.txt`` [N, top_n]: item ids, best first, separated by white space.
-- ``confidence_train.txt`` [N, top_n]: the candidates' distances, at least 0, small is sure.
+- ``confidence_train.txt`` [N, top_n]: the candidates' distances, at least 0, small is sure. Where nearly all of them
+  fall along the ranking, they are scores or the ranking is turned round, and are refused.
 - ``all_embeddings.pt`` [V, E]: a tensor of ``torch.save``; or ``all_embeddings.safetensors``, one tensor.
 
 A sample that the teacher does not cover is a row of -1 in the first file and of inf in the second. The release
@@ -32,6 +33,7 @@ DISTANCE_FILE = "confidence_train.txt"
 EMBEDDING_FILES = ("all_embeddings.pt", "all_embeddings.safetensors")
 IMPORTED_CONFIDENCE = "the distance in confidence_train.txt (DLLM2Rec: L2 to the item's embedding); small is sure"
 NOT_COVERED = -1
+FALLING = 0.9  # of the steps along the rankings; scores fall everywhere but where they are equal
 
 
 def read_teacher_files(
@@ -47,7 +49,8 @@ def read_teacher_files(
         split: of that data, for the manifest.
 
     Raises:
-        InputError: a file is missing or unreadable, shapes do not fit, or a number is out of range. One line.
+        InputError: a file is missing or unreadable, shapes do not fit, a number is out of range, or the distances fall
+            where they should rise. One line.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -128,7 +131,22 @@ def _read_tables(
     _refuse(distance_path, ~finite, distance, "is not finite; give a distance")
     negative = (distance < 0) & covered[:, None]
     _refuse(distance_path, negative, distance, "is negative; give distances, at least 0, where small is sure")
+    _refuse_falling(distance_path, distance, covered)
     return ranking, distance, covered
+
+
+def _refuse_falling(path: Path, distance: NDArray[np.float64], covered: NDArray[np.bool_]) -> None:
+    """Raise InputError where what should rise from the best candidate on falls, as scores do."""
+    step = np.diff(distance[covered], axis=1)
+    falls, rises = step < 0, step > 0
+    if falls.any() and falls.sum() >= FALLING * (falls.sum() + rises.sum()):
+        row = int(np.flatnonzero(covered)[falls.any(axis=1).argmax()])
+        shown = ", ".join(f"{value:.6g}" for value in distance[row, :4])
+        raise InputError(
+            f"{path}: row {row + 1} falls along its candidates ({shown}), as {falls.sum() / (falls | rises).sum():.0%} "
+            f"of the file does: if these are scores, large is sure, and distances must be written in their place; if "
+            f"they are distances, {RANKING_FILE} has the worst candidate first, and its rows must be turned round"
+        )
 
 
 def _read_table(path: Path) -> NDArray[np.float64]:

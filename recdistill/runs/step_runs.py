@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlflow
-from mlflow.entities import DatasetInput, Param, Run, RunTag
+from mlflow.entities import DatasetInput, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -27,6 +27,7 @@ from recdistill.runs.artifacts import local_artifact
 from recdistill.runs.datasets import SplitDataset
 from recdistill.runs.finished_runs import find_finished, find_near, finished_run, linked_run, newest, options_of_run
 from recdistill.runs.folder_lock import locked
+from recdistill.runs.logged_options import log_options, used_options
 from recdistill.runs.provenance import CodeState, code_at_hand, differences
 from recdistill.runs.run import (
     CHANGES_FILE,
@@ -140,6 +141,8 @@ def step_run(
     with locked(work):
         found = None if config.force else find_finished(key)
         if found is not None:
+            if entry_id is not None:
+                log_options(entry_id, config, opening.options)
             yield reused_run(found, key, opening.fingerprint, entry_id)
             return
         run = StepRun(opening.run_id(entry_id), key, opening.fingerprint, reused=False, work=work, kept=kept)
@@ -174,6 +177,7 @@ class Opening:
         fingerprint: of the data.
         parts: what its key is made of, see `config.lineage.key_parts`.
         tags: of the run.
+        options: what is logged as parameters, see `logged_options`.
     """
 
     step: str
@@ -182,6 +186,7 @@ class Opening:
     fingerprint: str
     parts: Mapping[str, Any]
     tags: Mapping[str, str]
+    options: Mapping[str, Any]
 
     @classmethod
     def of(
@@ -198,7 +203,8 @@ class Opening:
         else:
             parts |= {"kept": kept}
             tags[KEPT] = kept
-        return cls(step, config, None if isinstance(data, str) else data, fingerprint, parts, tags)
+        options = used_options(config, upstream)
+        return cls(step, config, None if isinstance(data, str) else data, fingerprint, parts, tags, options)
 
     @property
     def key(self) -> str:
@@ -215,13 +221,9 @@ class Opening:
 
     def log(self, run_id: str) -> None:
         """Log options, what the key is made of, code, versions and data."""
-        client, code, values = MlflowClient(), code_at_hand(), self.config.values()
-        known = mlflow.get_run(run_id).data.params
-        # mlflow run has logged what the user gave, as text; logging it again in another spelling is refused.
-        client.log_batch(
-            run_id, params=[Param(name, str(value)) for name, value in values.items() if name not in known]
-        )
-        client.log_dict(run_id, values, CONFIG_FILE)
+        client, code = MlflowClient(), code_at_hand()
+        log_options(run_id, self.config, self.options)
+        client.log_dict(run_id, self.config.values(), CONFIG_FILE)
         client.log_dict(run_id, dict(self.parts), KEY_FILE)
         client.log_dict(run_id, dict(code.versions), VERSIONS_FILE)
         if code.changes:

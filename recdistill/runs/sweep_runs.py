@@ -4,7 +4,7 @@ A trial's run is the *entry run* of its step: the step of that name claims it an
 the state of each trial; `settle_trials` makes the runs agree.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from recdistill.config.lineage import digest
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import Pruned
 from recdistill.runs.finished_runs import find_finished, search
+from recdistill.runs.logged_options import used_options
 from recdistill.runs.run import CONTINUED, KEY, REASON, STEP, StepRun, reason
 from recdistill.runs.step_runs import Opening, claimable, claimed_entry, reused_run
 
@@ -64,13 +65,16 @@ def folder_of_tracking() -> Path:
 
 
 @contextmanager
-def sweep_run(config: Config, *, data: SequenceData, parts: Mapping[str, Any]) -> Iterator[StepRun]:
+def sweep_run(
+    config: Config, *, data: SequenceData, parts: Mapping[str, Any], searched: Collection[str] = ()
+) -> Iterator[StepRun]:
     """The run that a sweep writes to, or a finished one with the same key (``reused``).
 
     Args:
-        config: its options, all of them logged.
+        config: its options.
         data: what its trials read.
         parts: all that its answer depends on, as JSON values, which its key is made of.
+        searched: options that differ from trial to trial: none of them is the sweep's.
 
     Unlike `runs.step_run` it does not wait for another process with the same key: it joins that one's study.
     """
@@ -79,7 +83,8 @@ def sweep_run(config: Config, *, data: SequenceData, parts: Mapping[str, Any]) -
     if found is not None:
         yield reused_run(found, key, data.fingerprint, entry_id)
         return
-    opening = replace(Opening.of("sweep", config, data, {}), parts=parts)
+    options = used_options(config, {}, left_out=searched)
+    opening = replace(Opening.of("sweep", config, data, {}), parts=parts, options=options)
     run = StepRun(opening.run_id(entry_id), key, data.fingerprint, reused=False)
     try:
         opening.log(run.run_id)

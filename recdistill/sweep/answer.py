@@ -56,7 +56,7 @@ def write_answer(
     for name, value in {"trial": best[0].number, **best[0].params}.items():
         run.tag(f"best.{name}", value)
     # A searched option is named even where its default was best.
-    given = {name: getattr(config, name) for name in ("teacher_run_id", "backbone_run_id") if getattr(config, name)}
+    given = {name: getattr(base, name) for name in ("teacher_run_id", "backbone_run_id") if getattr(base, name)}
     options = options_of(changed(chosen, force=False)) | best[0].params | given
     texts = {"best.yaml": as_yaml(options), "command.txt": command(options) + "\n"}
     if len(space.objectives) > 1:

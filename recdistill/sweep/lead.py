@@ -135,7 +135,8 @@ class Lead:
 
     def silent(self, run_id: str) -> bool:
         """Whether a command has said nothing for the grace period."""
-        return time.monotonic() - self.heard[run_id][1] > self.grace_seconds
+        # One that took the lead since the last look has just been heard.
+        return run_id in self.heard and time.monotonic() - self.heard[run_id][1] > self.grace_seconds
 
     def take(self, before: str = "") -> None:
         """Lead from now on."""

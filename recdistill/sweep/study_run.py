@@ -105,7 +105,8 @@ def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
     check_sweep(sweep)
     # The run shows the values that the space fixes.
     shown = changed(config, **base.values() | {"storage": hidden(url)})
-    with sweep_runs.sweep_run(shown, data=data, parts=sweep.key_parts) as run:
+    searched = [parameter.name for parameter in space.parameters]
+    with sweep_runs.sweep_run(shown, data=data, parts=sweep.key_parts, searched=searched) as run:
         if run.reused:
             print(f"run {run.run_id} has the answer:\n\n{(run.artifact('answer') / 'said.md').read_text()}", flush=True)
         else:

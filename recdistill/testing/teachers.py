@@ -279,9 +279,10 @@ def _outputs(name: str, made: Teacher, config: TeacherConfig, folder: Path) -> T
 
 def _check_outputs(name: str, made: Teacher, config: TeacherConfig, folder: Path) -> None:
     outputs = _outputs(name, made, config, folder / "first")
-    samples = len(made.data.train)
-    assert outputs.sample.tolist() == list(range(samples)), (
-        f"{name}: scores {len(outputs.sample)} of {samples} samples without a budget; batches must hold each once"
+    index = made.data.trainable(config.exclude_seen)
+    wanted = list(range(len(made.data.train))) if index is None else index.tolist()
+    assert outputs.sample.tolist() == wanted, (
+        f"{name}: scores {len(outputs.sample)} of {len(wanted)} samples without a budget; batches must hold each once"
     )
     assert outputs.top_n == TOP_N, f"{name}: keeps {outputs.top_n} candidates for top_n={TOP_N}"
     try:
@@ -329,7 +330,7 @@ def _check_costs(name: str, made: Teacher, config: TeacherConfig, folder: Path) 
     assert estimate > 0, f"{name}: a sample costs {estimate} tokens by tokens_a_sample; estimate it"
     outputs = _outputs(name, made, changed(config, outputs_token_budget=sum(costs) // 2), folder / "limited")
     # The first batch is scored whatever it costs.
-    assert len(outputs.sample) < len(made.data.train) or len(costs) == 1, (
+    assert len(outputs.sample) < made.data.num_trainable(config.exclude_seen) or len(costs) == 1, (
         f"{name}: half the tokens that all samples cost pay for all of them; count the tokens of each batch"
     )
 
@@ -344,14 +345,17 @@ def _check_ranks(name: str, made: Teacher) -> None:
 
 def _check_ranked(where: str, samples: Samples, ranked: Ranked, num_items: int) -> None:
     assert ranked.ranks.shape == (len(samples),), f"{where}: there are {len(ranked.ranks)}; give one a sample"
-    inside = bool(((ranked.ranks >= 1) & (ranked.ranks <= num_items)).all())
-    assert inside, f"{where}: one is not in 1..{num_items}; the best item has rank 1"
+    inside = bool(((ranked.ranks >= 1) & (ranked.ranks <= num_items + 1)).all())
+    assert inside, f"{where}: one is not in 1..{num_items + 1}; the best item has rank 1"
     assert ranked.best.shape == (len(samples), KEPT), f"{where}: keep the {KEPT} best items of each sample"
     for sample, (rank, best) in enumerate(zip(ranked.ranks.tolist(), ranked.best.tolist(), strict=True)):
-        target = int(samples.targets[sample])
-        assert (target in best) == (rank <= KEPT), f"{where}: rank {rank} is not that of the target in its best items"
-        seen = set(_history(samples, sample)) - {target}
+        target, seen = int(samples.targets[sample]), set(_history(samples, sample))
         assert not seen & set(best), f"{where}: the best items of sample {sample} hold one of its history"
+        assert (rank == num_items + 1) == (target in seen), (
+            f"{where}: rank {rank} of sample {sample}; a target in its own history, and no other, is a miss of rank "
+            f"{num_items + 1}"
+        )
+        assert (target in best) == (rank <= KEPT), f"{where}: rank {rank} is not that of the target in its best items"
 
 
 def _check_answers(name: str, made: Teacher) -> None:

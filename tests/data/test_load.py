@@ -36,9 +36,29 @@ def test_csv_files(files):
     assert data.item_count.tolist() == [0, 2, 0, 0, 0]
 
 
-def test_a_user_with_too_few_interactions_is_named(files):
-    with pytest.raises(InputError, match=r"log.csv: user c has 2 interactions.*set min_interactions=3"):
-        load_data(DataConfig(**files))
+def test_users_with_too_few_interactions_for_the_split_are_left_out(files, said):
+    data = load_data(DataConfig(**files))
+    assert data.user_ids == ("a", "b")
+    why = "split=leave-one-out needs 3 of a user"
+    assert said()[-1] == f"{files['interactions']}: left out 1 of 3 users, with 2 of 10 interactions ({why})"
+    assert data.fingerprint == load_data(DataConfig(**files, min_interactions=3)).fingerprint
+    chronological = load_data(DataConfig(**files, split="chronological"))
+    assert chronological.user_ids == ("a", "b", "c")
+
+
+def test_items_and_users_of_too_few_interactions_are_left_out(files):
+    data = load_data(DataConfig(**files, min_item_interactions=3, min_interactions=2, split="chronological"))
+    assert (data.item_ids, data.titles) == (("0", "1"), ("A", "B"))
+    core = load_data(DataConfig(**files, k_core=2))
+    assert (core.item_ids, core.user_ids) == (("0", "1", "2", "3"), ("a", "b"))
+    with pytest.raises(InputError, match=r"k_core=3: leaves no user of .*log.csv, where the most active has 4"):
+        load_data(DataConfig(**files, k_core=3))
+
+
+@pytest.mark.parametrize("dataset", ["ml-100k", "movielens", "ilora", "dllm2rec"])
+def test_columns_are_named_for_files_of_your_own_alone(dataset):
+    with pytest.raises(InputError, match=f"columns=user:u: {dataset} files have names of their own; leave it out"):
+        load_data(DataConfig(dataset=dataset, columns="user:u"))
 
 
 def test_users_of_three_interactions_leave_no_training_sample(files):
@@ -70,7 +90,8 @@ def test_dllm2rec(tmp_path):
         rows.to_csv(tmp_path / f"{name}_data.csv", index=False)
     options = {"dataset": "dllm2rec", "interactions": str(tmp_path)}
     assert load_data(DataConfig(**options)).num_items == 3
-    for name, value in (("split", "chronological"), ("max_users", 3), ("min_interactions", 3)):
+    others = (("max_users", 3), ("min_interactions", 3), ("min_item_interactions", 3), ("k_core", 3))
+    for name, value in (("split", "chronological"), *others):
         with pytest.raises(InputError, match=f"{name}={value}: dllm2rec files are split already"):
             load_data(DataConfig(**options, **{name: value}))
 
@@ -78,7 +99,7 @@ def test_dllm2rec(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"dataset": "ml-1m"}, "dataset=ml-1m: must be one of csv, dllm2rec, ilora, ml-100k"),
+        ({"dataset": "ml-1m"}, "dataset=ml-1m: must be one of csv, dllm2rec, ilora, ml-100k, movielens, recbole"),
         ({"split": "random"}, "split=random: must be one of chronological, leave-one-out"),
         ({"interactions": "log.csv"}, "set dataset=csv"),
         ({"dataset": "csv"}, "dataset=csv needs"),

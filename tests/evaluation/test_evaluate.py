@@ -82,10 +82,11 @@ def test_items_beyond_the_window_are_excluded_too():
     assert ranks_of(score, samples, num_items=5, max_length=1, exclude_seen=False).tolist() == [5]
 
 
-def test_a_repeated_target_is_ranked():
+def test_a_repeated_target_is_a_miss_where_seen_items_are_left_out():
     samples = Samples(np.array([3, 1, 3]), np.array([0]), np.array([2]), np.array([0]))
     scores = torch.tensor([[0.0, 9.0, 0.0, 5.0]])
-    assert ranks_of(lambda *_: scores, samples, num_items=4, max_length=5).tolist() == [1]
+    assert ranks_of(lambda *_: scores, samples, num_items=4, max_length=5).tolist() == [5]
+    assert ranks_of(lambda *_: scores, samples, num_items=4, max_length=5, exclude_seen=False).tolist() == [2]
 
 
 def test_a_constant_scorer_gains_nothing_and_a_random_one_k_of_v():

@@ -10,10 +10,10 @@ from recdistill.evaluation.popularity import popularity_scores
 
 def test_ranks_follow_the_counts():
     counts = torch.tensor([5, 9, 0, 2])
-    # Four one-item histories of item 2 with targets 0, 1, 3 and 2 itself.
+    # Four one-item histories of item 2 with targets 0, 1, 3 and 2 itself, which is never recommended again.
     samples = Samples(np.array([2, 0, 2, 1, 2, 3, 2, 2]), np.arange(0, 8, 2), np.arange(1, 8, 2), np.arange(4))
     ranks = rank_samples(popularity_scores(counts), samples, num_items=4, max_length=3).ranks
-    assert ranks.tolist() == [2, 1, 3, 4]
+    assert ranks.tolist() == [2, 1, 3, 5]
 
 
 def test_counts_beyond_float32_are_told_apart():

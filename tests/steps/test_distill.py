@@ -88,9 +88,10 @@ def test_losses_and_share_are_logged_each_epoch(config_of):
         values = curve(run, name)
         assert len(values) >= 3, name
         assert all(value >= 0 for value in values)
-    assert curve(run, "train/distilled_share") == [1.0] * 3
     # The teacher scored all that there is to learn from: targets that their histories have teach nothing.
-    assert run.metrics()["teacher_covered_share"] == data.num_trainable(True) / len(data.train) < 1
+    trainable = data.num_trainable(config.exclude_seen) / len(data.train)
+    assert curve(run, "train/distilled_share") == pytest.approx([trainable] * 3)
+    assert run.metrics()["teacher_covered_share"] == trainable < 1
     assert [file.path for file in MlflowClient().list_artifacts(run.run_id, "selection")] == []
 
 
@@ -143,13 +144,12 @@ def test_a_policy_keeps_its_share_and_chooses_again(config_of, policy):
     run, data = distill(config), data_of(config)
     chosen = sorted(run.artifact("selection").iterdir())
     assert [path.name for path in chosen] == ["epoch-000.safetensors", "epoch-002.safetensors"]
-    trainable = data.num_trainable(config.exclude_seen)
-    count = round(0.3 * trainable)
+    count = round(0.3 * data.num_trainable(config.exclude_seen))
     for path in chosen:
         sample = load_file(path)["sample"]
         assert len(sample) == len(sample.unique()) == count
         assert 0 <= int(sample.min()) <= int(sample.max()) < len(data.train)
-    assert curve(run, "train/distilled_share") == pytest.approx([count / trainable] * 4)
+    assert curve(run, "train/distilled_share") == pytest.approx([count / len(data.train)] * 4)
     assert 0 <= curve(run, "train/selection_overlap")[-1] <= 1
 
 
@@ -160,8 +160,7 @@ def test_a_teacher_that_covers_a_part_teaches_that_part(taught, config_of):
     share, data = partial.metrics()["covered_share"], data_of(config_of())
     assert 0 < share < data.num_trainable(True) / len(data.train)
     assert run.metrics()["teacher_covered_share"] == share
-    distilled = share * len(data.train) / data.num_trainable(True)
-    assert curve(run, "train/distilled_share") == pytest.approx([distilled] * 3)
+    assert curve(run, "train/distilled_share") == pytest.approx([share] * 3)
 
 
 def test_teacher_states_are_distilled_where_they_were_kept(taught, config_of, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_teachers import LENGTH, OPTIONS, KilledError, small, small_backbone
 
-from recdistill.config import TeacherConfig
+from recdistill.config import TeacherConfig, changed
 from recdistill.errors import InputError
 from recdistill.students.build import StudentShape, build_student
 from recdistill.teachers import training as module
@@ -44,11 +44,18 @@ def options(tiny_llm_folder):
 def test_it_trains_without_a_run(data, options):
     backbone = small_backbone(data)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    teacher, progress = train_teacher(TeacherConfig(**options), data, backbone, recorder=NoRecorder())
-    assert progress.steps == 6
-    assert progress.epoch == len(progress.history) == 6
-    losses = [metrics["train/total"] for _, metrics in progress.history]
-    assert losses[-1] < losses[0]
+    config = TeacherConfig(**options | {"token_budget": 16000, "llm_learning_rate": 0.003})
+    teacher, progress = train_teacher(config, data, backbone, recorder=NoRecorder())
+    assert progress.steps == 80
+    assert progress.epoch == len(progress.history) == 20
+    untrained, _ = train_teacher(changed(config, token_budget=0), data, backbone, recorder=NoRecorder())
+    losses = []
+    for one in (untrained, teacher):
+        lesson = one.lesson()
+        batches = [batch for batch, _ in zip(lesson.batches(), range(10), strict=False)]
+        with torch.no_grad():
+            losses.append(sum(float(lesson.step(batch)["total"]) for batch in batches))
+    assert losses[1] < 0.9 * losses[0]
     assert not teacher.model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
     validation, test, _ = teacher.ranks()

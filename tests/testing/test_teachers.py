@@ -112,16 +112,14 @@ class Popular:
             shuffle=shuffle, index=index,
         )  # fmt: skip
 
-    def distances(self, samples, batch):
+    def distances(self, batch):
         count = torch.from_numpy(self.data.item_count).float() + torch.linspace(0, 0.5, self.data.num_items)
-        distance = (count.max() - count).repeat(len(batch), 1)
-        rows, items = seen_items(samples, batch.sample)
-        kept = items != batch.target[rows] if samples is not self.data.train else torch.ones(len(items)).bool()
-        distance[rows[kept], items[kept]] = torch.inf
-        return distance
+        return (count.max() - count).repeat(len(batch), 1)
 
     def outputs(self, samples, batch):
-        return self.distances(samples, batch), batch.length.float().unsqueeze(1)[batch.row]
+        distance = self.distances(batch)
+        distance[seen_items(samples, batch.sample)] = torch.inf
+        return distance, batch.length.float().unsqueeze(1)[batch.row]
 
     def item_embedding(self):
         return torch.eye(self.data.num_items)
@@ -129,9 +127,10 @@ class Popular:
     def ranks(self):
         ranked = []
         for samples in (self.data.validation, self.data.test):
-            scores = -torch.cat([self.distances(samples, batch) for batch in self.batches(samples, shuffle=False)])
+            scores = -torch.cat([self.distances(batch) for batch in self.batches(samples, shuffle=False)])
+            seen = seen_items(samples, torch.arange(len(samples)))
             target = torch.from_numpy(samples.targets)
-            ranked.append(Ranked(rank_of_target(scores, target, None), best_items(scores, 10, target, None)))
+            ranked.append(Ranked(rank_of_target(scores, target, seen), best_items(scores, 10, seen)))
         return *ranked, 0.1
 
     def answers(self):

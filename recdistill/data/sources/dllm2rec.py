@@ -15,7 +15,7 @@ from recdistill.data.released_rows import (
     filled_titles,
     find_file,
     released_folder,
-    say_taken,
+    say_folder_taken,
     sequences_of_rows,
     title_of_number,
 )
@@ -41,16 +41,17 @@ def dllm2rec(config: DataConfig) -> SequenceData:
 
     A row is a history ``seq`` right-padded with V, its real length ``len_seq`` and the next item ``next``. V
     is the id found behind the real items and ``item_num`` in data_statis.df, where that is there; where no row is
-    padded and no such file is, one more than the largest item. Titles come from the CSV file ``items`` (its ids
-    0 .. V-1, any order), else they are 'item <id>', as is that of an item which the file leaves out. The files name no users, so every row is a user of its own.
-    Rows of a pickled frame whose labels are 0 .. N-1 in another order are taken in the order of their labels, by
-    which the release looks its teacher files up. Raises InputError, one line.
+    padded and no such file is, one more than the largest item. Titles come from the file ``items`` (its ids among
+    0 .. V-1, any order), else they are 'item <id>', as is that of an item which the file leaves out. The files name
+    no users, so every row is a user of its own. Rows of a pickled frame whose labels are 0 .. N-1 in another order
+    are taken in the order of their labels, by which the release looks its teacher files up. Raises InputError, one
+    line.
     """
     folder = released_folder("dllm2rec", config.interactions, FILES["train"][0])
     paths = {part: find_file(folder, names) for part, names in FILES.items()}
     rows = {part: read_rows(path) for part, path in paths.items()}
     num_items = catalogue_size(paths, rows, stated_size(folder / STATISTICS_FILE))
-    say_taken("dllm2rec", paths, rows, num_items)
+    say_folder_taken("dllm2rec", paths, rows, num_items)
     if config.items:
         titles = read_titles(config.items, num_items, config.missing_titles)
     else:

@@ -18,7 +18,7 @@ from recdistill.data.released_rows import (
     filled_titles,
     find_file,
     released_folder,
-    say_taken,
+    say_folder_taken,
     sequences_of_rows,
 )
 from recdistill.data.sequences import SequenceData
@@ -60,7 +60,7 @@ def ilora(config: DataConfig) -> SequenceData:
         if not rows:
             raise InputError(f"{path}: holds no history of {SHORTEST_HISTORY} items or more; give one at least")
         found[part] = as_arrays(rows)
-    say_taken("ilora", paths, found, len(titles))
+    say_folder_taken("ilora", paths, found, len(titles))
     return sequences_of_rows("ilora", titles, found)
 
 

@@ -79,7 +79,9 @@ def read_part(path: Path, release: Release, part: int, columns: tuple[str, ...])
         used = {column: HEADERS[column] for column in columns}
         lacking = [name for name in used.values() if name not in layout.names]
         if lacking:
-            raise InputError(f"{path}: has no column {lacking[0]!r} as MovieLens has; set dataset=csv for your own files")
+            raise InputError(
+                f"{path}: has no column {lacking[0]!r} as MovieLens has; set dataset=csv for your own files"
+            )
     else:
         layout = Layout(
             list(release.names[part]), release.separators[part], lines=0, quoted=False, encoding=encoding_of(path)

@@ -110,6 +110,6 @@ def bare_names(used: dict[str, str]) -> dict[str, str]:
 
 def pick_typed(layout: Layout, columns: tuple[str, ...], headers: Headers, path: Path) -> dict[str, str]:
     """The header of each column, with its type. Raises InputError where one is missing."""
-    names = {bare(name): name for name in reversed(layout.names)}
+    names = {bare(name): name for name in layout.names}
     used = pick(list(names), columns, {**HEADERS, **headers}, str(path))
     return {column: names[name] for column, name in used.items()}

@@ -30,6 +30,8 @@ def custom(signals: StudentSignals, options: CustomOptions) -> Tensor:
 
 def policy_of_file(file: str) -> Callable[..., Tensor]:
     """The function ``policy`` that a Python file defines. Raises InputError where there is none."""
+    if not file:
+        raise InputError("selection policy custom: give policy_file, a Python file with the function policy(signals)")
     try:
         found = runpy.run_path(str(Path(file).expanduser())).get("policy")
     except Exception as error:  # whatever the user's code raises

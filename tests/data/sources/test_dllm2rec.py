@@ -75,12 +75,24 @@ def test_titles_in_any_order(tmp_path):
     items = tmp_path / "items.csv"
     items.write_text("item,title\n4,E\n0,A\n2,C\n1,B\n3,D\n")
     assert read_dllm2rec(folder, str(items)).titles == ("A", "B", "C", "D", "E")
-    items.write_text("item,title\n4,E\n0,A\n1,B\n3,D\n")
-    with pytest.raises(InputError, match=r"has no item 2 \(1 of 5 missing\)"):
+    items.write_text("item,title\n4,E\n0,A\n2,C\n1,B\n3,D\n5,F\n6,G\n")
+    with pytest.raises(InputError, match=r"item '5' is none of 0 .. 4 \(2 such\); leave it out"):
         read_dllm2rec(folder, str(items))
-    items.write_text("item,title\n4,E\n0,A\n2,C\n1,B\n3,D\n5,F\n")
-    with pytest.raises(InputError, match="has 6 items, the padding id says 5"):
-        read_dllm2rec(folder, str(items))
+
+
+def test_titles_that_are_missing_are_made_of_the_id(tmp_path, said):
+    folder = write(tmp_path)
+    items = tmp_path / "items.csv"
+    items.write_text("item;title\n4;E\n0;\n1;B\n3;D\n")
+    assert read_dllm2rec(folder, str(items)).titles == ("item 0", "B", "item 2", "D", "E")
+    assert said() == [
+        f"read {tmp_path} (dllm2rec): train_data.df 3 rows, val_data.csv 1 rows, test_data.csv 1 rows; 5 items",
+        f"read {items} (text, separated by semicolons): item, title; 4 rows",
+        f"{items}: warning: 2 of 5 items have no title, as item 0; it is made of their id "
+        "(missing_titles=refuse refuses them)",
+    ]
+    with pytest.raises(InputError, match=r"has no title of item 0 \(2 of 5 missing\)"):
+        dllm2rec(DataConfig(dataset="dllm2rec", interactions=folder, items=str(items), missing_titles="refuse"))
 
 
 @pytest.mark.parametrize(

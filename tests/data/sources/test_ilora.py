@@ -83,11 +83,51 @@ def test_both_forms_have_one_fingerprint(tmp_path):
     assert read_ilora(str(tmp_path / "a")).fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+@pytest.mark.parametrize("write", [write_json, write_released])
+def test_what_ends_a_line_elsewhere_may_stand_in_a_title(tmp_path, write, mark):
+    folder = write(tmp_path)
+    file = tmp_path / ("titles.tsv" if write is write_json else "id2name.txt")
+    file.write_text(file.read_text(encoding="utf-8").replace("Air", f"A{mark}ir"), encoding="utf-8")
+    assert read_ilora(folder).titles == (*TITLES[:3], f"A{mark}ir", TITLES[4])
+
+
+@pytest.mark.parametrize("blank", ["\n", "\n\n  \n", "\r\n \t\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("write", [write_json, write_released])
+def test_blank_lines_and_byte_order_marks_are_nothing(tmp_path, write, blank, mark):
+    expected = read_ilora(write(tmp_path)).fingerprint
+    for file in tmp_path.iterdir():
+        if file.suffix in (".tsv", ".txt", ".jsonl"):
+            text = file.read_text(encoding="utf-8")
+            file.write_bytes(mark + f"{blank}{text}{blank}".replace("\n", "\r\n").encode())
+    assert read_ilora(str(tmp_path)).fingerprint == expected
+
+
+def test_titles_that_are_missing_are_made_of_the_id(tmp_path, said):
+    folder = write_json(tmp_path)
+    (tmp_path / "titles.tsv").write_text("item_id\ttitle\n0\tA\n4\tE\n3\t \n1\tB\n")
+    assert read_ilora(folder).titles == ("A", "B", "item 2", "item 3", "E")
+    assert said() == [
+        f"{tmp_path}/titles.tsv: warning: 2 of 5 items have no title, as item 2; it is made of their id "
+        "(missing_titles=refuse refuses them)",
+        f"read {tmp_path} (ilora): train.jsonl.gz 2 rows, valid.jsonl 1 rows, test.jsonl 1 rows; 5 items",
+    ]
+    with pytest.raises(InputError, match=r"titles.tsv: has no title of item 2 \(2 of 5 missing\); add it"):
+        ilora(DataConfig(dataset="ilora", interactions=folder, missing_titles="refuse"))
+
+
+def test_a_file_of_titles_without_header_loses_none(tmp_path):
+    folder = write_json(tmp_path)
+    (tmp_path / "titles.tsv").write_text("".join(f"{item}\t{title}\n" for item, title in enumerate(TITLES)))
+    assert read_ilora(folder).titles == tuple(TITLES)
+
+
 def test_it_is_a_data_set_of_the_options(tmp_path):
     folder = write_json(tmp_path)
     options = {"dataset": "ilora", "interactions": folder}
     assert load_data(DataConfig(**options)).fingerprint == read_ilora(folder).fingerprint
-    for name, value in (("split", "chronological"), ("max_users", 3), ("min_interactions", 3)):
+    for name, value in (("split", "chronological"), ("max_users", 3), ("min_interactions", 3), ("k_core", 2)):
         with pytest.raises(InputError, match=f"{name}={value}: ilora files are split already"):
             load_data(DataConfig(**options, **{name: value}))
     with pytest.raises(InputError, match="items=x: dataset=ilora has its titles in the folder"):
@@ -106,10 +146,11 @@ def test_it_is_a_data_set_of_the_options(tmp_path):
         ("valid.jsonl", "[1]\n", r"valid.jsonl: row 1: .*a row is"),
         ("valid.jsonl", '{"history": [1, 2], "next": 1}\n', r"valid.jsonl: holds no history of 3 items or more"),
         ("valid.jsonl", "", r"valid.jsonl: holds no history of 3 items or more"),
-        ("titles.tsv", "item_id\ttitle\n0\tA\n2\tB\n", r"titles.tsv: has no item 1"),
+        ("titles.tsv", "item_id\ttitle\n0\tA\n4\tB\n", r"titles.tsv: has no item 1 .3 of 5 missing.; ids are 0"),
+        ("titles.tsv", "item_id\ttitle\n0\tA\n99999999999\tB\n", r"titles.tsv: has no item 1"),
         ("titles.tsv", "item_id\ttitle\n0\tA\n0\tB\n", r"titles.tsv: row 2: item 0 stands twice"),
         ("titles.tsv", "item_id\ttitle\n0 A\n", r"titles.tsv: row 1: '0 A' is no id"),
-        ("titles.tsv", "item_id\ttitle\n0\t \n", r"titles.tsv: row 1: .* is no id"),
+        ("titles.tsv", "item_id\ttitle\nx\tA\n", r"titles.tsv: row 1: .* is no id"),
         ("titles.tsv", "item_id\ttitle\n", r"titles.tsv: has no item 0"),
     ],
 )

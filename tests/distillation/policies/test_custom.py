@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from recdistill.distillation.policies.custom import policy_of_file
+from recdistill.distillation.policies.custom import CustomOptions, policy_of_file
 from recdistill.distillation.selection import query, select
 from recdistill.errors import InputError
 
@@ -42,3 +42,10 @@ def test_the_name_alone_asks_for_the_file(signals):
         select("custom", signals, 0.5)
     with pytest.raises(InputError, match="give policy_file"):
         query("custom", signals, 3)
+
+
+def test_its_option_names_the_file(tmp_path, signals):
+    file = tmp_path / "mine.py"
+    file.write_text("def policy(signals):\n    return signals.student_loss\n")
+    chosen = select("custom", signals, 0.5, options=CustomOptions(policy_file=str(file)))
+    assert torch.equal(chosen, select("ground_truth_error", signals, 0.5))

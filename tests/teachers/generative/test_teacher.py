@@ -83,15 +83,16 @@ def test_retrieved_candidates_are_the_backbones_best(data, over, exclude_seen):
 def test_outputs_are_rankings_with_distances_for_students(data, over, tmp_path):
     teacher = over(answer="constrained", sequence_embeddings=True)
     outputs = make_outputs(teacher, teacher.config, tmp_path)
-    assert outputs.sample.tolist() == list(range(len(data.train)))
+    taught = np.arange(len(data.train)) if data.trainable(True) is None else data.trainable(True)
+    assert outputs.sample.tolist() == taught.tolist()
     assert (outputs.manifest.teacher, outputs.manifest.llm) == ("generative", "tiny")
     assert outputs.manifest.confidence == teacher.confidence
     assert "L2" in outputs.manifest.confidence
     assert outputs.top_n == 6
     assert bool((outputs.distance.diff(dim=1) >= 0).all())
     assert float(outputs.distance.min()) == 0.0
-    for sample in range(len(data.train)):
-        assert not set(outputs.ranking[sample].tolist()) & set(history_of(data.train, sample))
+    for sample, ranking in zip(outputs.sample.tolist(), outputs.ranking.tolist(), strict=True):
+        assert not set(ranking) & set(history_of(data.train, sample))
     # The title that was named is an item's: that item is the first, and its embedding the sample's.
     first = teacher.title_embedding[outputs.ranking[:, 0]]
     torch.testing.assert_close(outputs.sequence_embedding, first, atol=1e-4, rtol=1e-4)
