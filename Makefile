@@ -9,8 +9,8 @@ ARGS ?=
 # What `make store` runs with: both commands share data, teacher and student.
 SMALL := --max_users 100 --token_budget 10000 --outputs_token_budget 20000
 SMALL += --epochs 8 --batch_size 1024 --learning_rate 0.003
-# Groups of `make test-slow`; each prints its seconds.
-SLOW := $(sort $(dir $(shell grep -rl --include='test_*.py' 'mark.slow' tests)))
+# Files of `make test-slow`; each prints its seconds.
+SLOW := $(sort $(shell grep -rl --include='test_*.py' 'mark.slow' tests))
 
 .PHONY: help install run store test test-slow lint ui mlproject
 .DEFAULT_GOAL := help
@@ -36,10 +36,10 @@ store: install  ## a small store for the notebooks, in a few minutes
 test: install  ## the tests, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow" $(ARGS)
 
-test-slow: install  ## the slow tests, group by group: notebooks, kills, launches, real LLMs
-	@failed=0; for group in $(SLOW); do \
-	  began=$$(date +%s); OMP_NUM_THREADS=1 $(BIN)/pytest -m slow $$group $(ARGS); status=$$?; \
-	  echo "$$group: $$(($$(date +%s) - began)) s"; [ $$status = 0 ] || [ $$status = 5 ] || failed=1; \
+test-slow: install  ## the slow tests, file by file: notebooks, kills, launches, real LLMs
+	@failed=0; for file in $(SLOW); do \
+	  began=$$(date +%s); OMP_NUM_THREADS=1 $(BIN)/pytest -m slow $$file $(ARGS); status=$$?; \
+	  echo "$$file: $$(($$(date +%s) - began)) s"; [ $$status = 0 ] || [ $$status = 5 ] || failed=1; \
 	done; exit $$failed
 
 lint: install  ## ruff and mypy

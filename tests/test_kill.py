@@ -14,6 +14,7 @@ from workplace import Workplace, arguments, subprocess_environment
 
 from recdistill.runs.step_runs import CONTINUED
 
+pytestmark = pytest.mark.slow
 SECONDS = 600
 OPTIONS = {
     "token_budget": 16_000, "tokens_per_batch": 200, "teacher_window": 12, "teacher_history": 4, "lora_dropout": 0.1,

@@ -54,7 +54,9 @@ def test_an_unknown_name_is_one_line_with_the_nearest() -> None:
 
 def test_a_name_is_taken_once() -> None:
     STUDENTS.names()
-    with pytest.raises(InputError, match=r"^a student named 'sasrec' exists, in recdistill.students.sasrec; give yours"):
+    with pytest.raises(
+        InputError, match=r"^a student named 'sasrec' exists, in recdistill.students.sasrec; give yours"
+    ):
         STUDENTS.register("sasrec")(type("Mine", (), {"__module__": __name__}))
 
 

@@ -28,6 +28,7 @@ from recdistill.config import (
     config_of,
     narrow,
 )
+from recdistill.config.lineage import own_options
 from recdistill.registry import STUDENTS
 from recdistill.runs.provenance import PACKAGE
 from recdistill.runs.step_runs import REUSED, STEP, entry_run
@@ -43,6 +44,8 @@ from recdistill.steps.teacher import teacher
 DOCUMENT = PACKAGE.parent / "docs" / "TRACKING.md"
 SECTIONS = ("Metrics", "Tags", "Artifacts", "Data sets", "Models")
 OWN_TAGS = ("recdistill.", "mlflow.note.content")
+#: Steps that show the options of the step they start from.
+BEFORE = {"teacher": "backbone", "distill": "teacher", "export": "teacher"}
 #: What a recommender has none of that is computed in closed form.
 OF_TRAINING = ("train/", "system/", "best_epoch")
 SPACE = """\
@@ -168,6 +171,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
     patch.undo()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 def test_what_is_logged_is_documented_and_what_is_documented_is_logged(runs, section):
     documented = read_document()[section]
@@ -191,16 +195,29 @@ def in_a_trial(run: Run, runs: list[Run]) -> bool:
     return run.data.tags[STEP] != "trial" and bool({run.info.run_id, run.data.tags.get(PARENT)} & trials)
 
 
-def test_every_option_is_a_parameter(runs):
+@pytest.mark.slow
+def test_options_in_use_are_parameters_and_no_others(runs):
+    by_id = {run.info.run_id: run for run in runs}
     for run in (run for run in runs if REUSED not in run.data.tags):
-        step = run.data.tags[STEP]
-        kept = {"lam": 0} if step == "trial" else json.loads(artifact(run, "config.json"))
-        assert set(run.data.params) == set(kept)
-        if step != "trial":
-            # All that are in use, and no others: those of parts that are not chosen are no parameters.
-            assert config_of(STEPS[step], kept).values() == kept
+        step, params = run.data.tags[STEP], run.data.params
+        if step == "trial":
+            assert set(params) == {"lam"}
+            continue
+        kept = json.loads(artifact(run, "config.json"))
+        # All that are in use: those of parts that are not chosen are not kept.
+        assert config_of(STEPS[step], kept).values() == kept
+        own = {name: str(value) for name, value in kept.items() if name in own_options(STEPS[step])}
+        if step == "sweep":
+            del own["lam"]  # which it searches
+        assert {name: value for name, value in params.items() if "." not in name} == own
+        before = {name: value for name, value in params.items() if "." in name}
+        assert {name.partition(".")[0] for name in before} == ({BEFORE[step]} if step in BEFORE else set())
+        for name, value in before.items():
+            of, _, option = name.partition(".")
+            assert by_id[run.data.tags[f"recdistill.{of}_run_id"]].data.params[option] == value
 
 
+@pytest.mark.slow
 def test_runs_of_a_sweep_have_the_documented_names(runs):
     table = DOCUMENT.read_text(encoding="utf-8").partition("\n## Sweeps\n")[2].partition("\n## ")[0]
     documented = re.findall(r"`([^`]+)`", " ".join(line.split("|")[1] for line in table.splitlines() if "|" in line))
@@ -212,6 +229,7 @@ def test_runs_of_a_sweep_have_the_documented_names(runs):
     assert {run.data.tags["recdistill.state"] for run in nested} == {"complete"}
 
 
+@pytest.mark.slow
 def test_every_step_was_run(runs):
     assert {run.data.tags[STEP] for run in runs} >= set(STEPS) - {"recommend"}
 

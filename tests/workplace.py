@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +70,21 @@ class Workplace:
     def checkpoints(self, name: str) -> list[Path]:
         """Checkpoints of unfinished steps, by the name of their file."""
         return list((self.folder / "cache" / "runs").glob(f"*/{name}"))
+
+
+def make_store(folder: Path, downloads: Path) -> Path:
+    """A tracking store without runs; making one takes a second."""
+    with Workplace(folder, downloads).entered() as client:
+        assert client.search_runs(["0"]) == []
+    return folder / "mlflow.db"
+
+
+def copy_store(store: Path, folder: Path) -> None:
+    """Put a copy of a store without runs into ``folder``, where its artifacts will lie, too."""
+    shutil.copy(store, folder)
+    with closing(sqlite3.connect(folder / store.name)) as copy:
+        copy.execute("UPDATE experiments SET artifact_location = ?", (f"{folder}/mlruns/0",))
+        copy.commit()
 
 
 def arguments(step: str, options: dict[str, object]) -> list[str]:

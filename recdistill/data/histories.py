@@ -1,5 +1,6 @@
 """A file of histories to recommend for, and the file of recommendations made from it."""
 
+import csv
 import difflib
 import io
 import json
@@ -101,8 +102,14 @@ def read_json_lines(path: Path) -> pd.DataFrame:
                 records.append(record)
     names = dict.fromkeys(name for record in records for name in record)
     # Columns of objects: pandas would make floats of whole numbers beside missing values.
-    columns = {name: pd.Series([record.get(name) for record in records], dtype=object) for name in names}
-    return pd.DataFrame(columns).rename(columns=lambda name: name.encode("utf-8", "replace").decode())
+    return pd.DataFrame(
+        {encodable(name): pd.Series([record.get(name) for record in records], dtype=object) for name in names}
+    )
+
+
+def encodable(text: str) -> str:
+    """The text with '?' for each half of a pair of surrogates, which only JSON and Python take for text."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
@@ -163,7 +170,7 @@ def ids_of_cell(text: str, separator: str) -> list[Any] | None:
 
 def text_ids(path: Path, row: int, column: str, value: Any) -> list[str]:
     """The ids as text without white space around it; an absent ``exclude`` is none."""
-    if column == "exclude" and (value is None or value is pd.NA or value != value):
+    if column == "exclude" and not hasattr(value, "__iter__") and pd.isna(value):
         return []
     if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
         raise InputError(f"{path}: row {row}: {column} is {one_line(repr(value), 60)}; give a list of item ids")
@@ -195,9 +202,7 @@ def one_type(column: pd.Series) -> pd.Series:
     except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):
         pass
     texts = [value if isinstance(value, str) else json.dumps(value, default=str) for value in values]
-    # Half a pair of surrogates is a text to JSON and to Python alone.
-    texts = [value.encode("utf-8", "replace").decode() for value in texts]
-    return pd.Series(texts, index=present.index, dtype=object).reindex(column.index)
+    return pd.Series(list(map(encodable, texts)), index=present.index, dtype=object).reindex(column.index)
 
 
 def refuse_unknown_items(file: str, table: pd.DataFrame, unknown_items: pd.Series, item_ids: Sequence[str]) -> None:
@@ -255,5 +260,8 @@ def write_recommendations(rows: pd.DataFrame, path: Path) -> None:
     elif path.suffix == ".parquet":
         typed.to_parquet(partial, index=False)
     else:
-        typed.to_csv(partial, index=False)
+        # The writer quotes a field for "\n" alone, and readers take "\r" for the end of a line too.
+        texts = typed.select_dtypes(exclude="number")
+        quoted = any("\r" in str(value) for _, column in texts.items() for value in column)
+        typed.to_csv(partial, index=False, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
     partial.replace(path)

@@ -55,6 +55,9 @@ def interactions_of_tables(
     user, user_ids = pd.factorize(table["user"])
     say_ids_that_look_alike("user", pd.Index(user_ids), place)
     say_ids_that_look_alike("item", pd.Index(items["item"]), place)
+    say_line_breaks("user ids", pd.Series(user_ids), place)
+    say_line_breaks("item ids", items["item"], place_of_items)
+    say_line_breaks("titles", items["title"], place_of_items)
     return Interactions(
         user=user.astype(np.int64),
         item=item_numbers(items, table),
@@ -114,6 +117,17 @@ def say_ids_that_look_alike(column: str, ids: pd.Index, place: str) -> None:
         notice(
             f"{place}: warning: {column} {written.partition('.')[0]!r} and {written!r} are two {column}s, as ids are "
             f"text{more}; write them one way if they are one"
+        )
+
+
+def say_line_breaks(what: str, texts: "pd.Series[str]", place: str) -> None:
+    """Say where ids or titles hold a line break, as they do where a file was read past an open quote."""
+    broken = texts[texts.str.contains(r"[\r\n]").to_numpy(dtype=bool)]
+    if len(broken):
+        shown = broken.iloc[0][:40]
+        notice(
+            f"{place}: warning: {len(broken):,} {what} hold a line break, as {shown!r}; was a file read past an open "
+            "quote?"
         )
 
 

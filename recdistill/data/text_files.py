@@ -256,23 +256,40 @@ def check_other_columns(path: Path, layout: Layout, used: Mapping[str, str], tab
 
     Raises InputError where they look like interactions, and says a line where they look like other rows.
     """
+    least = 1 + max(layout.names.index(name) for name in used.values())
+    timestamp = layout.names.index(used["timestamp"]) if "timestamp" in used else None
     for name, column in table.items():
+        position = layout.names.index(str(name))
         for text in column[column.str.contains(r"[\r\n]")]:
-            inside = rows_inside(text, layout, used)
-            if inside and "timestamp" not in used:
-                notice(f"{path}: {name} holds lines that look like rows, as {inside[0]}; is a quote left open?")
-                return
-            timestamp = layout.names.index(used["timestamp"]) if inside else 0
-            if inside and all(MOMENT.fullmatch(row[timestamp].strip()) for row in inside):
-                position = layout.names.index(str(name))
+            inside = rows_inside(text, layout, position)
+            if timestamp is None:
+                whole = [row for row in inside[1:] if all(row[:least])]
+                if whole:
+                    notice(
+                        f"{path}: warning: {name} holds lines that look like rows, as {whole[0][:least]}; is a quote "
+                        "left open?"
+                    )
+                    return
+                continue
+            moments = [row[timestamp].strip() for row in inside if row[timestamp]]
+            if moments and all(map(MOMENT.fullmatch, moments)):
                 for line, row in numbered_rows(path, layout):
                     if row[position : position + 1] == [text]:
                         refuse_quote(path, layout, line, row, position)
 
 
-def rows_inside(text: str, layout: Layout, used: Mapping[str, str]) -> list[list[str]]:
-    """The lines of a field but the first, as rows; none unless each has as many fields as one, the last as are read."""
-    rows = [line.split(layout.separator) for line in LINE_END.split(text)[1:] if line.strip()]
-    least = 1 + max(layout.names.index(name) for name in used.values())
-    whole = all(len(row) == len(layout.names) for row in rows[:-1])
-    return rows if rows and whole and least <= len(rows[-1]) <= len(layout.names) else []
+def rows_inside(text: str, layout: Layout, position: int) -> list[list[str]]:
+    """The rows that a field with line breaks is made of, if a quote was left open in it; what they lack is blank.
+
+    None where its lines have other numbers of fields than that. The first is the end of the field's own row, the last
+    may be the begin of one.
+
+    >>> rows_inside("x,1,5\\nb,y,2,6\\nc,z", Layout(["user", "note", "item", "timestamp"], ",", 1), 1)
+    [['', '', '1', '5'], ['b', 'y', '2', '6'], ['c', 'z', '', '']]
+    """
+    first, *middle, last = [line.split(layout.separator) for line in LINE_END.split(text)]
+    count = len(layout.names)
+    behind = count - 1 - position
+    if len(first) <= behind or any(len(row) != count for row in middle) or len(last) > count:
+        return []
+    return [[""] * (position + 1) + first[len(first) - behind :], *middle, last + [""] * (count - len(last))]

@@ -43,7 +43,7 @@ def written(folder: Path, table: pd.DataFrame, suffix: str) -> pd.DataFrame:
     path = folder / f"out{suffix}"
     write_recommendations(pd.read_parquet(folder / "kept.parquet"), path)
     if suffix == ".jsonl":
-        return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()], dtype=object)
+        return pd.DataFrame([json.loads(line) for line in path.read_text().split("\n") if line], dtype=object)
     if suffix == ".csv":
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     return pd.read_parquet(path)
@@ -178,7 +178,13 @@ JSON = st.recursive(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.dictionaries(st.sampled_from(["user", "item", "row", "é\ud800"]), JSON), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(["user", "item", "row", "é\ud800", "", "index", "0"]), JSON),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_whatever_else_a_row_holds_there_is_a_recommendation_for_it(tmp_path, rows):
     text = "\n".join(json.dumps(row | {"history": ["1"]}) for row in rows)
     table = read_histories(write(tmp_path, "h.jsonl", text))

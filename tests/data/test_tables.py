@@ -85,3 +85,11 @@ def test_numbers_written_in_two_ways_are_said_to_be_two(said, rows, items, told)
     lines = said()
     assert len(lines) == len(told)
     assert all(line.startswith(begin) for line, begin in zip(lines, told, strict=True))
+
+
+def test_line_breaks_are_said(said):
+    read([("u", "a"), ("v\nu", "a"), ("u", "c")], [("a", "A"), ("c", "C\r\nD")])
+    assert said() == [
+        "log.csv: warning: 1 user ids hold a line break, as 'v\\nu'; was a file read past an open quote?",
+        "items.csv: warning: 1 titles hold a line break, as 'C\\r\\nD'; was a file read past an open quote?",
+    ]

@@ -137,6 +137,55 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path, changes: dict, said: 
 
 
 @pytest.mark.parametrize(
+    ("distance", "said"),
+    [
+        (
+            [[0.9, 0.5, 0.1], [0.8, 0.7, 0.2]],
+            r"row 1 falls along its candidates \(0.9, 0.5, 0.1\), as 100% of the file",
+        ),
+        ([[0.0, 0.0, 0.0], [12.5, 3.0, 3.0]], r"row 2 falls along its candidates \(12.5, 3, 3\), as 100%"),
+    ],
+)
+def test_scores_where_distances_belong_are_refused_with_both_readings(tmp_path: Path, distance, said: str) -> None:
+    with pytest.raises(InputError, match=rf"confidence_train\.txt: {said}") as caught:
+        read(write(tmp_path, distance=distance))
+    told = str(caught.value)
+    assert "if these are scores, large is sure, and distances must be written in their place" in told
+    assert "if they are distances, myrank_train.txt has the worst candidate first" in told
+    assert "\n" not in told
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_rises_or_has_no_order_is_read_and_what_falls_is_not(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    ranking = np.array([random.permutation(30)[:8] for _ in range(40)])
+    logits = np.sort(random.normal(size=(40, 8)), axis=1)[:, ::-1]
+    embedding = torch.randn(30, 2)
+    of_rows = {"num_items": 30, "num_samples": 40}
+    for fine in (-np.log(softmax(logits)), random.random((40, 8)), np.ones((40, 8)), logits.max() - logits):
+        read(write(tmp_path, ranking, fine, embedding), **of_rows)
+        # One row in twenty may do as it likes.
+        mixed = np.where(np.arange(40)[:, None] % 20 == 0, fine[:, ::-1], fine)
+        read(write(tmp_path, ranking, mixed, embedding), **of_rows)
+    for wrong in (softmax(logits), logits - logits.min(), np.sort(random.random((40, 8)), axis=1)[:, ::-1]):
+        mixed = np.where(np.arange(40)[:, None] % 20 == 0, wrong[:, ::-1], wrong)
+        for falling in (wrong, mixed):
+            with pytest.raises(InputError, match="falls along its candidates"):
+                read(write(tmp_path, ranking, falling, embedding), **of_rows)
+
+
+def test_samples_that_are_not_covered_do_not_count(tmp_path: Path) -> None:
+    ranking, distance = [[-1, -1, -1], [2, 4, 0]], [[np.inf, np.inf, np.inf], [0.5, 0.25, 0.125]]
+    with pytest.raises(InputError, match="row 2 falls along its candidates"):
+        read(write(tmp_path, ranking, distance))
+    assert read(write(tmp_path, ranking, [[9.0, 5.0, 1.0], [0.125, 0.25, 0.5]])).sample.tolist() == [1]
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [("", "holds no rows"), ("1 2\n3\n", "number of columns changed"), ("a b\n", "is no table of numbers")],
 )

@@ -1,10 +1,8 @@
 """Places to run steps in, and one where the whole path has run on forty MovieLens users over the tiny llama."""
 
 import io
-import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from small_data import write_csv
 from tiny_llm import write_tiny_llm
-from workplace import Workplace, make_downloads, ml100k_files, run_step
+from workplace import Workplace, copy_store, make_downloads, make_store, ml100k_files, run_step
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +27,8 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Path:
-    """A tracking store without runs; making one takes a second."""
-    made = Workplace(tmp_path_factory.mktemp("empty"), downloads)
-    with made.entered() as client:
-        assert client.search_runs(["0"]) == []
-    return made.folder / "mlflow.db"
+    """A tracking store without runs."""
+    return make_store(tmp_path_factory.mktemp("empty"), downloads)
 
 
 @pytest.fixture
@@ -41,10 +36,7 @@ def place(tmp_path: Path, downloads: Path, empty_store: Path) -> Iterator[Workpl
     """An empty place; this process is in it."""
     folder = tmp_path / "place"
     folder.mkdir()
-    shutil.copy(empty_store, folder)
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        store.execute("UPDATE experiments SET artifact_location = ?", (f"{folder}/mlruns/0",))
-        store.commit()
+    copy_store(empty_store, folder)
     made = Workplace(folder, downloads)
     with made.entered():
         yield made

@@ -42,8 +42,16 @@ def files(tmp_path) -> dict[str, dict[str, str]]:
     for name in ("train", "valid", "test"):
         (tmp_path / "ilora" / f"{name}.jsonl").write_text('{"history": [0, 1, 2], "next": 1}\n')
     (tmp_path / "ilora" / "titles.tsv").write_text("item\ttitle\n0\tA\n1\tB\n2\tC\n")
+    (tmp_path / "recbole").mkdir()
+    (tmp_path / "movielens").mkdir()
+    (tmp_path / "recbole" / "x.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\nu\ta\t1\nv\ta\t2\n")
+    (tmp_path / "recbole" / "x.item").write_text("item_id:token\ttitle:token_seq\na\tA\nb\tB\n")
+    (tmp_path / "movielens" / "ratings.dat").write_text("1::2::5::10\n3::2::5::11\n")
+    (tmp_path / "movielens" / "movies.dat").write_text("2::A (1999)::Drama\n4::B (2000)::Drama\n")
     return {
         "ml-100k": {},
+        "recbole": {"interactions": str(tmp_path / "recbole")},
+        "movielens": {"interactions": str(tmp_path / "movielens")},
         "csv": csv,
         "dllm2rec": {"interactions": str(tmp_path / "dllm2rec")},
         "ilora": {"interactions": str(tmp_path / "ilora")},
