@@ -54,7 +54,7 @@ class RecommendConfig(Config):
         role="upstream", common=True,
     )  # fmt: skip
     histories: str = option(
-        "", "file with a column history of item ids, oldest first: .jsonl, .parquet or .csv",
+        "", "file with a column history of item ids, oldest first: .jsonl or .csv, gzipped or not, or .parquet",
         role="place", common=True, content=True,
     )  # fmt: skip
     output: str = option(

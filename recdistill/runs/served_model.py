@@ -128,6 +128,12 @@ def address_of(model: PyFuncModel) -> str:
     return f"models:/{model.metadata.model_id or model.metadata.model_uuid}"
 
 
+def example_items(model: PyFuncModel) -> list[str]:
+    """Ids of items that a loaded model knows: those that it recommends to someone without a history."""
+    answer = pd.DataFrame(model.predict(pd.DataFrame({"history": [[]], "k": [100]})))
+    return [str(item) for item in answer["items"][0]]
+
+
 def recommendations(model: PyFuncModel, histories: pd.DataFrame) -> pd.DataFrame:
     """The model's answer to each row, a bounded number of rows at a time; see `student_model`.
 

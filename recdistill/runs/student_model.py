@@ -110,7 +110,8 @@ def item_list(value: Any, row: int, column: str) -> list[str]:
     items = list(value)
     if not all(isinstance(item, str) for item in items):
         raise bad_input(f"row {row}: {column} holds an id that is no text; write ids as the data's source does")
-    return items
+    # As the source of the data has it, white space around an id is no part of it.
+    return [item.strip() for item in items]
 
 
 def how_many(value: Any, row: int) -> int:

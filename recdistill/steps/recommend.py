@@ -6,10 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from recdistill.config import RecommendConfig, changed
-from recdistill.data.histories import FORMATS, read_histories, recommended_rows, write_recommendations
+from recdistill.data.histories import (
+    FORMATS,
+    read_histories,
+    recommended_rows,
+    refuse_unknown_items,
+    write_recommendations,
+)
 from recdistill.errors import InputError
 from recdistill.runs.run import StepRun
-from recdistill.runs.served_model import address_of, load_model, recommendations
+from recdistill.runs.served_model import address_of, example_items, load_model, recommendations
 from recdistill.runs.step_runs import step_run
 
 KEPT = "recommendations/recommendations.parquet"
@@ -25,6 +31,7 @@ def recommend(config: RecommendConfig) -> StepRun:
     with step_run("recommend", changed(config, model=address_of(model)), data=fingerprint) as run:
         if not run.reused:
             answers = recommendations(model, table)
+            refuse_unknown_items(config.histories, table, answers["unknown_items"], example_items(model))
             rows = recommended_rows(table, answers)
             counts = {"histories": len(table), "unknown_items": answers["unknown_items"].sum()}
             counts |= {"fallbacks": answers["fallback"].sum(), "recommendations": len(rows)}

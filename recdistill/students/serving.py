@@ -92,8 +92,8 @@ class ItemRecommender:
 
     def known(self, item_ids: Collection[str]) -> list[int]:
         """Positions of the items that the catalogue has."""
-        position = self.position
-        return [position[item_id] for item_id in item_ids if item_id in position]
+        found = (self.position.get(item_id.strip()) for item_id in item_ids)
+        return [position for position in found if position is not None]
 
     @torch.inference_mode()
     def rank(
