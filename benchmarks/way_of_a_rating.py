@@ -1,7 +1,8 @@
 """The files that a rating passes on its way to test NDCG, in the order in which their functions are first called.
 
 Trains a small student by the step ``backbone`` on a ring of films, and follows every call of the package. Prints each
-file but those of options, runs and reports, how many there are, and how often the way changes rooms. ``--package`` follows another checkout's.
+file but those of options, runs and reports, how many there are, and how often the way changes rooms. ``--package``
+follows another checkout's.
 """
 
 import argparse

@@ -6,10 +6,13 @@ from recdistill.config.data import DataConfig
 from recdistill.data.filters import keep_active, without_repeats
 from recdistill.data.fingerprint import fingerprint
 from recdistill.data.interactions import Interactions
+from recdistill.data.notices import notice
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import SOURCES, SPLITS, Registry
 
+#: Above this share of targets that come again, leaving seen items out of rankings is worth a word.
+MUCH_SEEN = 0.01
 #: Options that mean nothing where the files came split, and their defaults.
 OF_SPLITTING = ("min_interactions", "min_item_interactions", "k_core", "max_users", "split")
 
@@ -29,8 +32,15 @@ def load_data(config: DataConfig) -> SequenceData:
                     f"{name}={getattr(config, name)}: {config.dataset} files are split already and name no users; "
                     "leave it out"
                 )
-        return found
-    return split_data(found, config)
+        data = found
+    else:
+        data = split_data(found, config)
+    if config.exclude_seen and data.seen_target_share() > MUCH_SEEN:
+        notice(
+            f"{data.seen_target_share():.1%} of all targets of {data.name} are in their own history already and count "
+            "as misses, for rankings leave seen items out; exclude_seen=false is for data in which items come again"
+        )
+    return data
 
 
 def call_part(registry: Registry, name: str, config: DataConfig, given: Any) -> Any:

@@ -49,7 +49,7 @@ def rank_samples(
         max_length: L, history items the model reads; exclusion always looks at the whole history.
         keep: k, how many of the best items to keep.
         batch_size: samples scored at a time, fewer where V is very large.
-        exclude_seen: leave the items of a sample's history out of its ranking; a target among them is a miss, rank V + 1.
+        exclude_seen: leave a sample's history out of its ranking; a target that it has is a miss, rank V + 1.
         progress: show a bar.
 
     Returns tensors on the CPU. Raises InputError for a score that is NaN, ValueError for scores of another shape.

@@ -11,9 +11,6 @@ from recdistill.steps.inputs import data_of
 from recdistill.steps.results import log_results
 from recdistill.students.measure import KEPT
 
-#: Above this share of targets that come again, leaving seen items out of rankings is worth a word.
-MUCH_SEEN = 0.01
-
 
 def prepare(config: DataConfig) -> StepRun:
     """Log the data's size, and what recommending the most popular items scores on it."""
@@ -27,12 +24,6 @@ def prepare(config: DataConfig) -> StepRun:
         share = data.seen_target_share()
         sizes |= {"data/items": data.num_items, "data/users": len(data.user_ids), "data/seen_target_share": share}
         run.log_metrics(sizes)
-        if share > MUCH_SEEN and config.exclude_seen:
-            print(
-                f"data: {share:.1%} of all targets are in their own history already and count as misses, for rankings "
-                "leave seen items out; exclude_seen=false is for data in which items come again",
-                flush=True,
-            )
         validation, test = (
             rank_samples(
                 scores, part, num_items=data.num_items, max_length=1, keep=KEPT, exclude_seen=config.exclude_seen

@@ -125,10 +125,13 @@ class TeacherOutputs:
         return len(self.sample) / self.manifest.num_samples if self.manifest.num_samples else 0.0
 
     def answers(self, candidate_topk: int) -> TeacherAnswers:
-        """The first ``candidate_topk`` items of each ranking, laid out by training sample, as students read them.
+        """The first ``candidate_topk`` items of each ranking, laid out by training sample, as students read them;
+        all items where the catalogue has no more.
 
         Rankings and distances are 0 where the teacher did not answer. Raises InputError where rankings are shorter.
         """
+        # A small catalogue has no more to offer.
+        candidate_topk = min(candidate_topk, self.manifest.num_items)
         if candidate_topk > self.top_n:
             raise InputError(
                 f"candidate_topk={candidate_topk}: the teacher kept {self.top_n}; "

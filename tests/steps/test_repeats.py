@@ -10,6 +10,7 @@ from small_data import write_csv
 from workplace import Workplace, run_step
 
 from recdistill.config import DataConfig
+from recdistill.data import notices
 from recdistill.data.load import load_data
 from recdistill.runs.served_model import load_model
 
@@ -68,15 +69,17 @@ def test_evaluation_hits_what_the_served_model_recommends_and_nothing_else(place
 
 
 def test_a_share_of_seen_targets_is_a_metric_and_a_warning(
-    place: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(notices, "_said", set())
     options = shopping(tmp_path)
     assert run_step("prepare", **options) == 0
     share = place.newest("prepare").data.metrics["data/seen_target_share"]
     assert share == load_data(DataConfig(**options)).seen_target_share() > 0.01
     said = capsys.readouterr().out
-    assert f"data: {share:.1%} of all targets" in said
+    assert f"data: {share:.1%} of all targets of csv" in said
     assert "exclude_seen=false is for data in which items come again" in said
+    monkeypatch.setattr(notices, "_said", set())
     assert run_step("prepare", **options, exclude_seen=False) == 0
     assert "of all targets" not in capsys.readouterr().out
 

@@ -149,3 +149,18 @@ def test_files_of_other_data_and_damaged_files_are_refused(tmp_path: Path) -> No
     (folder / "teacher_outputs.safetensors").write_bytes(b"cut short")
     with pytest.raises(InputError, match="no readable teacher outputs"):
         read_teacher_outputs(folder)
+
+
+def test_a_small_catalogue_has_fewer_candidates_than_are_asked_for() -> None:
+    manifest = Manifest(fingerprint="data", llm="tiny", num_items=3, num_samples=2)
+    outputs = TeacherOutputs(
+        manifest=manifest,
+        sample=torch.tensor([0, 1]),
+        ranking=torch.tensor([[2, 0, 1], [1, 2, 0]]),
+        distance=torch.tensor([[0.1, 0.2, 0.3]] * 2),
+        item_embedding=torch.ones(3, 4),
+    )
+    assert outputs.answers(10).ranking.shape == (2, 3)
+    fewer = dataclasses.replace(outputs, ranking=outputs.ranking[:, :2], distance=outputs.distance[:, :2])
+    with pytest.raises(InputError, match="candidate_topk=3: the teacher kept 2"):
+        fewer.answers(10)
