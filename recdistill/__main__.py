@@ -15,9 +15,6 @@ from recdistill.config.command_line import help_text, parse
 from recdistill.config.steps import ALIASES, STEPS
 from recdistill.errors import InputError
 
-# Read when torch loads: threads that spin while they wait make each other many times slower where cores are shared;
-# a few microseconds of it spare the small students most of the waking up.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # The steps that ``accelerate launch`` and torchrun may start in several processes.

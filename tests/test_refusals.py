@@ -47,11 +47,6 @@ def header_twice(folder: Path) -> None:
     replace(folder / "interactions.csv", "user,item,timestamp", "user,item,item,timestamp")
 
 
-def one_interaction(folder: Path) -> None:
-    with (folder / "interactions.csv").open("a", encoding="utf-8") as file:
-        file.write("lonely,i1,5\n")
-
-
 def no_time(folder: Path) -> None:
     with (folder / "interactions.csv").open("a", encoding="utf-8") as file:
         file.write("u1,i1,NaN\n")
@@ -63,10 +58,9 @@ def unknown_item(folder: Path) -> None:
 
 
 FILES = {
-    no_file: "no such file; give the path of a CSV file",
+    no_file: "no such file; give the path of a file",
     no_column: "has no column 'timestamp'",
     header_twice: "column 'item' stands twice in the header",
-    one_interaction: "user lonely has 1 interactions",
     no_time: "timestamp 'NaN' is no whole number",
     unknown_item: "unknown item 'nowhere'",
 }
@@ -88,7 +82,7 @@ def refused(place: Workplace, capsys: pytest.CaptureFixture[str], step: str, **o
 def test_bad_files(place, capsys, spoil):
     options = write_csv(place.folder)
     spoil(place.folder)
-    assert FILES[spoil] in refused(place, capsys, "distill", **options)
+    assert FILES[spoil] in refused(place, capsys, "prepare", **options, missing_titles="refuse")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +99,9 @@ def test_bad_files(place, capsys, spoil):
     ],
 )
 def test_bad_options(place, capsys, options, message):
-    assert message in refused(place, capsys, "distill", **write_csv(place.folder), **options)
+    # Should it go on, it must not begin with the real LLM.
+    options = write_csv(place.folder) | {"llm": "/no/such/model"} | options
+    assert message in refused(place, capsys, "distill", **options)
 
 
 def teacher_run(status: str, fingerprint: str, step: str = "teacher") -> str:
