@@ -29,7 +29,7 @@ def separated(separator: str, quoting: int = csv.QUOTE_MINIMAL, line_end: str = 
         *paths, options = files(folder, ".txt")
         for path, table in zip(paths, (log, items), strict=True):
             text = table.to_csv(sep=separator, index=False, quoting=quoting, lineterminator=line_end)  # type: ignore[call-overload]
-            path.write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
+            path.write_bytes(gzip.compress(text.encode(), mtime=0) if zipped else text.encode())
         return options
 
     return write

@@ -27,7 +27,7 @@ def write_json(folder: Path, rows=ROWS, zipped=("train",)) -> str:
     for part, samples in rows.items():
         text = "".join(json.dumps({"history": history, "next": item}) + "\n" for history, item in samples)
         if part in zipped:
-            (folder / f"{part}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+            (folder / f"{part}.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
         else:
             (folder / f"{part}.jsonl").write_text(text)
     lines = ["item_id\ttitle", *(f"{item}\t{title}" for item, title in enumerate(TITLES))]
