@@ -5,16 +5,19 @@ from mlflow.tracking import MlflowClient
 from workplace import run_step
 
 from recdistill.__main__ import main
+from recdistill.config import TeacherConfig
 
 SMALL = {"hidden_size": 8, "blocks": 1, "epochs": 1, "candidate_topk": 5}
 
 
 def test_a_distillation_shows_the_teacher_that_it_found_and_not_its_own_defaults(taught) -> None:
-    """The teacher of `taught` had 3,000 tokens; the command asks for no budget."""
+    """The teachers of `taught` had budgets of their own; the command asks for none."""
     options = {name: value for name, value in taught.options.items() if name not in ("token_budget",)}
     assert run_step("distill", **options, **SMALL) == 0
-    params = taught.place.newest("distill").data.params
-    assert params["teacher.token_budget"] == "3000"
+    run = taught.place.newest("distill")
+    params = run.data.params
+    teacher = MlflowClient().get_run(run.data.tags["recdistill.teacher_run_id"]).data.params
+    assert params["teacher.token_budget"] == teacher["token_budget"] != str(TeacherConfig().token_budget)
     assert params["teacher.top_n"] == "12"
     assert "token_budget" not in params
     assert (params["lam"], params["blocks"], params["split"]) == ("0.5", "1", "leave-one-out")
