@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 from recdistill.runs.artifacts import local_artifact
 
 #: Tags; docs/TRACKING.md says what each means.
@@ -101,5 +101,5 @@ class StepRun:
 
 def reason(error: BaseException) -> str:
     """One line that says what went wrong."""
-    text = " ".join(str(error).split())[:450]
+    text = one_line(error, 450)
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

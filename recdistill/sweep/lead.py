@@ -13,6 +13,8 @@ from typing import Any
 
 from optuna.study import Study
 
+from recdistill.errors import one_line
+
 LEADER, ANSWERED, MEMBER = "leader", "answered", "member:"
 #: A command that is ANSWERING waits for the others and is not waited for.
 HERE, ANSWERING, LEFT = "here", "answering", "left"
@@ -103,8 +105,8 @@ class Lead:
             try:
                 self.look()
             except Exception as error:
-                # The storage may be busy; a beat more or less matters to nobody.
-                print(f"sweep: {' '.join(str(error).split())[:200]}", flush=True)
+                # The storage may be busy; the next sign of life follows soon.
+                print(f"sweep: {one_line(error)}", flush=True)
 
     def look(self) -> None:
         """Give a sign of life, and take the lead where there is no leader or it is dead."""
