@@ -35,9 +35,10 @@ def load_data(config: DataConfig) -> SequenceData:
         data = found
     else:
         data = split_data(found, config)
-    if config.exclude_seen and data.seen_target_share() > MUCH_SEEN:
+    share = data.seen_target_share() if config.exclude_seen else 0.0
+    if share > MUCH_SEEN:
         notice(
-            f"{data.seen_target_share():.1%} of all targets of {data.name} are in their own history already and count "
+            f"{share:.1%} of all targets of {data.name} are in their own history already and count "
             "as misses, for rankings leave seen items out; exclude_seen=false is for data in which items come again"
         )
     return data

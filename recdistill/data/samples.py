@@ -1,6 +1,7 @@
 """Next-item samples as pointers into one flat item array, so that every prefix of every user needs no copy."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,7 +53,7 @@ class Samples:
         """The next items, int64 [N]."""
         return self.items[self.end]
 
-    @property
+    @cached_property
     def target_seen(self) -> NDArray[np.bool_]:
         """Whether a sample's target is in its own history already, bool [N]."""
         order = np.argsort(self.items, kind="stable")

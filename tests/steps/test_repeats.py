@@ -13,6 +13,7 @@ from recdistill.config import DataConfig
 from recdistill.data import notices
 from recdistill.data.load import load_data
 from recdistill.runs.served_model import load_model
+from recdistill.teachers.outputs import TeacherOutputs
 
 SMALL = {"epochs": 1, "hidden_size": 8, "blocks": 1}
 
@@ -104,3 +105,21 @@ def test_a_student_and_a_teacher_of_such_data_are_trained(
     covered = place.newest("teacher").data.metrics["covered_share"]
     # All that can be learnt from is scored, and nothing else.
     assert covered == pytest.approx(data.num_trainable(True) / len(data.train))
+
+
+def test_a_user_who_has_seen_the_whole_catalogue_costs_nobody_the_teacher(
+    place: Workplace, tmp_path: Path, tiny_llm_folder: Path
+) -> None:
+    options = write_csv(tmp_path, items=12)
+    with (tmp_path / "interactions.csv").open("a", encoding="utf-8") as file:
+        file.writelines(f"all,i{item % 12},{item}\n" for item in range(16))
+    options |= {"llm": tiny_llm_folder, "teacher_window": 8, "teacher_history": 3, "candidate_topk": 5}
+    assert run_step("distill", **options, **SMALL, token_budget=600, tokens_per_batch=200) == 0
+    data = load_data(DataConfig(**{name: options[name] for name in ("dataset", "interactions", "items")}))
+    run_id = place.newest("teacher").info.run_id
+    folder = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="teacher_outputs")
+    scored = TeacherOutputs.load(folder, data.fingerprint).sample.numpy()
+    # Who has seen all of it gets no ranking.
+    seen_all = data.train.end - data.train.start >= 12
+    assert (seen_all & (data.train.user == data.user_ids.index("all"))).any()
+    assert not seen_all[scored][data.train.user[scored] == data.user_ids.index("all")].any()
