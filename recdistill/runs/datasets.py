@@ -1,16 +1,20 @@
 """The data of a run as an MLflow input: name, digest, schema and profile."""
 
 import json
+import time
 from typing import Any
 
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Dataset
+from mlflow.entities import Dataset, DatasetInput
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 
 from recdistill.data.sequences import SequenceData
 
 DIGEST_LENGTH = 32
+ATTEMPTS = 5
 SCHEMA = Schema(
     [ColSpec(DataType.string, "user"), ColSpec(DataType.string, "item"), ColSpec(DataType.long, "timestamp")]
 )
@@ -44,3 +48,20 @@ class SplitDataset(MetaDataset):
     def entity(self) -> Dataset:
         """For ``MlflowClient.log_inputs``."""
         return self._to_mlflow_entity()
+
+
+def log_data(run_id: str, data: SequenceData) -> None:
+    """Log the data as an input of the run.
+
+    The store keeps one row a data set: of two processes that make it at the same moment the second is refused, and
+    finds it when it asks again.
+    """
+    entity = DatasetInput(dataset=SplitDataset(data).entity(), tags=[])
+    for attempt in range(ATTEMPTS):
+        try:
+            MlflowClient().log_inputs(run_id, [entity])
+            return
+        except MlflowException:
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(0.1 * 2**attempt)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlflow
-from mlflow.entities import DatasetInput, Run, RunTag
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -24,7 +24,7 @@ from recdistill.data.downloads import cache_dir
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import Pruned
 from recdistill.runs.artifacts import local_artifact
-from recdistill.runs.datasets import SplitDataset
+from recdistill.runs.datasets import log_data
 from recdistill.runs.finished_runs import find_finished, find_near, finished_run, linked_run, newest, options_of_run
 from recdistill.runs.folder_lock import locked
 from recdistill.runs.logged_options import log_options, used_options
@@ -229,7 +229,7 @@ class Opening:
         if code.changes:
             client.log_text(run_id, code.changes, CHANGES_FILE)
         if self.data is not None:
-            client.log_inputs(run_id, [DatasetInput(dataset=SplitDataset(self.data).entity(), tags=[])])
+            log_data(run_id, self.data)
 
 
 def reused_run(found: Run, key: str, fingerprint: str, entry_id: str | None) -> StepRun:

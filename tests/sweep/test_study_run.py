@@ -305,6 +305,11 @@ def test_killed_workers_lose_and_repeat_nothing(folder: Path) -> None:
     check_settled(run.run_id, the_study(folder), 16)
 
 
+def printed(folder: Path) -> str:
+    """What the commands of `start_command` printed."""
+    return "\n".join(path.read_text() for path in sorted(folder.glob("command-*.log")))
+
+
 def two_commands_and_a_kill(folder: Path, url: str, *, kill_leader: bool) -> None:
     """Two commands on one study; one is killed in the middle, and the other ends the sweep."""
     config = options(folder, trials=10, dropout=0.2, study="shared", storage=url)
@@ -314,7 +319,7 @@ def two_commands_and_a_kill(folder: Path, url: str, *, kill_leader: bool) -> Non
         deadline = time.monotonic() + 120
         while len(list(working.glob("*"))) < 2:
             assert time.monotonic() < deadline
-            assert all(process.poll() is None for process in processes.values())
+            assert all(process.poll() is None for process in processes.values()), printed(folder)
             time.sleep(0.1)
         time.sleep(random.Random(5).uniform(0.2, 1.5))
         leader = mlflow.get_run(the_study(folder, url).user_attrs["leader"])
