@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from recdistill.data.samples import Samples
 from recdistill.distillation.losses import plain_loss
 from recdistill.distillation.objective import Objective
+from recdistill.distillation.output_layer import OutputLayer
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.evaluation.evaluate import rank_samples
@@ -35,7 +36,7 @@ SETTINGS = ObjectiveSettings(
     base_loss="bce", alpha=0.5, beta=1.0, lam=0.7, gamma_position=0.3, gamma_confidence=0.5, gamma_consistency=0.1
 )
 ED_WEIGHT = 0.3
-PARTS = ("encode", "logits", "loss", "backward", "adam")
+PARTS = ("encode", "loss", "backward", "adam")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Problem:
     teacher: TeacherBatch
 
 
-LossFunction = Callable[[Tensor, Tensor, Problem], Tensor]
+LossFunction = Callable[[Tensor, OutputLayer, Problem], Tensor]
 
 
 class PlainItems(nn.Module):
@@ -69,15 +70,14 @@ class PlainItems(nn.Module):
         return self.embedding(items) + injected * (items != self.num_items).unsqueeze(-1)
 
 
-def fused_total(objective: Objective, logits: Tensor, states: Tensor, batch: Problem) -> Tensor:
+def trained_total(objective: Objective, states: Tensor, output: OutputLayer, batch: Problem) -> Tensor:
     """The objective as it is trained."""
-    losses: dict[str, Tensor] = objective(logits, batch.target, states, batch.teacher, negative=batch.negative)
-    return losses["total"]
+    return objective.of_states(states, output, batch.target, batch.teacher, negative=batch.negative)["total"]
 
 
-def plain_total(objective: Objective, logits: Tensor, states: Tensor, batch: Problem) -> Tensor:
+def plain_total(objective: Objective, states: Tensor, output: OutputLayer, batch: Problem) -> Tensor:
     """The formulas as written: a loop over candidates, each with its own pass over the vocabulary."""
-    weight = objective.propensity
+    weight, logits = objective.propensity, output.logits(states)
     losses = plain_loss(SETTINGS, logits, batch.target, batch.teacher, negative=batch.negative, propensity=weight)
     return losses["total"]
 
@@ -86,11 +86,9 @@ def train_step(student: Student, optimizer: torch.optim.Optimizer, loss: LossFun
     """Seconds of each of `PARTS`, for one step."""
     clock = [time.perf_counter()]
     row = torch.arange(len(batch.target))
-    states = student(batch.history, batch.length, row, batch.length - 1)
+    states, output = student.encoded(batch.history, batch.length, row, batch.length - 1)
     clock.append(time.perf_counter())
-    logits = student.logits(states)
-    clock.append(time.perf_counter())
-    total = loss(logits, states, batch)
+    total = loss(states, output, batch)
     clock.append(time.perf_counter())
     optimizer.zero_grad()
     total.backward()
@@ -194,10 +192,10 @@ def main() -> None:
     student = build_student(shape, arguments.items, teacher, ED_WEIGHT, project_in_bf16=True)
     item_count = torch.randint(100, (arguments.items,), generator=generator)
     objective = Objective(SETTINGS, item_count)
-    fused, as_written = partial(fused_total, objective), partial(plain_total, objective)
+    trained, as_written = partial(trained_total, objective), partial(plain_total, objective)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3, fused=True)
     step_ms, least_ms, parts = time_steps(
-        lambda: train_step(student, optimizer, fused, random_batch(arguments, generator)),
+        lambda: train_step(student, optimizer, trained, random_batch(arguments, generator)),
         arguments.steps,
         warm_up=5,
     )
@@ -208,9 +206,10 @@ def main() -> None:
     plain.items = PlainItems(plain, teacher)  # type: ignore[assignment]
 
     # Timing means something only if both compute the same.
-    logits = torch.randn(arguments.batch, arguments.items, generator=generator)
+    states = torch.randn(arguments.batch, arguments.hidden_size, generator=generator)
+    layer = OutputLayer(torch.randn(arguments.items, arguments.hidden_size, generator=generator), None, arguments.items)
     batch = random_batch(arguments, generator)
-    torch.testing.assert_close(fused(logits, logits, batch), as_written(logits, logits, batch))
+    torch.testing.assert_close(trained(states, layer, batch), as_written(states, layer, batch))
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
     plain_step_ms, plain_least_ms, plain_parts = time_steps(
         lambda: train_step(plain, optimizer, as_written, random_batch(arguments, generator)),

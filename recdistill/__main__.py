@@ -12,10 +12,14 @@ from contextlib import nullcontext
 from typing import Any
 
 from recdistill.config.command_line import help_text, parse
-from recdistill.config.steps import ALIASES, STEPS
+from recdistill.config.paths import folder_of_mlflow_run
+from recdistill.config.steps import ALIASES, STEPS, WITHOUT_RUN
 from recdistill.errors import InputError
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# A server that does not answer is asked again by `runs.outbox`: MLflow's own tries take minutes, and the training waits.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 # The steps that ``accelerate launch`` and torchrun may start in several processes.
 LAUNCHED = ("teacher",)
@@ -60,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(name: str, arguments: list[str]) -> int:
     """Run a step, in the processes of its launch."""
+    folder_of_mlflow_run()
     try:
         from recdistill.runs.step_runs import entry_run
     except ModuleNotFoundError as error:
@@ -76,7 +81,7 @@ def run(name: str, arguments: list[str]) -> int:
     try:
         if several and name not in LAUNCHED:
             raise InputError(f"runs in one process; launch {', '.join(LAUNCHED)} alone, and start {name} by itself")
-        with entry_run(name) if main_process else nullcontext():
+        with entry_run(name) if main_process and name not in WITHOUT_RUN else nullcontext():
             function_of(name)(parse(STEPS[name], name, arguments))
     except InputError:
         if not main_process:

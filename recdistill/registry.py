@@ -1,6 +1,6 @@
 """The doors of the house: parts by name, each registered from its own file, listed without running that file.
 
-A part is a student, source, split, gate, selection policy, teacher, loss term or metric. It registers itself::
+A part is a student, source, split, gate, selection policy, teacher, loss term, metric or view. It registers itself::
 
     @STUDENTS.register("mean", options=MeanOptions, needs_gradient=True)
     class MeanStudent(Student): ...
@@ -263,4 +263,5 @@ POLICIES = Registry("selection policy", "POLICIES", "recdistill.distillation.pol
 TEACHERS = Registry("teacher", "TEACHERS", "recdistill.teachers")
 LOSS_TERMS = Registry("loss term", "LOSS_TERMS", "recdistill.distillation.terms")
 METRICS = Registry("metric", "METRICS", "recdistill.evaluation.metrics")
-REGISTRIES = (STUDENTS, SOURCES, SPLITS, GATES, POLICIES, TEACHERS, LOSS_TERMS, METRICS)
+VIEWS = Registry("view", "VIEWS", "recdistill.views")
+REGISTRIES = (STUDENTS, SOURCES, SPLITS, GATES, POLICIES, TEACHERS, LOSS_TERMS, METRICS, VIEWS)

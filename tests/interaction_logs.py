@@ -24,6 +24,6 @@ def log_of(rows: list[tuple[int, int, int]]) -> Interactions:
 def triples(samples: Samples) -> list[tuple[int, list[int], int]]:
     """(user, history, target) of each sample."""
     return [
-        (int(user), samples.items[start:end].tolist(), int(samples.items[end]))
-        for user, start, end in zip(samples.user, samples.start, samples.end, strict=True)
+        (int(user), samples.items[start:end].tolist(), int(target))
+        for user, start, end, target in zip(samples.user, samples.start, samples.end, samples.targets, strict=True)
     ]

@@ -29,6 +29,7 @@ class PlainModel:
     """Scores that a loop can repeat: a sum over the last three items of a history, whatever window they stand in."""
 
     llm_name = "plain"
+    content = None
 
     def __init__(self, num_items, packing=True):
         generator = torch.Generator().manual_seed(3)
@@ -41,6 +42,9 @@ class PlainModel:
         self.calls = 0
         self.tokens = 0
         self.kill_at = None
+
+    def item_view(self, texts):
+        return self.embedding[: len(texts)] + 1
 
     def prompts(self, history, row, column):
         lay_out = packed_prompts if self.shape.packing else one_prompt_a_sample

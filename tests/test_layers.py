@@ -32,7 +32,7 @@ ONLY_IN = {
     "mlflow": ("runs/",),
     "optuna": ("sweep/",),
     "peft": ("teachers/",),
-    "transformers": ("teachers/", "testing/"),
+    "transformers": ("teachers/", "testing/", "views/"),
     "accelerate": ("teachers/", "training/"),
     "gguf": ("teachers/",),
     "rich": ("report/", "steps/"),

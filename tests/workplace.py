@@ -16,14 +16,13 @@ from mlflow.tracking import MlflowClient
 
 from recdistill.__main__ import main
 from recdistill.data.downloads import cache_dir, fetch_wheel_member
+from recdistill.data.pinned_models import PinnedModel
 from recdistill.data.sources.ml_100k import FOLDER, RECBOLE
-from recdistill.teachers.ilora.llm_source import ALIASES
 
 # SHA-256 of the files in the pinned wheels: a cache that holds others neither makes nor breaks a test.
 MEMBERS = {
     f"{FOLDER}/ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
     f"{FOLDER}/ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
-    ALIASES["smollm2-135m"][-1]: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 }
 
 
@@ -114,6 +113,19 @@ def make_downloads(folder: Path, members: list[tuple[str, str, str, str]]) -> Pa
                 fetch_wheel_member(package, version, sha256, member)
         assert digest(target) == MEMBERS[member]
     return folder
+
+
+def add_model(folder: Path, model: PinnedModel) -> None:
+    """The file of a pinned model among the downloads, out of the user's cache where it is there, else downloaded."""
+    target = folder / model.path.relative_to(cache_dir())
+    if model.path.is_file() and digest(model.path) == model.sha256:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(model.path)
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RECDISTILL_CACHE", str(folder))
+            model.fetch()
+    assert digest(target) == model.sha256
 
 
 def digest(path: Path) -> str:

@@ -59,7 +59,8 @@ class Config(metaclass=ConfigType):
                 near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
                 raise InputError(f"{name}: there is no such option; the nearest is {near}")
             table[name].check(value)
-        in_use = options_in_use(type(self), given | {name: getattr(self, name) for name, _, _ in self.parts()})
+        choosing = [name for name, one in table.items() if one.metadata["choices"] is not None]
+        in_use = options_in_use(type(self), given | {name: getattr(self, name) for name in choosing})
         kept = {name: given.get(name, table[name].default) for name in in_use}
         for name, value in given.items():
             if name not in kept and value != table[name].default:
@@ -70,9 +71,10 @@ class Config(metaclass=ConfigType):
     def parts(self) -> list[tuple[str, Registry, str]]:
         """Each part that the options choose by name: the option, the registry, the part's name."""
         return [
-            (name, one.metadata["choices"], getattr(self, name))
+            (name, one.metadata["choices"], part)
             for name, one in option_table(type(self)).items()
             if one.metadata["choices"] is not None
+            for part in one.named(getattr(self, name))
         ]
 
     def parts_in_use(self) -> list[tuple[Registry, str]]:
@@ -221,7 +223,10 @@ def options_in_use(kind: type[Config], values: Mapping[str, Any]) -> list[str]:
     """The options of parts that are in use where the step's options have these values, and defaults elsewhere."""
     table = option_table(kind)
     where = {
-        f"{name}={values.get(name, one.default)}" for name, one in table.items() if one.metadata["choices"] is not None
+        f"{name}={part}"
+        for name, one in table.items()
+        if one.metadata["choices"] is not None
+        for part in one.named(values.get(name, one.default))
     }
     weights = {f"{part}{WEIGHT}" for part in kind.weighted.names()} if kind.weighted is not None else set()
     where |= {f"{name}>0" for name in weights if values.get(name)}

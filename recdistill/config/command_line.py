@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from recdistill.config.base import Config, option_table
 from recdistill.config.option import Option
+from recdistill.config.paths import located, located_plugins
 from recdistill.config.steps import DROPPED
 from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
@@ -21,14 +22,18 @@ def parse(kind: type[Parsed], step: str, arguments: list[str]) -> Parsed:
     Plugins that are named are imported first: their parts' options count. Raises InputError for an unknown name (naming
     the nearest), a value of the wrong type, or one out of range.
     """
-    load_plugins(named_plugins(arguments))
+    plugins = located_plugins(named_plugins(arguments))
+    load_plugins(plugins)
     table = option_table(kind)
     dropped = DROPPED.get(step, ())
     given = read_values([*table, *dropped], step, arguments)
     for name in given.keys() & set(dropped):
         print(f"{name}: {step} no longer reads it; leave it out", flush=True)
         del given[name]
-    return kind(**{name: table[name].read(text) for name, text in given.items()})
+    if plugins:
+        given["plugin"] = plugins
+    values = {name: table[name].read(text) for name, text in given.items()}
+    return kind(**{name: located(table[name], v) if isinstance(v, str) else v for name, v in values.items()})
 
 
 def named_plugins(arguments: list[str]) -> str:
@@ -60,7 +65,7 @@ def read_values(known: list[str], step: str, arguments: list[str]) -> dict[str, 
 
 def help_text(kind: type[Config], step: str, arguments: list[str]) -> str:
     """What ``recdistill STEP --help`` prints; options of plugins that are named are in it."""
-    load_plugins(named_plugins(arguments))
+    load_plugins(located_plugins(named_plugins(arguments)))
     parser = argparse.ArgumentParser(
         prog=f"recdistill {step}",
         usage=f"recdistill {step} --name value ...",

@@ -20,15 +20,30 @@ class DataConfig(Config):
         "csv: file with columns user, item, timestamp; recbole: .inter file; others: a folder",
         role="place",
         common=True,
+        path="read",
     )
-    items: str = option("", "csv: file with columns item, title; recbole: .item file", role="place", common=True)
+    items: str = option(
+        "",
+        "csv: file with columns item, title and any others; recbole: .item file",
+        role="place",
+        common=True,
+        path="read",
+    )
     columns: str = option(
         "", "names of your columns where they differ, as user:customer_id,item:sku,title:name", role="data", common=True
     )
     missing_titles: Literal["id", "refuse"] = option(
         "id", "id: the title of an item without one is its id; refuse: each must have one", role="data"
     )
-    split: str = option("leave-one-out", "what is kept for validation and test", role="data", choices=SPLITS)
+    split: str = option("user-holdout", "what is kept for validation and test", role="data", choices=SPLITS)
+    new_items: float = option(
+        0.0,
+        "share of the items that leave training and are new in test, half as many in validation; 0 for none",
+        role="data",
+        least=0,
+        most=0.5,
+    )
+    new_items_seed: int = option(1, "seed of the draw of new items, apart from seed", role="data", least=0)
     min_interactions: int = option(0, "leave out users with fewer interactions", role="data", least=0)
     min_item_interactions: int = option(0, "leave out items with fewer interactions", role="data", least=0)
     k_core: int = option(

@@ -8,7 +8,7 @@ from recdistill.config.option import option
 from recdistill.config.student import StudentConfig
 from recdistill.config.teacher import TeacherConfig
 from recdistill.errors import InputError
-from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, Registry
+from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, VIEWS, Registry
 
 RankingLoss = Literal["ranking", "kl"]
 
@@ -26,7 +26,7 @@ class DistillConfig(StudentConfig, TeacherConfig):
     )
     teacher_files: str = option(
         "", "folder of teacher outputs, or of DLLM2Rec's three teacher files, instead of a teacher run",
-        role="place", content=True,
+        role="place", content=True, path="read",
     )  # fmt: skip
     student: str = option("sasrec", "the student", common=True, choices=STUDENTS, among={"gradient": True})
     lam: float = option(0.5, "weight of the ranking distillation", least=0, common=True)
@@ -73,6 +73,10 @@ class MainConfig(DistillConfig):
     upstream: ClassVar[type[Config] | None] = None
 
     baselines: str = option("itemknn,ease", "recommenders without training by gradient to show beside, by commas")
+    cheap_views: str = option(
+        "sentence+tfidf", "views of an item's text without an LLM: what the LLM must beat for new items; empty: none",
+        choices=VIEWS, several=True,
+    )  # fmt: skip
     token_budget: int = option(
         80_000, "LLM tokens to train on; the step teacher alone takes 100,000", role="budget", least=0, common=True
     )

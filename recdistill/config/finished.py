@@ -51,15 +51,16 @@ class RecommendConfig(Config):
 
     model: str = option(
         "", "run of a student, or a model's address as models:/name/1; empty: the newest distill run",
-        role="upstream", common=True,
+        role="upstream", common=True, path="read-or-name",
     )  # fmt: skip
     histories: str = option(
         "", "file with a column history of item ids, oldest first: .jsonl or .csv, gzipped or not, or .parquet",
-        role="place", common=True, content=True,
+        role="place", common=True, content=True, path="read",
     )  # fmt: skip
     output: str = option(
-        "recommendations.csv", "file to write, a row an item: .jsonl, .parquet or .csv", role="place", common=True
-    )
+        "recommendations.csv", "file to write, a row an item: .jsonl, .parquet or .csv",
+        role="place", common=True, path="written",
+    )  # fmt: skip
     k: int = option(10, "items to recommend where the file gives no k", least=1, common=True)
 
 
@@ -70,5 +71,5 @@ class ExportConfig(Config):
     section: ClassVar[str] = "export"
 
     teacher_run_id: str = option("", "a finished teacher run; empty: the newest", role="upstream", common=True)
-    folder: str = option("", "where the files go", role="place", common=True)
+    folder: str = option("", "where the files go", role="place", common=True, path="written")
     allow_partial: bool = option(False, "write also where the teacher did not score every training sample")

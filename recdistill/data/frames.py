@@ -1,5 +1,6 @@
 """A person's own frames of interactions and items as a data set."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -7,8 +8,10 @@ import pandas as pd
 
 from recdistill.config.data import DataConfig
 from recdistill.data.columns import INTERACTION_COLUMNS, Headers, headers_of, pick, refuse_unused
+from recdistill.data.item_columns import further_columns
 from recdistill.data.load import split_data
 from recdistill.data.sequences import SequenceData
+from recdistill.data.table_files import texts_of_columns
 from recdistill.data.tables import interactions_of_tables
 from recdistill.data.text_columns import text_of
 from recdistill.errors import InputError
@@ -19,7 +22,8 @@ INTERACTIONS, ITEMS = "frame interactions", "frame items"  # what messages call 
 def data_from_frames(interactions: pd.DataFrame, items: pd.DataFrame | None = None, **options: Any) -> SequenceData:
     """Split frames as ``dataset=csv`` splits files of the same content, with the same checks and fingerprint.
 
-    Ids may be of any type, and become text: 7 and 7.0 become '7'. Other columns are ignored.
+    Ids may be of any type, and become text: 7 and 7.0 become '7'. Other columns of ``items`` that hold
+    text or numbers are kept as text, for item texts; others are ignored.
 
     >>> log = pd.DataFrame({"user": ["ann"] * 4, "item": [70, 8, 9, 70], "timestamp": [1, 2, 3, 4]})
     >>> data = data_from_frames(log)
@@ -47,11 +51,20 @@ def data_from_frames(interactions: pd.DataFrame, items: pd.DataFrame | None = No
     if items is not None:
         has_titles = "title" in items.columns or "title" in headers
         catalogue, of_items = text_columns(items, ("item", "title") if has_titles else ("item",), headers, ITEMS)
+        catalogue = pd.concat([catalogue, further_texts(items, of_items.values())], axis=1)
     refuse_unused(config.columns, headers, of_table, of_items)
     if "title" not in catalogue:
         catalogue["title"] = "" if config.missing_titles == "refuse" else catalogue["item"]
     log = interactions_of_tables(table, INTERACTIONS, catalogue, ITEMS, config.missing_titles)
     return replace(split_data(log, config), name="frames")
+
+
+def further_texts(items: pd.DataFrame, used: Iterable[str]) -> pd.DataFrame:
+    """The columns beside the ``used`` ones that hold text or numbers, as text."""
+    names = list(map(str, items.columns))
+    others = further_columns(names, used)
+    columns = items.iloc[:, [names.index(name) for name in others]].set_axis(others, axis=1).reset_index(drop=True)
+    return pd.DataFrame(texts_of_columns(columns, others, ITEMS), index=columns.index)
 
 
 def text_columns(

@@ -1,6 +1,7 @@
 """Interactions as a source gives them, before any split."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from recdistill.data.samples import Int64Array
 
@@ -17,6 +18,7 @@ class Interactions:
         user_ids, item_ids: ids as the source writes them.
         titles: V titles.
         source: where they come from, for messages.
+        item_columns: further columns of the items file, by name, V texts each; an empty text where there is none.
     """
 
     user: Int64Array
@@ -26,6 +28,7 @@ class Interactions:
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
     source: str
+    item_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user)

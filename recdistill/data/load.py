@@ -1,20 +1,33 @@
 """From the options of the data to its samples."""
 
+from dataclasses import fields
 from typing import Any
 
 from recdistill.config.data import DataConfig
-from recdistill.data.filters import keep_active, without_repeats
+from recdistill.data.filters import counts, keep_active, without_repeats
 from recdistill.data.fingerprint import fingerprint
 from recdistill.data.interactions import Interactions
+from recdistill.data.new_items import draw_new_items, hold_out_items, items_without_target
 from recdistill.data.notices import notice
 from recdistill.data.sequences import SequenceData
+from recdistill.data.splits.order import Parts
 from recdistill.errors import InputError
 from recdistill.registry import SOURCES, SPLITS, Registry
 
 #: Above this share of targets that come again, leaving seen items out of rankings is worth a word.
 MUCH_SEEN = 0.01
 #: Options that mean nothing where the files came split, and their defaults.
-OF_SPLITTING = ("min_interactions", "min_item_interactions", "k_core", "max_users", "split")
+OF_SPLITTING = (
+    "min_interactions",
+    "min_item_interactions",
+    "k_core",
+    "max_users",
+    "split",
+    "new_items",
+    "new_items_seed",
+)
+#: The default split of before: runs of then have it among their options, on files that came split, too.
+EARLIER_SPLIT = "leave-one-out"
 
 
 def load_data(config: DataConfig) -> SequenceData:
@@ -26,12 +39,7 @@ def load_data(config: DataConfig) -> SequenceData:
         raise InputError(f"columns={config.columns}: {config.dataset} files have names of their own; leave it out")
     found = call_part(SOURCES, config.dataset, config, config)
     if isinstance(found, SequenceData):
-        for name in OF_SPLITTING:
-            if getattr(config, name) != getattr(DataConfig(), name):
-                raise InputError(
-                    f"{name}={getattr(config, name)}: {config.dataset} files are split already and name no users; "
-                    "leave it out"
-                )
+        refuse_splitting(config)
         data = found
     else:
         data = split_data(found, config)
@@ -44,6 +52,19 @@ def load_data(config: DataConfig) -> SequenceData:
     return data
 
 
+def refuse_splitting(config: DataConfig) -> None:
+    """Raise InputError where an option says how to split, for files that came split."""
+    kind = SPLITS.options(config.split)
+    defaults = {name: getattr(DataConfig(), name) for name in OF_SPLITTING}
+    defaults |= {spec.name: spec.default for spec in fields(kind)} if kind is not None else {}
+    for name, default in defaults.items():
+        given = config.value(name)
+        if given != default and (name, given) != ("split", EARLIER_SPLIT):
+            raise InputError(
+                f"{name}={given}: {config.dataset} files are split already and name no users; leave it out"
+            )
+
+
 def call_part(registry: Registry, name: str, config: DataConfig, given: Any) -> Any:
     """Call a source or a split with ``given``, and with its own options where it is registered with some."""
     own = config.of_part(registry, name)
@@ -52,27 +73,42 @@ def call_part(registry: Registry, name: str, config: DataConfig, given: Any) -> 
 
 
 def split_data(interactions: Interactions, config: DataConfig) -> SequenceData:
-    """Leave out repeats, users and items, and split the others. Raises InputError where a part is empty.
+    """Leave out repeats, users and items, split the others, and take out drawn new items.
 
-    Users with fewer interactions than the split is registered to need (``least``) are left out too.
+    Users with fewer interactions than the split is registered to need (``least``) are left out too. Raises InputError
+    where a part is empty.
     """
     least = SPLITS.declaration(config.split).about.get("least", 0)
     kept = keep_active(without_repeats(interactions), config, least)
     parts = call_part(SPLITS, config.split, config, kept)
-    for name, samples in zip(("training", "validation", "test"), parts, strict=True):
-        if not len(samples):
-            raise InputError(
-                f"{kept.source}: split={config.split} leaves no {name} sample; give users with longer histories"
-            )
+    refuse_empty(parts, f"{kept.source}: split={config.split}")
+    num_items = len(kept.titles)
+    if config.new_items:
+        new_validation, new_test = draw_new_items(counts(kept.item, num_items), config.new_items, config.new_items_seed)
+        parts = hold_out_items(parts, new_validation, new_test, num_items)
+        refuse_empty(parts, f"{kept.source}: new_items={config.new_items}")
+    else:
+        new_validation = new_test = items_without_target(parts[0], num_items)
+    drawn = (new_validation, new_test) if config.new_items else ()
     return SequenceData(
         name=config.dataset,
         split=config.split,
-        num_items=len(kept.titles),
+        num_items=num_items,
         titles=kept.titles,
         item_ids=kept.item_ids,
         user_ids=kept.user_ids,
         train=parts[0],
         validation=parts[1],
         test=parts[2],
-        fingerprint=fingerprint(kept.item_ids, kept.titles, parts),
+        fingerprint=fingerprint(kept.item_ids, kept.titles, parts, drawn),
+        item_columns=kept.item_columns,
+        new_validation=new_validation,
+        new_test=new_test,
     )
+
+
+def refuse_empty(parts: Parts, said: str) -> None:
+    """Raise InputError, beginning with what was ``said``, where a part has no sample."""
+    for name, samples in zip(("training", "validation", "test"), parts, strict=True):
+        if not len(samples):
+            raise InputError(f"{said} leaves no {name} sample; give users with longer histories")

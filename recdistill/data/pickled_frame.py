@@ -1,6 +1,7 @@
 """A pickled pandas frame, read without running anything that the file may ask for."""
 
 import io
+import lzma
 import pickle
 import re
 import warnings
@@ -150,6 +151,11 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+XZ = b"\xfd7zXZ\x00"
+MOST_BYTES = 512 << 20  # of a frame that was compressed: a small file can hold a great deal
+XZ_MEMORY = 256 << 20
+
+
 CALLED = (
     *(new_index, empty_array, scalar, array_of_buffer, latin1_bytes, checked_arrow_array),
     *(PlainDtype, pd.StringDtype, internals._unpickle_block, pyarrow.lib.type_for_alias, pyarrow.py_buffer),
@@ -167,13 +173,30 @@ class FrameUnpickler(pickle.Unpickler):
         return Call(found) if found in CALLED else found
 
 
+def content_of(path: Path) -> bytes:
+    """The bytes of a file; of one that xz compressed, those in it, `MOST_BYTES` of them at most."""
+    packed = path.read_bytes()
+    if not packed.startswith(XZ):
+        return packed
+    reader = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+    content = reader.decompress(packed, max_length=MOST_BYTES)
+    if not reader.eof and not reader.needs_input:
+        raise pickle.UnpicklingError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+    if not reader.eof:
+        raise EOFError("the compressed data end too early")
+    return content
+
+
 def read_pickled_frame(path: Path) -> pd.DataFrame:
-    """Read the frame that pandas' ``to_pickle`` wrote. Raises InputError for other content, running none of it."""
+    """Read the frame that pandas' ``to_pickle`` wrote, compressed by xz or not.
+
+    Raises InputError for other content, running none of it.
+    """
     try:
         with warnings.catch_warnings():
             # Old frames make pandas and NumPy warn about the names in them.
             warnings.simplefilter("ignore")
-            frame = FrameUnpickler(io.BytesIO(path.read_bytes())).load()
+            frame = FrameUnpickler(io.BytesIO(content_of(path))).load()
     except Exception as error:
         # A broken file can raise nearly anything from the constructors above.
         said = one_line(error) or type(error).__name__

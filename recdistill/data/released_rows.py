@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from recdistill.data.fingerprint import fingerprint
+from recdistill.data.new_items import items_without_target
 from recdistill.data.notices import notice
 from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
@@ -64,13 +65,19 @@ def say_folder_taken(dataset: str, paths: Mapping[str, Path], rows: Mapping[str,
     notice(f"read {next(iter(paths.values())).parent} ({dataset}): {parts}; {num_items:,} items")
 
 
-def sequences_of_rows(name: str, titles: tuple[str, ...], rows: Mapping[str, Rows]) -> SequenceData:
+def sequences_of_rows(
+    name: str,
+    titles: tuple[str, ...],
+    rows: Mapping[str, Rows],
+    item_columns: Mapping[str, tuple[str, ...]] | None = None,
+) -> SequenceData:
     """A data set that came split: items are 0 .. V-1, and every row is a user of its own.
 
     Args:
         name: of the data set.
         titles: V titles, by item.
         rows: those of ``train``, ``validation`` and ``test``, in this order.
+        item_columns: further columns of the items, by name, V texts each.
     """
     item_ids = tuple(str(item) for item in range(len(titles)))
     parts: list[Samples] = []
@@ -79,6 +86,7 @@ def sequences_of_rows(name: str, titles: tuple[str, ...], rows: Mapping[str, Row
         parts.append(samples_of_rows(history, length, following, first_user=len(user_ids)))
         user_ids += [f"{part} row {row}" for row in range(len(length))]
     train, validation, test = parts
+    new = items_without_target(train, len(titles))
     return SequenceData(
         name=name,
         split="released",
@@ -90,6 +98,9 @@ def sequences_of_rows(name: str, titles: tuple[str, ...], rows: Mapping[str, Row
         validation=validation,
         test=test,
         fingerprint=fingerprint(item_ids, titles, parts),
+        item_columns=item_columns or {},
+        new_validation=new,
+        new_test=new,
     )
 
 

@@ -14,13 +14,15 @@ class Samples:
     """N histories, each with its next item.
 
     Sample i has the history ``items[start[i]:end[i]]``, oldest first and never empty, and the target
-    ``items[end[i]]``. ``items`` may reach beyond the samples (splits share it): count targets, not ``items``.
+    ``items[end[i]]``, or ``target[i]`` where targets are given: those of new items, which no history may hold.
+    ``items`` may reach beyond the samples (splits share it): count targets, not ``items``.
 
     Attributes:
         items: int64 [T], the users' items one after another, each user's in order of time.
         start: int64 [N], where a sample's history begins.
         end: int64 [N], where its target stands.
         user: int64 [N], the sample's user, an index into ``SequenceData.user_ids``.
+        target: int64 [N], the next items, where they do not stand in ``items``; None where they do.
 
     Raises ValueError where shapes differ, a history is empty or a pointer leaves ``items``.
     """
@@ -29,9 +31,10 @@ class Samples:
     start: Int64Array
     end: Int64Array
     user: Int64Array
+    target: Int64Array | None = None
 
     def __post_init__(self) -> None:
-        for name in ("items", "start", "end", "user"):
+        for name in ("items", "start", "end", "user", *(("target",) if self.target is not None else ())):
             array = np.ascontiguousarray(getattr(self, name), dtype=np.int64)
             if array.ndim != 1:
                 raise ValueError(f"{name} has {array.ndim} dimensions, not 1")
@@ -42,8 +45,13 @@ class Samples:
             raise ValueError("a history starts before the first item")
         if np.any(self.start >= self.end):
             raise ValueError("a sample has an empty history")
-        if len(self.end) and self.end.max() >= len(self.items):
-            raise ValueError("a target stands after the last item")
+        if self.target is None:
+            if len(self.end) and self.end.max() >= len(self.items):
+                raise ValueError("a target stands after the last item")
+        elif len(self.target) != len(self.end):
+            raise ValueError(f"target, end: {len(self.target)}, {len(self.end)} samples")
+        elif len(self.end) and self.end.max() > len(self.items):
+            raise ValueError("a history ends after the last item")
 
     def __len__(self) -> int:
         return len(self.end)
@@ -51,24 +59,26 @@ class Samples:
     @property
     def targets(self) -> Int64Array:
         """The next items, int64 [N]."""
-        return self.items[self.end]
+        return self.items[self.end] if self.target is None else self.target
 
     @cached_property
     def target_seen(self) -> NDArray[np.bool_]:
         """Whether a sample's target is in its own history already, bool [N]."""
-        order = np.argsort(self.items, kind="stable")
-        same = self.items[order[1:]] == self.items[order[:-1]]
-        # Where an item stood before, over all users: within a sample's history where that is not before its start.
-        before = np.full(len(self.items), -1, dtype=np.int64)
-        before[order[1:][same]] = order[:-1][same]
-        return before[self.end] >= self.start
+        # Places by item, then in order: the last place of the target before its sample's end is in the history where
+        # it is not before its start.
+        size = len(self.items) + 1
+        places = np.sort(self.items * size + np.arange(len(self.items)))
+        of_target = self.targets * size
+        last = np.searchsorted(places, of_target + self.end) - 1
+        return (last >= 0) & (places[last] >= of_target + self.start)
 
     def subset(self, index: ArrayLike) -> "Samples":
         """The samples at ``index`` [n], in that order, over the same flat item array."""
         index = np.asarray(index)
         if not index.size:
             index = index.astype(np.int64)
-        return Samples(self.items, self.start[index], self.end[index], self.user[index])
+        target = None if self.target is None else self.target[index]
+        return Samples(self.items, self.start[index], self.end[index], self.user[index], target)
 
     def windows_of(self, index: ArrayLike, length: int, padding_id: int) -> tuple[Int64Array, Int64Array]:
         """The last ``length`` items of the histories at ``index`` [n].

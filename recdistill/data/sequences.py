@@ -1,8 +1,10 @@
 """A data set after its split: its catalogue, and three parts of next-item samples."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recdistill.data.catalogue import Catalogue
 from recdistill.data.samples import Int64Array, Samples
@@ -22,6 +24,9 @@ class SequenceData:
         user_ids: the users' ids as the source writes them, by user.
         train, validation, test: the samples of each part.
         fingerprint: SHA-256 of what was split (`data.fingerprint`).
+        item_columns: further columns of the items file, by name, V texts each; an empty text where there is none.
+        new_validation, new_test: the items that are *new* in that part, int64, ascending: drawn by ``new_items``, or,
+            where none were drawn, all items without a training target.
     """
 
     name: str
@@ -34,6 +39,9 @@ class SequenceData:
     validation: Samples
     test: Samples
     fingerprint: str
+    item_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    new_validation: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    new_test: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def padding_id(self) -> int:
@@ -67,6 +75,11 @@ class SequenceData:
     def item_count(self) -> Int64Array:
         """How often each item is a training target, int64 [V]: the counts of the DRO propensity (DROS)."""
         return np.bincount(self.train.targets, minlength=self.num_items).astype(np.int64)
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """Whether an item is a training target, bool [V]; the own embedding of the others learns nothing."""
+        return self.item_count > 0
 
     @property
     def catalogue(self) -> Catalogue:

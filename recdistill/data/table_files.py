@@ -1,6 +1,6 @@
 """A person's files of interactions and items: text or Parquet, told apart by their content."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as parquet
 
 from recdistill.data.columns import Headers, pick
+from recdistill.data.item_columns import further_columns, plain_texts, without_point_zero
 from recdistill.data.notices import notice
 from recdistill.data.text_columns import text_of
 from recdistill.data.text_files import is_gzipped, read_fields, read_layout
@@ -41,7 +42,9 @@ def existing_file(option: str, name: str, dataset: str = "csv", *, folders: bool
     return path
 
 
-def read_table(path: Path, columns: Collection[str], headers: Headers) -> tuple[pd.DataFrame, dict[str, str]]:
+def read_table(
+    path: Path, columns: Collection[str], headers: Headers, further: bool = False
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """Columns as text, white space around each field removed, and the header that each has in the file.
 
     A line says what was taken.
@@ -50,28 +53,33 @@ def read_table(path: Path, columns: Collection[str], headers: Headers) -> tuple[
         path: a text file with a header, gzipped or not; a Parquet file; or a folder of these.
         columns: that are read.
         headers: what they are called in the file, where that differs.
+        further: whether all other columns that hold text or numbers are read, too, under the names that they have.
 
     Raises:
         InputError: the file cannot be read, or lacks a column. One line.
     """
     files = parquet_files(path)
     if files:
-        found, used = read_parquet(path, files, columns, headers)
+        found, used = read_parquet(path, files, columns, headers, further)
         form = f"Parquet, {len(files)} files" if path.is_dir() else "Parquet"
     else:
         refuse_known_bytes(path)
         layout = read_layout(path, [name for column in columns for name in (*headers.get(column, ()), column)])
         used = pick(layout.names, columns, headers, str(path))
-        found, form = read_fields(path, layout, used), layout.form
-    say_taken(path, form, used, len(found))
+        others = further_columns(layout.names, used.values()) if further else []
+        found, form = read_fields(path, layout, used, others), layout.form
+        for name in others:
+            found[name] = without_point_zero(found[name].tolist())
+    say_taken(path, form, used, len(found), [str(name) for name in found.columns if name not in used])
     return found, used
 
 
-def say_taken(path: Path, form: str, used: Mapping[str, str], rows: int) -> None:
+def say_taken(path: Path, form: str, used: Mapping[str, str], rows: int, further: Sequence[str] = ()) -> None:
     """Say what was taken of a file."""
     zipped = "gzipped " if path.is_file() and is_gzipped(path) else ""
     named = ", ".join(column if column == header else f"{column} from {header}" for column, header in used.items())
-    notice(f"read {path} ({zipped}{form}): {named}; {rows:,} rows")
+    more = f"; further columns {', '.join(further)}" if further else ""
+    notice(f"read {path} ({zipped}{form}): {named}{more}; {rows:,} rows")
 
 
 def refuse_known_bytes(path: Path) -> None:
@@ -100,7 +108,7 @@ def parquet_files(path: Path) -> list[Path]:
 
 
 def read_parquet(
-    path: Path, files: list[Path], columns: Collection[str], headers: Headers
+    path: Path, files: list[Path], columns: Collection[str], headers: Headers, further: bool = False
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Columns of Parquet files as text, one file after another; a folder ``name=value`` is a column, as Hive has it."""
     parts, used = [], dict[str, str]()
@@ -110,18 +118,29 @@ def read_parquet(
             opened = parquet.ParquetFile(file)
             names = [*opened.schema_arrow.names, *folders]
             used = pick(names, columns, headers, str(file))
-            wanted = [name for name in dict.fromkeys(used.values()) if name not in folders]
+            others = further_columns(names, used.values()) if further else []
+            wanted = [name for name in dict.fromkeys([*used.values(), *others]) if name not in folders]
             # Whole numbers beside missing values would else become floats.
             table = opened.read(columns=wanted).to_pandas(ignore_metadata=True, integer_object_nulls=True)
         except (ValueError, OSError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{file}: cannot be read as Parquet ({one_line(error)}); check the file") from None
-        for name in used.values():
+        for name in (*used.values(), *others):
             if name in folders:
                 table[name] = unquote(folders[name])
-        parts.append(pd.DataFrame({column: text_of(table[name], name, str(file)) for column, name in used.items()}))
-    found = pd.concat(parts, ignore_index=True)
+        texts = {column: text_of(table[name], name, str(file)) for column, name in used.items()}
+        parts.append(pd.DataFrame(texts | texts_of_columns(table, others, str(file))))
+    found = pd.concat(parts, ignore_index=True).fillna("")
     if found.empty:
         raise InputError(f"{path}: has no rows; give at least one row")
     return found, used
+
+
+def texts_of_columns(table: pd.DataFrame, names: Sequence[str], place: str) -> dict[str, "pd.Series[str]"]:
+    """The named columns as texts; those that hold none, as vectors or bytes, are left out, and a line says so."""
+    found = {name: plain_texts(table[name]) for name in names}
+    left_out = [name for name, texts in found.items() if texts is None]
+    if left_out:
+        notice(f"{place}: columns that hold neither text nor numbers are left out: {', '.join(left_out)}")
+    return {name: texts for name, texts in found.items() if texts is not None}

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from recdistill.data.interactions import Interactions
+from recdistill.data.item_columns import item_columns
 from recdistill.data.notices import notice
 from recdistill.data.samples import Int64Array
 from recdistill.data.timestamps import parse_timestamps
@@ -26,7 +27,7 @@ def interactions_of_tables(
     Args:
         table: N rows with columns user, item and timestamp (numbers or ISO dates).
         place: where ``table`` comes from, for messages.
-        items: rows with columns item and title.
+        items: rows with columns item and title; further columns are texts that become `Interactions.item_columns`.
         place_of_items: where ``items`` comes from, for messages.
         missing_titles: an item that has no title, or no row in ``items``, has its id for title, and a line says how
             many; or is refused.
@@ -66,6 +67,7 @@ def interactions_of_tables(
         item_ids=tuple(items["item"]),
         titles=titles_of(items, place_of_items, len(added), missing_titles),
         source=place,
+        item_columns=item_columns(items),
     )
 
 

@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,19 +127,21 @@ def read_names(lines: list[str], separator: str, quoted: bool) -> tuple[list[str
     return [name.strip() for name in next(reader)], separator, reader.line_num
 
 
-def read_fields(path: Path, layout: Layout, used: Mapping[str, str]) -> pd.DataFrame:
+def read_fields(path: Path, layout: Layout, used: Mapping[str, str], further: Sequence[str] = ()) -> pd.DataFrame:
     """Columns of a file as text, white space around each field removed; rows without any text are left out.
 
     Args:
         path: the file.
         layout: of `read_layout`, or known.
         used: names in the file, by what they are called in the frame that is returned.
+        further: names of columns that are returned as they are called; their fields may hold line breaks.
 
     Raises:
         InputError: a row has too many fields, a quote does not close on its line, or there is no row. One line.
     """
     table = read_whole(path, layout, used)
-    found = pd.DataFrame({column: table[name].str.strip() for column, name in used.items()})
+    called = [*used.items(), *((name, name) for name in further)]
+    found = pd.DataFrame({column: table[name].str.strip() for column, name in called})
     if layout.quoted:
         broken = [name for name in layout.names if table[name].str.contains(r"[\r\n]").any()]
         if any(found[column].str.contains(r"[\r\n]").any() for column, name in used.items() if name in broken):

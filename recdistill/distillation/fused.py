@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recdistill.distillation.exclusion import Excluded, excluded_of_rows, logits_without
+from recdistill.distillation.exclusion import Excluded, Pairs, excluded_of_rows, logits_without
 from recdistill.distillation.losses import (
     SMALL,
     candidate_weights,
@@ -13,10 +13,11 @@ from recdistill.distillation.losses import (
     share_of_mean,
     target_items,
 )
-from recdistill.distillation.settings import BaseLoss, ObjectiveSettings
+from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.distillation.top_logits import kth_largest
 from recdistill.distillation.vocabulary import VocabularyTerms, vocabulary_terms
+from recdistill.errors import InputError
 
 
 def fused_loss(
@@ -27,7 +28,8 @@ def fused_loss(
     *,
     negative: Tensor | None = None,
     propensity: Tensor | None = None,
-    excluded: Excluded | None = None,
+    excluded: Pairs | None = None,
+    columns: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """``base + alpha mean(DRO(target)) + lam L_rank`` (DLLM2Rec, RecSys 2024); its formulas are in `losses`.
 
@@ -44,6 +46,8 @@ def fused_loss(
         propensity: [V], of `propensity.propensity`; needed where ``alpha`` is not 0.
         excluded: items that neither the softmax of ``ce`` nor the student's top K of the importance has, see
             `exclusion`; the robust term keeps them. A row's target and candidates compete all the same.
+        columns: ids int64 [U] of items that do not compete in any row, nor in the robust term, but where they are
+            its target or a candidate, as items without a training target; None for none.
 
     Returns:
         Scalars: ``total``, and without gradient ``base``, ``dro`` and ``ranking``, before their weights.
@@ -51,12 +55,14 @@ def fused_loss(
     Raises:
         InputError: an input is missing, or shapes do not fit.
     """
-    teacher, excluded = prepared_inputs(settings, target, teacher, propensity, excluded)
+    if settings.samples_negatives:
+        raise InputError(f"base loss {settings.base_loss!r} is not computed from all logits; use sampled_loss")
+    teacher, absent = prepared_inputs(settings, target, teacher, propensity, excluded, columns)
     kind, alpha = settings.base_loss, settings.alpha
     apart = teacher is not None and _is_cheaper_apart(settings, teacher.distilled)
-    items, columns = target_items(target, kind, negative), slice(1, 1)
+    items, robust_items = target_items(target, kind, negative), 1
     if teacher is not None and not apart:
-        columns = slice(1, 1 + teacher.candidates.shape[1])
+        robust_items += teacher.candidates.shape[1] if settings.ranking_loss == "ranking" else 0
         items = torch.cat([items[:, :1], teacher.candidates, items[:, 1:]], dim=1)
     terms = vocabulary_terms(
         logits,
@@ -64,20 +70,44 @@ def fused_loss(
         with_logsumexp=kind == "ce",
         propensity=propensity if alpha else None,
         beta=settings.beta,
-        robust=columns.stop if settings.ranking_loss == "ranking" else 1,
-        excluded=excluded,
+        robust=robust_items,
+        excluded=absent,
     )
-    base = _base_loss(terms, kind)
-    robust = base.new_zeros(()) if terms.dro is None else terms.dro[:, 0].mean()
+    together = None if apart else teacher
+    weights = None
+    if together is not None and settings.ranking_loss == "ranking":
+        weights = weights_of_distilled(settings, logits, together, absent)
+    base, robust, ranking = losses_of_terms(settings, terms, together, weights)
     total = base + alpha * robust if alpha else base
-    ranking = base.new_zeros(())
     if teacher is not None:
         if apart:
-            ranking = _ranking_apart(settings, logits, teacher, negative, propensity, excluded)
-        else:
-            ranking = _ranking_together(settings, logits, terms, columns, teacher, excluded)
+            ranking = _ranking_apart(settings, logits, teacher, negative, propensity, absent)
         total = total + settings.lam * ranking
     return {"total": total, "base": base.detach(), "dro": robust.detach(), "ranking": ranking.detach()}
+
+
+def losses_of_terms(
+    settings: ObjectiveSettings, terms: VocabularyTerms, teacher: TeacherBatch | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Base, robust and ranking loss, each the mean over the samples, before their weights.
+
+    Args:
+        settings: weights and choices.
+        terms: of the target, the candidates where there is a teacher, and the negative of ``bce``, in this order.
+        teacher: its batch, with valid ids in all rows; None for no ranking loss.
+        weights: the candidates' importance [S, K]; needed for ``ranking_loss=ranking``.
+    """
+    base = _base_loss(settings, terms)
+    robust = base.new_zeros(()) if terms.dro is None else terms.dro[:, 0].mean()
+    if teacher is None:
+        return base, robust, base.new_zeros(())
+    columns = slice(1, 1 + teacher.candidates.shape[1])
+    if weights is None:
+        candidate_logits = terms.item_logits[:, columns]
+        ranking = kl_of_candidates(candidate_logits, teacher.distance, settings.temperature, teacher.distilled)
+    else:
+        ranking = _ranking(settings, terms, columns, weights, teacher.distilled)
+    return base, robust, ranking
 
 
 def consistency_weights(logits: Tensor, candidates: Tensor) -> Tensor:
@@ -94,27 +124,35 @@ def _is_cheaper_apart(settings: ObjectiveSettings, distilled: Tensor) -> bool:
     return costly and 2 * int(distilled.sum()) <= len(distilled)
 
 
-def _base_loss(terms: VocabularyTerms, kind: BaseLoss) -> Tensor:
-    """`losses.base_loss` where the target is the first item of the terms and the negative the last."""
-    logits = terms.item_logits
-    if kind == "ce":
-        assert terms.logsumexp is not None
-        return (terms.logsumexp - logits[:, 0]).mean()
-    return 0.5 * (F.softplus(-logits[:, 0]) + F.softplus(logits[:, -1])).mean()
+def _base_loss(settings: ObjectiveSettings, terms: VocabularyTerms) -> Tensor:
+    """`losses.base_loss` where the target is the first item of the terms and the negative of ``bce`` the last."""
+    losses = _item_losses(settings, terms, slice(0, 1), shift=0)
+    # The base loss of bce is a mean over both of its logits, that of a candidate is a sum.
+    return (0.5 if settings.base_loss == "bce" else 1.0) * losses.mean()
+
+
+def _item_losses(settings: ObjectiveSettings, terms: VocabularyTerms, columns: slice, shift: int) -> Tensor:
+    """The loss of each of the items in ``columns`` [S, C], were it the target."""
+    logits = terms.item_logits[:, columns]
+    match settings.base_loss:
+        case "ce" | "sampled":
+            assert terms.logsumexp is not None
+            return terms.logsumexp.unsqueeze(1) - logits
+        case "bce":
+            return -F.logsigmoid(logits) - F.logsigmoid(shift - terms.item_logits[:, -1:])
+        case "gbce":
+            assert terms.negatives is not None
+            negative_loss, count = terms.negatives.split(1, dim=1)
+            power = 1 - settings.gbce_calibration * (1 - terms.sampled_share)
+            return (negative_loss - power * F.logsigmoid(logits)) / (count + 1)
 
 
 def _ranking(
     settings: ObjectiveSettings, terms: VocabularyTerms, columns: slice, weights: Tensor, distilled: Tensor | None
 ) -> Tensor:
     """`losses.ranking_distillation` of terms with the candidates in ``columns`` and, for ``bce``, the negative last."""
-    candidate_logits = terms.item_logits[:, columns]
-    if settings.base_loss == "ce":
-        assert terms.logsumexp is not None
-        losses = terms.logsumexp.unsqueeze(1) - candidate_logits
-    else:
-        negative_logits = terms.item_logits[:, -1:]
-        # Defect 1 of the release scores the negative by -log sigmoid(1 - z_n).
-        losses = F.softplus(-candidate_logits) + F.softplus(negative_logits - (1 if settings.release_compat else 0))
+    # Defect 1 of the release scores the negative by -log sigmoid(1 - z_n).
+    losses = _item_losses(settings, terms, columns, shift=1 if settings.release_compat else 0)
     share = share_of_mean(losses, distilled)
     weights = weights.detach().to(losses)
     if not settings.alpha:
@@ -126,22 +164,6 @@ def _ranking(
     # Defect 2 of the release: weights [S, 1] times robust terms [S] makes [S, S], the product of the means.
     crossed = (share @ weights) * (share @ robust)
     return (share * (weights * losses).sum(dim=1)).sum() + settings.alpha * crossed.sum()
-
-
-def _ranking_together(
-    settings: ObjectiveSettings,
-    logits: Tensor,
-    terms: VocabularyTerms,
-    columns: slice,
-    teacher: TeacherBatch,
-    excluded: Excluded | None,
-) -> Tensor:
-    """The ranking term of terms that hold the candidates of all rows in ``columns``."""
-    if settings.ranking_loss == "kl":
-        candidate_logits = terms.item_logits[:, columns]
-        return kl_of_candidates(candidate_logits, teacher.distance, settings.temperature, teacher.distilled)
-    weights = _weights_of_distilled(settings, logits, teacher, excluded)
-    return _ranking(settings, terms, columns, weights, teacher.distilled)
 
 
 def _ranking_apart(
@@ -171,7 +193,7 @@ def _ranking_apart(
     return ranking * (len(row) / len(teacher.distilled))
 
 
-def _weights_of_distilled(
+def weights_of_distilled(
     settings: ObjectiveSettings, logits: Tensor, teacher: TeacherBatch, excluded: Excluded | None
 ) -> Tensor:
     """The candidates' weights [S, K]; 0, and the student's top K not searched, where a sample is not distilled."""

@@ -7,7 +7,8 @@ A term is a file in ``distillation/terms/``, or in a user's ``plugin``, that reg
         log_probs = torch.log_softmax(logits, dim=1)
         return (log_probs.exp() * log_probs).sum(dim=1).mean()
 
-The option ``entropy_weight`` then exists; the term is in use where it is not 0.
+The option ``entropy_weight`` then exists; the term is in use where it is not 0. A term that is registered with
+``needs_logits=False`` reads none, and may be given logits [S, 0]: a training then never holds those of a whole batch.
 """
 
 from collections.abc import Callable

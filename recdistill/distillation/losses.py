@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recdistill.distillation.exclusion import Excluded, logits_without, without_kept
+from recdistill.distillation.exclusion import Excluded, Pairs, excluded_with_columns, logits_without, with_columns_at
 from recdistill.distillation.settings import BaseLoss, ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.errors import InputError
@@ -37,15 +37,18 @@ def plain_loss(
     *,
     negative: Tensor | None = None,
     propensity: Tensor | None = None,
-    excluded: Excluded | None = None,
+    excluded: Pairs | None = None,
+    columns: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The whole objective from the formulas below; arguments, result and errors as of `fused.fused_loss`."""
-    teacher, excluded = prepared_inputs(settings, target, teacher, propensity, excluded)
+    teacher, absent = prepared_inputs(settings, target, teacher, propensity, excluded, columns)
     kind, alpha, beta = settings.base_loss, settings.alpha, settings.beta
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    base = base_loss(logits, target, kind, negative, excluded)
-    robust = dro(logits, propensity, target, beta).mean() if propensity is not None and alpha else base.new_zeros(())
+    base = base_loss(logits, target, kind, negative, absent)
+    robust = base.new_zeros(())
+    if propensity is not None and alpha:
+        robust = dro(logits, propensity, target, beta, absent).mean()
     ranking = base.new_zeros(())
     if teacher is not None:
         candidates, distance, distilled = teacher.candidates, teacher.distance, teacher.distilled
@@ -53,7 +56,7 @@ def plain_loss(
             ranking = ranking_kl(logits, candidates, distance, settings.temperature, distilled)
         else:
             importance = candidate_weights(
-                logits_without(logits, excluded),
+                logits_without(logits, absent),
                 candidates,
                 distance,
                 gamma_position=settings.gamma_position,
@@ -72,7 +75,7 @@ def plain_loss(
                 beta=beta,
                 release_compat=settings.release_compat,
                 distilled=distilled,
-                excluded=excluded,
+                excluded=absent,
             )
     total = base + alpha * robust + settings.lam * ranking
     return {"total": total, "base": base.detach(), "dro": robust.detach(), "ranking": ranking.detach()}
@@ -83,7 +86,7 @@ def base_loss(
     target: Tensor,
     kind: BaseLoss = "ce",
     negative: Tensor | None = None,
-    excluded: Excluded | None = None,
+    excluded: Excluded | Pairs | None = None,
 ) -> Tensor:
     """Next-item loss, a scalar: the mean over samples.
 
@@ -105,7 +108,9 @@ def base_loss(
     return (-F.logsigmoid(positive_logit) - F.logsigmoid(-negative_logit)).mean() / 2
 
 
-def dro(logits: Tensor, propensity: Tensor, items: Tensor, beta: float = 1.0) -> Tensor:
+def dro(
+    logits: Tensor, propensity: Tensor, items: Tensor, beta: float = 1.0, excluded: Excluded | Pairs | None = None
+) -> Tensor:
     """Robust term of items (DROS, the student that DLLM2Rec builds on), finite for any finite logits.
 
     ``log( sum_i exp(p_i z_i^2 / beta) - exp(p_t z_t^2 / beta) + exp(p_t (z_t - 1)^2 / beta) )``: the log-sum-exp of
@@ -116,16 +121,18 @@ def dro(logits: Tensor, propensity: Tensor, items: Tensor, beta: float = 1.0) ->
         propensity: [V], of `propensity.propensity`.
         items: item ids t, [S] or [S, K].
         beta: above 0.
+        excluded: its columns leave the sum; pairs of row and item, as those of a history, do not.
 
     Returns:
         One term an item, the shape of ``items``.
     """
     if items.ndim == 2:
-        return torch.stack([dro(logits, propensity, column, beta) for column in items.unbind(dim=1)], dim=1)
+        return torch.stack([dro(logits, propensity, column, beta, excluded) for column in items.unbind(dim=1)], dim=1)
     item = items.unsqueeze(1)
     sharpness = (propensity.detach() / beta).to(logits)
     moved = sharpness[item] * (logits.gather(1, item) - 1).square()
-    return (sharpness * logits.square()).scatter(1, item, moved).logsumexp(dim=1)
+    exponents = with_columns_at(sharpness * logits.square(), excluded, -math.inf)
+    return exponents.scatter(1, item, moved).logsumexp(dim=1)
 
 
 def position_weights(candidates: int) -> Tensor:
@@ -219,7 +226,7 @@ def ranking_distillation(
     beta: float = 1.0,
     release_compat: bool = False,
     distilled: Tensor | None = None,
-    excluded: Excluded | None = None,
+    excluded: Excluded | Pairs | None = None,
 ) -> Tensor:
     """Importance-aware ranking distillation, a scalar: ``sum_k mean_s w_sk (loss(c_sk) + alpha DRO(c_sk))``.
 
@@ -239,7 +246,8 @@ def ranking_distillation(
             ``log(1 - sigmoid(z_n))``, and robust terms that meet the weights of all samples,
             ``mean_s(w_sk) mean_s(DRO(c_sk))``.
         distilled: bool [S], the samples that count, or None for all; the mean is over all S, the others being 0.
-        excluded: items that the softmax of ``ce`` leaves out; no candidate may be among them.
+        excluded: items that the softmax of ``ce`` leaves out, and columns that the robust term does; no candidate
+            may be among them.
 
     Raises:
         InputError: a missing negative or propensity, or shapes that do not fit.
@@ -260,7 +268,7 @@ def ranking_distillation(
             losses = (-F.logsigmoid(candidate_logit) - F.logsigmoid(shift - negative_logit)).squeeze(1)
         total = total + (weight * losses).mean()
         if alpha and propensity is not None:
-            robust = dro(logits, propensity, candidate, beta)
+            robust = dro(logits, propensity, candidate, beta, excluded)
             # The release multiplies weights [S, 1] by robust terms [S]: the mean of [S, S] is the product of the means.
             crossed = weight.mean() * (counted * robust).mean()
             total = total + alpha * (crossed if release_compat else (weight * robust).mean())
@@ -325,7 +333,8 @@ def prepared_inputs(
     target: Tensor,
     teacher: TeacherBatch | None,
     propensity: Tensor | None,
-    excluded: Excluded | None,
+    excluded: Pairs | None,
+    columns: Tensor | None = None,
 ) -> tuple[TeacherBatch | None, Excluded | None]:
     """The teacher's batch with valid ids in all rows, None where ``lam`` is 0; and what does not compete.
 
@@ -336,10 +345,8 @@ def prepared_inputs(
     if settings.lam and teacher is None:
         raise InputError("lam is not 0, so the teacher's candidates and distances are needed; give its batch")
     teacher = teacher.filled(target) if teacher is not None and settings.lam else None
-    if excluded is not None:
-        kept = [target] if teacher is None else [target, teacher.candidates]
-        excluded = without_kept(excluded, torch.column_stack(kept))
-    return teacher, excluded
+    kept = [target] if teacher is None else [target, teacher.candidates]
+    return teacher, excluded_with_columns(excluded, columns, torch.column_stack(kept))
 
 
 def check_temperature(temperature: float) -> None:

@@ -1,5 +1,10 @@
-"""Sampled negatives of the base loss ``bce``: uniform over the items outside a sample's history and target."""
+"""Sampled negatives: one a sample for the base loss ``bce``, or items that all samples of a batch share."""
 
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -7,7 +12,12 @@ from recdistill.errors import InputError
 
 
 def sampled_negatives(
-    base_loss: str, history: Tensor, target: Tensor, num_items: int, generator: torch.Generator | None = None
+    base_loss: str,
+    history: Tensor,
+    target: Tensor,
+    num_items: int,
+    generator: torch.Generator | None = None,
+    among: Tensor | None = None,
 ) -> Tensor | None:
     """One item a sample, uniform over those neither in its history nor its target (DLLM2Rec, RecSys 2024).
 
@@ -17,6 +27,7 @@ def sampled_negatives(
         target: item ids [S].
         num_items: V.
         generator: of the CPU, so that devices draw alike; None for the global one.
+        among: ids int64 [T], each once, that are drawn; None for all V.
 
     Returns:
         Item ids [S], on the device of ``target``; None where the base loss needs none.
@@ -30,14 +41,83 @@ def sampled_negatives(
         raise InputError(
             f"history {list(history.shape)} and targets {list(target.shape)} do not fit; give [S, L] and [S]"
         )
+    if among is not None:
+        # Drawn among T items with ids 0 to T - 1, the others being as padding.
+        place = torch.full((num_items + 1,), len(among), device=target.device)
+        place[among] = torch.arange(len(among), device=target.device)
+        drawn = sampled_negatives(base_loss, place[history], place[target], len(among), generator)
+        return None if drawn is None else among[drawn]
     known = torch.cat([history, target.unsqueeze(1)], dim=1).sort(dim=1).values
     distinct = known < num_items
     distinct[:, 1:] &= known[:, 1:] != known[:, :-1]
     unknown = num_items - distinct.sum(dim=1)
     if history.shape[1] + 1 >= num_items and bool((unknown < 1).any()):
-        raise InputError(f"a sample knows all {num_items} items, so it has no negative; use base_loss=ce")
+        raise InputError(
+            f"base_loss=bce: a sample knows all {num_items} items, so it has no negative; set base_loss=ce"
+        )
     # Far more numbers than items: the remainder is uniform to 1e-12.
     drawn = torch.randint(2**62, target.shape, generator=generator).to(target.device) % unknown
     # The r-th unknown item is r plus the known ones before it: the j-th, 0-based, is where known_j - j <= r.
     before = known - (distinct.cumsum(dim=1) - 1)
     return drawn + (distinct & (before <= drawn.unsqueeze(1))).sum(dim=1)
+
+
+NegativeSampling = Literal["uniform", "popularity"]
+
+
+@dataclass(frozen=True)
+class SharedNegatives:
+    """Items that all samples of a batch have as negatives.
+
+    Attributes:
+        items: int64 [N], ascending, each once.
+        log_weight: [N], the logarithm of how many items each stands for: a sum over the catalogue is estimated, without
+            bias, by the sum over these, each times its ``exp(log_weight)``.
+        share: ``N / V``.
+    """
+
+    items: Tensor
+    log_weight: Tensor
+    share: float
+
+
+class NegativeSampler:
+    """Draws `SharedNegatives`, a draw a batch.
+
+    Args:
+        count: how many are drawn, at least 1.
+        sampling: ``uniform``, without replacement; or ``popularity``, with replacement and a probability proportional
+            to an item's count plus one, repeated items being one of a greater weight.
+        item_count: how often each item is a training target [V].
+        among: ids int64 [T], each once, that are drawn; None for all V.
+
+    Raises:
+        InputError: the count or the sampling is not valid.
+    """
+
+    def __init__(self, count: int, sampling: str, item_count: Tensor, among: Tensor | None = None) -> None:
+        if count < 1:
+            raise InputError(f"negatives={count}: must be at least 1")
+        if sampling not in get_args(NegativeSampling):
+            raise InputError(f"negative_sampling={sampling}: must be one of {', '.join(get_args(NegativeSampling))}")
+        self.among = (torch.arange(len(item_count)) if among is None else among.cpu()).sort().values
+        self.count, self.cumulative = count, None
+        if sampling == "popularity":
+            weight = item_count.cpu()[self.among].double() + 1
+            self.probability = weight / weight.sum()
+            self.cumulative = self.probability.cumsum(dim=0)
+
+    def draw(self, device: torch.device | str = "cpu") -> SharedNegatives:
+        """Draw by torch's global generator of the CPU, so that devices draw alike."""
+        total = len(self.among)
+        if self.cumulative is None:
+            count = min(self.count, total)
+            # NumPy's takes a time that does not grow with the catalogue.
+            random = np.random.default_rng(int(torch.randint(2**62, ())))
+            place = torch.from_numpy(np.sort(random.choice(total, count, replace=False, shuffle=False)))
+            log_weight = torch.full((count,), math.log(total / count))
+        else:
+            drawn = torch.searchsorted(self.cumulative, torch.rand(self.count, dtype=torch.float64), right=True)
+            place, times = drawn.clamp_(max=total - 1).unique(return_counts=True)
+            log_weight = (times / (self.count * self.probability[place])).log().float()
+        return SharedNegatives(self.among[place].to(device), log_weight.to(device), len(place) / total)

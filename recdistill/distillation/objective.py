@@ -3,15 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import fields
 
+import torch
 from torch import Tensor, nn
 
 from recdistill.config.base import WEIGHT
 from recdistill.config.distill import DistillConfig
 from recdistill.config.student import StudentConfig
-from recdistill.distillation.exclusion import Excluded
+from recdistill.distillation.blockwise import blockwise_loss
+from recdistill.distillation.exclusion import Pairs
 from recdistill.distillation.fused import fused_loss
 from recdistill.distillation.loss_terms import TermContext, build_term, checked_loss
+from recdistill.distillation.negatives import SharedNegatives
+from recdistill.distillation.output_layer import OutputLayer
 from recdistill.distillation.propensity import propensity
+from recdistill.distillation.sampled import sampled_loss
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherAnswers, TeacherBatch
 from recdistill.errors import InputError
@@ -31,12 +36,15 @@ class Objective(nn.Module):
         item_count: how often each item is a training target [V]; the robust term weighs items by it.
         terms: the loss terms in use, by name.
         weights: of each term.
+        mask_untrained: whether items without a training target do not compete.
+        terms_read_logits: whether a term reads the logits; where none does, `of_states` needs none.
 
     Raises:
         InputError: a term has a name that the objective uses itself, or the counts are not valid.
     """
 
     propensity: Tensor
+    untrained: Tensor | None
 
     def __init__(
         self,
@@ -44,6 +52,9 @@ class Objective(nn.Module):
         item_count: Tensor,
         terms: Mapping[str, nn.Module] | None = None,
         weights: Mapping[str, float] | None = None,
+        *,
+        mask_untrained: bool = False,
+        terms_read_logits: bool = True,
     ) -> None:
         super().__init__()
         for name in terms or ():
@@ -52,7 +63,11 @@ class Objective(nn.Module):
         self.settings = settings
         self.weights = dict(weights or {})
         self.terms = nn.ModuleDict(dict(terms or {}))
+        self.needs_logits = settings.mixes_samples or (bool(terms) and terms_read_logits)
         self.register_buffer("propensity", propensity(item_count).float(), persistent=False)
+        untrained = torch.nonzero(item_count == 0).squeeze(1)
+        columns = untrained if mask_untrained and len(untrained) else None
+        self.register_buffer("untrained", columns, persistent=False)
 
     def forward(
         self,
@@ -62,7 +77,7 @@ class Objective(nn.Module):
         teacher: TeacherBatch | None = None,
         *,
         negative: Tensor | None = None,
-        excluded: Excluded | None = None,
+        excluded: Pairs | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
@@ -82,8 +97,65 @@ class Objective(nn.Module):
             InputError: an input is missing, shapes do not fit, or a term returned something else than a finite scalar.
         """
         losses = fused_loss(
-            self.settings, logits, target, teacher, negative=negative, propensity=self.propensity, excluded=excluded
+            self.settings,
+            logits,
+            target,
+            teacher,
+            negative=negative,
+            propensity=self.propensity,
+            excluded=excluded,
+            columns=self.untrained,
         )
+        return self._with_terms(losses, logits, target, states, teacher)
+
+    def of_states(
+        self,
+        states: Tensor,
+        output: OutputLayer,
+        target: Tensor,
+        teacher: TeacherBatch | None = None,
+        *,
+        negative: Tensor | None = None,
+        excluded: Pairs | None = None,
+        negatives: SharedNegatives | None = None,
+    ) -> dict[str, Tensor]:
+        """The same losses from the student's states [S, D] and the layer that scores items.
+
+        The logits of all samples are never held, see `blockwise`, unless ``needs_logits``: a loss reads them. A base
+        loss of `settings.SAMPLED` needs shared ``negatives``, see `sampled`, and has this way alone.
+        """
+        if self.settings.samples_negatives:
+            if negatives is None or self.needs_logits:
+                raise InputError(f"base loss {self.settings.base_loss!r} needs shared negatives, and no logits")
+            losses = sampled_loss(
+                self.settings,
+                states,
+                output,
+                target,
+                teacher,
+                negatives=negatives,
+                propensity=self.propensity,
+                excluded=excluded,
+            )
+            return self._with_terms(losses, states.new_empty(len(states), 0), target, states, teacher)
+        if self.needs_logits:
+            return self(output.logits(states), target, states, teacher, negative=negative, excluded=excluded)
+        losses = blockwise_loss(
+            self.settings,
+            states,
+            output,
+            target,
+            teacher,
+            negative=negative,
+            propensity=self.propensity,
+            excluded=excluded,
+            columns=self.untrained,
+        )
+        return self._with_terms(losses, states.new_empty(len(states), 0), target, states, teacher)
+
+    def _with_terms(
+        self, losses: dict[str, Tensor], logits: Tensor, target: Tensor, states: Tensor, teacher: TeacherBatch | None
+    ) -> dict[str, Tensor]:
         for name, term in self.terms.items():
             loss = checked_loss(name, term(logits, target, states, teacher))
             losses["total"] = losses["total"] + self.weights[name] * loss
@@ -106,7 +178,8 @@ def build_objective(
         InputError: a loss term cannot be used with this teacher.
     """
     if teacher is None or not isinstance(config, DistillConfig):
-        return Objective(ObjectiveSettings(base_loss=config.base_loss), item_count)
+        plain = ObjectiveSettings(base_loss=config.base_loss, gbce_calibration=config.gbce_calibration)
+        return Objective(plain, item_count, mask_untrained=config.mask_untrained)
     settings = ObjectiveSettings(**{spec.name: getattr(config, spec.name) for spec in fields(ObjectiveSettings)})
     context = TermContext(len(item_count), state_size, teacher.state_size)
     weights = {name: config.value(name + WEIGHT) for name in LOSS_TERMS.names()}
@@ -117,4 +190,11 @@ def build_objective(
             terms[name] = build_term(name, config.of_part(LOSS_TERMS, name), context)
         except InputError as error:
             raise InputError(f"{name}{WEIGHT}={weight}: {error}") from None
-    return Objective(settings, item_count, terms, weights)
+    return Objective(
+        settings,
+        item_count,
+        terms,
+        weights,
+        mask_untrained=config.mask_untrained,
+        terms_read_logits=any(LOSS_TERMS.declaration(name).about.get("needs_logits", True) for name in terms),
+    )

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdistill.distillation.exclusion import Excluded, logits_without, without_kept
+from recdistill.distillation.exclusion import Pairs, logits_without, without_kept
 from recdistill.errors import InputError
 from recdistill.registry import POLICIES, Declaration
 
@@ -199,7 +199,7 @@ def overlap(previous_mask: Tensor, mask: Tensor) -> float:
 
 
 def student_signals(
-    logits: Tensor, target: Tensor, candidates: Tensor, excluded: Excluded | None = None
+    logits: Tensor, target: Tensor, candidates: Tensor, excluded: Pairs | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss [S], entropy [S] and log-probabilities of the candidates [S, K], without gradient.
 

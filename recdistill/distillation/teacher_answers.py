@@ -26,6 +26,13 @@ class TeacherBatch:
     distilled: Tensor
     sequence_embedding: Tensor | None = None
 
+    def rows(self, part: slice) -> "TeacherBatch":
+        """The answers for some of the samples."""
+        states = self.sequence_embedding
+        return TeacherBatch(
+            self.candidates[part], self.distance[part], self.distilled[part], None if states is None else states[part]
+        )
+
     def filled(self, target: Tensor) -> "TeacherBatch":
         """The same with valid rows: where a sample is not distilled, its target at distance 0 for each candidate.
 

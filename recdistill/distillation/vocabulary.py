@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recdistill.distillation.exclusion import Excluded
+from recdistill.distillation.exclusion import Excluded, Pairs
 from recdistill.errors import InputError
 
 # Logits handled at a time on a CPU: 1 MiB in float32, so that a block stays in the cache between operations.
@@ -28,11 +28,15 @@ class VocabularyTerms:
         item_logits: logits of the asked items [S, M].
         logsumexp: ``log sum_i exp(z_i)`` [S], or None where not asked for.
         dro: the robust term of each robust item [S, R], or None without propensity.
+        negatives: of shared negatives, the sum of ``-log(1 - sigmoid(z_n))`` and their number [S, 2], or None.
+        sampled_share: the share of the catalogue that was drawn as shared negatives.
     """
 
     item_logits: Tensor
     logsumexp: Tensor | None
     dro: Tensor | None
+    negatives: Tensor | None = None
+    sampled_share: float = 1.0
 
 
 def vocabulary_terms(
@@ -43,7 +47,7 @@ def vocabulary_terms(
     propensity: Tensor | None = None,
     beta: float = 1.0,
     robust: int = 0,
-    excluded: Excluded | None = None,
+    excluded: Excluded | Pairs | None = None,
 ) -> VocabularyTerms:
     """Logits of some items, the log-sum-exp, and the robust term of DROS, with one read of ``logits``.
 
@@ -58,7 +62,8 @@ def vocabulary_terms(
         propensity: [V], or None for no robust term.
         beta: the robust term's temperature, above 0.
         robust: R, the first columns of ``items`` that get a robust term.
-        excluded: items that ``logsumexp`` leaves out, see `exclusion`; no row may lose all.
+        excluded: items that ``logsumexp`` leaves out, see `exclusion`; no row may lose all. Of them the columns leave
+            the robust term, too.
 
     Raises:
         InputError: shapes do not fit, or beta is not above 0.
@@ -74,20 +79,29 @@ def vocabulary_terms(
             return VocabularyTerms(logits.gather(1, items), None, None)
         item_logits, logsumexp, _ = _VocabularyPass.apply(logits, items, None, 0, True, excluded)
         return VocabularyTerms(item_logits, logsumexp, None)
-    if propensity.shape != logits.shape[1:]:
-        raise InputError(
-            f"propensity {list(propensity.shape)} does not fit {logits.shape[1]} items; give one for each item"
-        )
-    if not beta > 0 or not math.isfinite(beta):
-        raise InputError(f"beta is {beta}; give a number above 0")
-    sharpness = (propensity.detach() / beta).to(logits)
+    sharpness = item_sharpness(propensity, beta, logits, logits.shape[1])
     item_logits, logsumexp, rest = _VocabularyPass.apply(logits, items, sharpness, robust, with_logsumexp, excluded)
     robust_items = items[:, :robust]
-    dro = _robust_terms(item_logits[:, :robust], robust_items, sharpness[robust_items], rest)
+    dro = robust_terms(item_logits[:, :robust], robust_items, sharpness[robust_items], rest)
     return VocabularyTerms(item_logits, logsumexp, dro)
 
 
-def _robust_terms(item_logits: Tensor, items: Tensor, sharpness: Tensor, rest: Tensor) -> Tensor:
+def item_sharpness(propensity: Tensor | None, beta: float, like: Tensor, num_items: int) -> Tensor:
+    """``p / beta`` of each item [V], of the type of ``like``. Raises InputError where shape or beta are not valid."""
+    if propensity is None or propensity.shape != (num_items,):
+        found = "none" if propensity is None else list(propensity.shape)
+        raise InputError(f"propensity {found} does not fit {num_items} items; give one for each item")
+    check_beta(beta)
+    return (propensity.detach() / beta).to(like)
+
+
+def check_beta(beta: float) -> None:
+    """Raise InputError unless the robust term's temperature is above 0."""
+    if not beta > 0 or not math.isfinite(beta):
+        raise InputError(f"beta is {beta}; give a number above 0")
+
+
+def robust_terms(item_logits: Tensor, items: Tensor, sharpness: Tensor, rest: Tensor) -> Tensor:
     """Robust terms [S, R] of logits, ids and ``p / beta`` of the items [S, R] and the rest's log-sum [S]."""
     rows, count = items.shape
     kept = sharpness * item_logits.square()
@@ -114,9 +128,10 @@ class _VocabularyPass(torch.autograd.Function):
         sharpness: Tensor | None,
         robust: int,
         with_logsumexp: bool,
-        excluded: Excluded | None,
+        excluded: Excluded | Pairs | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         keep = ctx.needs_input_grad[0]
+        absent = None if excluded is None else Excluded(*excluded)
         rows = logits.shape[0]
         block = _rows_a_block(logits)
         softmax = torch.empty_like(logits) if keep and with_logsumexp else None
@@ -129,21 +144,23 @@ class _VocabularyPass(torch.autograd.Function):
             if logsumexp is not None:
                 exponentials = softmax[part] if softmax is not None else torch.empty_like(values)
                 competing = values
-                if excluded is not None:
-                    competing = _without(excluded, start, exponentials.copy_(values))
+                if absent is not None:
+                    competing = _without(absent, start, exponentials.copy_(values))
                 highest = competing.amax(dim=1, keepdim=True)
                 total = torch.sub(competing, highest, out=exponentials).exp_().sum(dim=1, keepdim=True)
                 torch.add(highest, total.log(), out=logsumexp[part])
                 if softmax is not None:
                     exponentials.div_(total)
             if rest is not None and sharpness is not None:
-                _robust_block(
-                    values,
-                    items[part, :robust],
-                    sharpness,
-                    rest[part],
-                    None if slope is None else slope[part],
+                exponents = slope[part] if slope is not None else torch.empty_like(values)
+                torch.mul(values, values, out=exponents).mul_(sharpness)
+                if absent is not None:
+                    _lower_columns(absent, start, exponents)
+                factor = robust_block(
+                    values, exponents, items[part, :robust], sharpness, rest[part], with_slope=slope is not None
                 )
+                if factor is not None:
+                    exponents.mul_(factor)
         ctx.save_for_backward(items, softmax, slope)
         ctx.shape = logits.shape
         ctx.set_materialize_grads(False)
@@ -180,25 +197,66 @@ class _VocabularyPass(torch.autograd.Function):
 
 def _without(excluded: Excluded, start: int, values: Tensor) -> Tensor:
     """Sets the excluded items of ``values``, the rows from ``start`` on, to minus infinity, in place; returns them."""
-    rows, items = excluded
-    first, last = torch.searchsorted(rows, rows.new_tensor([start, start + len(values)])).tolist()
-    values[rows[first:last] - start, items[first:last]] = -math.inf
+    _lower_columns(excluded, start, values)
+    values[_pairs_of_block((excluded.rows, excluded.items), start, values)] = -math.inf
     return values
 
 
-def _robust_block(values: Tensor, robust_items: Tensor, sharpness: Tensor, rest: Tensor, slope: Tensor | None) -> None:
-    """Fill ``rest`` [S, 1], the log-sum without the robust items, and ``slope`` [S, V], its gradient."""
-    exponents = slope if slope is not None else torch.empty_like(values)
-    torch.mul(values, values, out=exponents).mul_(sharpness)
+def _lower_columns(excluded: Excluded, start: int, values: Tensor) -> None:
+    """Set the excluded columns to minus infinity, in place, but where an item competes all the same."""
+    if excluded.columns is not None:
+        kept = None if excluded.kept is None else _pairs_of_block(excluded.kept, start, values)
+        spared = None if kept is None else values[kept]
+        values.index_fill_(1, excluded.columns, -math.inf)
+        if kept is not None and spared is not None:
+            values[kept] = spared
+
+
+def _pairs_of_block(pairs: Pairs, start: int, values: Tensor) -> Pairs:
+    """The pairs of the rows of a block that begins at ``start``, with rows counted from 0."""
+    rows, items = pairs
+    first, last = torch.searchsorted(rows, rows.new_tensor([start, start + len(values)])).tolist()
+    return rows[first:last] - start, items[first:last]
+
+
+def robust_block(
+    values: Tensor,
+    exponents: Tensor,
+    robust_items: Tensor,
+    sharpness: Tensor,
+    rest: Tensor,
+    *,
+    with_slope: bool,
+    shifted: bool = True,
+) -> Tensor | None:
+    """Fill ``rest`` [S, 1], the log-sum of ``exp(sharpness z^2)`` without the robust items.
+
+    Args:
+        values: the logits z [S, V].
+        exponents: ``sharpness z^2`` [S, V], minus infinity where an item is left out; changed in place.
+        robust_items: ids [S, R].
+        sharpness: ``p / beta`` of each item [V].
+        rest: [S, 1], written.
+        with_slope: whether ``exponents`` shall become the gradient of ``rest`` at the logits, up to a factor a row.
+        shifted: whether exponents may be too large for their exponential.
+
+    Returns:
+        The factor [S, 1] of the gradient; None without.
+    """
     exponents.scatter_(1, robust_items, -math.inf)
-    # Exponents are at least 0, save where no item is left.
-    highest = exponents.amax(dim=1, keepdim=True).clamp_(min=0)
-    total = exponents.sub_(highest).exp_().sum(dim=1, keepdim=True)
-    torch.add(highest, total.log(), out=rest)
-    if slope is not None:
-        # d rest / d z_i = 2 sharpness_i z_i exp(...) / total; a total of 0 has no item, so no slope.
-        factor = torch.where(total > 0, 2.0 / total, 0.0)
-        slope.mul_(values).mul_(sharpness).mul_(factor)
+    if shifted:
+        # Exponents are at least 0, save where no item is left.
+        highest = exponents.amax(dim=1, keepdim=True).clamp_(min=0)
+        total = exponents.sub_(highest).exp_().sum(dim=1, keepdim=True)
+        torch.add(highest, total.log(), out=rest)
+    else:
+        total = exponents.exp_().sum(dim=1, keepdim=True)
+        torch.log(total, out=rest)
+    if not with_slope:
+        return None
+    exponents.mul_(values).mul_(sharpness)
+    # d rest / d z_i = 2 sharpness_i z_i exp(...) / total; a total of 0 has no item, so no slope.
+    return torch.where(total > 0, 2.0 / total, 0.0)
 
 
 def _rows_a_block(logits: Tensor) -> int:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recdistill.data.samples import Samples
-from recdistill.evaluation.ranking import best_items, rank_of_target
+from recdistill.data.samples import Int64Array, Samples
+from recdistill.evaluation.ranking import best_items, rank_among, rank_of_target
 
 ScoreFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 # Scores held at a time, whatever V is: 16 MiB in float32, which the allocator keeps between chunks.
@@ -22,10 +22,12 @@ class Ranked:
     Attributes:
         ranks: int64 [N], the target's rank among all items, 1 the best.
         best: int64 [N, k], the items it ranks first, best first; V, which is no item, where fewer are left.
+        among: int64 [N], the target's rank among the new items alone, 0 where it is none; None where there are none.
     """
 
     ranks: Tensor
     best: Tensor
+    among: Tensor | None = None
 
 
 @torch.no_grad()
@@ -38,6 +40,7 @@ def rank_samples(
     keep: int = 0,
     batch_size: int = 512,
     exclude_seen: bool = True,
+    among: Int64Array | None = None,
     progress: bool = False,
 ) -> Ranked:
     """Rank each sample's target among all ``num_items`` items, and keep the ``keep`` best items.
@@ -50,6 +53,7 @@ def rank_samples(
         keep: k, how many of the best items to keep.
         batch_size: samples scored at a time, fewer where V is very large.
         exclude_seen: leave a sample's history out of its ranking; a target that it has is a miss, rank V + 1.
+        among: items, int64 [n], e.g. ``SequenceData.new_test``: rank their samples among them alone, too.
         progress: show a bar.
 
     Returns tensors on the CPU. Raises InputError for a score that is NaN, ValueError for scores of another shape.
@@ -58,6 +62,8 @@ def rank_samples(
     step = max(1, min(batch_size, MAX_SCORES // num_items))
     ranks = torch.empty(len(samples), dtype=torch.int64)
     best = torch.empty(len(samples), keep, dtype=torch.int64)
+    chosen = None if among is None or not len(among) else torch.as_tensor(among)
+    ranks_among = None if chosen is None else torch.empty(len(samples), dtype=torch.int64)
     for begin in tqdm(range(0, len(samples), step), desc="rank", disable=not progress, leave=False):
         index = range(begin, min(begin + step, len(samples)))
         history, length = (torch.as_tensor(part) for part in samples.windows_of(index, max_length, num_items))
@@ -70,4 +76,6 @@ def rank_samples(
         ranks[begin : index.stop] = rank_of_target(scores, own, excluded).cpu()
         if keep:
             best[begin : index.stop] = best_items(scores, keep, excluded).cpu()
-    return Ranked(ranks, best)
+        if chosen is not None and ranks_among is not None:
+            ranks_among[begin : index.stop] = rank_among(scores, own, chosen, excluded).cpu()
+    return Ranked(ranks, best, ranks_among)

@@ -36,6 +36,36 @@ def rank_of_target(scores: Tensor, target: Tensor, excluded: tuple[Tensor, Tenso
     return ranks
 
 
+def rank_among(scores: Tensor, target: Tensor, among: Tensor, excluded: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Rank of each row's target among some items alone, 1 the best; 0 for a target that is none of them.
+
+    Args:
+        scores: [B, V].
+        target: int64 [B].
+        among: int64 [n], the items, each once.
+        excluded: as in `rank_of_target`; a target that is excluded itself has rank V + 1 here too.
+
+    Returns int64 [B], on the device of ``scores``. Raises InputError for a score of these items that is NaN.
+    """
+    device, num_items = scores.device, scores.shape[1]
+    target, among = target.to(device), among.to(device)
+    place = torch.full((num_items,), -1, device=device).index_put_((among,), torch.arange(len(among), device=device))
+    ranks = torch.zeros_like(target)
+    ranked = (place[target] >= 0).nonzero().squeeze(1)
+    if not len(ranked):
+        return ranks
+    pairs = None
+    if excluded is not None:
+        rows, items = (part.to(device) for part in excluded)
+        row_of = torch.full((len(target),), -1, device=device)
+        row_of = row_of.index_put_((ranked,), torch.arange(len(ranked), device=device))
+        kept = (row_of[rows] >= 0) & (place[items] >= 0)
+        pairs = (row_of[rows[kept]], place[items[kept]])
+    found = rank_of_target(scores[ranked[:, None], among], place[target[ranked]], pairs)
+    # A miss stays one at every cut-off, however few the items are.
+    return ranks.index_put_((ranked,), found.masked_fill(found > len(among), num_items + 1))
+
+
 def best_items(scores: Tensor, k: int, excluded: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """The ``k`` best items of each row, best first: those that `rank_of_target` ranks, ties aside.
 

@@ -86,7 +86,7 @@ def evaluated_on(recommender: Trained, part: str) -> Evaluated:
     """A trained recommender with its ranks on ``part``, ``val`` or ``test``."""
     data, fitted = recommender.data, recommender.fitted
     samples, ranked = (data.validation, fitted.validation) if part == "val" else (data.test, fitted.test)
-    table = rank_table(ranked.ranks, samples, data)
+    table = rank_table(ranked, samples, data)
     return Evaluated(
         name=recommender.step,
         step=recommender.step,

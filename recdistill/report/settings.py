@@ -10,7 +10,7 @@ from recdistill.registry import LOSS_TERMS, SOURCES, SPLITS, STUDENTS
 
 Settings = Mapping[str, Any]
 
-EVALUATED_STEPS = ("prepare", "backbone", "teacher", "distill")
+EVALUATED_STEPS = ("prepare", "backbone", "teacher", "distill", "map_items")
 TITLES = {"prepare": "popularity"}
 SHOWN_SETTINGS = 6
 #: Digests of the parts that the data come from, as ``data source mine``.

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 import mlflow
-from mlflow.entities import Param
-from mlflow.tracking import MlflowClient
 
 from recdistill.config import Config, option_table
 from recdistill.errors import InputError
+from recdistill.runs.outbox import post
 from recdistill.runs.run import DESCRIPTION, StepRun
+from recdistill.runs.writes import batch
 from recdistill.training.recorder import NoRecorder, Recorder
 
 
@@ -30,8 +30,7 @@ def recorder_of_active_run(step: str, config: Config | None = None) -> Recorder:
         table = option_table(type(config))
         # The data came as an object, not by these options.
         own = {name: value for name, value in config.values().items() if table[name].role != "data"}
-        options = [Param(name, str(value)) for name, value in own.items() if name not in known]
-        MlflowClient().log_batch(run.run_id, params=options)
+        post(batch(run.run_id, params={name: value for name, value in own.items() if name not in known}))
     return run
 
 

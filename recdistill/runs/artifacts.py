@@ -8,6 +8,8 @@ import mlflow
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
+from recdistill.runs.outbox import read
+
 
 @functools.cache
 def copies() -> "tempfile.TemporaryDirectory[str]":
@@ -26,4 +28,5 @@ def local_artifact(uri: str) -> Path:
             raise FileNotFoundError(path)
         return path
     # MLflow never removes the folder that it would choose.
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=tempfile.mkdtemp(dir=copies().name)))
+    target = tempfile.mkdtemp(dir=copies().name)
+    return Path(read(lambda: mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target)))

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,15 +21,16 @@ from recdistill.errors import InputError, one_line
 from recdistill.report.compared import EvaluatedRun, EvaluatedSamples, check_comparable
 from recdistill.report.settings import EVALUATED_STEPS, Settings, digests_of, settings_of
 from recdistill.runs.artifacts import local_artifact
-from recdistill.runs.finished_runs import search
+from recdistill.runs.finished_runs import run_of, search
 from recdistill.runs.kept_options import READERS, KeptOptions, kept_options
 from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, REUSED, STEP, StepRun
+from recdistill.runs.tracking_store import tracking_address
 
 RANKS = "ranks/{part}.parquet"
 RANK_COLUMNS = ("user", "item", "rank", "history_length", "item_count")
 TWIN = "recdistill.twin_run_id"
 # The run that a step's result is naturally held against.
-BASELINE = {"distill": TWIN, "teacher": "recdistill.backbone_run_id"}
+BASELINE = {"distill": TWIN, "teacher": "recdistill.backbone_run_id", "map_items": "recdistill.mapped_run_id"}
 COMPARED = "compared_run_ids"
 
 
@@ -90,7 +90,7 @@ def named_runs(ids: Sequence[str], option: str = "runs") -> list[Run]:
     named = []
     for run_id in ids:
         if run_id not in found:
-            raise InputError(f"{option}={run_id}: no such run in {mlflow.get_tracking_uri()}; see the ids in mlflow ui")
+            raise InputError(f"{option}={run_id}: no such run in {tracking_address()}; see the ids in mlflow ui")
         run = found[run_id]
         run = found.get(run.data.tags.get(REUSED, ""), run)
         if step_of(run) not in EVALUATED_STEPS:
@@ -117,7 +117,7 @@ def searched_runs(condition: str) -> list[Run]:
     evaluated = [run for run in found if step_of(run) in EVALUATED_STEPS and REUSED not in run.data.tags]
     if not evaluated:
         asked = f"filter={condition}: no" if condition.strip() else "no"
-        raise InputError(f"{asked} finished {', '.join(EVALUATED_STEPS)} run in {mlflow.get_tracking_uri()}")
+        raise InputError(f"{asked} finished {', '.join(EVALUATED_STEPS)} run in {tracking_address()}")
     return unique(evaluated[::-1])
 
 
@@ -241,7 +241,7 @@ def int64(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 def place_of(run: StepRun, artifact: str) -> str:
     """Where an artifact lies: its path on this machine, or its address."""
-    uri = f"{mlflow.get_run(run.run_id).info.artifact_uri}/{artifact}"
+    uri = f"{run_of(run.run_id).info.artifact_uri}/{artifact}"
     return local_file_uri_to_path(uri) if is_local_uri(uri) else uri
 
 

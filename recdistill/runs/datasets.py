@@ -1,20 +1,20 @@
 """The data of a run as an MLflow input: name, digest, schema and profile."""
 
 import json
-import time
 from typing import Any
 
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Dataset, DatasetInput
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from mlflow.entities import Dataset
 from mlflow.types import ColSpec, DataType, Schema
 
 from recdistill.data.sequences import SequenceData
+from recdistill.runs.outbox import post
+from recdistill.runs.writes import Write
 
 DIGEST_LENGTH = 32
-ATTEMPTS = 5
+#: Of an MLflow data set.
+FIELDS = ("name", "digest", "source_type", "source", "schema", "profile")
 SCHEMA = Schema(
     [ColSpec(DataType.string, "user"), ColSpec(DataType.string, "item"), ColSpec(DataType.long, "timestamp")]
 )
@@ -51,17 +51,6 @@ class SplitDataset(MetaDataset):
 
 
 def log_data(run_id: str, data: SequenceData) -> None:
-    """Log the data as an input of the run.
-
-    The store keeps one row a data set: of two processes that make it at the same moment the second is refused, and
-    finds it when it asks again.
-    """
-    entity = DatasetInput(dataset=SplitDataset(data).entity(), tags=[])
-    for attempt in range(ATTEMPTS):
-        try:
-            MlflowClient().log_inputs(run_id, [entity])
-            return
-        except MlflowException:
-            if attempt == ATTEMPTS - 1:
-                raise
-            time.sleep(0.1 * 2**attempt)
+    """Log the data as an input of the run."""
+    entity = SplitDataset(data).entity()
+    post(Write("input", run_id, {name: getattr(entity, name) for name in FIELDS}))

@@ -10,7 +10,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from recdistill.errors import InputError
+from recdistill.runs.outbox import read
 from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, KEPT, KEY, NEAR_KEY, REUSED, STEP, StepRun
+from recdistill.runs.tracking_store import tracking_address
 
 #: Tags of a sweep's trials, which keep no model to serve.
 OF_TRIALS = ("recdistill.trial", KEPT)
@@ -18,16 +20,28 @@ OF_TRIALS = ("recdistill.trial", KEPT)
 
 def search(condition: str) -> list[Run]:
     """Runs of all experiments that fit an MLflow filter, newest first."""
-    found = mlflow.search_runs(
-        filter_string=condition, search_all_experiments=True, order_by=["start_time DESC"], output_format="list"
+    found = read(
+        lambda: mlflow.search_runs(
+            filter_string=condition, search_all_experiments=True, order_by=["start_time DESC"], output_format="list"
+        )
     )
     return [run for run in found if isinstance(run, Run)]
+
+
+def run_of(run_id: str) -> Run:
+    """A run. Raises MlflowException where there is none, LostStoreError where the store does not answer."""
+    return read(lambda: mlflow.get_run(run_id))
+
+
+def has_artifacts(run_id: str) -> bool:
+    """Whether artifacts of a run are there."""
+    return bool(read(lambda: MlflowClient().list_artifacts(run_id)))
 
 
 def find_finished(key: str) -> Run | None:
     """The newest finished run with this key, in any experiment, whose artifacts are still there."""
     for run in search(f"tags.`{KEY}` = '{key}' and attributes.status = 'FINISHED'"):
-        if MlflowClient().list_artifacts(run.info.run_id):
+        if has_artifacts(run.info.run_id):
             return run
     return None
 
@@ -36,7 +50,7 @@ def find_near(near_key: str) -> StepRun | None:
     """The newest finished run with this near key (`config.lineage.near_key`)."""
     for run in search(f"tags.`{NEAR_KEY}` = '{near_key}' and attributes.status = 'FINISHED'"):
         tags = run.data.tags
-        if KEY in tags and MlflowClient().list_artifacts(run.info.run_id):
+        if KEY in tags and has_artifacts(run.info.run_id):
             return StepRun(run.info.run_id, tags[KEY], tags.get(FINGERPRINT, ""), reused=True)
     return None
 
@@ -48,9 +62,9 @@ def finished_run(run_id: str, step: str, fingerprint: str | None = None, option:
     """
     option = option or f"{step}_run_id"
     try:
-        run = mlflow.get_run(run_id)
+        run = run_of(run_id)
     except MlflowException:
-        raise InputError(f"{option}={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
+        raise InputError(f"{option}={run_id}: no such run in {tracking_address()}") from None
     tags = run.data.tags
     if REUSED in tags:
         return finished_run(tags[REUSED], step, fingerprint, option)
@@ -69,16 +83,16 @@ def finished_run(run_id: str, step: str, fingerprint: str | None = None, option:
 
 def linked_run(run: StepRun, step: str) -> StepRun:
     """The run of ``step`` that a run was made from. Raises InputError where it is gone."""
-    made_from = mlflow.get_run(run.run_id).data.tags.get(f"recdistill.{step}_run_id", "none")
+    made_from = run_of(run.run_id).data.tags.get(f"recdistill.{step}_run_id", "none")
     return finished_run(made_from, step, run.fingerprint)
 
 
 def options_of_run(run_id: str, steps: Iterable[str]) -> tuple[StepRun, str, dict[str, Any]]:
     """A finished run of one of ``steps``, its step and its options. Raises InputError where it is another."""
     try:
-        tags = mlflow.get_run(run_id).data.tags
+        tags = run_of(run_id).data.tags
     except MlflowException:
-        raise InputError(f"run_id={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
+        raise InputError(f"run_id={run_id}: no such run in {tracking_address()}") from None
     step = tags.get(STEP, "foreign")
     if step not in steps:
         raise InputError(f"run_id={run_id}: is a {step} run; choose a {' or '.join(steps)} run")
@@ -94,5 +108,5 @@ def newest(step: str) -> str:
     found = search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'")
     found = [run for run in found if run.data.tags.keys().isdisjoint(OF_TRIALS)]
     if not found:
-        raise InputError(f"run_id=: there is no finished {step} run in {mlflow.get_tracking_uri()}; make one first")
+        raise InputError(f"run_id=: there is no finished {step} run in {tracking_address()}; make one first")
     return str(found[0].data.tags.get(REUSED, found[0].info.run_id))

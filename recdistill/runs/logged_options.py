@@ -9,13 +9,14 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mlflow.entities import Param
-from mlflow.tracking import MlflowClient
+import mlflow
 
 from recdistill.config import STEPS, Config, option_table
 from recdistill.config.lineage import KEY_ROLES, own_options
 from recdistill.errors import InputError
+from recdistill.runs.outbox import post, read
 from recdistill.runs.run import CONFIG_FILE, StepRun
+from recdistill.runs.writes import batch
 
 USED = "used."
 
@@ -49,8 +50,7 @@ def made_with(run: StepRun, step: str) -> dict[str, Any]:
 
 def log_options(run_id: str, config: Config, options: Mapping[str, Any]) -> None:
     """Log options as parameters, beside what ``mlflow run`` has logged of them already."""
-    client = MlflowClient()
-    known = client.get_run(run_id).data.params
+    known = read(lambda: mlflow.get_run(run_id)).data.params
     table = option_table(type(config))
     logged = {}
     for name, value in options.items():
@@ -58,7 +58,7 @@ def log_options(run_id: str, config: Config, options: Mapping[str, Any]) -> None
             logged[name] = value
         elif name in table and not same(table[name].read, known[name], value):
             logged[USED + name] = value
-    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in logged.items()])
+    post(batch(run_id, params=logged))
 
 
 def same(read: Any, text: str, value: Any) -> bool:

@@ -1,5 +1,6 @@
 """A run as a step sees it: what it logs to, and what it reads from a finished one."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,13 +9,13 @@ from typing import Any, Literal
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from recdistill.errors import InputError, one_line
 from recdistill.runs.artifacts import local_artifact
+from recdistill.runs.outbox import LostStoreError, outbox, post, read
+from recdistill.runs.writes import Write, batch
 
 #: Tags; docs/TRACKING.md says what each means.
 STEP, KEY, NEAR_KEY = "recdistill.step", "recdistill.key", "recdistill.near_key"
@@ -51,22 +52,24 @@ class StepRun:
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log numbers at an epoch."""
         now = get_current_time_millis()
-        MlflowClient().log_batch(self.run_id, [Metric(name, value, now, step) for name, value in metrics.items()])
+        post(batch(self.run_id, metrics=[(name, float(value), now, step) for name, value in metrics.items()]))
 
     def log_folder(self, name: str, write: Callable[[Path], None]) -> None:
         """Have ``write`` fill a temporary folder, and keep it as the artifact folder ``name``."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / name
             write(folder)
-            MlflowClient().log_artifacts(self.run_id, str(folder), name)
+            post(Write("files", self.run_id, {"path": name}), folder)
 
     def log_file(self, path: Path, folder: str) -> None:
         """Keep a file in the artifact folder ``folder``."""
-        MlflowClient().log_artifact(self.run_id, str(path), folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copy(path, scratch)
+            post(Write("files", self.run_id, {"path": folder}), Path(scratch))
 
     def log_text(self, name: str, text: str) -> None:
         """Keep a text as the artifact ``name``."""
-        MlflowClient().log_text(self.run_id, text, name)
+        post(Write("text", self.run_id, {"name": name, "text": text}))
 
     def log_ranks(self, ranks: Mapping[str, pd.DataFrame]) -> None:
         """Keep each evaluated sample's rank as ``ranks/<part>.parquet``; parts are ``val`` and ``test``."""
@@ -80,23 +83,35 @@ class StepRun:
 
     def describe(self, text: str) -> None:
         """Set the run's description, which the UI shows on top."""
-        MlflowClient().set_tag(self.run_id, DESCRIPTION, text)
+        post(batch(self.run_id, tags={DESCRIPTION: text}))
 
     def tag(self, name: str, value: Any) -> None:
         """Set the tag ``recdistill.<name>``."""
-        MlflowClient().set_tag(self.run_id, f"recdistill.{name}", str(value))
+        post(batch(self.run_id, tags={f"recdistill.{name}": value}))
 
     def artifact(self, name: str) -> Path:
         """Local path of an artifact. Raises InputError where the run has none of that name."""
         try:
             # By its address, which is read in place: MLflow copies what is asked for by a run's id.
-            return local_artifact(f"{mlflow.get_run(self.run_id).info.artifact_uri}/{name}")
+            return local_artifact(f"{read(lambda: mlflow.get_run(self.run_id)).info.artifact_uri}/{name}")
         except (MlflowException, OSError):
+            if outbox().waits_for(self.run_id):
+                raise outbox().error() from None
             raise InputError(f"run {self.run_id}: has no artifact {name}; choose another run") from None
 
     def metrics(self) -> dict[str, float]:
-        """The run's last metrics."""
-        return dict(mlflow.get_run(self.run_id).data.metrics)
+        """The run's last metrics; where the store does not answer, those that this process logged or has read."""
+        box = outbox()
+        known = box.metrics.get(self.run_id)
+        try:
+            found = dict(box.read(lambda: mlflow.get_run(self.run_id), 0 if known else None).data.metrics)
+        except LostStoreError:
+            if known is None:
+                raise
+            return {name: value for name, (_, _, value) in known.items()}
+        if self.reused:
+            box.metrics[self.run_id] = {name: (0, 0, value) for name, value in found.items()}
+        return found
 
 
 def reason(error: BaseException) -> str:

@@ -2,10 +2,14 @@
 
 import re
 import tempfile
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
@@ -16,15 +20,20 @@ from tqdm import tqdm
 
 from recdistill.data.catalogue import Catalogue
 from recdistill.errors import InputError, one_line
-from recdistill.runs.finished_runs import newest
+from recdistill.runs.artifacts import copies
+from recdistill.runs.finished_runs import newest, run_of
+from recdistill.runs.outbox import outbox, post, read
 from recdistill.runs.run import REUSED
 from recdistill.runs.shipped_code import requirements, ship_code
+from recdistill.runs.writes import Write
 from recdistill.students.build import save_recommender
 from recdistill.students.catalogue_file import write_catalogue
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
 
-MODEL = "model"
+MODEL, STUDENT = "model", "student"
+#: Tag of a model: unique text of the write that made it, by which a write that is repeated finds its model.
+MARK = "recdistill.write"
 RUN_ID = re.compile("[0-9a-f]{32}")
 ROWS = 10_000  # histories that a model is given at a time
 SCRIPT = Path(__file__).with_name("student_model.py")
@@ -52,9 +61,17 @@ SIGNATURE = ModelSignature(
 
 
 def log_student_model(
-    run_id: str, model: Recommender, shape: StudentShape, *, catalogue: Catalogue, exclude_seen: bool
+    run_id: str,
+    model: Recommender,
+    shape: StudentShape,
+    *,
+    catalogue: Catalogue,
+    exclude_seen: bool,
+    beside: Callable[[Path], None] | None = None,
 ) -> str:
-    """Log a fitted recommender as the model ``model`` of a run. Returns its address, ``models:/<id>``.
+    """Log a fitted recommender as the model ``model`` of a run.
+
+    Returns its address: ``models:/<id>``, or ``runs:/<run id>/model`` while the tracking store does not take it.
 
     Args:
         run_id: the run that fitted it.
@@ -62,29 +79,67 @@ def log_student_model(
         shape: its shape.
         catalogue: its items.
         exclude_seen: whether it was evaluated without the items of the history.
+        beside: writes further files into the student's folder.
 
     Raises:
         InputError: the recommender is a user's, and its code lies in no file.
     """
     ids = catalogue.item_ids
-    example = pd.DataFrame({"history": [list(ids[:3])], "k": [5], "exclude": [list(ids[3:4])]})
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "student"
-        save_recommender(folder, model, shape, fold=True)
-        write_catalogue(folder, catalogue, exclude_seen)
-        ship_code(folder, shape.student)
-        logged = Model.log(
-            None,
-            mlflow.pyfunc,
-            name=MODEL,
-            run_id=run_id,
-            python_model=str(SCRIPT),
-            artifacts={"student": str(folder)},
-            signature=SIGNATURE,
-            input_example=example,
-            pip_requirements=requirements(shape.student),
-        )
-    return logged.model_uri
+        folder = Path(scratch)
+        save_recommender(folder / STUDENT, model, shape, fold=True)
+        write_catalogue(folder / STUDENT, catalogue, exclude_seen)
+        if beside is not None:
+            beside(folder / STUDENT)
+        ship_code(folder / STUDENT, shape.student)
+        example = {"history": [list(ids[:3])], "k": [5], "exclude": [list(ids[3:4])]}
+        mark = uuid.uuid4().hex
+        values = {"name": MODEL, "requirements": requirements(shape.student), "example": example, "mark": mark}
+        post(Write("model", run_id, values), folder)
+    if outbox().waits_for(run_id):
+        return f"runs:/{run_id}/{MODEL}"
+    return f"models:/{read(lambda: marked_models(MlflowClient(), run_id, mark))[0].model_id}"
+
+
+def send_model(client: MlflowClient, run_id: str, values: Mapping[str, Any], files: Path) -> None:
+    """Log the recommender in ``files/student`` as a model of a run.
+
+    One that an earlier try made is left, and one that it began is finished: there is one in the end.
+    """
+    begun = marked_models(client, run_id, values["mark"])
+    saved: dict[str, Any] = {
+        "python_model": str(SCRIPT),
+        "artifacts": {"student": str(files / STUDENT)},
+        "signature": SIGNATURE,
+        "input_example": pd.DataFrame(values["example"]),
+        "pip_requirements": values["requirements"],
+    }
+    if not begun:
+        tags = {MARK: values["mark"]}
+        Model.log(None, mlflow.pyfunc, name=values["name"], run_id=run_id, tags=tags, **saved)
+    elif begun[0].status != LoggedModelStatus.READY:
+        finish_model(client, run_id, begun[0], saved)
+
+
+def marked_models(client: MlflowClient, run_id: str, mark: str) -> list[LoggedModel]:
+    """The models of a run that carry a mark, those too that were begun and not finished."""
+    place = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([place], filter_string=f"source_run_id = '{run_id}'")
+    return [one for one in found if one.tags.get(MARK) == mark]
+
+
+def finish_model(client: MlflowClient, run_id: str, begun: LoggedModel, saved: Mapping[str, Any]) -> None:
+    """Write the files of a model that was begun, and link it to its run."""
+    model_id, run = begun.model_id, client.get_run(run_id)
+    linked = [] if run.outputs is None else [one.model_id for one in run.outputs.model_outputs]
+    if model_id not in linked:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        described = Model(artifact_path=begun.artifact_location, model_uuid=model_id, run_id=run_id, model_id=model_id)
+        mlflow.pyfunc.save_model(folder, mlflow_model=described, **saved)
+        client.log_model_artifacts(model_id, str(folder))
+    client.finalize_logged_model(model_id, LoggedModelStatus.READY)
 
 
 def register_student(run_id: str, name: str) -> str:
@@ -93,7 +148,7 @@ def register_student(run_id: str, name: str) -> str:
     A model that has a version there keeps it. Raises InputError, in one line, where the run keeps no model or the
     registry refuses the name.
     """
-    outputs = mlflow.get_run(run_id).outputs
+    outputs = run_of(run_id).outputs
     models = [one.model_id for one in outputs.model_outputs] if outputs is not None else []
     if not models:
         raise InputError(f"register={name}: run {run_id} keeps no model; run its step again with force=true")
@@ -112,11 +167,31 @@ def load_model(model: str) -> PyFuncModel:
     Addresses are MLflow's: ``runs:/<run id>/model``, ``models:/<name>/<version>``, ``models:/<id>`` or a folder.
     Raises InputError where there is none.
     """
-    address = chosen = model or newest("distill")
+    found: PyFuncModel = _fetched(model or newest("distill"), mlflow.pyfunc.load_model)
+    return found
+
+
+def student_folder(model: str) -> tuple[Path, str]:
+    """A copy of a logged model's student, as `log_student_model` wrote it, and the model's own address.
+
+    Takes an address as `load_model` does. Raises InputError where there is no model, or none of a student.
+    """
+    place = tempfile.mkdtemp(dir=copies().name)
+    folder = Path(_fetched(model, lambda one: mlflow.artifacts.download_artifacts(artifact_uri=one, dst_path=place)))
+    student = folder / "artifacts" / STUDENT
+    if not student.is_dir():
+        raise InputError(f"model={model}: is no student's model; give one that map_items or add_items logged")
+    described = Model.load(str(folder))
+    return student, f"models:/{described.model_id or described.model_uuid}"
+
+
+def _fetched(model: str, fetch: Callable[[str], Any]) -> Any:
+    """What ``fetch`` gives for a model's address. Raises InputError where there is none."""
+    address = model
     try:
-        if RUN_ID.fullmatch(chosen):
-            address = f"runs:/{mlflow.get_run(chosen).data.tags.get(REUSED, chosen)}/{MODEL}"
-        return mlflow.pyfunc.load_model(address)
+        if RUN_ID.fullmatch(model):
+            address = f"runs:/{run_of(model).data.tags.get(REUSED, model)}/{MODEL}"
+        return read(lambda: fetch(address))
     except (MlflowException, OSError) as error:
         raise InputError(
             f"model={model}: no model at {address} ({one_line(error)}); give a run or a registered model"

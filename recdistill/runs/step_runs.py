@@ -8,15 +8,17 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import mlflow
-from mlflow.entities import Run, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
 
 from recdistill.config import Config
 from recdistill.config.lineage import digest, key_parts, near_key
@@ -25,9 +27,18 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import Pruned
 from recdistill.runs.artifacts import local_artifact
 from recdistill.runs.datasets import log_data
-from recdistill.runs.finished_runs import find_finished, find_near, finished_run, linked_run, newest, options_of_run
+from recdistill.runs.finished_runs import (
+    find_finished,
+    find_near,
+    finished_run,
+    linked_run,
+    newest,
+    options_of_run,
+    run_of,
+)
 from recdistill.runs.folder_lock import locked
 from recdistill.runs.logged_options import log_options, used_options
+from recdistill.runs.outbox import LostStoreError, grace_seconds, outbox, post, read, send_left_behind
 from recdistill.runs.provenance import CodeState, code_at_hand, differences
 from recdistill.runs.run import (
     CHANGES_FILE,
@@ -48,6 +59,8 @@ from recdistill.runs.run import (
     StepRun,
     reason,
 )
+from recdistill.runs.tracking_store import check_writable, fault, is_mistake, refusal, tracking_address
+from recdistill.runs.writes import Write, batch
 
 __all__ = [
     "StepRun",
@@ -82,19 +95,71 @@ _announced: set[str] = set()
 
 @contextmanager
 def entry_run(step: str) -> Iterator[None]:
-    """The user's run of ``step``: that of ``mlflow run``, or a new one. An error marks it FAILED and is raised."""
-    launched = bool(os.environ.get("MLFLOW_RUN_ID"))
-    # With its tags from the first moment: a command may be killed in the next.
-    with mlflow.start_run(run_name=None if launched else step, tags={STEP: step}) as run:
-        client = MlflowClient()
-        if launched and GENERATED_NAME.fullmatch(run.info.run_name or ""):
-            client.set_tag(run.info.run_id, "mlflow.runName", step)
+    """The user's run of ``step``: that of ``mlflow run``, or a new one. An error marks it FAILED and is raised.
+
+    Before it begins, what earlier commands could not log is sent; before it ends, what waits is, for which it waits
+    `grace_seconds` for the store. Raises InputError where the store cannot be used, a folder not be written, or where
+    something still waits.
+    """
+    run = opened_entry(step)
+    failure: BaseException | None = None
+    try:
+        check_writable(run.info.artifact_uri)
+        send_left_behind()
         with claimable(run.info.run_id, step):
-            try:
-                yield
-            except BaseException as error:
-                client.set_tag(run.info.run_id, REASON, reason(error))
-                raise
+            yield
+    except BaseException as error:
+        failure = fault(error) or error
+        post(batch(run.info.run_id, tags={REASON: reason(failure)}))
+        if failure is error:
+            raise
+        raise failure from error
+    finally:
+        end_run(run.info.run_id, "FINISHED" if failure is None else "FAILED")
+        wait_for_store(failure)
+
+
+def opened_entry(step: str) -> Run:
+    """The entry run, begun. Raises InputError, one line that says what to do, where that cannot be."""
+    launched = bool(os.environ.get("MLFLOW_RUN_ID"))
+    try:
+        # With its tags from the first moment: a command may be killed in the next.
+        run: Run = mlflow.start_run(run_name=None if launched else step, tags={STEP: step})
+        if launched and GENERATED_NAME.fullmatch(run.info.run_name or ""):
+            MlflowClient().set_tag(run.info.run_id, "mlflow.runName", step)
+    except Exception as error:
+        # MLflow, its databases' drivers and its file systems raise many kinds.
+        raise refusal(error) from None
+    return run
+
+
+def end_run(run_id: str, status: str) -> None:
+    """End the active run ``run_id``: behind what waits to be logged in it."""
+    box, time = outbox(), get_current_time_millis()
+    try:
+        # Where the store does not answer, MLflow still forgets that the run is active.
+        waits = not box.flush(now=True)
+        mlflow.end_run(status)
+    except Exception as error:
+        if is_mistake(error):
+            raise
+        waits = True
+    if waits:
+        post(Write("end", run_id, {"status": status, "time": time}))
+
+
+def wait_for_store(failure: BaseException | None) -> None:
+    """Send what still waits, and wait for the store.
+
+    Raises LostStoreError where something waits in the end; after a failure that is printed, and nobody waits.
+    """
+    box = outbox()
+    if box.drain(grace_seconds() if failure is None and box.patient else 0):
+        send_left_behind()
+    elif failure is None:
+        raise box.error()
+    elif not isinstance(failure, LostStoreError):
+        print(box.error(), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -123,6 +188,7 @@ def step_run(
     data: SequenceData | str,
     upstream: Mapping[str, StepRun] | None = None,
     kept: Kept = "all",
+    contents: Mapping[str, Any] | None = None,
 ) -> Iterator[StepRun]:
     """The run that holds this step's results: a finished one with the same key (``reused``), or one to write to.
 
@@ -132,10 +198,11 @@ def step_run(
         data: what it reads, or only the fingerprint of the data that the runs which it reads were made for.
         upstream: runs it starts from, by step.
         kept: ``results`` where the run keeps its results alone; it is then not found in place of a whole run.
+        contents: what else its result depends on, as JSON values by a name that is no option's.
 
     An error marks the run FAILED (`Pruned` and an interrupt: KILLED), with the reason as a tag, and is raised again.
     """
-    opening = Opening.of(step, config, data, upstream or {}, kept)
+    opening = Opening.of(step, config, data, upstream or {}, kept, contents or {})
     key, entry_id = opening.key, claimed_entry(step)
     work = cache_dir() / "runs" / key
     with locked(work):
@@ -143,6 +210,8 @@ def step_run(
         if found is not None:
             if entry_id is not None:
                 log_options(entry_id, config, opening.options)
+            # Left by a command that ended before the store had its results.
+            shutil.rmtree(work, ignore_errors=True)
             yield reused_run(found, key, opening.fingerprint, entry_id)
             return
         run = StepRun(opening.run_id(entry_id), key, opening.fingerprint, reused=False, work=work, kept=kept)
@@ -151,19 +220,19 @@ def step_run(
             opening.log(run.run_id)
             yield run
         except BaseException as error:
-            MlflowClient().set_tag(run.run_id, REASON, reason(error))
+            post(batch(run.run_id, tags={REASON: reason(fault(error) or error)}))
             if isinstance(error, Pruned):
                 # No later run continues a trial that was given up.
                 shutil.rmtree(work, ignore_errors=True)
             if entry_id is None:
                 failed = isinstance(error, Exception) and not isinstance(error, Pruned)
-                mlflow.end_run("FAILED" if failed else "KILLED")
+                end_run(run.run_id, "FAILED" if failed else "KILLED")
             raise
         # The key makes a run findable: only finished ones carry it.
-        MlflowClient().set_tag(run.run_id, KEY, key)
+        post(batch(run.run_id, tags={KEY: key}))
         if entry_id is None:
-            mlflow.end_run("FINISHED")
-        shutil.rmtree(work, ignore_errors=True)
+            end_run(run.run_id, "FINISHED")
+        outbox().afterwards(lambda: shutil.rmtree(work, ignore_errors=True))
 
 
 @dataclass(frozen=True)
@@ -190,11 +259,18 @@ class Opening:
 
     @classmethod
     def of(
-        cls, step: str, config: Config, data: SequenceData | str, upstream: Mapping[str, StepRun], kept: Kept = "all"
+        cls,
+        step: str,
+        config: Config,
+        data: SequenceData | str,
+        upstream: Mapping[str, StepRun],
+        kept: Kept = "all",
+        contents: Mapping[str, Any] | None = None,
     ) -> "Opening":
         """Raises InputError where a file that an option names cannot be read."""
         fingerprint = data if isinstance(data, str) else data.fingerprint
         parts = key_parts(step, config, fingerprint, {name: run.key for name, run in upstream.items()})
+        parts["options"] |= contents or {}
         code = code_at_hand()
         tags = {STEP: step, FINGERPRINT: fingerprint, COMMIT: code.commit, DIRTY: str(bool(code.changes)).lower()}
         tags |= {f"recdistill.{name}_run_id": run.run_id for name, run in upstream.items() if run.run_id}
@@ -214,20 +290,22 @@ class Opening:
     def run_id(self, entry_id: str | None) -> str:
         """Id of the run to write to: the entry run, or a new one; either gets all its tags in one call."""
         if entry_id is not None:
-            MlflowClient().log_batch(entry_id, tags=[RunTag(name, text) for name, text in self.tags.items()])
+            post(batch(entry_id, tags=self.tags))
             return entry_id
         nested = mlflow.active_run() is not None
-        return str(mlflow.start_run(run_name=self.step, nested=nested, tags=dict(self.tags)).info.run_id)
+        tags = dict(self.tags)
+        return str(read(lambda: mlflow.start_run(run_name=self.step, nested=nested, tags=tags)).info.run_id)
 
     def log(self, run_id: str) -> None:
         """Log options, what the key is made of, code, versions and data."""
-        client, code = MlflowClient(), code_at_hand()
+        code = code_at_hand()
         log_options(run_id, self.config, self.options)
-        client.log_dict(run_id, self.config.values(), CONFIG_FILE)
-        client.log_dict(run_id, dict(self.parts), KEY_FILE)
-        client.log_dict(run_id, dict(code.versions), VERSIONS_FILE)
+        kept = {CONFIG_FILE: self.config.values(), KEY_FILE: self.parts, VERSIONS_FILE: code.versions}
+        texts = {name: json.dumps(dict(values), indent=2) for name, values in kept.items()}
         if code.changes:
-            client.log_text(run_id, code.changes, CHANGES_FILE)
+            texts[CHANGES_FILE] = code.changes
+        for name, text in texts.items():
+            post(Write("text", run_id, {"name": name, "text": text}))
         if self.data is not None:
             log_data(run_id, self.data)
 
@@ -239,7 +317,7 @@ def reused_run(found: Run, key: str, fingerprint: str, entry_id: str | None) -> 
     """
     run = StepRun(found.info.run_id, key, fingerprint, reused=True)
     if entry_id is not None:
-        MlflowClient().set_tag(entry_id, REUSED, run.run_id)
+        post(batch(entry_id, tags={REUSED: run.run_id}))
         StepRun(entry_id, key, fingerprint, reused=False).log_metrics(run.metrics())
     differing = differences(code_of(found), code_at_hand())
     if differing and run.run_id not in _announced:
@@ -271,7 +349,6 @@ def continue_from_killed(run: StepRun) -> None:
     """Mark the killed run whose checkpoints are in the folder ``work`` KILLED, and note this run as the next."""
     note = run.work / "run.json"
     run.work.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient()
     entry_run_id = _entries[-1].run_id if _entries else run.run_id
     try:
         before = json.loads(note.read_text(encoding="utf-8"))
@@ -279,9 +356,9 @@ def continue_from_killed(run: StepRun) -> None:
         if not alive(before["process"]):
             stale.setdefault(before["entry_run_id"], entry_run_id)
         for run_id, next_run_id in stale.items():
-            if run_id != next_run_id and client.get_run(run_id).info.status == "RUNNING":
-                client.set_tag(run_id, CONTINUED, next_run_id)
-                client.set_terminated(run_id, "KILLED")
+            if run_id != next_run_id and run_of(run_id).info.status == "RUNNING":
+                post(batch(run_id, tags={CONTINUED: next_run_id}))
+                post(Write("end", run_id, {"status": "KILLED", "time": get_current_time_millis()}))
     except (OSError, ValueError, KeyError, MlflowException):
         # No note, or of another tracking store: the checkpoint is good all the same.
         pass
@@ -301,5 +378,5 @@ def alive(process: int) -> bool:
 
 def ui_command() -> str:
     """The command that opens the MLflow UI on the store at hand."""
-    uri = mlflow.get_tracking_uri()
+    uri = tracking_address()
     return f"mlflow ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else f"open {uri}"

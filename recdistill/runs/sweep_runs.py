@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 import mlflow
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
@@ -22,10 +22,13 @@ from recdistill.config import Config
 from recdistill.config.lineage import digest
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import Pruned
-from recdistill.runs.finished_runs import find_finished, search
+from recdistill.runs.finished_runs import find_finished, run_of, search
 from recdistill.runs.logged_options import used_options
+from recdistill.runs.outbox import post, read
 from recdistill.runs.run import CONTINUED, KEY, REASON, STEP, StepRun, reason
-from recdistill.runs.step_runs import Opening, claimable, claimed_entry, reused_run
+from recdistill.runs.step_runs import Opening, claimable, claimed_entry, end_run, reused_run
+from recdistill.runs.tracking_store import fault
+from recdistill.runs.writes import Write, batch
 
 STUDY, STUDY_ID, TRIAL, STATE = ("recdistill.study", "recdistill.study_id", "recdistill.trial", "recdistill.state")
 PARENT = "mlflow.parentRunId"
@@ -90,17 +93,17 @@ def sweep_run(
         opening.log(run.run_id)
         yield run
     except BaseException as error:
-        MlflowClient().set_tag(run.run_id, REASON, reason(error))
+        post(batch(run.run_id, tags={REASON: reason(fault(error) or error)}))
         if entry_id is None:
-            mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+            end_run(run.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     if entry_id is None:
-        mlflow.end_run("FINISHED")
+        end_run(run.run_id, "FINISHED")
 
 
 def keep(run: StepRun) -> None:
     """Let a finished sweep be found again by its key."""
-    MlflowClient().set_tag(run.run_id, KEY, run.key)
+    post(batch(run.run_id, tags={KEY: run.key}))
 
 
 @contextmanager
@@ -112,25 +115,24 @@ def child_run(
     It ends FINISHED; KILLED where it is left with `Pruned` or by an interrupt; FAILED with any other error. Its state
     is a tag.
     """
-    client = MlflowClient()
-    place = client.get_run(parent_run_id).info.experiment_id
+    place = run_of(parent_run_id).info.experiment_id
     own = {PARENT: parent_run_id, STEP: step, STATE: "running"} | dict(tags)
-    created = client.create_run(place, tags=resolve_tags(own), run_name=name)
+    created = read(lambda: MlflowClient().create_run(place, tags=resolve_tags(own), run_name=name))
     run_id: str = created.info.run_id
-    mlflow.start_run(run_id=run_id, nested=mlflow.active_run() is not None)
+    read(lambda: mlflow.start_run(run_id=run_id, nested=mlflow.active_run() is not None))
     state = "complete"
     try:
         # Where a finished run of the same settings is found, the step logs no parameters.
-        client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+        post(batch(run_id, params=params))
         with claimable(run_id, step):
             yield run_id
     except BaseException as error:
         state = "killed" if not isinstance(error, Exception) else "pruned" if isinstance(error, Pruned) else "failed"
-        client.set_tag(run_id, REASON, reason(error))
+        post(batch(run_id, tags={REASON: reason(fault(error) or error)}))
         raise
     finally:
-        client.set_tag(run_id, STATE, state)
-        mlflow.end_run(STATUS[state])
+        post(batch(run_id, tags={STATE: state}))
+        end_run(run_id, STATUS[state])
 
 
 def log_child_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
@@ -141,14 +143,13 @@ def log_child_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
 def log_values(run_id: str, metrics: Mapping[str, list[tuple[int, float]]]) -> None:
     """Log whole curves, ``(step, value)`` each."""
     now = get_current_time_millis()
-    points = [Metric(name, value, now, step) for name, curve in metrics.items() for step, value in curve]
-    for begin in range(0, len(points), 1000):
-        MlflowClient().log_batch(run_id, points[begin : begin + 1000])
+    points = [(name, float(value), now, step) for name, curve in metrics.items() for step, value in curve]
+    post(batch(run_id, metrics=points))
 
 
 def tag_run(run_id: str, tags: Mapping[str, object]) -> None:
     """Set tags, ``recdistill.`` before each name."""
-    MlflowClient().log_batch(run_id, tags=[RunTag(f"recdistill.{name}", str(value)) for name, value in tags.items()])
+    post(batch(run_id, tags={f"recdistill.{name}": value for name, value in tags.items()}))
 
 
 def settle_trials(study_id: str, states: Mapping[int, str]) -> None:
@@ -158,21 +159,25 @@ def settle_trials(study_id: str, states: Mapping[int, str]) -> None:
         study_id: of the tag.
         states: ``complete``, ``pruned``, ``failed`` or ``killed`` by trial number; trials that are not here still run.
     """
-    client = MlflowClient()
     for run in study_runs(study_id):
         state = states.get(int(run.data.tags[TRIAL])) if TRIAL in run.data.tags else None
         if state is None or (run.data.tags.get(STATE) == state and run.info.status == STATUS[state]):
             continue
-        client.set_tag(run.info.run_id, STATE, state)
-        client.set_terminated(run.info.run_id, STATUS[state])
+        post(batch(run.info.run_id, tags={STATE: state}))
+        end_run_of_another(run.info.run_id, STATUS[state])
         end_nested(run.info.run_id)
+
+
+def end_run_of_another(run_id: str, status: str) -> None:
+    """End a run that this process has not opened."""
+    post(Write("end", run_id, {"status": status, "time": get_current_time_millis()}))
 
 
 def end_nested(run_id: str) -> None:
     """Mark runs nested in a dead one, at any depth, KILLED where they are still RUNNING."""
     for run in search(f"tags.`{PARENT}` = '{run_id}'"):
         if run.info.status == "RUNNING":
-            MlflowClient().set_terminated(run.info.run_id, "KILLED")
+            end_run_of_another(run.info.run_id, "KILLED")
         end_nested(run.info.run_id)
 
 
@@ -180,7 +185,7 @@ def end_unsettled(study_id: str) -> None:
     """Mark final trainings of a study that a killed process has left RUNNING, KILLED."""
     for run in study_runs(study_id):
         if TRIAL not in run.data.tags and run.info.status == "RUNNING":
-            MlflowClient().set_terminated(run.info.run_id, "KILLED")
+            end_run_of_another(run.info.run_id, "KILLED")
             end_nested(run.info.run_id)
 
 
@@ -194,19 +199,19 @@ def adopt(study_id: str, run_id: str, before: str) -> None:
 
     Final trainings stay with the answer that they were made for.
     """
-    client = MlflowClient()
     for run in study_runs(study_id):
         if TRIAL in run.data.tags and run.data.tags.get(PARENT) != run_id:
-            client.set_tag(run.info.run_id, PARENT, run_id)
-    if before and before != run_id:
-        client.set_tag(before, CONTINUED, run_id)
+            post(batch(run.info.run_id, tags={PARENT: run_id}))
+    # In a tracking store that was begun anew, with a study that was kept, there is no such run.
+    if before and before != run_id and status_of(before):
+        post(batch(before, tags={CONTINUED: run_id}))
         end_killed(before)
 
 
 def end_killed(run_id: str) -> None:
     """Mark the run of a killed command KILLED where it is still RUNNING."""
     if is_running(run_id):
-        MlflowClient().set_terminated(run_id, "KILLED")
+        end_run_of_another(run_id, "KILLED")
 
 
 def is_there(run_id: str) -> bool:
@@ -220,8 +225,9 @@ def is_running(run_id: str) -> bool:
 
 
 def status_of(run_id: str) -> str:
-    """The run's status, empty where there is no such run."""
+    """The run's status, empty where there is no such run. Raises LostStoreError, at once, where nobody answers."""
     try:
-        return str(MlflowClient().get_run(run_id).info.status)
+        # A command that waits here would give no sign of life meanwhile.
+        return str(read(lambda: mlflow.get_run(run_id), patience=0).info.status)
     except MlflowException:
         return ""

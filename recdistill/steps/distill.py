@@ -40,18 +40,22 @@ def train(
 ) -> None:
     """Fit the student by the objective of DLLM2Rec, and say what it gained."""
     answers = outputs.answers(config.candidate_topk)
-    fitted = fit_recommender(config, data, teacher=answers, recorder=run, report=report)
-    keep_student(run, config, data, fitted)
+    # Read before the training: a tracking server may be lost by its end.
     found = find_finished(key_of_baseline(narrow(config, BaselineConfig), data.fingerprint))
     baseline = None if found is None else finished_run(found.info.run_id, "backbone")
+    device = device_of(config)
+    before = None
+    if baseline is not None:
+        baseline.metrics()
+        before = frozen_student(baseline, device) if run.kept == "all" else None
+    fitted = fit_recommender(config, data, teacher=answers, recorder=run, report=report)
+    keep_student(run, config, data, fitted)
     if baseline is not None:
         run.tag("twin_run_id", baseline.run_id)
     run.log_metrics({"teacher_covered_share": outputs.covered_share})
     assert fitted.progress is not None
     text = described(config, data, outputs, run, fitted.progress.best_epoch, baseline)
     if run.kept == "all":
-        device = device_of(config)
-        before = None if baseline is None else frozen_student(baseline, device)
         assert isinstance(fitted.model, Student)
         overlaps = teacher_overlaps(fitted.model, before, data, outputs, config.exclude_seen, device)
         run.log_metrics(overlaps)

@@ -13,7 +13,7 @@ from recdistill.students.measure import KEPT, ranked
 from recdistill.teachers.build import load_teacher
 from recdistill.training.device import device_of
 
-EVALUATED = ("backbone", "teacher", "distill")
+EVALUATED = ("backbone", "teacher", "distill", "map_items")
 AS_TRAINED = "as-trained"
 
 
@@ -45,7 +45,8 @@ def rank_student(config: EvaluateConfig, of: StepRun, data: SequenceData, run: S
     device = device_of(config)
     model = fitted_recommender(of, device)
     validation, test = (
-        ranked(model, samples, config.exclude_seen, device, keep=KEPT) for samples in (data.validation, data.test)
+        ranked(model, samples, config.exclude_seen, device, keep=KEPT, among=new)
+        for samples, new in ((data.validation, data.new_validation), (data.test, data.new_test))
     )
     log_results(run, data, validation, test)
 
@@ -58,7 +59,10 @@ def rank_teacher(config: EvaluateConfig, of: StepRun, options: TeacherConfig, da
     device = device_of(config)
     frozen = frozen_student(linked_run(of, "backbone"), device)
     teacher = load_teacher(of.artifact("teacher"), options, frozen, data, device)
-    validation, test, _ = teacher.ranks()
+    ranked = teacher.ranks()
+    if ranked is None:
+        raise InputError(f"run_id={of.run_id}: its teacher ranks no whole part; see the run's own metrics asked/…")
+    validation, test, _ = ranked
     log_results(run, data, validation, test)
     answered = teacher.answers()
     if answered is not None:

@@ -67,12 +67,13 @@ def example_of(
     """A test sample with the first items that each table of ``recommended`` has for it, as titles."""
     start, end = int(data.test.start[sample]), int(data.test.end[sample])
     begin = max(start, end - HISTORY)
-    target = data.item_ids[data.test.items[end]]
+    following = int(data.test.targets[sample])
+    target = data.item_ids[following]
     return Example(
         user=data.user_ids[data.test.user[sample]],
         history=tuple(data.titles[item] for item in data.test.items[begin:end]),
         earlier=begin - start,
-        following=data.titles[data.test.items[end]],
+        following=data.titles[following],
         recommended=tuple(
             tuple((title_of[item], item == target) for item in table["items"][sample][:SHOWN]) for table in recommended
         ),

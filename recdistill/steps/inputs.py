@@ -72,6 +72,11 @@ def _imported_teacher(folder: str, data: SequenceData) -> ImportedTeacher:
         )
     else:
         outputs = read_teacher_outputs(folder, data.fingerprint)
+        if outputs.manifest.num_samples != len(data.train):
+            raise InputError(
+                f"teacher_files={folder}: is of {outputs.manifest.num_samples} training samples, this data has "
+                f"{len(data.train)}; give the outputs of a teacher of this data"
+            )
     digest = hashlib.sha256()
     for tensor in (outputs.sample, outputs.ranking, outputs.distance, outputs.item_embedding):
         digest.update(f"{list(tensor.shape)}".encode() + tensor.numpy().tobytes())

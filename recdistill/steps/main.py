@@ -102,7 +102,8 @@ def all_steps(config: MainConfig) -> dict[str, StepRun]:
     found[undistilled] = begin(f"2/4 {undistilled}", backbone, narrow(config, BaselineConfig, register=""))
     student = narrow(config, DistillConfig)
     if not config.teacher_files:
-        found["teacher"] = begin(f"3/4 teacher over {config.llm}", teacher_run, config)
+        over = config.value("endpoint_model") or config.llm
+        found["teacher"] = begin(f"3/4 teacher over {over}", teacher_run, config)
         student = changed(student, teacher_run_id=found["teacher"].run_id)
     distilled = f"{config.student}, distilled"
     found[distilled] = begin(f"4/4 {distilled}", distill, student)
@@ -111,12 +112,14 @@ def all_steps(config: MainConfig) -> dict[str, StepRun]:
 
 def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: dict[str, StepRun]) -> None:
     """Log the table, the distilled student's metrics, examples, and the runs that it came from."""
-    rows = [Row(name, of.run_id, of.metrics()) for name, of in found.items()]
+    # A teacher behind a server ranks no whole part.
+    rows = [Row(name, of.run_id, of.metrics()) for name, of in found.items() if HEADLINE in of.metrics()]
     run.log_text("results.md", markdown(rows))
     run.log_text("results.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     run.log_metrics({name: rows[-1].metrics[name] for name in RANKING})
     # Side by side there is room for four.
-    shown = {name: of for name, of in found.items() if name not in config.baseline_names}
+    ranked = {row.name for row in rows} - set(config.baseline_names)
+    shown = {name: of for name, of in found.items() if name in ranked}
     log_examples(run, data, shown, config.seed)
     run.describe(f"{headline(rows)}\n\n{markdown(rows)}\n{ARTIFACTS}")
     for name, of in found.items():

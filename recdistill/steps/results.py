@@ -1,6 +1,6 @@
 """What every evaluated run keeps: metrics, ranks, recommendations, and how both depend on history and popularity."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +8,7 @@ import pandas as pd
 from recdistill.config import StudentConfig
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked
+from recdistill.evaluation.part_metrics import part_metrics
 from recdistill.evaluation.rank_table import rank_table
 from recdistill.evaluation.recommendation_table import recommendation_table
 from recdistill.evaluation.slice_table import slice_table
@@ -15,7 +16,7 @@ from recdistill.report.slice_figure import FEWEST, slice_figure
 from recdistill.runs.run import StepRun
 from recdistill.runs.served_model import log_student_model
 from recdistill.students.build import save_recommender
-from recdistill.students.measure import Fitted, metrics_of
+from recdistill.students.measure import Fitted
 
 
 def log_results(
@@ -25,11 +26,11 @@ def log_results(
 
     ``in_full`` also logs what is recommended for the test samples (``test.best``), and `log_slices`.
     """
-    run.log_metrics(metrics_of("val", validation.ranks), epoch)
+    run.log_metrics(part_metrics("val", validation, data), epoch)
     # At no epoch, as all that is one number a run: the UI then draws bars side by side.
-    run.log_metrics(metrics_of("test", test.ranks))
-    tested = rank_table(test.ranks, data.test, data)
-    run.log_ranks({"val": rank_table(validation.ranks, data.validation, data), "test": tested})
+    run.log_metrics(part_metrics("test", test, data))
+    tested = rank_table(test, data.test, data)
+    run.log_ranks({"val": rank_table(validation, data.validation, data), "test": tested})
     if not in_full:
         return
     recommended = recommendation_table(test.best, data.test, data)
@@ -59,18 +60,34 @@ def log_slices(run: StepRun, data: SequenceData, ranks: Mapping[str, pd.DataFram
     run.log_folder("figures", write)
 
 
-def keep_student(run: StepRun, config: StudentConfig, data: SequenceData, fitted: Fitted) -> None:
+def keep_student(
+    run: StepRun,
+    config: StudentConfig,
+    data: SequenceData,
+    fitted: Fitted,
+    beside: Callable[[Path], None] | None = None,
+) -> None:
     """Log what a finished student measured, and keep it as the artifact ``student``.
 
-    A run that keeps only results has no MLflow model, recommendations or figures.
+    ``beside`` writes further files into its folder. A run that keeps only results has no MLflow model, recommendations or figures.
     """
     in_full = run.kept == "all"
     epoch = 0 if fitted.progress is None else fitted.progress.epoch
     log_results(run, data, fitted.validation, fitted.test, epoch, in_full=in_full)
     run.log_metrics(fitted.measured)
     # Folded, so that whoever loads the student needs no teacher.
-    run.log_folder("student", lambda folder: save_recommender(folder, fitted.model, fitted.shape, fold=True))
+    def write(folder: Path) -> None:
+        save_recommender(folder, fitted.model, fitted.shape, fold=True)
+        if beside is not None:
+            beside(folder)
+
+    run.log_folder("student", write)
     if in_full:
         log_student_model(
-            run.run_id, fitted.model, fitted.shape, catalogue=data.catalogue, exclude_seen=config.exclude_seen
+            run.run_id,
+            fitted.model,
+            fitted.shape,
+            catalogue=data.catalogue,
+            exclude_seen=config.exclude_seen,
+            beside=beside,
         )

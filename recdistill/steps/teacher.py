@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from recdistill.config import TeacherConfig, narrow
+from recdistill.config.base import option_table
 from recdistill.config.lineage import near_key, run_key
 from recdistill.data.sequences import SequenceData
 from recdistill.registry import LOSS_TERMS
@@ -21,15 +22,11 @@ from recdistill.students.student import Student
 from recdistill.teachers.checks import check_teacher
 from recdistill.teachers.gate_tables import gate_tables
 from recdistill.teachers.outputs import write_teacher_outputs
-from recdistill.teachers.protocol import JudgedAnswers, Teacher
+from recdistill.teachers.protocol import AsksQueries, JudgedAnswers, Teacher
 from recdistill.teachers.scoring import make_outputs
 from recdistill.teachers.training import train_teacher
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes, join
-
-#: A teacher with these budgets was asked for by nobody: the newest of any budgets will do.
-BUDGETS = ("token_budget", "outputs_token_budget")
-
 
 def teacher(config: TeacherConfig) -> StepRun:
     """Train, or find, the teacher of the options, and have it score training samples and the catalogue.
@@ -52,18 +49,26 @@ def taught(
     config: TeacherConfig, data: SequenceData, student: Student, run: StepRun, frozen: StepRun, processes: Processes
 ) -> None:
     """Train the teacher, have it score, and keep what students and readers need; the main process logs."""
+    if processes.is_main:
+        # Read before the training, and remembered: a tracking server may be lost by its end.
+        frozen.metrics()
     made, progress = train_teacher(config, data, student, recorder=run, processes=processes)
     started = time.perf_counter()
     outputs = make_outputs(made, config, run.work / "outputs")
     outputs_seconds = time.perf_counter() - started
-    validation, test, seconds = made.ranks()
+    ranked = made.ranks()
     answered = made.answers()
     if outputs is None:
         return
     run.log_metrics({"outputs_seconds": outputs_seconds, "covered_share": outputs.covered_share})
-    log_results(run, data, validation, test, progress.epoch)
-    evaluated = len(data.validation) + len(data.test)
-    run.log_metrics({"train_seconds": progress.seconds, "ms_per_1000_recommendations": 1e6 * seconds / evaluated})
+    run.log_metrics({"train_seconds": progress.seconds})
+    if isinstance(made, AsksQueries):
+        run.log_metrics(made.metrics())
+    if ranked is not None:
+        validation, test, seconds = ranked
+        log_results(run, data, validation, test, progress.epoch)
+        evaluated = len(data.validation) + len(data.test)
+        run.log_metrics({"ms_per_1000_recommendations": 1e6 * seconds / evaluated})
     if answered is not None:
         log_answers(run, answered)
     log_gate(run, made)
@@ -112,11 +117,14 @@ def log_gate(run: StepRun, made: Teacher) -> None:
 def described(config: TeacherConfig, data: SequenceData, covered: float, run: StepRun, frozen: StepRun) -> str:
     """The run's description: what was trained on what, and its result beside its backbone's."""
     metrics, before = run.metrics(), frozen.metrics()["test/ndcg_at_10"]
+    kept = f"Rankings kept for {covered:.0%} of {len(data.train):,} training samples."
+    if "test/ndcg_at_10" not in metrics:
+        return f"{config.value('endpoint_model')} behind a server, on {data.name} ({data.split}). {kept}"
     own = metrics["test/ndcg_at_10"]
     text = (
         f"iLoRA ({config.experts} experts, rank {config.lora_rank}, {config.gate} gate) over {config.llm} on "
         f"{data.name} ({data.split}), {config.token_budget:,} training tokens. Test NDCG@10 {own:.4f}, its frozen "
-        f"SASRec {before:.4f}. Rankings kept for {covered:.0%} of {len(data.train):,} training samples."
+        f"SASRec {before:.4f}. {kept}"
     )
     if "test/valid_ratio" in metrics:
         valid, right = metrics["test/valid_ratio"], metrics["test/hit_ratio_at_1"]
@@ -157,8 +165,10 @@ def find_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> Step
             exact = find_finished(run_key("teacher", wanted, data.fingerprint, upstream))
             if exact is not None:
                 return finished_run(exact.info.run_id, "teacher", data.fingerprint)
-        unasked = TeacherConfig()
-        if all(getattr(wanted, name) == getattr(unasked, name) for name in BUDGETS):
+        # A teacher with these budgets was asked for by nobody: the newest of any budgets will do.
+        table, values = option_table(TeacherConfig), wanted.values()
+        budgets = [name for name in values if table[name].role == "budget"]
+        if all(values[name] == table[name].default for name in budgets):
             near = find_near(near_key("teacher", wanted, data.fingerprint))
             if near is not None:
                 print(f"teacher: run {near.run_id}, the newest that fits", flush=True)

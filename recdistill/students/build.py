@@ -28,6 +28,8 @@ __all__ = [
 
 WEIGHTS_FILE = "student.safetensors"
 SHAPE_FILE = "student.json"
+#: Is there where the student scores new items; see `students.mapped`.
+NEW_ITEMS_FILE = "new_items.json"
 
 
 def build_recommender(
@@ -94,8 +96,14 @@ def save_recommender(directory: str | Path, model: Recommender, shape: StudentSh
         fold: of a student, write the item table with the injected embedding folded in, and no projection, so that
             the loaded student needs no teacher and gives the same logits up to rounding.
     """
+    from recdistill.students.mapped import MappedStudent
+
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, MappedStudent):
+        save_recommender(directory, model.student, shape, fold)
+        model.save_map(directory)
+        return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     ed_weight = model.items.ed_weight if isinstance(model, Student) else 0.0
     if fold and isinstance(model, Student) and model.items.injected:
@@ -142,7 +150,11 @@ def load_recommender(
             wanted = list(expected[name]) if name in expected else "none"
             raise InputError(f"{weights}: tensor {name} is {found}, the student has {wanted}; save it again")
     model.load_state_dict(tensors)
-    return model.eval()
+    if not (directory / NEW_ITEMS_FILE).exists():
+        return model.eval()
+    from recdistill.students.mapped import load_mapped
+
+    return load_mapped(directory, model.eval())
 
 
 def load_student(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from recdistill.config.option import option
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
+from recdistill.students.dropout import Dropout
 from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.students.student import Student
 
@@ -46,13 +47,13 @@ class Caser(Student):
 
     def __init__(self, items: ItemEmbedding, dropout: float, max_length: int, output: str, filters: int = 16) -> None:
         if max_length < max(HEIGHTS):
-            raise InputError(f"Caser needs max_length of at least {max(HEIGHTS)}, not {max_length}; give a larger one")
+            raise InputError(f"max_length={max_length}: caser needs at least {max(HEIGHTS)}; give a larger one")
         hidden_size = items.hidden_size
         features = filters * len(HEIGHTS) + hidden_size
         super().__init__(items, features if output == "linear" else hidden_size, max_length, output)
         self.horizontal = nn.ModuleList(nn.Conv1d(hidden_size, filters, height) for height in HEIGHTS)
         self.vertical = nn.Linear(max_length, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.to_item_space = nn.Identity() if output == "linear" else nn.Linear(features, hidden_size)
         for module in self.modules():
             if isinstance(module, nn.Conv1d):

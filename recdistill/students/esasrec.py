@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from recdistill.config.option import option
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
+from recdistill.students.dropout import Dropout
 from recdistill.students.item_embedding import INITIAL_STD, ItemEmbedding
 from recdistill.students.student import Student, gather_states
 
@@ -49,7 +50,7 @@ class SwiGLU(nn.Module):
         self.gate = nn.Linear(hidden_size, width, bias=False)
         self.inner = nn.Linear(hidden_size, width, bias=False)
         self.outer = nn.Linear(width, hidden_size, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., D] to [..., D]."""
@@ -64,7 +65,7 @@ class GatedResidual(nn.Module):
         self.norm = nn.LayerNorm(hidden_size)
         self.inside = inside
         self.gate = nn.Linear(hidden_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., D] to [..., D]."""
@@ -106,9 +107,9 @@ class ESASRec(Student):
         super().__init__(items, items.hidden_size, max_length, output)
         size = items.hidden_size
         if size % heads:
-            raise InputError(f"{heads} heads do not fit hidden_size {size}; heads divide it")
+            raise InputError(f"heads={heads}: must divide hidden_size={size}; give a number that does")
         self.positions = nn.Embedding(max_length, size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.attentions = nn.ModuleList(
             GatedResidual(CausalAttention(size, heads, dropout), size, dropout) for _ in range(blocks)
         )

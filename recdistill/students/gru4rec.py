@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from recdistill.config.option import option
 from recdistill.registry import STUDENTS
+from recdistill.students.dropout import Dropout
 from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.students.student import Student, gather_states
 
@@ -34,7 +35,7 @@ class GRU4Rec(Student):
     def __init__(self, items: ItemEmbedding, dropout: float, max_length: int, output: str, blocks: int = 1) -> None:
         hidden_size = items.hidden_size
         super().__init__(items, hidden_size, max_length, output)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.gru = nn.GRU(hidden_size, hidden_size, blocks, batch_first=True, dropout=dropout if blocks > 1 else 0.0)
         for name, parameter in self.gru.named_parameters():
             if name.startswith("weight_ih"):

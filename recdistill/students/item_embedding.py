@@ -53,6 +53,7 @@ class ItemEmbedding(nn.Module):
         self.projection: nn.Linear | None = None
         self._cached: tuple[tuple[object, ...], Tensor] | None = None
         self._shared: Tensor | None = None
+        self._ids: Tensor | None = None
         checked = _checked_teacher(num_items, teacher_embedding, self.ed_weight)
         if checked is not None:
             self.projection = projection_layer(checked.shape[1], hidden_size)
@@ -66,10 +67,12 @@ class ItemEmbedding(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Embeddings [..., D] of item ids [...]; zero where the id is the padding id V."""
+        if self._shared is not None:
+            if self._ids is not None:
+                return F.embedding(torch.searchsorted(self._ids, items), self._shared)
+            return F.embedding(items, self._shared, padding_idx=self.num_items)
         if not self.injected:
             return self.embedding(items)
-        if self._shared is not None:
-            return F.embedding(items, self._shared, padding_idx=self.num_items)
         if not self.training and not torch.is_grad_enabled():
             return F.embedding(items, self.padded_table())
         # Each distinct item is projected once: [U, E], never [W, L, E].
@@ -89,10 +92,10 @@ class ItemEmbedding(nn.Module):
 
         In evaluation mode without gradients the projected table is kept until a parameter changes.
         """
-        if not self.injected:
-            return self.embedding.weight
         if self._shared is not None:
             return self._shared
+        if not self.injected:
+            return self.embedding.weight
         if self.training or torch.is_grad_enabled():
             return self._inject_all()
         key = self._parameter_state()
@@ -101,16 +104,22 @@ class ItemEmbedding(nn.Module):
         return self._cached[1]
 
     @contextmanager
-    def one_table(self) -> Iterator[None]:
-        """Project the whole table once for all uses within the context.
+    def one_table(self, ids: Tensor | None = None) -> Iterator[None]:
+        """Project the table once for all uses within the context.
 
-        For a training step with a tied output, which reads it for the histories and for the scores.
+        For a training step with a tied output, which reads it for the histories and for the scores. With ``ids`` int64
+        [U], ascending, each once, the padding id with them, the table is their rows alone, and the gradient of the
+        embedding is sparse; no other item may be asked for.
         """
-        self._shared = self.padded_table() if self.injected else None
+        if ids is not None:
+            rows = F.embedding(ids, self.embedding.weight, padding_idx=self.num_items, sparse=True)
+            self._shared, self._ids = rows + self._injection(ids) if self.injected else rows, ids
+        elif self.injected:
+            self._shared = self.padded_table()
         try:
             yield
         finally:
-            self._shared = None
+            self._shared = self._ids = None
 
     def train(self, mode: bool = True) -> "ItemEmbedding":
         """Switch the mode, and drop the projected table that was kept."""

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recdistill.data.samples import Samples
+from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked, ScoreFunction, rank_samples
+from recdistill.evaluation.part_metrics import part_metrics
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
@@ -34,6 +35,7 @@ class Fitted:
         test: ranks of the test samples, and the items recommended for them.
         measured: ``ms_per_1000_recommendations``, ``latency_ms`` and, of a training, ``train_seconds`` and
             ``best_epoch``.
+        metrics: ``val/hr_at_10``, ``test/ndcg_at_10`` and the like; see `evaluation.part_metrics`.
     """
 
     model: Recommender
@@ -42,11 +44,7 @@ class Fitted:
     validation: Ranked
     test: Ranked
     measured: Metrics = field(default_factory=dict)
-
-    @property
-    def metrics(self) -> Metrics:
-        """``val/hr_at_10``, ``test/ndcg_at_10`` and the like."""
-        return metrics_of("val", self.validation.ranks) | metrics_of("test", self.test.ranks)
+    metrics: Metrics = field(default_factory=dict)
 
 
 def measure(
@@ -72,12 +70,13 @@ def measure(
         progress: of its training.
         measured: what else was measured.
     """
-    test = ranked(model, data.test, exclude_seen, device, keep)
+    test = ranked(model, data.test, exclude_seen, device, keep, among=data.new_test)
     started = time.perf_counter()
-    validation = ranked(model, data.validation, exclude_seen, device, keep=0)
+    validation = ranked(model, data.validation, exclude_seen, device, keep=0, among=data.new_validation)
     per_thousand = (time.perf_counter() - started) * 1e6 / len(data.validation)
     speed = {"ms_per_1000_recommendations": per_thousand, "latency_ms": latency_of(model, data.test, device)}
-    return Fitted(model, shape, progress, validation, test, dict(measured or {}) | speed)
+    metrics = part_metrics("val", validation, data) | part_metrics("test", test, data)
+    return Fitted(model, shape, progress, validation, test, dict(measured or {}) | speed, metrics)
 
 
 def metrics_of(part: str, ranks: Tensor) -> Metrics:
@@ -94,8 +93,15 @@ def scorer(model: Recommender, device: torch.device) -> ScoreFunction:
     return score
 
 
-def ranked(model: Recommender, samples: Samples, exclude_seen: bool, device: torch.device, keep: int) -> Ranked:
-    """Rank of each sample's target among the whole catalogue, and the ``keep`` best items."""
+def ranked(
+    model: Recommender,
+    samples: Samples,
+    exclude_seen: bool,
+    device: torch.device,
+    keep: int,
+    among: Int64Array | None = None,
+) -> Ranked:
+    """Rank of each sample's target among the whole catalogue and ``among`` items, and the ``keep`` best items."""
     model.eval()
     return rank_samples(
         scorer(model, device),
@@ -104,6 +110,7 @@ def ranked(model: Recommender, samples: Samples, exclude_seen: bool, device: tor
         max_length=model.max_length,
         keep=keep,
         exclude_seen=exclude_seen,
+        among=among,
     )
 
 

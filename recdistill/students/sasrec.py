@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from recdistill.config.option import option
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
+from recdistill.students.dropout import Dropout
 from recdistill.students.item_embedding import INITIAL_STD, ItemEmbedding
 from recdistill.students.student import Student, gather_states
 
@@ -24,24 +25,38 @@ class SelfAttention(nn.Module):
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key = nn.Linear(hidden_size, hidden_size)
         self.value = nn.Linear(hidden_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, states: Tensor, future: Tensor) -> Tensor:
-        """[W, L, D] to [W, L, D]; ``future`` [L, L] is -inf above the diagonal, 0 elsewhere."""
-        normed = self.query_norm(states)
-        query, key, value = self.query(normed), self.key(states), self.value(states)
-        query, key, value = (self._split(x) for x in (query, key, value))  # (W*H, L, D/H)
+    def forward(self, states: Tensor, future: Tensor, asking: Tensor | None = None) -> Tensor:
+        """Attend from the positions ``asking``, or from all.
+
+        Args:
+            states: [W, L, D].
+            future: -inf where a position is later than the one that asks, else 0; [L, L], or of ``asking`` [W, T, L].
+            asking: the states [W, T, D] of the positions that ask; None for all.
+
+        Returns:
+            [W, L, D], or [W, T, D] of ``asking``.
+        """
+        normed = self.query_norm(states if asking is None else asking)
+        query = self._split(self.query(normed))  # (W*H, L, D/H)
+        # One product and one copy for both.
+        both = F.linear(
+            states, torch.cat([self.key.weight, self.value.weight]), torch.cat([self.key.bias, self.value.bias])
+        )
+        key, value = self._split(both.unflatten(2, (2, -1)).movedim(2, 0)).unflatten(0, (2, -1)).unbind()
+        if future.ndim == 3 and self.heads > 1:
+            future = future.repeat_interleave(self.heads, dim=0)
         scores = torch.baddbmm(future, query, key.transpose(1, 2), alpha=1.0 / math.sqrt(query.shape[-1]))
         # With dropout, on CPU, at L 50-100, explicit products beat scaled_dot_product_attention.
         attended = self.dropout(scores.softmax(dim=-1)) @ value
         return self._merge(attended) + normed
 
     def _split(self, states: Tensor) -> Tensor:
+        """[..., L, D] to [N, L, D/H], heads apart."""
         if self.heads == 1:
-            return states
-        windows, length, hidden_size = states.shape
-        split = states.view(windows, length, self.heads, hidden_size // self.heads)
-        return split.transpose(1, 2).flatten(0, 1)
+            return states.flatten(0, -3)
+        return states.unflatten(-1, (self.heads, -1)).transpose(-3, -2).flatten(0, -3)
 
     def _merge(self, states: Tensor) -> Tensor:
         if self.heads == 1:
@@ -59,7 +74,7 @@ class FeedForward(nn.Module):
         self.inner = nn.Linear(hidden_size, hidden_size)
         self.outer = nn.Linear(hidden_size, hidden_size)
         self.output_norm = nn.LayerNorm(hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., D] to [..., D]."""
@@ -102,10 +117,12 @@ class SASRec(Student):
     ) -> None:
         super().__init__(items, items.hidden_size, max_length, output)
         hidden_size = items.hidden_size
-        if blocks < 1 or heads < 1 or hidden_size % heads:
-            raise InputError(f"{blocks} blocks of {heads} heads do not fit hidden_size {hidden_size}; heads divide it")
+        if blocks < 1:
+            raise InputError(f"blocks={blocks}: must be at least 1")
+        if heads < 1 or hidden_size % heads:
+            raise InputError(f"heads={heads}: must divide hidden_size={hidden_size}; give a number that does")
         self.positions = nn.Embedding(max_length, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.attentions = nn.ModuleList(SelfAttention(hidden_size, heads, dropout) for _ in range(blocks))
         self.feed_forwards = nn.ModuleList(FeedForward(hidden_size, dropout) for _ in range(blocks))
         self.last_norm = nn.LayerNorm(hidden_size)
@@ -124,6 +141,27 @@ class SASRec(Student):
         states = self.dropout(self.items(history) + self.positions.weight[:size])  # (W, L, D)
         for attention, feed_forward in zip(self.attentions[:-1], self.feed_forwards[:-1], strict=True):
             states = feed_forward(attention(states, future))
-        # The rest is position-wise, so only the asked positions go through it.
-        states = gather_states(self.attentions[-1](states, future), row, column)  # (S, D)
+        # Of the last block, queries and what is position-wise are computed for the asked positions alone.
+        first, count = asked_range(row, column, len(history), size)
+        if count < size:
+            places = (first.unsqueeze(1) + torch.arange(count, device=first.device)).clamp_(max=size - 1)  # (W, T)
+            windows = torch.arange(len(history), device=first.device).unsqueeze(1)
+            asking = gather_states(states, windows.expand_as(places).flatten(), places.flatten())
+            asking = asking.unflatten(0, places.shape)
+            states = self.attentions[-1](states, future[places], asking)
+            column = column - first[row]
+        else:
+            states = self.attentions[-1](states, future)
+        states = gather_states(states, row, column)  # (S, D)
         return self.last_norm(self.feed_forwards[-1](states))
+
+
+def asked_range(row: Tensor, column: Tensor, windows: int, length: int) -> tuple[Tensor, int]:
+    """The first column asked of each window, int64 [W], and how many columns hold those of any window from there.
+
+    On an accelerator, whose answer would have to be waited for, all columns.
+    """
+    if column.device.type != "cpu" or not len(column):
+        return column.new_zeros(windows), length
+    first = column.new_full((windows,), length - 1).scatter_reduce(0, row, column, "amin")
+    return first, int((column - first[row]).max()) + 1

@@ -38,19 +38,19 @@ class StudentShape:
     def __post_init__(self) -> None:
         known = own_options(self.student)
         if self.output not in OUTPUTS:
-            raise InputError(f"unknown output {self.output!r}; choose one of {', '.join(OUTPUTS)}")
+            raise InputError(f"output={self.output}: must be one of {', '.join(OUTPUTS)}")
         for name in ("hidden_size", "max_length"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
+                raise InputError(f"{name}={value}: must be a whole number of at least 1")
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout!r}; give a probability of at least 0 and below 1")
+            raise InputError(f"dropout={self.dropout}: must be a probability of at least 0 and below 1")
         for name, value in self.options.items():
             if name not in known:
                 raise InputError(f"{name}: {self.student} has no such option, but {', '.join(known) or 'none'}")
             known[name].check(value)
             if known[name].type is int and not isinstance(value, int):
-                raise InputError(f"{name} is {value!r}; give a whole number")
+                raise InputError(f"{name}={value}: must be a whole number")
         filled = {name: self.options.get(name, one.default) for name, one in known.items()}
         object.__setattr__(self, "options", filled)
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recdistill.distillation.output_layer import OutputLayer
 from recdistill.errors import InputError
 from recdistill.students.item_embedding import INITIAL_STD, ItemEmbedding
 from recdistill.students.recommender import Recommender
@@ -40,9 +41,11 @@ class Student(Recommender):
     def __init__(self, items: ItemEmbedding, state_size: int, max_length: int, output: str) -> None:
         super().__init__(items.num_items, max_length)
         if output not in OUTPUTS:
-            raise InputError(f"unknown output {output!r}; choose one of {', '.join(OUTPUTS)}")
+            raise InputError(f"output={output}: must be one of {', '.join(OUTPUTS)}")
         if output != "linear" and state_size != items.hidden_size:
-            raise InputError(f"output {output!r} needs states of {items.hidden_size}, not {state_size}; use 'linear'")
+            raise InputError(
+                f"output={output}: needs states of {items.hidden_size}, not {state_size}; set output=linear"
+            )
         self.items = items
         self.state_size = state_size
         self.output_kind = output
@@ -78,6 +81,34 @@ class Student(Recommender):
         with nullcontext() if self.output is not None else self.items.one_table():
             states = self(history, length, row, column)
             return states, self.logits(states)
+
+    @property
+    def scores_by_layer(self) -> bool:
+        """Whether scores are a product with `output_layer`; not so where a subclass makes its own `logits`."""
+        kind = type(self)
+        return kind.logits is Student.logits and kind.scored is Student.scored
+
+    def encoded(
+        self, history: Tensor, length: Tensor, row: Tensor, column: Tensor, ids: Tensor | None = None
+    ) -> tuple[Tensor, OutputLayer]:
+        """States [S, D], as `forward`, and the layer that scores items; a tied table is computed once for both.
+
+        Args:
+            history, length, row, column: as of `forward`.
+            ids: int64 [U], ascending, each once, the padding id with them: the items in use, whose rows alone are read
+                and get a (sparse) gradient. None for all.
+        """
+        table = nullcontext() if self.output is not None and ids is None else self.items.one_table(ids)
+        with table:
+            states = self(history, length, row, column)
+            if self.output is None:
+                # With the padding's row, so that the gradient needs no copy.
+                return states, OutputLayer(self.items.padded_table(), None, self.num_items, ids)
+        if ids is None:
+            return states, OutputLayer(self.output.weight, self.output.bias, self.num_items)
+        of_items = ids[:-1]
+        weight = F.embedding(of_items, self.output.weight, sparse=True)
+        return states, OutputLayer(weight, self.output.bias[of_items], self.num_items, ids)
 
     def scores(self, history: Tensor, length: Tensor) -> Tensor:
         """Logits [B, V] after the last item of each history; see `Recommender.scores`."""

@@ -1,7 +1,7 @@
 """Fitting a recommender: by gradient (batch, scores, objective, step; with checkpoints) or in closed form."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,24 +12,34 @@ from torch import Tensor, nn
 
 from recdistill.config.distill import DistillConfig
 from recdistill.config.student import StudentConfig
-from recdistill.data.batches import Batch, batches, seen_items
+from recdistill.data.batches import Batch
 from recdistill.data.sequences import SequenceData
-from recdistill.distillation.exclusion import Excluded
-from recdistill.distillation.negatives import sampled_negatives
-from recdistill.distillation.objective import Objective, build_objective
+from recdistill.distillation.objective import build_objective
 from recdistill.distillation.policies.custom import policy_of_file
+from recdistill.distillation.settings import SAMPLED
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.registry import LOSS_TERMS, STUDENTS
 from recdistill.students.build import StudentShape, build_student, shape_of
 from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of
 from recdistill.students.recommender import ClosedForm
 from recdistill.students.selection import Selection
+from recdistill.students.step import loss_step, seen_mask, student_batches
 from recdistill.students.student import Student
 from recdistill.training.device import device_of
 from recdistill.training.fit import Metrics, TrainingPlan, fit
 from recdistill.training.recorder import Recorder
+from recdistill.training.row_adam import RowAdam
+from recdistill.training.schedule import rate_share
 
-__all__ = ["Fitted", "Report", "check_student", "fit_recommender"]
+__all__ = [
+    "Fitted",
+    "Report",
+    "check_student",
+    "fit_recommender",
+    "loss_step",
+    "seen_mask",
+    "student_batches",
+]
 
 Report = Callable[[int, Metrics], None]
 # Reading the item embeddings of a large LLM is most of a step: above this width in bfloat16, half the bytes.
@@ -107,6 +117,35 @@ def train_student(
     keep: int,
 ) -> Fitted:
     """Train a student by validation NDCG@10, distilled where there is a teacher, and measure it."""
+    model, plan = student_plan(config, data, shape, teacher, recorder)
+
+    def log(metrics: Metrics, epoch: int) -> None:
+        recorder.log_metrics(metrics, epoch)
+        if report is not None:
+            report(epoch, metrics)
+
+    progress = fit(plan, recorder.work / CHECKPOINT, log)
+    measured = {"best_epoch": progress.best_epoch, "train_seconds": progress.seconds}
+    return measure(
+        model,
+        shape,
+        data,
+        device_of(config),
+        exclude_seen=config.exclude_seen,
+        keep=keep,
+        progress=progress,
+        measured=measured,
+    )
+
+
+def student_plan(
+    config: StudentConfig,
+    data: SequenceData,
+    shape: StudentShape,
+    teacher: TeacherAnswers | None,
+    recorder: Recorder,
+) -> tuple[Student, TrainingPlan[Batch]]:
+    """A student with fresh parameters, on its device, and the plan of its training."""
     device = device_of(config)
     torch.manual_seed(config.seed)
     model = initial_student(config, shape, data.num_items, teacher).to(device)
@@ -116,17 +155,9 @@ def train_student(
         config, torch.as_tensor(data.item_count), state_size=model.state_size, teacher=teacher
     ).to(device)
     trained = nn.ModuleDict({"student": model, "extra": objective})
-    optimizer = torch.optim.Adam(
-        trained.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-
-    def log(metrics: Metrics, epoch: int) -> None:
-        recorder.log_metrics(metrics, epoch)
-        if report is not None:
-            report(epoch, metrics)
-
+    optimizer = optimizer_of(config, trained)
     plan = TrainingPlan(
-        parameters=dict(trained.named_parameters()),
+        parameters=trained_tensors(trained),
         optimizer=optimizer,
         batches=student_batches(config, data, model.causal),
         step=loss_step(config, data, model, objective, selection, device),
@@ -135,15 +166,36 @@ def train_student(
         epochs=config.epochs,
         validate=lambda: metrics_of("val", ranks_of(model, data.validation, config.exclude_seen, device)),
         patience=config.patience,
+        least_epochs=config.least_epochs,
+        smoothing=config.smoothing,
+        ema_decay=config.ema_decay,
+        learning_rate=learning_rate_of(config),
         begin_epoch=None if selection is None else selection.begin_epoch,
         memory={} if selection is None else selection.memory,
         label=f"{config.student} epoch",
     )
-    progress = fit(plan, recorder.work / CHECKPOINT, log)
-    measured = {"best_epoch": progress.best_epoch, "train_seconds": progress.seconds}
-    return measure(
-        model, shape, data, device, exclude_seen=config.exclude_seen, keep=keep, progress=progress, measured=measured
-    )
+    return model, plan
+
+
+def optimizer_of(config: StudentConfig, trained: nn.Module) -> torch.optim.Optimizer:
+    """Adam; under shared negatives, where only some rows of the item table get a gradient, of those rows alone."""
+    if config.base_loss in SAMPLED:
+        return RowAdam(trained.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.Adam(trained.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+
+
+def trained_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """All that training changes, by name: the parameters, and the buffers that are saved, as running statistics."""
+    parameters = dict(module.named_parameters())
+    saved = module.state_dict(keep_vars=True)
+    return parameters | {name: one for name, one in module.named_buffers() if name in saved}
+
+
+def learning_rate_of(config: StudentConfig) -> Callable[[int, int], float] | None:
+    """The share of the learning rate at a step, from (steps done, steps in all); None where it is always 1."""
+    if config.schedule == "constant" and not config.rate_warmup:
+        return None
+    return partial(rate_share, config.schedule, warmup=config.rate_warmup, floor=config.rate_floor)
 
 
 def initial_student(
@@ -176,57 +228,3 @@ def keep_selection(recorder: Recorder, epoch: int, mask: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"sample": mask.nonzero().squeeze(1)}, path)
     recorder.log_file(path, SELECTION)
-
-
-def loss_step(
-    config: StudentConfig,
-    data: SequenceData,
-    model: Student,
-    objective: Objective,
-    selection: Selection | None,
-    device: torch.device,
-) -> Callable[[Batch], dict[str, Tensor]]:
-    """The losses of a batch, as a function."""
-
-    def step(batch: Batch) -> dict[str, Tensor]:
-        answers = None if selection is None else selection.answers(batch.sample, device)
-        batch = batch.to(device)
-        states, logits = model.scored(batch.history, batch.length, batch.row, batch.column)
-        # Drawn after the student's dropout.
-        negative = sampled_negatives(config.base_loss, batch.histories(data.padding_id), batch.target, data.num_items)
-        losses: dict[str, Tensor] = objective(
-            logits, batch.target, states, answers, negative=negative, excluded=seen_mask(config, data, batch)
-        )
-        return losses
-
-    return step
-
-
-def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
-    """The batches of each epoch. A causal student answers half a window of samples at once, at most a batch."""
-    stride = max(1, min(config.max_length // 2, config.batch_size)) if causal else 1
-    index = data.trainable(config.exclude_seen)
-
-    def of_epoch(epoch: int) -> Iterator[Batch]:
-        return batches(
-            data.train,
-            length=config.max_length,
-            batch_size=config.batch_size,
-            stride=stride,
-            padding_id=data.padding_id,
-            seed=config.seed,
-            epoch=epoch,
-            index=index,
-        )
-
-    return of_epoch
-
-
-def seen_mask(config: StudentConfig, data: SequenceData, batch: Batch) -> Excluded | None:
-    """The items that do not compete in the softmax: of each sample those of its whole history; None for none.
-
-    Where they compete, a student learns first that they do not come again, which a ranking without them never asks.
-    """
-    if not (config.mask_seen and config.exclude_seen) or config.base_loss != "ce":
-        return None
-    return seen_items(data.train, batch.sample, batch.target.device)

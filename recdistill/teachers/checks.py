@@ -10,7 +10,12 @@ from recdistill.config import TeacherConfig
 from recdistill.distillation.policies.custom import policy_of_file
 from recdistill.errors import InputError
 from recdistill.registry import TEACHERS
-from recdistill.teachers.ilora.base_llm import check_bitsandbytes, most_tokens_of
+from recdistill.teachers.ilora.base_llm import (
+    check_bitsandbytes,
+    check_causal,
+    check_embeddings,
+    most_tokens_of,
+)
 from recdistill.teachers.ilora.gate import build_gate
 from recdistill.teachers.ilora.gated_lora import attach_gated_lora, check_layers
 from recdistill.teachers.ilora.gated_teacher import gated_settings
@@ -20,6 +25,8 @@ from recdistill.training.device import device_of
 
 # The layers of an LLM are alike: two are enough to check.
 LAYERS = 2
+# A model of no more random weights than these is made in about a second.
+MOST_WEIGHTS = 50_000_000
 STATE_SIZE = 64
 
 
@@ -55,7 +62,7 @@ def check_gate_options(config: TeacherConfig) -> None:
 def check_llm(config: TeacherConfig, configuration: Any, causal_lm: bool) -> None:
     """Raise InputError where an LLM of this configuration cannot carry gated LoRA, or give what the teacher reads.
 
-    A model of few layers and without weights is built and run for its shapes alone.
+    A model of few layers is built and run: of random weights where these are few, else without, for its shapes alone.
     """
     if getattr(configuration, "is_encoder_decoder", False):
         raise InputError(f"llm={config.llm}: is an encoder and a decoder; give a causal (decoder) LLM")
@@ -63,15 +70,19 @@ def check_llm(config: TeacherConfig, configuration: Any, causal_lm: bool) -> Non
         raise InputError(
             f"llm={config.llm}: predicts no tokens, as teacher={config.teacher} needs; give a causal (decoder) LLM"
         )
-    few = copy.deepcopy(configuration)
-    text = few.get_text_config()
-    if getattr(text, "num_hidden_layers", 0) > LAYERS:
-        text.num_hidden_layers = LAYERS
-    auto = AutoModelForCausalLM if causal_lm else AutoModel
+    if not any(type(configuration) in auto._model_mapping for auto in (AutoModel, AutoModelForCausalLM)):
+        raise InputError(f"llm={config.llm}: transformers has no model of this configuration; give a causal LLM")
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = auto.from_config(few)
-            check_sizes(config, model)
+        model = few_layers(configuration, causal_lm)
+    except Exception:  # some models cannot be built so small; they are checked when they are loaded
+        return
+    try:
+        check_sizes(config, model)
+        if model.device.type != "meta":
+            model.requires_grad_(False).eval()
+            check_causal(model, config.llm)
+            check_embeddings(model, config.llm)
+        with torch.random.fork_rng(devices=[]), torch.device(model.device):
             gated = attach_gated_lora(
                 model,
                 rank=config.lora_rank,
@@ -82,14 +93,38 @@ def check_llm(config: TeacherConfig, configuration: Any, causal_lm: bool) -> Non
             )
             check_layers(gated)
     except InputError as error:
-        raise InputError(f"llm={config.llm}: {error}") from None
+        named = f"llm={config.llm}: "
+        raise InputError(named + str(error).removeprefix(named)) from None
     except Exception:  # some models cannot run without weights; they are checked when they are loaded
-        return
+        if model.device.type != "meta":
+            raise
+
+
+def few_layers(configuration: Any, causal_lm: bool) -> Any:
+    """A model of this configuration with few layers: of random weights where these are few, else without weights."""
+    few = copy.deepcopy(configuration)
+    text = few.get_text_config()
+    if getattr(text, "num_hidden_layers", 0) > LAYERS:
+        text.num_hidden_layers = LAYERS
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
+            model = built(few, causal_lm)
+        if sum(weight.numel() for weight in model.parameters()) <= MOST_WEIGHTS:
+            return built(few, causal_lm)
+    return model
+
+
+def built(configuration: Any, causal_lm: bool) -> Any:
+    """A new model of a configuration, as `base_llm.read_model` would read one."""
+    if not causal_lm and type(configuration) in AutoModel._model_mapping:
+        return AutoModel.from_config(configuration)
+    model = AutoModelForCausalLM.from_config(configuration)
+    return model if causal_lm else model.base_model
 
 
 def check_sizes(config: TeacherConfig, model: Any) -> None:
     """Raise InputError where inputs and states of the LLM differ in size: both are H of the teacher's layers."""
-    hidden_size = getattr(model.config, "hidden_size", None)
+    hidden_size = getattr(model.config.get_text_config(), "hidden_size", None)
     embedding_size = model.get_input_embeddings().weight.shape[1]
     if hidden_size != embedding_size:
         raise InputError(

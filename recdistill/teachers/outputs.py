@@ -22,6 +22,10 @@ from recdistill.errors import InputError, one_line
 TENSORS_FILE = "teacher_outputs.safetensors"
 MANIFEST_FILE = "teacher_outputs.json"
 CONFIDENCE = "-log p(item) of the teacher's softmax over the catalogue, nats; small is sure"
+#: More samples or items than any data set has.
+MOST = 2**40
+#: What the manifest holds for readers, beside the fields of `Manifest`.
+SHOWN = {"covered", "covered_share", "top_n"}
 PACKAGES = ("recdistill", "torch", "transformers", "peft")
 
 
@@ -60,6 +64,18 @@ class Manifest:
     confidence: str = CONFIDENCE
     versions: dict[str, str] = field(default_factory=installed_versions)
 
+    def __post_init__(self) -> None:
+        texts = [self.fingerprint, self.llm, self.split, self.teacher, self.confidence]
+        sizes = [self.num_items, self.num_samples]
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError("teacher outputs: the manifest holds something else where a text is due; make them again")
+        if not all(isinstance(size, int) and not isinstance(size, bool) and 0 <= size < MOST for size in sizes):
+            raise InputError(
+                f"teacher outputs: num_items and num_samples must be whole numbers below {MOST}; make them again"
+            )
+        if not isinstance(self.versions, dict) or not all(isinstance(one, str) for one in self.versions.values()):
+            raise InputError("teacher outputs: versions must be texts by name; make them again")
+
 
 @dataclass(frozen=True, eq=False)
 class TeacherOutputs:
@@ -73,6 +89,7 @@ class TeacherOutputs:
             teacher's softmax over the catalogue, or an imported teacher's own.
         item_embedding: float32 [V, E].
         sequence_embedding: float32 [M, F], the teacher's state of each sample, or None.
+        item_view: float32 [V, H], the teacher's vector of each item by its text alone, or None.
 
     Raises:
         InputError: shapes do not fit, ids are out of range, or a number is not finite.
@@ -84,6 +101,7 @@ class TeacherOutputs:
     distance: Tensor
     item_embedding: Tensor
     sequence_embedding: Tensor | None = None
+    item_view: Tensor | None = None
 
     def __post_init__(self) -> None:
         num_items, num_samples = self.manifest.num_items, self.manifest.num_samples
@@ -96,6 +114,7 @@ class TeacherOutputs:
             and self.item_embedding.ndim == 2
             and len(self.item_embedding) == num_items
             and (self.sequence_embedding is None or len(self.sequence_embedding) == covered)
+            and (self.item_view is None or (self.item_view.ndim == 2 and len(self.item_view) == num_items))
         )
         if not shapes_fit:
             raise InputError(
@@ -109,7 +128,7 @@ class TeacherOutputs:
             raise InputError("teacher outputs: samples must be ascending and distinct; make them again")
         if covered and (int(self.ranking.min()) < 0 or int(self.ranking.max()) >= num_items):
             raise InputError(f"teacher outputs: an item is not in 0..{num_items - 1}; make them for this data")
-        for name in ("distance", "item_embedding", "sequence_embedding"):
+        for name in ("distance", "item_embedding", "sequence_embedding", "item_view"):
             tensor = getattr(self, name)
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
                 raise InputError(f"teacher outputs: {name} holds NaN or infinity; make them again")
@@ -168,6 +187,14 @@ class TeacherOutputs:
         directory = Path(folder)
         try:
             described = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
+            if not isinstance(described, dict):
+                raise InputError(f"{directory}: {MANIFEST_FILE} must hold a JSON object; make the outputs again")
+            unknown = described.keys() - Manifest.__dataclass_fields__.keys() - SHOWN
+            if unknown:
+                raise InputError(
+                    f"{directory}: {MANIFEST_FILE} holds {one_line(min(unknown), 60)!r}, which no manifest has; make "
+                    "the outputs again"
+                )
             # The versions of a file without any are unknown; they are not those of the installed packages.
             known = {name: described[name] for name in Manifest.__dataclass_fields__ if name in described}
             manifest = Manifest(**({"versions": {}} | known))
@@ -184,6 +211,7 @@ class TeacherOutputs:
                 distance=tensors["distance"],
                 item_embedding=tensors["item_embedding"],
                 sequence_embedding=tensors.get("sequence_embedding"),
+                item_view=tensors.get("item_view"),
             )
         except InputError:
             raise
@@ -205,6 +233,8 @@ def write_teacher_outputs(directory: str | Path, outputs: TeacherOutputs) -> Non
     }
     if outputs.sequence_embedding is not None:
         tensors["sequence_embedding"] = outputs.sequence_embedding.float()
+    if outputs.item_view is not None:
+        tensors["item_view"] = outputs.item_view.float()
     described = asdict(outputs.manifest) | {
         "covered": len(outputs.sample),
         "covered_share": outputs.covered_share,

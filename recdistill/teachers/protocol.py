@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self
+from typing import Any, ClassVar, Generic, Protocol, Self, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from recdistill.evaluation.evaluate import Ranked
 from recdistill.students.student import Student
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.training.distributed import ALONE, Processes
-from recdistill.training.fit import BatchType
+from recdistill.training.fit import BatchType, Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,32 @@ class JudgedAnswers:
 
     metrics: dict[str, float]
     tables: dict[str, pd.DataFrame]
+
+
+@runtime_checkable
+class LearnsContent(Protocol):
+    """A teacher that learns of the items' texts before its lesson."""
+
+    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress]) -> None:
+        """Learn; ``fit`` trains a lesson within a budget of tokens."""
+
+    def item_view(self) -> Tensor:
+        """The teacher's vector of every item by its text alone, float32 [V, H], on any device."""
+
+
+@runtime_checkable
+class AsksQueries(Protocol):
+    """A teacher that is asked about sample after sample, each at a price, in place of a budget of tokens.
+
+    It keeps its answers itself. A row of its `Teacher.outputs` that is inf throughout is a sample without an answer,
+    which counts as one that was not asked.
+    """
+
+    def query_budget(self) -> int:
+        """Training samples that it may be asked about, at most."""
+
+    def metrics(self) -> dict[str, float]:
+        """What was asked and spent."""
 
 
 class Teacher(Protocol):
@@ -145,7 +171,10 @@ class Teacher(Protocol):
         """The teacher's embedding of every item, float32 [V, E], on any device."""
 
     def ranks(self) -> tuple[Ranked, Ranked, float]:
-        """Ranks of the validation and of the test samples, with the 10 best items each, and the seconds it took."""
+        """Ranks of the validation and of the test samples, with the 10 best items each, and the seconds it took.
+
+        Where targets are new items (``data.new_validation``, ``data.new_test``), also their ranks among these alone.
+        """
 
     def answers(self) -> JudgedAnswers | None:
         """Its written answers to the validation and test samples; None where it writes none."""

@@ -1,5 +1,6 @@
 """A teacher's answers for training samples, within a token budget: the outputs that students learn from."""
 
+import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Iterator
@@ -14,10 +15,11 @@ from tqdm import tqdm
 from recdistill.config import TeacherConfig
 from recdistill.data.batches import Batch
 from recdistill.distillation.selection import query
+from recdistill.errors import InputError
 from recdistill.registry import POLICIES
 from recdistill.students.signals import signals_of_student
 from recdistill.teachers.outputs import Manifest, TeacherOutputs
-from recdistill.teachers.protocol import Teacher
+from recdistill.teachers.protocol import AsksQueries, LearnsContent, Teacher
 from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
 from recdistill.training.distributed import Processes
 
@@ -37,16 +39,22 @@ def make_outputs(teacher: Teacher, config: TeacherConfig, work: Path) -> Teacher
 
     Returns None in all processes but the main one, which has the outputs of all.
     """
+    if isinstance(teacher, AsksQueries):
+        # It keeps its answers itself, and counts all that they cost.
+        shutil.rmtree(work, ignore_errors=True)
     shards = Shards(work, teacher.processes.index)
-    embedding = scored(teacher, config, shards)
+    embedding, view = scored(teacher, config, shards)
     teacher.processes.wait()
     # Outside of inference mode, for a student may be trained on these tensors in this process.
-    return outputs_of(teacher, shards.read(), embedding) if teacher.processes.is_main else None
+    return outputs_of(teacher, shards.read(), embedding, view) if teacher.processes.is_main else None
 
 
 @torch.inference_mode()
-def scored(teacher: Teacher, config: TeacherConfig, shards: "Shards") -> Tensor:
-    """Score the training samples that are not in ``shards`` yet; the embedding of all items [V, E], on the CPU."""
+def scored(teacher: Teacher, config: TeacherConfig, shards: "Shards") -> tuple[Tensor, Tensor | None]:
+    """Score the training samples that are not in ``shards`` yet.
+
+    Returns the embedding of all items [V, E], and their vectors by text alone where the teacher has them, on the CPU.
+    """
     train = teacher.data.train
     kept = min(config.top_n, teacher.data.num_items)
     # A process that wrote now would have another find less to do than the rest.
@@ -62,13 +70,31 @@ def scored(teacher: Teacher, config: TeacherConfig, shards: "Shards") -> Tensor:
         found = {"sample": batch.sample, "ranking": ranking.to(torch.int32), "distance": nearest}
         if config.sequence_embeddings:
             found["sequence_embedding"] = states
+        if isinstance(teacher, AsksQueries):
+            answered = distances.isfinite().any(dim=1).cpu()
+            found = {name: tensor[answered] for name, tensor in found.items()}
         shards.add(place, found)
     shards.write()
-    return teacher.item_embedding().cpu()
+    if isinstance(teacher, AsksQueries) and not any(len(tensors["sample"]) for tensors, _ in shards.on_disk()):
+        raise InputError(
+            f"teacher={teacher.kind}: none of the answers to {total} samples could be read, or its budget pays for "
+            "none; choose another model, or a larger budget"
+        )
+    view = teacher.item_view().cpu() if isinstance(teacher, LearnsContent) else None
+    return teacher.item_embedding().cpu(), view
 
 
-def outputs_of(teacher: Teacher, tensors: dict[str, Tensor], embedding: Tensor) -> TeacherOutputs:
-    """The outputs made of the tensors of all shards, put in the order of the samples, and of item embeddings [V, E]."""
+def outputs_of(
+    teacher: Teacher, tensors: dict[str, Tensor], embedding: Tensor, view: Tensor | None = None
+) -> TeacherOutputs:
+    """The outputs made of the tensors of all shards, put in the order of the samples, and of vectors of the items.
+
+    Args:
+        teacher: that scored.
+        tensors: of all shards.
+        embedding: of the items [V, E].
+        view: of the items by their texts alone [V, H], or None.
+    """
     order = tensors["sample"].argsort()
     sequence = tensors.get("sequence_embedding")
     return TeacherOutputs(
@@ -87,12 +113,13 @@ def outputs_of(teacher: Teacher, tensors: dict[str, Tensor], embedding: Tensor) 
         distance=tensors["distance"][order].clamp(max=torch.finfo(torch.float32).max / 2),
         item_embedding=torch.nn.functional.normalize(embedding - embedding.mean(dim=0), dim=1),
         sequence_embedding=None if sequence is None else sequence[order],
+        item_view=view,
     )
 
 
 def affordable_batches(teacher: Teacher, config: TeacherConfig, index: np.ndarray | None) -> Iterator[Batch]:
     """Batches of the training samples at ``index`` (None: of all that teach) within the token budget, at least one."""
-    budget = config.outputs_token_budget
+    budget = 0 if isinstance(teacher, AsksQueries) else config.outputs_token_budget
     tokens = 0
     samples = teacher.data.train
     # The samples that a policy asks for fit the budget, in this order.
@@ -118,7 +145,8 @@ def expected_samples(teacher: Teacher, config: TeacherConfig, index: np.ndarray 
 
 def asked_for(teacher: Teacher, config: TeacherConfig) -> np.ndarray | None:
     """The training samples that the query policy ranks first, as many as the budget pays for; None for all."""
-    if not config.outputs_token_budget or config.query_policy == "random":
+    asks = isinstance(teacher, AsksQueries)
+    if not asks and (not config.outputs_token_budget or config.query_policy == "random"):
         return None
     train, trainable = teacher.data.train, teacher.data.trainable(config.exclude_seen)
     eligible = torch.zeros(len(train), dtype=torch.bool)
@@ -128,8 +156,10 @@ def asked_for(teacher: Teacher, config: TeacherConfig) -> np.ndarray | None:
         teacher.backbone, teacher.data, eligible, none_yet, config.seed, config.exclude_seen
     )
     budget = config.outputs_token_budget
-    most = min(len(train), 1 + int(2 * budget / teacher.tokens_a_sample()))
     options = config.of_part(POLICIES, config.query_policy)
+    if isinstance(teacher, AsksQueries):
+        return query(config.query_policy, signals, teacher.query_budget(), options).numpy()
+    most = min(len(train), 1 + int(2 * budget / teacher.tokens_a_sample()))
     wanted = query(config.query_policy, signals, most, options).numpy()
 
     def cost(count: int) -> int:

@@ -1,22 +1,23 @@
 """Training a teacher within its token budget."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 
-from recdistill.config import TeacherConfig
+from recdistill.config import TeacherConfig, changed
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import TEACHERS
 from recdistill.students.student import Student
 from recdistill.teachers.build import base_llm
-from recdistill.teachers.protocol import Lesson, Teacher
+from recdistill.teachers.protocol import LearnsContent, Lesson, Teacher
 from recdistill.teachers.schedule import curve_of, rate_share
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes
-from recdistill.training.fit import Progress, TrainingPlan, fit
+from recdistill.training.fit import Metrics, Progress, TrainingPlan, fit
 from recdistill.training.recorder import Recorder
 
 
@@ -46,6 +47,8 @@ def train_teacher(
     llm = base_llm(config, processes)
     torch.manual_seed(config.seed)
     teacher: Teacher = TEACHERS.get(config.teacher).build(config, llm, backbone, data, processes)
+    if isinstance(teacher, LearnsContent):
+        teacher.learn_content(partial(fit_contrast, config, recorder, processes))
     lesson = teacher.lesson()
     return teacher, Progress() if lesson is None else fit_lesson(config, lesson, recorder, processes)
 
@@ -60,8 +63,31 @@ def check_backbone(config: TeacherConfig, backbone: Student) -> None:
         )
 
 
-def fit_lesson(config: TeacherConfig, lesson: Lesson[Any], recorder: Recorder, processes: Processes) -> Progress:
-    """Fit within the token budget, with Adam and the learning rate of `rate_share`."""
+def fit_contrast(
+    config: TeacherConfig, recorder: Recorder, processes: Processes, lesson: Lesson[Any], token_budget: int
+) -> Progress:
+    """Fit a lesson about the items' texts within its own budget; its curve is logged as ``contrast/…``."""
+
+    def log(metrics: Metrics, point: int) -> None:
+        recorder.log_metrics({f"contrast/{name.partition('/')[2]}": value for name, value in metrics.items()}, point)
+
+    config = changed(config, token_budget=token_budget)
+    return fit_lesson(config, lesson, recorder, processes, name="contrast", log=log)
+
+
+def fit_lesson(
+    config: TeacherConfig,
+    lesson: Lesson[Any],
+    recorder: Recorder,
+    processes: Processes,
+    *,
+    name: str = "teacher",
+    log: Callable[[Metrics, int], None] | None = None,
+) -> Progress:
+    """Fit within the token budget, with Adam and the learning rate of `rate_share`.
+
+    ``name`` is that of the checkpoint and of the bar; ``log`` takes the curve in place of the recorder.
+    """
     points, batches_a_point = curve_of(config)
 
     def of_point(point: int) -> Iterator[Any]:
@@ -81,6 +107,6 @@ def fit_lesson(config: TeacherConfig, lesson: Lesson[Any], recorder: Recorder, p
         processes=processes,
         divide=lesson.divide,
         size=lesson.size,
-        label="teacher, part",
+        label=f"{name}, part",
     )
-    return fit(plan, recorder.work / "teacher.safetensors", recorder.log_metrics)
+    return fit(plan, recorder.work / f"{name}.safetensors", log or recorder.log_metrics)

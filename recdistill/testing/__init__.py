@@ -1,4 +1,4 @@
-"""Contract suites: what a student, source, split, metric, policy, loss term, gate or teacher has to keep to.
+"""Contract suites: what a student, source, split, metric, policy, loss term, gate, teacher or view has to keep to.
 
 Each is a plain function that takes the registered part or its name, runs it on small data, and raises AssertionError
 with a sentence that says what is wrong and what to do. They need no pytest::
@@ -21,6 +21,7 @@ _MODULES = {
     "check_loss_term": "loss_terms",
     "check_gate": "gates",
     "check_teacher": "teachers",
+    "check_view": "views",
 }
 __all__ = list(_MODULES)
 

@@ -58,14 +58,15 @@ def _is_registered(source: Callable[..., Any]) -> bool:
 
 
 def _digest(data: Interactions | SequenceData) -> str:
-    """A digest of all numbers and texts."""
+    """A digest of all numbers and texts, the further columns as they are."""
     if isinstance(data, SequenceData):
-        return fingerprint(data.item_ids, data.titles, (data.train, data.validation, data.test))
+        parts = (data.train, data.validation, data.test)
+        return fingerprint(data.item_ids, data.titles, parts) + repr(dict(data.item_columns))
     whole = np.arange(len(data))
     columns = [
         Samples(np.append(array, 0), whole, whole + 1, whole) for array in (data.user, data.item, data.timestamp)
     ]
-    return fingerprint(data.item_ids + data.user_ids, data.titles, columns)
+    return fingerprint(data.item_ids + data.user_ids, data.titles, columns) + repr(dict(data.item_columns))
 
 
 def _check_interactions(name: str, found: Interactions) -> None:
@@ -121,7 +122,7 @@ def _check_split_data(name: str, found: SequenceData) -> None:
 
 
 def _check_catalogue(name: str, found: Interactions | SequenceData) -> None:
-    """Ids are text and differ; every item has a title."""
+    """Ids are text and differ; every item has a title, and a text in each further column."""
     for field in ("item_ids", "titles", "user_ids"):
         texts = getattr(found, field)
         wrong = [value for value in texts if not isinstance(value, str) or not value.strip()]
@@ -132,6 +133,11 @@ def _check_catalogue(name: str, found: Interactions | SequenceData) -> None:
     assert len(found.item_ids) == len(found.titles), (
         f"{name}: {len(found.item_ids)} items have {len(found.titles)} titles; give each one, its id where it has none"
     )
+    for column, values in found.item_columns.items():
+        kinds = {type(value) for value in values} | {str}
+        assert (len(values), kinds) == (len(found.titles), {str}), (
+            f"{name}: item_columns has no text of each item in {column!r}; give V texts, '' where there is none"
+        )
 
 
 def _check_missing_file(name: str, source: str | Callable[..., Any], options: dict[str, Any]) -> None:

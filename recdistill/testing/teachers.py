@@ -15,7 +15,7 @@ from torch import Tensor
 from recdistill.config import TeacherConfig, changed
 from recdistill.data.batches import Batch
 from recdistill.data.frames import data_from_frames
-from recdistill.data.samples import Samples
+from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.evaluation.evaluate import Ranked
@@ -339,8 +339,14 @@ def _check_ranks(name: str, made: Teacher) -> None:
     data = made.data
     validation, test, seconds = _of(name, "ranks", made.ranks)
     assert seconds > 0, f"{name}: ranking took {seconds} seconds; measure it"
-    for part, samples, ranked in (("validation", data.validation, validation), ("test", data.test, test)):
-        _check_ranked(f"{name}: ranks of the {part} samples", samples, ranked, data.num_items)
+    parts = (
+        ("validation", data.validation, validation, data.new_validation),
+        ("test", data.test, test, data.new_test),
+    )
+    for part, samples, ranked, new in parts:
+        where = f"{name}: ranks of the {part} samples"
+        _check_ranked(where, samples, ranked, data.num_items)
+        _check_among(where, samples, ranked, new)
 
 
 def _check_ranked(where: str, samples: Samples, ranked: Ranked, num_items: int) -> None:
@@ -356,6 +362,21 @@ def _check_ranked(where: str, samples: Samples, ranked: Ranked, num_items: int) 
             f"{num_items + 1}"
         )
         assert (target in best) == (rank <= KEPT), f"{where}: rank {rank} is not that of the target in its best items"
+
+
+def _check_among(where: str, samples: Samples, ranked: Ranked, new: Int64Array) -> None:
+    is_new = np.isin(samples.targets, new)
+    if ranked.among is None:
+        assert not is_new.any(), f"{where}: targets that are new items have no rank among them; give Ranked.among"
+        return
+    found = ranked.among.numpy()
+    assert np.array_equal(found > 0, is_new), (
+        f"{where}: Ranked.among is above 0 for {np.sum(found > 0)} samples, and {is_new.sum()} have a new item for a "
+        "target; give 0 to the others"
+    )
+    assert bool((found <= ranked.ranks.numpy()).all()), (
+        f"{where}: a target ranks lower among new items than among all; rank it by the same scores"
+    )
 
 
 def _check_answers(name: str, made: Teacher) -> None:

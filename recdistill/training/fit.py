@@ -1,12 +1,14 @@
 """The training loop of students and teachers: given the losses of a batch, it trains and returns metrics.
 
-It runs epochs of batches. After each epoch it validates; it keeps the best weights, and stops when none were better for
-some epochs. One checkpoint file holds all that is needed to go on after a kill, with the same results to the last bit.
+It runs epochs of batches. After each epoch it validates; it keeps the best weights, or averages of them, and stops when
+none were better for some epochs. One checkpoint file holds all that is needed to go on after a kill, with the same
+results to the last bit.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,9 +20,11 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from recdistill.errors import InputError
+from recdistill.training.averaging import AveragedWeights, overwrite
 from recdistill.training.checkpoint import optimizer_tensors, read_checkpoint, restore_optimizer, write_checkpoint
 from recdistill.training.distributed import ALONE, Processes, groups_of
 from recdistill.training.resources import peak_memory, reset_peak_memory
+from recdistill.training.stopping import goes_on, smoothed
 
 BatchType = TypeVar("BatchType", bound=Sized)
 Metrics = dict[str, float]
@@ -47,7 +51,11 @@ class TrainingPlan(Generic[BatchType]):
         epochs: the most epochs.
         validate: gives metrics after an epoch; None trains all epochs and keeps the last weights.
         metric: the metric of ``validate`` to maximise.
-        patience: epochs without a better metric before stopping.
+        patience: epochs without a better metric before stopping; 0 trains all epochs.
+        least_epochs: epochs before which it does not stop.
+        smoothing: the metric is its mean over so many last epochs, to stop by and to choose the weights kept.
+        ema_decay: the decay a step of averaged weights, which are then validated and kept; 0 for the weights
+            themselves.
         begin_epoch: called with the epoch before its first step; the metrics it gives join the epoch's.
         memory: tensors that ``begin_epoch`` and ``step`` keep between calls; part of the checkpoint.
         learning_rate: gives the share of the optimizer's rates at a step, from (steps done, steps in all).
@@ -71,6 +79,9 @@ class TrainingPlan(Generic[BatchType]):
     validate: Callable[[], Metrics] | None = None
     metric: str = "val/ndcg_at_10"
     patience: int = 1
+    least_epochs: int = 0
+    smoothing: int = 1
+    ema_decay: float = 0.0
     begin_epoch: Callable[[int], Metrics] | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
     learning_rate: Callable[[int, int], float] | None = None
@@ -103,6 +114,23 @@ class Progress:
     history: list[tuple[int, Metrics]] = field(default_factory=list)
 
 
+@dataclass
+class Kept:
+    """What is kept beside the weights in training.
+
+    Attributes:
+        best: the best weights so far, empty before the first validation and where nothing validates.
+        averages: the averaged weights; None where none are asked for.
+    """
+
+    best: dict[str, Tensor] = field(default_factory=dict)
+    averages: AveragedWeights | None = None
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that a finished training leaves: the best, or where nothing validated the last averages."""
+        return self.best or ({} if self.averages is None else self.averages.tensors)
+
+
 def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int], None]) -> Progress:
     """Train, and leave the best weights in ``plan.parameters``.
 
@@ -114,24 +142,21 @@ def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int],
     Returns the final progress. Raises InputError where the loss is not finite.
     """
     reset_peak_memory(devices_of(plan))
-    progress, best = resume(plan, checkpoint)
+    progress, kept = resume(plan, checkpoint)
     plan.processes.seed_apart(progress.steps)
     for epoch, metrics in progress.history if plan.processes.is_main else ():
         log(metrics, epoch)
     base_rates = [group["lr"] for group in plan.optimizer.param_groups]
-    while progress.epoch < plan.epochs and progress.epoch - progress.best_epoch <= plan.patience:
-        started = run_epoch(plan, progress, best, checkpoint, base_rates)
+    while progress.epoch < plan.epochs and goes_on(
+        progress.epoch, progress.best_epoch, patience=plan.patience, least_epochs=plan.least_epochs
+    ):
+        started = run_epoch(plan, progress, kept, checkpoint, base_rates)
         metrics = {f"train/{name}": total / progress.batch for name, total in progress.sums.items()}
         metrics |= {f"train/{unit}_per_second": n / progress.step_seconds for unit, n in progress.amounts.items()}
         metrics |= {"train/gradient_norm": progress.norm_sum / progress.norms} if progress.norms else {}
         metrics |= progress.begun
         if plan.validate is not None:
-            plan.module.eval()
-            metrics |= plan.validate()
-            if metrics[plan.metric] > progress.best:
-                progress.best, progress.best_epoch = metrics[plan.metric], progress.epoch
-                progress.best_metrics = {name: metrics[name] for name in metrics if name.startswith("val/")}
-                best.update({name: tensor.detach().clone() for name, tensor in plan.parameters.items()})
+            metrics |= validated(plan, progress, kept)
         else:
             progress.best_epoch = progress.epoch
         progress.seconds += time.perf_counter() - started
@@ -142,18 +167,33 @@ def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int],
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
         progress.amounts, progress.step_seconds = {}, 0.0
         progress.norms, progress.norm_sum = 0, 0.0
-        save(plan, progress, best, checkpoint)
-    with torch.no_grad():
-        for name, tensor in best.items():
-            plan.parameters[name].copy_(tensor)
+        save(plan, progress, kept, checkpoint)
+    overwrite(plan.parameters, kept.weights())
     # Running statistics of batch norm are each process's own.
     plan.processes.align(plan.parameters.values())
     plan.module.eval()
     return progress
 
 
+def validated(plan: TrainingPlan[Any], progress: Progress, kept: Kept) -> Metrics:
+    """Metrics of the weights that would be kept; they are kept where the metric is the best so far."""
+    assert plan.validate is not None
+    plan.module.eval()
+    with kept.averages.in_use() if kept.averages is not None else nullcontext():
+        metrics = plan.validate()
+        values = [before[plan.metric] for _, before in progress.history] + [metrics[plan.metric]]
+        decisive = smoothed(values, plan.smoothing)
+        if plan.smoothing > 1:
+            metrics = metrics | {f"{plan.metric}_smoothed": decisive}
+        if decisive > progress.best:
+            progress.best, progress.best_epoch = decisive, progress.epoch
+            progress.best_metrics = {name: metrics[name] for name in metrics if name.startswith("val/")}
+            kept.best.update({name: tensor.detach().clone() for name, tensor in plan.parameters.items()})
+    return metrics
+
+
 def run_epoch(
-    plan: TrainingPlan[Any], progress: Progress, best: dict[str, Tensor], checkpoint: Path, base_rates: list[float]
+    plan: TrainingPlan[Any], progress: Progress, kept: Kept, checkpoint: Path, base_rates: list[float]
 ) -> float:
     """Train on the epoch's remaining batches. Returns the time up to which ``progress.seconds`` counts."""
     started = saved = time.perf_counter()
@@ -184,6 +224,8 @@ def run_epoch(
         norm = gradient_norm(trained, plan.clip, progress.batch == 0 or progress.steps % NORM_EVERY == 0)
         plan.optimizer.step()
         plan.optimizer.zero_grad(set_to_none=True)
+        if kept.averages is not None:
+            kept.averages.update(progress.steps)
         for name, value in ((name, value) for values in losses for name, value in values.items()):
             if not math.isfinite(value):
                 raise InputError(
@@ -201,7 +243,7 @@ def run_epoch(
         if now - saved > plan.checkpoint_seconds:
             progress.seconds += now - started
             started = saved = now
-            save(plan, progress, best, checkpoint)
+            save(plan, progress, kept, checkpoint)
             before = time.perf_counter()
     bar.close()
     return started
@@ -229,7 +271,9 @@ def gradient_norm(trained: list[Tensor], clip: float, measure: bool) -> Tensor |
         return nn.utils.clip_grad_norm_(trained, clip)
     if not measure:
         return None
-    return nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+    # Of a sparse gradient, the rows that are there, once each.
+    return nn.utils.get_total_norm([one.coalesce().values() if one.is_sparse else one for one in gradients])
 
 
 def devices_of(plan: TrainingPlan[Any]) -> set[torch.device]:
@@ -252,37 +296,40 @@ def restore_random_states(devices: set[torch.device], tensors: Mapping[str, Tens
             torch.cuda.set_rng_state(state, device)
 
 
-def save(plan: TrainingPlan[Any], progress: Progress, best: dict[str, Tensor], checkpoint: Path) -> None:
+def save(plan: TrainingPlan[Any], progress: Progress, kept: Kept, checkpoint: Path) -> None:
     """Write the checkpoint, in the main process."""
     if not plan.processes.is_main:
         return
     tensors = {f"parameter.{name}": tensor for name, tensor in plan.parameters.items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in kept.best.items()}
+    if kept.averages is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in kept.averages.tensors.items()}
     tensors |= {f"memory.{name}": tensor for name, tensor in plan.memory.items()}
     tensors |= optimizer_tensors(plan.optimizer) | random_states(devices_of(plan))
     write_checkpoint(checkpoint, tensors, vars(progress) | {"best": repr(progress.best)})
 
 
-def resume(plan: TrainingPlan[Any], checkpoint: Path) -> tuple[Progress, dict[str, Tensor]]:
+def resume(plan: TrainingPlan[Any], checkpoint: Path) -> tuple[Progress, Kept]:
     """Put the checkpoint's state into the plan.
 
-    Returns its progress and best weights; those of a training that has not begun where there is no checkpoint.
+    Returns its progress and what it kept; those of a training that has not begun where there is no checkpoint.
     """
     found = read_checkpoint(checkpoint)
+    averages = AveragedWeights(plan.parameters, plan.ema_decay) if plan.ema_decay else None
     if found is None:
-        return Progress(), {}
+        return Progress(), Kept(averages=averages)
     tensors, values = found
-    parts: dict[str, dict[str, Tensor]] = {"parameter": {}, "best": {}, "memory": {}}
+    parts: dict[str, dict[str, Tensor]] = {"parameter": {}, "best": {}, "average": {}, "memory": {}}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind in parts:
             parts[kind][rest] = tensor
-    with torch.no_grad():
-        for name, parameter in plan.parameters.items():
-            parameter.copy_(parts["parameter"][name])
+    overwrite(plan.parameters, {name: parts["parameter"][name] for name in plan.parameters})
+    if averages is not None:
+        averages.restore(parts["average"])
     plan.memory.update(parts["memory"])
     restore_optimizer(plan.optimizer, tensors)
     restore_random_states(devices_of(plan), tensors)
     progress = Progress(**(values | {"best": float(values["best"])}))
     progress.history = [(epoch, metrics) for epoch, metrics in progress.history]
-    return progress, parts["best"]
+    return progress, Kept(parts["best"], averages)

@@ -140,8 +140,8 @@ def test_options_parse_in_every_spelling(step, form, dashes):
     "text", ["", "007", "1e3", "null", "true", "[1, 2]", "{a: b}", "a b", "-1", "@file", "ünï", "sqlite:///x.db", "#1"]
 )
 def test_text_stays_as_it_is(text):
-    assert parse(DataConfig, "prepare", ["--interactions", text]).interactions == text
-    assert parse(DataConfig, "prepare", [f"--interactions={text}"]).interactions == text
+    assert parse(DataConfig, "prepare", ["--columns", text]).columns == text
+    assert parse(DataConfig, "prepare", [f"--columns={text}"]).columns == text
 
 
 @given(st.floats(min_value=0, allow_nan=False, allow_infinity=False), st.integers(0, 2**63))
@@ -169,7 +169,7 @@ def test_booleans_are_text(text, value):
         (["--epochs", "0"], "epochs=0: must be at least 1"),
         (["--selection_fraction", "1.5"], "selection_fraction=1.5: must be at most 1"),
         (["--force", "maybe"], "force=maybe: must be true or false"),
-        (["--split", "random"], "split=random: must be one of chronological, leave-one-out"),
+        (["--split", "random"], "split=random: must be one of chronological, leave-one-out, user-holdout"),
         (["--device", "abacus"], "device=abacus: must be one of auto, cpu, cuda"),
         (["--student", "gru"], "student=gru: must be one of NAMES (nearest: gru4rec)"),
         (

@@ -36,6 +36,8 @@ OTHER = {
     "base_loss": "ce",
     "ranking_loss": "kl",
     "baselines": "ease",
+    "new_items": 0.2,
+    "ema_decay": 0.5,
 }
 
 

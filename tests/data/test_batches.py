@@ -51,7 +51,7 @@ def check(samples: Samples, batch: Batch, length: int, stride: int) -> None:
         full = samples.items[samples.start[sample] : samples.end[sample]].tolist()
         assert read == full[-len(read) :]
         assert len(read) >= min(len(full), length - stride + 1)
-        assert target == samples.items[samples.end[sample]]
+        assert target == samples.targets[sample]
         if stride == 1:
             assert read == full[-length:]
             assert column == batch.length[row] - 1
@@ -191,3 +191,13 @@ def test_parts_of_a_batch_are_the_batch(count: int) -> None:
             assert share in (0.0, len(part) / len(batch))
         # One without a window repeats the first, so that it has something to compute.
         assert [share == 0 for _, share in parts] == [index >= len(batch.history) for index in range(count)]
+
+
+def test_samples_of_the_same_history_share_a_window():
+    items, end = np.arange(6), np.array([1, 2, 2, 3, 5])
+    samples = Samples(items, np.zeros(5), end, np.zeros(5), np.array([1, 2, 9, 3, 5]))
+    (batch,) = epoch(samples, shuffle=False, stride=4)
+    check(samples, batch, length=5, stride=4)
+    assert batch.row.tolist() == [0, 0, 0, 0, 1]
+    assert batch.column.tolist() == [0, 1, 1, 2, 4]
+    assert batch.target.tolist() == [1, 2, 9, 3, 5]

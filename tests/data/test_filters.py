@@ -41,9 +41,7 @@ def test_users_with_too_few_interactions_are_left_out(said):
 
 def test_a_split_may_need_more_of_a_user(said):
     assert kept_of(LOG, least=3).user_ids == ("b",)
-    assert said() == [
-        "log.csv: left out 2 of 3 users, with 3 of 6 interactions (split=leave-one-out needs 3 of a user)"
-    ]
+    assert said() == ["log.csv: left out 2 of 3 users, with 3 of 6 interactions (split=user-holdout needs 3 of a user)"]
     assert kept_of(LOG, least=2, min_interactions=3).user_ids == ("b",)
     assert said() == ["log.csv: left out 2 of 3 users, with 3 of 6 interactions (min_interactions=3)"]
 
@@ -123,7 +121,7 @@ def test_a_core_is_what_leaving_out_one_at_a_time_ends_with(rows, k, at_least, l
         ({"min_item_interactions": 2}, r"^min_item_interactions=2: leaves no user of log.csv"),
         ({"k_core": 2}, r"^k_core=2: leaves no user"),
         ({"k_core": 2, "min_interactions": 3}, r"^min_interactions=3, k_core=2: leaves no user"),
-        ({"least": 4}, r"^split=leave-one-out needs 4 of a user: leaves no user"),
+        ({"least": 4}, r"^split=user-holdout needs 4 of a user: leaves no user"),
     ],
 )
 def test_no_user_left_is_refused(options, told):
@@ -145,3 +143,11 @@ def test_how_many_stand_twice_is_said(said):
     assert said() == []
     without_repeats(log_of([(0, 1, 1), (0, 1, 1), (0, 1, 1), (0, 1, 2)]))
     assert said() == ["2 of 4 interactions of log.csv stand twice (same user, item and time) and are left out"]
+
+
+def test_columns_of_the_items_go_with_their_items():
+    columns = {"genres": tuple(f"genre {item}" for item in range(len(LOG.item_ids)))}
+    log = replace(LOG, item=np.array([5, 0, 3, 0, 3, 4]), item_columns=columns)
+    kept = kept_of(log, min_item_interactions=2)
+    assert 0 < len(kept.item_ids) < len(log.item_ids)
+    assert kept.item_columns == {"genres": tuple(f"genre {log.item_ids.index(item)}" for item in kept.item_ids)}

@@ -185,7 +185,7 @@ def test_labels_other_columns_and_the_frames_themselves_stay():
         (
             LOG[:2],
             ITEMS,
-            r"split=leave-one-out needs 3 of a user: leaves no user of frame interactions, where .* 1 interactions",
+            r"split=user-holdout needs 3 of a user: leaves no user of frame interactions, where .* 1 interactions",
         ),
     ],
 )

@@ -27,7 +27,7 @@ def files(tmp_path) -> dict[str, str]:
 
 def test_csv_files(files):
     data = load_data(DataConfig(**files, min_interactions=3))
-    assert (data.name, data.split, data.num_items) == ("csv", "leave-one-out", 5)
+    assert (data.name, data.split, data.num_items) == ("csv", "user-holdout", 5)
     assert data.user_ids == ("a", "b")
     assert data.titles == tuple("ABCDE")
     assert data.train.targets.tolist() == [1, 1]
@@ -39,7 +39,7 @@ def test_csv_files(files):
 def test_users_with_too_few_interactions_for_the_split_are_left_out(files, said):
     data = load_data(DataConfig(**files))
     assert data.user_ids == ("a", "b")
-    why = "split=leave-one-out needs 3 of a user"
+    why = "split=user-holdout needs 3 of a user"
     assert said()[-1] == f"{files['interactions']}: left out 1 of 3 users, with 2 of 10 interactions ({why})"
     assert data.fingerprint == load_data(DataConfig(**files, min_interactions=3)).fingerprint
     chronological = load_data(DataConfig(**files, split="chronological"))
@@ -55,7 +55,7 @@ def test_items_and_users_of_too_few_interactions_are_left_out(files):
         load_data(DataConfig(**files, k_core=3))
 
 
-@pytest.mark.parametrize("dataset", ["ml-100k", "movielens", "ilora", "dllm2rec"])
+@pytest.mark.parametrize("dataset", ["ml-100k", "ml-latest-small", "movielens", "ilora", "dllm2rec"])
 def test_columns_are_named_for_files_of_your_own_alone(dataset):
     with pytest.raises(InputError, match=f"columns=user:u: {dataset} files have names of their own; leave it out"):
         load_data(DataConfig(dataset=dataset, columns="user:u"))
@@ -71,9 +71,13 @@ def test_users_of_three_interactions_leave_no_training_sample(files):
 def test_movielens_and_the_fingerprint():
     data = load_data(DataConfig())
     assert (data.name, data.num_items, len(data.user_ids)) == ("ml-100k", 1682, 943)
-    assert [len(samples) for samples in (data.train, data.validation, data.test)] == [97_171, 943, 943]
-    assert data.item_count.sum() == 97_171
+    assert [len(samples) for samples in (data.train, data.validation, data.test)] == [82_591, 8_233, 8_233]
+    assert data.item_count.sum() == 82_591
     assert load_data(DataConfig()).fingerprint == data.fingerprint
+    left_one_out = load_data(DataConfig(split="leave-one-out"))
+    assert [len(samples) for samples in (left_one_out.train, left_one_out.validation)] == [97_171, 943]
+    # Runs of older versions are found by it.
+    assert left_one_out.fingerprint == "ffc93ba049771254e20f20b00d6ea7ffade05f78bc95271727d9a8ea12f50d0b"
     others = [
         load_data(DataConfig(split="chronological")),
         load_data(DataConfig(max_users=30)),
@@ -99,8 +103,11 @@ def test_dllm2rec(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"dataset": "ml-1m"}, "dataset=ml-1m: must be one of csv, dllm2rec, ilora, ml-100k, movielens, recbole"),
-        ({"split": "random"}, "split=random: must be one of chronological, leave-one-out"),
+        (
+            {"dataset": "ml-1m"},
+            "dataset=ml-1m: must be one of csv, dllm2rec, ilora, ml-100k, ml-latest-small, movielens, recbole",
+        ),
+        ({"split": "random"}, "split=random: must be one of chronological, leave-one-out, user-holdout"),
         ({"interactions": "log.csv"}, "set dataset=csv"),
         ({"dataset": "csv"}, "dataset=csv needs"),
     ],

@@ -1,13 +1,16 @@
 """Pickled frames are read; what else a pickle can do is refused before it runs."""
 
 import io
+import lzma
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from recdistill.data import pickled_frame as module
 from recdistill.data.pickled_frame import read_pickled_frame
 from recdistill.errors import InputError
 
@@ -194,3 +197,41 @@ def test_a_file_leaves_no_mark_on_the_names_it_uses(tmp_path):
         with pytest.raises(InputError, match=r"x.df"):
             read_pickled_frame(file)
         assert not hasattr(getattr(pd, name), "mask")
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_a_frame_that_xz_compressed(tmp_path, protocol):
+    FRAME.to_pickle(tmp_path / "x.pkl.compress", compression="xz", protocol=protocol)
+    assert read_pickled_frame(tmp_path / "x.pkl.compress").equals(FRAME)
+
+
+def test_nothing_in_a_compressed_file_runs(tmp_path):
+    bomb = pd.DataFrame({"seq": [Touch(tmp_path / "ran")]})
+    bomb.to_pickle(tmp_path / "x.df", compression="xz")
+    with pytest.raises(InputError, match=r"asks for (posix|nt|os).system"):
+        read_pickled_frame(tmp_path / "x.df")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_compressed_file_unpacks_to_is_bounded(tmp_path, monkeypatch):
+    content = pickle.dumps(FRAME)
+    file = tmp_path / "x.df"
+    file.write_bytes(lzma.compress(content))
+    monkeypatch.setattr(module, "MOST_BYTES", len(content))
+    assert read_pickled_frame(file).equals(FRAME)
+    monkeypatch.setattr(module, "MOST_BYTES", len(content) - 1)
+    with pytest.raises(InputError, match=rf"unpacks to more than {len(content) - 1:,} bytes"):
+        read_pickled_frame(file)
+    file.write_bytes(lzma.compress(bytes(10_000_000), preset=0))  # whose reader takes little memory itself
+    tracemalloc.start()
+    with pytest.raises(InputError, match="unpacks to more than"):
+        read_pickled_frame(file)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [5, 30, -1])
+def test_a_compressed_file_that_ends_too_early(tmp_path, size):
+    (tmp_path / "x.df").write_bytes(lzma.compress(pickle.dumps(FRAME))[:size])
+    with pytest.raises(InputError, match=r"x.df: is no pickled frame"):
+        read_pickled_frame(tmp_path / "x.df")

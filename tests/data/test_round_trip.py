@@ -95,6 +95,7 @@ WRITERS: dict[str, Write] = {
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\t\0"), min_size=1, max_size=8).map(
     str.strip
 )
+NUMBERS = st.sampled_from(["1995", "1995.0", "9.5", ""])
 IDS = st.lists(TEXT.filter(lambda text: text not in ("", '"')), min_size=3, max_size=6, unique=True)
 
 
@@ -110,10 +111,13 @@ def test_every_way_of_writing_is_the_same_data(
         st.lists(row, max_size=20)
     )
     log = pd.DataFrame([(user, item, str(time)) for user, item, time in rows], columns=["user", "item", "timestamp"])
-    catalogue = pd.DataFrame({"item": items, "title": titles})
+    notes = data.draw(st.lists(TEXT | NUMBERS, min_size=len(items), max_size=len(items)))
+    catalogue = pd.DataFrame({"item": items, "title": titles, "a note": notes})
     assume(len(log.drop_duplicates()) > 3 * len(users))
     expected = data_from_frames(log, catalogue)
     with tempfile.TemporaryDirectory() as folder:
         found = load_data(DataConfig(**WRITERS[name](Path(folder), log, catalogue)))
     assert found.fingerprint == expected.fingerprint
     assert (found.user_ids, found.item_ids, found.titles) == (expected.user_ids, expected.item_ids, expected.titles)
+    assert found.item_columns == expected.item_columns
+    assert list(found.item_columns) == ["a note"]

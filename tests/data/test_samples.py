@@ -84,6 +84,22 @@ def test_everything_is_int64():
     assert {array.dtype for array in (samples.items, samples.start, samples.end, samples.user)} == {np.dtype(np.int64)}
 
 
+def test_targets_that_stand_apart():
+    samples = Samples(np.array([5, 6, 7]), np.array([0, 0]), np.array([3, 2]), np.array([0, 0]), np.array([9, 5]))
+    assert samples.targets.tolist() == [9, 5]
+    assert samples.target_seen.tolist() == [False, True]
+    chosen = samples.subset([1])
+    assert (chosen.targets.tolist(), chosen.target.dtype) == ([5], np.dtype(np.int64))
+    assert samples.windows_of([0], 2, padding_id=8)[0].tolist() == [[6, 7]]
+    assert samples.seen([0, 1])[1].tolist() == [5, 6, 7, 5, 6]
+
+
+@pytest.mark.parametrize(("end", "target", "said"), [(3, [1], "1, 2 samples"), (4, [1, 2], "ends after the last")])
+def test_impossible_targets_are_refused(end, target, said):
+    with pytest.raises(ValueError, match=said):
+        Samples(np.array([5, 6, 7]), np.array([0, 0]), np.array([1, end]), np.array([0, 0]), np.array(target))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 4), min_size=2, max_size=8), min_size=1, max_size=4), st.integers(0, 2))
 def test_a_seen_target_is_one_that_its_own_history_has(users: list[list[int]], first: int) -> None:
@@ -99,3 +115,7 @@ def test_a_seen_target_is_one_that_its_own_history_has(users: list[list[int]], f
     samples = Samples(items, np.array(start), np.array(end), np.array(owner))
     expected = [items[one] in items[since:one] for since, one in zip(start, end, strict=True)]
     assert samples.target_seen.tolist() == expected
+    other = (samples.targets + 1) % 5
+    expected = [one in items[since:end] for one, since, end in zip(other, samples.start, samples.end, strict=True)]
+    apart = Samples(samples.items, samples.start, samples.end, samples.user, other)
+    assert apart.target_seen.tolist() == expected

@@ -1,6 +1,6 @@
 import torch
 
-from recdistill.distillation.exclusion import excluded_of_rows, logits_without, without_kept
+from recdistill.distillation.exclusion import excluded_of_rows, excluded_with_columns, logits_without, without_kept
 
 
 def excluded(*pairs):
@@ -8,7 +8,7 @@ def excluded(*pairs):
 
 
 def pairs_of(found):
-    return list(zip(*(part.tolist() for part in found), strict=True))
+    return list(zip(*(part.tolist() for part in found[:2]), strict=True))
 
 
 def test_kept_items_compete_in_their_own_row_alone():
@@ -36,3 +36,13 @@ def test_excluded_logits_have_the_probability_0_and_no_gradient():
     assert bool(torch.isfinite(entropy))
     assert gradient[0, 1] == gradient[1, 3] == 0
     assert logits_without(logits, None) is logits
+
+
+def test_a_kept_item_that_is_repeated_is_counted_once():
+    """Else its logit's gradient would come more than once."""
+    kept = torch.tensor([[2, 2, 0], [1, 2, 1]])
+    found = excluded_with_columns(None, torch.tensor([1, 2]), kept)
+    assert pairs_of(found.kept) == [(0, 2), (1, 1), (1, 2)]
+    logits = torch.zeros(2, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(logits_without(logits, found).sum(), logits)
+    assert gradient.tolist() == [[1, 0, 1], [1, 1, 1]]

@@ -243,11 +243,11 @@ def test_without_alpha_no_robust_term_is_computed(base, monkeypatch):
     problem = make_problem(seed=4)
     expected, gradient = loss_and_gradient(problem, base=base, alpha=0.0)
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("the robust term was computed")
 
-    monkeypatch.setattr(vocabulary, "_robust_block", refuse)
-    monkeypatch.setattr(vocabulary, "_robust_terms", refuse)
+    monkeypatch.setattr(vocabulary, "robust_block", refuse)
+    monkeypatch.setattr(vocabulary, "robust_terms", refuse)
     with pytest.raises(AssertionError, match="was computed"):
         loss_and_gradient(problem, base=base, alpha=0.1)
     found, same_gradient = loss_and_gradient(problem, base=base, alpha=0.0, propensity=None)

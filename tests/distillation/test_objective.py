@@ -14,7 +14,7 @@ from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS
 
 TRAINING, ITEMS, COUNT, STATE, TEACHER_STATE = 30, 20, 4, 6, 5
-ITEM_COUNT = torch.arange(ITEMS)
+ITEM_COUNT = 1 + torch.arange(ITEMS)
 
 
 def make_teacher(with_states=True):

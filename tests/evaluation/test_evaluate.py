@@ -43,6 +43,25 @@ def test_chunks_do_not_change_the_ranks():
         assert torch.equal(ranks_of(hashed_scores, samples, batch_size=batch_size, **options), whole)
 
 
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_ranks_among_some_items_are_those_of_a_loop(exclude_seen):
+    samples, among = random_samples(60), np.array([3, 4, 11, 30])
+    options = {"num_items": NUM_ITEMS, "max_length": 4, "exclude_seen": exclude_seen, "batch_size": 7}
+    found = rank_samples(hashed_scores, samples, among=among, **options)
+    assert torch.equal(found.ranks, ranks_of(hashed_scores, samples, **options))
+    assert rank_samples(hashed_scores, samples, **options).among is None
+    assert rank_samples(hashed_scores, samples, among=among[:0], **options).among is None
+    for sample, target in enumerate(samples.targets.tolist()):
+        history = samples.items[samples.start[sample] : samples.end[sample]].tolist()
+        length = torch.tensor([len(history)])
+        scores = hashed_scores(torch.tensor([history]), length, torch.tensor([0]), length - 1)
+        seen = set(history) if exclude_seen else set()
+        others = [item for item in among.tolist() if item not in seen and item != target]
+        better = sum(bool(scores[0, item] >= scores[0, target]) for item in others)
+        expected = 0 if target not in among else NUM_ITEMS + 1 if target in seen else 1 + better
+        assert found.among[sample] == expected
+
+
 def test_the_best_items_are_those_of_each_sample_alone():
     samples = random_samples(23)
     options = {"num_items": NUM_ITEMS, "max_length": 4, "keep": 3}

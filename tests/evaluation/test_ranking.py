@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recdistill.errors import InputError
-from recdistill.evaluation.ranking import best_items, rank_of_target
+from recdistill.evaluation.ranking import best_items, rank_among, rank_of_target
 
 
 def test_ranks_by_hand():
@@ -89,6 +89,34 @@ def test_equals_a_plain_loop(data):
     ranks = rank_of_target(torch.tensor(scores), torch.tensor(target), (pairs[:, 0], pairs[:, 1]))
     assert ranks.tolist() == expected
     assert ranks.dtype == torch.int64
+
+
+def test_rank_among_by_hand():
+    scores = torch.tensor([[9.0, 1.0, 5.0, 7.0, 3.0]] * 4)
+    among = torch.tensor([4, 2, 1])
+    excluded = (torch.tensor([1, 3, 3]), torch.tensor([2, 1, 0]))
+    # Item 0 is none of them; item 2 is excluded in the second row; item 1 is excluded as its own row's target.
+    assert rank_among(scores, torch.tensor([0, 4, 4, 1]), among, excluded).tolist() == [0, 1, 2, 6]
+    assert rank_among(scores, torch.tensor([1, 1, 1, 1]), among).tolist() == [3, 3, 3, 3]
+    assert rank_among(scores, torch.tensor([0, 1, 2, 3]), among[:0], excluded).tolist() == [0, 0, 0, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_rank_among_is_the_rank_where_all_others_are_excluded(data):
+    num_items, count = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 4))
+    item = st.integers(0, num_items - 1)
+    value = st.sampled_from([-1.0, 0.0, 2.0])
+    scores = torch.tensor([data.draw(st.lists(value, min_size=num_items, max_size=num_items)) for _ in range(count)])
+    target = torch.tensor([data.draw(item) for _ in range(count)])
+    among = data.draw(st.lists(item, unique=True))
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, count - 1), item), max_size=10))
+    others = [(row, one) for row in range(count) for one in range(num_items) if one not in among]
+    excluded, both = (tuple(torch.tensor(one, dtype=torch.int64).reshape(-1, 2).T) for one in (pairs, pairs + others))
+    expected = rank_of_target(scores, target, both)
+    is_among = torch.tensor([one in among for one in target.tolist()])
+    found = rank_among(scores, target, torch.tensor(among, dtype=torch.int64), excluded)
+    assert found.tolist() == torch.where(is_among, expected, 0).tolist()
 
 
 def test_best_items_by_hand():

@@ -184,7 +184,7 @@ def test_unfinished_foreign_and_unevaluated_runs_are_refused(client, store):
 
 def test_runs_of_other_data_are_refused_and_named(client, store):
     other = add_run(client, SAMPLES, "backbone", SAMPLES.ranks(0), fingerprint="e" * 64, split="chronological")
-    with pytest.raises(InputError, match=f"{store.twins[0]} .*leave-one-out .*{other} .*chronological"):
+    with pytest.raises(InputError, match=f"{store.twins[0]} .*user-holdout .*{other} .*chronological"):
         compared_runs([store.twins[0], other], "", "auto", "test")
     client.delete_run(other)
 
@@ -213,3 +213,16 @@ def test_ranks_are_read_as_written(client):
     assert compared.samples.ranks[run_id].tolist() == ranks.tolist()
     assert compared.samples.history_length.tolist() == SAMPLES.table["history_length"].tolist()
     mlflow.delete_run(run_id)
+
+
+def test_ranks_with_columns_of_new_items_are_compared_with_ranks_of_before(client):
+    wide = Samples(users=30)
+    wide.table = SAMPLES.table.assign(new=False, rank_among_new=0)
+    added = [
+        add_run(client, one, "backbone", SAMPLES.ranks(seed), fingerprint="8" * 64)
+        for seed, one in enumerate((SAMPLES, wide))
+    ]
+    compared = compared_runs(added, "", "auto", "test")
+    assert sorted(compared.samples.ranks) == sorted(added)
+    for run_id in added:
+        mlflow.delete_run(run_id)

@@ -7,7 +7,7 @@ from small_data import write_csv
 from tiny_llm import write_tiny_llm
 from workplace import run_step
 
-from recdistill.config import EvaluateConfig, StudentConfig, TeacherConfig
+from recdistill.config import BaselineConfig, EvaluateConfig, StudentConfig, TeacherConfig
 from recdistill.errors import InputError
 from recdistill.runs.step_runs import finished_run
 from recdistill.steps import teacher as teacher_module
@@ -40,6 +40,19 @@ def test_a_run_evaluated_again_has_its_own_numbers(finished, step, capsys):
     assert sum(list(a) != list(b) for a, b in zip(ours, theirs, strict=True)) <= (2 if step == "distill" else 0)
     assert f"test/ndcg_at_10 {run.metrics()['test/ndcg_at_10']:.4f}" in capsys.readouterr().out
     assert MlflowClient().get_run(run.run_id).data.tags["recdistill.evaluated_run_id"] == of.run_id
+
+
+def test_new_items_are_measured_of_students_of_both_kinds_and_again(place, small_files):
+    options = {**small_files, "new_items": 0.3}
+    sasrec = StudentConfig(**options, student="sasrec", epochs=1, hidden_size=8)
+    for config in (sasrec, BaselineConfig(**options, student="itemknn")):
+        run = backbone(config)
+        again = evaluate(EvaluateConfig(run_id=run.run_id))
+        assert ranking(run.metrics()) == ranking(again.metrics())
+        assert {"test/warm/ndcg_at_20", "val/new/mrr", "test/new_among_new/hr_at_1"} <= run.metrics().keys()
+        ours, theirs = (pd.read_parquet(one.artifact("ranks") / "test.parquet") for one in (again, run))
+        pd.testing.assert_frame_equal(ours, theirs)
+        assert (ours["rank_among_new"][ours["new"]] <= ours["rank"][ours["new"]]).all()
 
 
 def test_a_second_evaluation_is_found_and_printed_again(finished, capsys):

@@ -20,7 +20,7 @@ def test_a_distillation_shows_the_teacher_that_it_found_and_not_its_own_defaults
     assert params["teacher.token_budget"] == teacher["token_budget"] != str(TeacherConfig().token_budget)
     assert params["teacher.top_n"] == "12"
     assert "token_budget" not in params
-    assert (params["lam"], params["blocks"], params["split"]) == ("0.5", "1", "leave-one-out")
+    assert (params["lam"], params["blocks"], params["split"]) == ("0.5", "1", "user-holdout")
     assert "teacher.seed" in params
     assert "teacher.dataset" not in params
 

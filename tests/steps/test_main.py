@@ -126,9 +126,10 @@ def test_metrics_are_those_of_the_ranks_kept(finished, step):
     run, data = by_step(finished.run_id)[step], data_of_place(finished)
     for part, samples in (("val", data.validation), ("test", data.test)):
         table = pd.read_parquet(artifact(run, "ranks") / f"{part}.parquet")
-        assert table["user"].tolist() == list(data.user_ids)
+        assert table["user"].tolist() == [data.user_ids[user] for user in samples.user]
         assert table["item"].tolist() == [data.item_ids[item] for item in samples.targets]
         assert table["history_length"].tolist() == (samples.end - samples.start).tolist()
+        assert table["user"].nunique() == len(data.user_ids)
         expected = metrics_from_ranks(torch.from_numpy(table["rank"].to_numpy().copy()))
         for name, value in expected.items():
             assert run.data.metrics[f"{part}/{name}"] == pytest.approx(value, abs=1e-12)

@@ -1,6 +1,8 @@
 """What ``prepare`` says of the data, and the popularity baseline by hand."""
 
+import numpy as np
 import pandas as pd
+import pytest
 from mlflow.tracking import MlflowClient
 from workplace import run_step
 
@@ -37,15 +39,47 @@ def test_it_logs_sizes_and_fingerprint(small_files, place):
     assert "0.0000" not in run.data.tags["mlflow.note.content"]
 
 
+def test_movielens_has_8233_test_samples(place, capsys):
+    assert run_step("prepare", dataset="ml-100k") == 0
+    lines = capsys.readouterr().out.splitlines()
+    sizes = "82,591 training samples, 8,233 validation samples, 8,233 test samples"
+    assert f"ml-100k, user-holdout: 943 users, 1,682 items, {sizes}" in lines
+    metrics = place.newest("prepare").data.metrics
+    assert (metrics["data/val_samples"], metrics["data/test_samples"]) == (8_233, 8_233)
+
+
+def test_new_items_are_said_logged_and_ranked_among_themselves(small_files, place, capsys):
+    config = DataConfig(**small_files, new_items=0.3)
+    run, data = prepare(config), data_of(config)
+    of_test, of_validation = data.test.targets, data.validation.targets
+    new, new_in_validation = np.isin(of_test, data.new_test), np.isin(of_validation, data.new_validation)
+    assert 0 < new.sum() < len(new)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"new items: {len(data.new_test)} in test, targets of {new.sum()} test samples; {len(data.new_validation)} in "
+        f"validation, targets of {new_in_validation.sum()} validation samples"
+    )
+    metrics = run.metrics()
+    assert metrics["data/test_new_items"] == len(data.new_test)
+    assert metrics["data/test_new_samples"] == metrics["test/new_samples"] == new.sum()
+    assert metrics["data/val_new_samples"] == metrics["val/new_samples"] == new_in_validation.sum()
+    table = pd.read_parquet(run.artifact("ranks") / "test.parquet")
+    assert table["new"].tolist() == new.tolist()
+    # To popularity all new items are the same: ties are lost, and each is the last of those that are not seen.
+    assert set(table["rank_among_new"][new]) == {len(data.new_test)}
+    assert not table["rank_among_new"][~new].any()
+    assert metrics["test/new_among_new/mrr"] == pytest.approx(1 / len(data.new_test))
+    assert metrics["test/warm/mrr"] == pytest.approx((1 / table["rank"][table["item_count"] > 0]).mean())
+
+
 def test_a_reused_run_that_other_code_made_says_so_in_one_line(small_files, place, capsys):
     assert run_step("prepare", **small_files) == 0
     made = place.newest("prepare")
     assert "other code" not in capsys.readouterr().out
     assert run_step("prepare", **small_files) == 0
-    assert capsys.readouterr().out == ""
+    assert "other code" not in capsys.readouterr().out
     MlflowClient().set_tag(made.info.run_id, "recdistill.git_commit", "0123456789abcdef")
     assert run_step("prepare", **small_files) == 0
-    (line,) = capsys.readouterr().out.splitlines()
+    _, line = capsys.readouterr().out.splitlines()
     assert line.startswith(f"prepare: run {made.info.run_id} was made by other code (commit 0123456789, here ")
     assert line.endswith("; force=true makes it again")
     newest = place.newest("prepare")

@@ -18,7 +18,9 @@ from recdistill.runs.step_runs import StepRun, finished_run, step_run
 from recdistill.steps import teacher as module
 from recdistill.steps.backbone import backbone
 from recdistill.steps.inputs import data_of, teacher_outputs_of
-from recdistill.steps.teacher import BUDGETS, find_backbone, find_teacher, teacher
+from recdistill.steps.teacher import find_backbone, find_teacher, teacher
+
+BUDGETS = ("token_budget", "outputs_token_budget")
 
 
 def config_of(taught, **changes):

@@ -38,5 +38,5 @@ def test_a_sample_inside_a_window_is_refused() -> None:
 
 
 def test_too_short_a_vertical_filter_is_refused() -> None:
-    with pytest.raises(InputError, match="max_length of at least 4, not 3"):
+    with pytest.raises(InputError, match="max_length=3: caser needs at least 4"):
         make(max_length=3)

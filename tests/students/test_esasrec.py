@@ -59,7 +59,7 @@ def test_states_go_through_the_layers_one_after_another() -> None:
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(InputError, match="3 heads do not fit hidden_size 8"):
+    with pytest.raises(InputError, match="heads=3: must divide hidden_size=8"):
         ESASRec(ItemEmbedding(5, 8), **SIZES | {"heads": 3})
 
 

@@ -123,6 +123,7 @@ def test_what_a_served_model_ships_is_little():
     assert rooms == {
         "recdistill",
         "recdistill.distillation",
+        "recdistill.distillation.output_layer",
         "recdistill.distillation.projection",
         "recdistill.errors",
         "recdistill.registry",

@@ -20,12 +20,12 @@ def test_unknown_student_names_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"hidden_size": 0}, "hidden_size is 0"),
-        ({"max_length": 0}, "max_length is 0"),
-        ({"max_length": 2.5}, "max_length is 2.5"),
-        ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"dropout": float("nan")}, "dropout is nan"),
-        ({"output": "cosine"}, "'cosine'; choose one of tied, linear"),
+        ({"hidden_size": 0}, "hidden_size=0: must be a whole number"),
+        ({"max_length": 0}, "max_length=0: must be"),
+        ({"max_length": 2.5}, "max_length=2.5: must be"),
+        ({"dropout": 1.0}, "dropout=1.0: must be"),
+        ({"dropout": float("nan")}, "dropout=nan: must be"),
+        ({"output": "cosine"}, "output=cosine: must be one of tied, linear"),
         ({"options": {"blocks": 1.5}}, "blocks.*1.5.*whole number"),
         ({"options": {"heads": -1}}, "heads=-1: must be at least 1"),
         ({"options": {"filters": 3}}, "filters: sasrec has no such option, but blocks, heads"),

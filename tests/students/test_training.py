@@ -9,20 +9,29 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from recdistill.config import BaselineConfig, DistillConfig, StudentConfig, changed, narrow
 from recdistill.data.sequences import SequenceData
+from recdistill.distillation.objective import build_objective
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.registry import STUDENTS
-from recdistill.students.build import load_recommender, save_recommender
+from recdistill.students.build import build_student, load_recommender, save_recommender, shape_of
 from recdistill.students.measure import Fitted, ranks_of
-from recdistill.students.training import check_student, fit_recommender, seen_mask, student_batches
+from recdistill.students.training import (
+    check_student,
+    fit_recommender,
+    loss_step,
+    seen_mask,
+    student_batches,
+    trained_tensors,
+)
 from recdistill.training.recorder import NoRecorder
 
 SMALL = {"hidden_size": 16, "max_length": 8, "epochs": 3, "patience": 3, "dropout": 0.1, "batch_size": 64}
+RELEASED = {"ema_decay": 0.0, "schedule": "constant", "smoothing": 1, "least_epochs": 0}
 PLAIN = {"lam": 0.0, "alpha": 0.0, "ed_weight": 0.0}
 CPU = torch.device("cpu")
 
@@ -107,7 +116,7 @@ def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 def test_every_student_learns_under_every_loss(
     student: str, base_loss: str, ring_data: SequenceData, recorder: InMemory
 ) -> None:
-    config = baseline(student=student, base_loss=base_loss, epochs=4, learning_rate=0.01)
+    config = baseline(student=student, base_loss=base_loss, epochs=12, patience=12, learning_rate=0.01)
     fitted = fit_recommender(config, ring_data, recorder=recorder)
     losses = recorder.curve("train/total")
     assert losses[-1] < losses[0]
@@ -116,7 +125,7 @@ def test_every_student_learns_under_every_loss(
 
 
 def test_the_fitted_model_is_that_of_the_best_epoch(ring_data: SequenceData, recorder: InMemory) -> None:
-    config = baseline(epochs=12, patience=2, batch_size=16, learning_rate=0.005)
+    config = baseline(epochs=12, patience=2, batch_size=16, learning_rate=0.005, **RELEASED)
     fitted = fit_recommender(config, ring_data, recorder=recorder)
     curve = recorder.curve("val/ndcg_at_10")
     best = int(fitted.measured["best_epoch"])
@@ -208,6 +217,86 @@ def test_a_report_sees_every_epoch_and_may_end_the_training(ring_data: SequenceD
         fit_recommender(baseline(), ring_data, recorder=NoRecorder(), report=stop)
 
 
+def test_the_released_recipe_is_a_plain_loop_to_the_last_bit(ring_data: SequenceData) -> None:
+    config = baseline(epochs=4, patience=4, **RELEASED)
+    torch.manual_seed(config.seed)
+    model = build_student(shape_of(config), ring_data.num_items)
+    objective = build_objective(
+        config, torch.as_tensor(ring_data.item_count), state_size=model.state_size, teacher=None
+    )
+    step = loss_step(config, ring_data, model, objective, None, CPU)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    curve, kept = [], []
+    for epoch in range(4):
+        model.train()
+        for batch in student_batches(config, ring_data, model.causal)(epoch):
+            step(batch)["total"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        model.eval()
+        ranks = ranks_of(model, ring_data.validation, config.exclude_seen, CPU)
+        curve.append(metrics_from_ranks(ranks)["ndcg_at_10"])
+        kept.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    fitted = fit_recommender(config, ring_data, recorder=NoRecorder())
+    assert same(weights(fitted), kept[curve.index(max(curve))])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ema_decay": 0.9}, {"schedule": "linear"}, {"schedule": "cosine"}, {"rate_warmup": 0.3}],
+)
+def test_each_part_of_the_recipe_changes_the_student(change: dict[str, Any], ring_data: SequenceData) -> None:
+    plain, other = (
+        fit_recommender(baseline(**RELEASED | one), ring_data, recorder=NoRecorder()) for one in ({}, change)
+    )
+    assert not same(weights(plain), weights(other))
+
+
+def test_the_floor_counts_where_the_rate_falls(ring_data: SequenceData) -> None:
+    found = [
+        fit_recommender(baseline(**RELEASED | one), ring_data, recorder=NoRecorder())
+        for one in (
+            {"rate_floor": 0.5},
+            {},
+            {"schedule": "linear"},
+            {"schedule": "linear", "rate_floor": 1.0},
+            {"schedule": "linear", "rate_floor": 0.5},
+        )
+    ]
+    assert same(weights(found[0]), weights(found[1]))
+    assert same(weights(found[1]), weights(found[3]))
+    assert not same(weights(found[2]), weights(found[4]))
+
+
+def test_no_patience_trains_to_the_end(ring_data: SequenceData, recorder: InMemory) -> None:
+    fit_recommender(baseline(epochs=9, patience=0, learning_rate=1e-9), ring_data, recorder=recorder)
+    assert len(recorder.curve("val/ndcg_at_10")) == 9
+
+
+def test_a_buffer_that_is_saved_is_kept_with_the_best_weights() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    module.register_buffer("constant", torch.zeros(1), persistent=False)
+    running = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert trained_tensors(module).keys() == {name for name, _ in module.named_parameters()} | running
+
+
+@pytest.mark.parametrize("base_loss", ["ce", "bce"])
+@pytest.mark.parametrize("mask", [True, False])
+def test_items_without_a_target_are_left_as_they_were_drawn(
+    base_loss: str, mask: bool, ring_data: SequenceData
+) -> None:
+    """Those of the ring's places that are no training target and in no history either."""
+    seen = set(ring_data.train.items.tolist())
+    unseen = [item for item in range(ring_data.num_items) if item not in seen]
+    assert unseen
+    assert not ring_data.trained[unseen].any()
+    config = baseline(base_loss=base_loss, mask_untrained=mask)
+    torch.manual_seed(config.seed)
+    drawn = build_student(shape_of(config), ring_data.num_items).item_table()[unseen]
+    found = fit_recommender(config, ring_data, recorder=NoRecorder()).model.item_table()[unseen]
+    assert torch.equal(drawn, found) == mask
+
+
 # With a teacher.
 
 
@@ -295,12 +384,12 @@ def is_reproducible(name: str) -> bool:
 
 
 @pytest.mark.parametrize("kill_at", [1, 2, 3])
+@pytest.mark.parametrize("recipe", [RELEASED, {"ema_decay": 0.95, "schedule": "cosine", "smoothing": 2}])
 def test_a_killed_training_goes_on_with_the_same_numbers_and_its_selections(
-    kill_at: int, ring_data: SequenceData, teacher: TeacherAnswers, tmp_path: Path
+    kill_at: int, recipe: dict[str, Any], ring_data: SequenceData, teacher: TeacherAnswers, tmp_path: Path
 ) -> None:
-    config = distillation(
-        selection_policy="kl_divergence", selection_fraction=0.4, refresh_interval=2, output_weight=0.2, alpha=0.1
-    )
+    chosen = {"selection_policy": "kl_divergence", "selection_fraction": 0.4, "refresh_interval": 2}
+    config = distillation(**chosen, output_weight=0.2, alpha=0.1, **recipe)
     whole, killed, resumed = InMemory(tmp_path / "a"), InMemory(tmp_path / "b", kill_at), InMemory(tmp_path / "b")
     expected = fit_recommender(config, ring_data, teacher=teacher, recorder=whole)
     with pytest.raises(KilledError):

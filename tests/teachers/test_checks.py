@@ -10,9 +10,10 @@ import torch
 from transformers import BertConfig, GPT2Config, LlamaConfig, OPTConfig, T5Config
 
 from recdistill.config import TeacherConfig
+from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError
 from recdistill.teachers.checks import check_teacher
-from recdistill.teachers.ilora.llm_source import ALIASES, converted_models
+from recdistill.teachers.ilora.llm_source import converted_models
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +133,7 @@ def test_a_window_as_long_as_the_llm_reads_passes(tmp_path: Path) -> None:
 
 
 def test_an_alias_is_checked_where_it_was_converted_before() -> None:
-    folder = converted_models() / f"{Path(ALIASES['smollm2-135m'][-1]).stem}-0123456789ab"
+    folder = converted_models() / f"{LLMS['smollm2-135m'].path.stem}-0123456789ab"
     small_llama(max_position_embeddings=64).save_pretrained(folder)
     with pytest.raises(InputError, match="and llm=smollm2-135m reads 64"):
         check_teacher(TeacherConfig())

@@ -50,6 +50,7 @@ def files(tmp_path) -> dict[str, dict[str, str]]:
     (tmp_path / "movielens" / "movies.dat").write_text("2::A (1999)::Drama\n4::B (2000)::Drama\n")
     return {
         "ml-100k": {},
+        "ml-latest-small": {},
         "recbole": {"interactions": str(tmp_path / "recbole")},
         "movielens": {"interactions": str(tmp_path / "movielens")},
         "csv": csv,
@@ -107,6 +108,8 @@ def test_a_source_with_options_of_its_own():
         ({"item_ids": ("x", "y", "x")}, "item_ids holds an id twice"),
         ({"titles": ("X", "Y")}, "3 items have 2 titles; give each one"),
         ({"titles": ("X", " ", "Z")}, "titles holds ' '"),
+        ({"item_columns": {"year": ("1", "2")}}, "item_columns has no text of each item in 'year'; give V texts"),
+        ({"item_columns": {"year": ("1", "2", None)}}, "item_columns has no text of each item in 'year'"),
         (
             {"user": LOG.user[:0], "item": LOG.item[:0], "timestamp": LOG.timestamp[:0], "user_ids": ()},
             "gives no interaction",

@@ -12,7 +12,7 @@ from recdistill.config import TeacherConfig, base
 from recdistill.data.batches import batches, seen_items
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked
-from recdistill.evaluation.ranking import best_items, rank_of_target
+from recdistill.evaluation.ranking import best_items, rank_among, rank_of_target
 from recdistill.registry import TEACHERS
 from recdistill.students.student import Student
 from recdistill.teachers import checks
@@ -126,11 +126,13 @@ class Popular:
 
     def ranks(self):
         ranked = []
-        for samples in (self.data.validation, self.data.test):
+        data = self.data
+        for samples, new in ((data.validation, data.new_validation), (data.test, data.new_test)):
             scores = -torch.cat([self.distances(batch) for batch in self.batches(samples, shuffle=False)])
             seen = seen_items(samples, torch.arange(len(samples)))
             target = torch.from_numpy(samples.targets)
-            ranked.append(Ranked(rank_of_target(scores, target, seen), best_items(scores, 10, seen)))
+            among = rank_among(scores, target, torch.from_numpy(new), seen)
+            ranked.append(Ranked(rank_of_target(scores, target, seen), best_items(scores, 10, seen), among))
         return *ranked, 0.1
 
     def answers(self):
@@ -186,6 +188,24 @@ class ListsTheSeen(RankingTeacher):
 class RanksTheSeen(RankingTeacher):
     def excluded(self, samples, batch):
         return None
+
+
+class WithoutNewItems(RankingTeacher):
+    def ranks(self):
+        *ranked, seconds = super().ranks()
+        return *(dataclasses.replace(one, among=None) for one in ranked), seconds
+
+
+class AllAreNew(RankingTeacher):
+    def ranks(self):
+        *ranked, seconds = super().ranks()
+        return *(dataclasses.replace(one, among=one.ranks) for one in ranked), seconds
+
+
+class LowerAmongNew(RankingTeacher):
+    def ranks(self):
+        *ranked, seconds = super().ranks()
+        return *(dataclasses.replace(one, among=one.among.sign() * 1000) for one in ranked), seconds
 
 
 class Draws(RankingTeacher):
@@ -278,6 +298,9 @@ class FreeOfCharge(RankingTeacher):
         (StatesByPlace, "the outputs of a permuted batch are not the permuted outputs"),
         (ListsTheSeen, "holds an item of its history"),
         (RanksTheSeen, "ranks of the validation samples: .*of its history"),
+        (WithoutNewItems, r"targets that are new items have no rank among them; give Ranked\.among"),
+        (AllAreNew, r"Ranked\.among is above 0 for \d+ samples, and \d+ have a new item for a target"),
+        (LowerAmongNew, "a target ranks lower among new items than among all"),
         (Draws, "gives another ranking when asked again|gives another distance when asked again"),
         (Forgets, "loaded over a fresh LLM, its (ranking|distance) is not that of before"),
         (Raises, "ranks raises ZeroDivisionError"),

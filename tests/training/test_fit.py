@@ -69,16 +69,20 @@ def reproducible(logged):
     ]
 
 
+AVERAGED = {"ema_decay": 0.9, "smoothing": 2, "least_epochs": 3, "patience": 2}
+
+
 @pytest.mark.parametrize("kill_at", [1, 2, 5, 6, 13, 30])
 @pytest.mark.parametrize("validate", [True, False])
-def test_killed_training_ends_as_an_undisturbed_one(tmp_path, kill_at, validate):
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.5}, AVERAGED | {"patience": 6}, {"patience": 0}])
+def test_killed_training_ends_as_an_undisturbed_one(tmp_path, kill_at, validate, options):
     whole, resumed = [], []
-    expected = make_plan(validate=validate)
+    expected = make_plan(validate=validate, **options)
     fit(expected, tmp_path / "whole", lambda metrics, epoch: whole.append((dict(metrics), epoch)))
     with pytest.raises(KilledError):
-        fit(make_plan(kill_at, validate), tmp_path / "killed", lambda metrics, epoch: None)
+        fit(make_plan(kill_at, validate, **options), tmp_path / "killed", lambda metrics, epoch: None)
     torch.manual_seed(99)
-    plan = make_plan(validate=validate)
+    plan = make_plan(validate=validate, **options)
     fit(plan, tmp_path / "killed", lambda metrics, epoch: resumed.append((dict(metrics), epoch)))
     assert reproducible(resumed) == reproducible(whole)
     assert len(whole) == 6
@@ -100,6 +104,69 @@ def test_best_weights_are_kept_and_patience_stops(tmp_path):
     progress = fit(plan, tmp_path / "c", lambda metrics, epoch: None)
     assert (progress.best_epoch, progress.best, len(seen)) == (1, 0.3, 4)
     assert all(torch.equal(tensor, seen[1][name]) for name, tensor in plan.parameters.items())
+
+
+def plain_epochs(plan):
+    """The states after each step of an unadorned loop: no averages, no choice of an epoch; gives (epoch, weights)."""
+    steps, total = 0, plan.epochs * plan.num_batches
+    for epoch in range(plan.epochs):
+        plan.module.eval()
+        plan.begin_epoch(epoch)
+        plan.module.train()
+        for batch in plan.batches(epoch):
+            for group in plan.optimizer.param_groups:
+                group["lr"] = 0.05 * plan.learning_rate(steps, total)
+            plan.step(batch)["total"].backward()
+            plan.optimizer.step()
+            plan.optimizer.zero_grad()
+            steps += 1
+            yield epoch, {name: tensor.detach().clone() for name, tensor in plan.parameters.items()}
+
+
+def test_without_averages_it_is_the_plain_loop_to_the_last_bit(tmp_path):
+    plan, plain = make_plan(), make_plan()
+    after = dict(plain_epochs(plain))
+    torch.manual_seed(0)
+    make_plan()
+    progress = fit(plan, tmp_path / "c", lambda metrics, epoch: None)
+    assert all(torch.equal(tensor, after[progress.best_epoch][name]) for name, tensor in plan.parameters.items())
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_averages_are_validated_and_kept_and_change_nothing_that_is_trained(tmp_path, validate):
+    plan, plain = make_plan(validate=validate, ema_decay=0.8), make_plan()
+    average = {name: tensor.detach().clone() for name, tensor in plain.parameters.items()}
+    averages = {}
+    for step, (epoch, weights) in enumerate(plain_epochs(plain)):
+        kept = min(0.8, (1 + step) / (10 + step))
+        average = {name: kept * average[name] + (1 - kept) * tensor for name, tensor in weights.items()}
+        averages[epoch] = average
+    torch.manual_seed(0)
+    make_plan()
+    seen, measure = [], plan.validate
+
+    def validate_and_look():
+        seen.append({name: tensor.detach().clone() for name, tensor in plan.parameters.items()})
+        return measure()
+
+    if validate:
+        object.__setattr__(plan, "validate", validate_and_look)
+    progress = fit(plan, tmp_path / "c", lambda metrics, epoch: None)
+    for epoch, found in enumerate(seen):
+        for name, tensor in averages[epoch].items():
+            torch.testing.assert_close(found[name], tensor)
+    for name, tensor in averages[progress.best_epoch if validate else 5].items():
+        torch.testing.assert_close(plan.parameters[name], tensor)
+    assert len(seen) == (6 if validate else 0)
+
+
+def test_the_smoothed_metric_is_logged_where_there_is_one(tmp_path):
+    logged = metrics_of(make_plan(smoothing=3), tmp_path / "c")
+    raw = [one["val/ndcg_at_10"] for one in logged]
+    assert [one["val/ndcg_at_10_smoothed"] for one in logged] == pytest.approx(
+        [sum(raw[max(0, i - 2) : i + 1]) / min(3, i + 1) for i in range(6)]
+    )
+    assert "val/ndcg_at_10_smoothed" not in metrics_of(make_plan(), tmp_path / "d")[0]
 
 
 def test_loss_that_is_not_finite_is_an_input_error(tmp_path):

@@ -14,16 +14,16 @@ def csv_files(config: DataConfig) -> Interactions:
     """Read the files ``interactions`` (columns user, item, timestamp) and ``items`` (item, title).
 
     Text files have a header, which tells whether commas, tabs, semicolons or bars separate fields, and may be gzipped;
-    Parquet is a file, or a folder of them. Columns stand in any order, others are ignored; ``columns`` says what they
-    are called where it is not so. A ``.inter`` file is read as ``dataset=recbole`` does. Ids are text: '007' stays
-    '007'. Timestamps are numbers or ISO dates. Raises InputError naming file, row (counted from the first row after
-    the header) and what to do.
+    Parquet is a file, or a folder of them. Columns stand in any order; ``columns`` says what they are called where it
+    is not so. Other columns of interactions are ignored, those of items are kept as text, for item texts. A ``.inter``
+    file is read as ``dataset=recbole`` does. Ids are text: '007' stays '007'. Timestamps are numbers or ISO dates.
+    Raises InputError naming file, row (counted from the first row after the header) and what to do.
     """
     if is_atomic(config.interactions):
         return recbole(config)
     headers = headers_of(config.columns)
     items_path = existing_file("items", config.items, folders=True)
-    items, of_items = read_table(items_path, ITEM_COLUMNS, headers)
+    items, of_items = read_table(items_path, ITEM_COLUMNS, headers, further=True)
     path = existing_file("interactions", config.interactions, folders=True)
     table, of_table = read_table(path, INTERACTION_COLUMNS, headers)
     refuse_unused(config.columns, headers, of_items, of_table)

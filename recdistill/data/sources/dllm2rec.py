@@ -42,10 +42,10 @@ def dllm2rec(config: DataConfig) -> SequenceData:
     A row is a history ``seq`` right-padded with V, its real length ``len_seq`` and the next item ``next``. V
     is the id found behind the real items and ``item_num`` in data_statis.df, where that is there; where no row is
     padded and no such file is, one more than the largest item. Titles come from the file ``items`` (its ids among
-    0 .. V-1, any order), else they are 'item <id>', as is that of an item which the file leaves out. The files name
-    no users, so every row is a user of its own. Rows of a pickled frame whose labels are 0 .. N-1 in another order
-    are taken in the order of their labels, by which the release looks its teacher files up. Raises InputError, one
-    line.
+    0 .. V-1, any order; further columns are kept as text), else they are 'item <id>', as is that of an item which the
+    file leaves out. The files name no users, so every row is a user of its own. Rows of a pickled frame whose labels
+    are 0 .. N-1 in another order are taken in the order of their labels, by which the release looks its teacher files
+    up. Raises InputError, one line.
     """
     folder = released_folder("dllm2rec", config.interactions, FILES["train"][0])
     paths = {part: find_file(folder, names) for part, names in FILES.items()}
@@ -53,10 +53,10 @@ def dllm2rec(config: DataConfig) -> SequenceData:
     num_items = catalogue_size(paths, rows, stated_size(folder / STATISTICS_FILE))
     say_folder_taken("dllm2rec", paths, rows, num_items)
     if config.items:
-        titles = read_titles(config.items, num_items, config.missing_titles)
+        titles, columns = read_items(config.items, num_items, config.missing_titles)
     else:
-        titles = tuple(map(title_of_number, range(num_items)))
-    return sequences_of_rows("dllm2rec", titles, rows)
+        titles, columns = tuple(map(title_of_number, range(num_items))), {}
+    return sequences_of_rows("dllm2rec", titles, rows, columns)
 
 
 def read_rows(path: Path) -> Rows:
@@ -155,10 +155,15 @@ def catalogue_size(paths: dict[str, Path], rows: dict[str, Rows], stated: int | 
     return size
 
 
-def read_titles(items: str, num_items: int, missing_titles: MissingTitles) -> tuple[str, ...]:
-    """Titles by item id. Raises InputError for ids that are not in 0 .. V-1, and for missing titles if asked to."""
+def read_items(
+    items: str, num_items: int, missing_titles: MissingTitles
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Titles by item id, and further columns by their names.
+
+    Raises InputError for ids that are not in 0 .. V-1, and for missing titles if asked to.
+    """
     path = existing_file("items", items, "dllm2rec", folders=True)
-    table, _ = read_table(path, ITEM_COLUMNS, {})
+    table, _ = read_table(path, ITEM_COLUMNS, {}, further=True)
     check_items(table, str(path))
     given = dict(zip(table["item"], table["title"], strict=True))
     by_number = {item: given.pop(str(item), "") for item in range(num_items)}
@@ -166,4 +171,6 @@ def read_titles(items: str, num_items: int, missing_titles: MissingTitles) -> tu
         raise InputError(
             f"{items}: item {next(iter(given))!r} is none of 0 .. {num_items - 1} ({len(given)} such); leave it out"
         )
-    return filled_titles(by_number, items, missing_titles)
+    in_order = table.set_index("item").reindex([str(item) for item in range(num_items)], fill_value="")
+    columns = {name: tuple(in_order[name]) for name in in_order.columns if name != "title"}
+    return filled_titles(by_number, items, missing_titles), columns

@@ -14,6 +14,7 @@ from recdistill.registry import SOURCES
 
 RECBOLE = ("recbole", "1.2.1", "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407")
 FOLDER = "recbole/dataset_example/ml-100k"
+UNKNOWN = "unknown"  # what stands for no genre
 
 
 @SOURCES.register("ml-100k")
@@ -39,7 +40,20 @@ def ml_100k(config: DataConfig) -> Interactions:
             for title, year in zip(items["movie_title:token_seq"], items["release_year:token"], strict=True)
         ),
         source="ml-100k",
+        item_columns={
+            "year": tuple(year if year.isdecimal() else "" for year in items["release_year:token"]),
+            "genres": tuple(map(genres, items["class:token_seq"])),
+        },
     )
+
+
+def genres(words: str) -> str:
+    """Genres between blanks, as they are written between commas.
+
+    >>> genres("Animation Children's Comedy")
+    "Animation, Children's, Comedy"
+    """
+    return ", ".join(word for word in words.split() if word != UNKNOWN)
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """``dataset=movielens``: GroupLens's own files of any MovieLens, as they are unpacked."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,20 +35,27 @@ class Release:
 
 
 RATINGS = ("user", "item", "rating", "timestamp")
-GENRES = tuple(f"genre {number}" for number in range(19))
+#: The flags at the end of a line of u.item; the first stands for none.
+GENRES = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+NO_GENRES = "(no genres listed)"
+YEAR_IN_TITLE = re.compile(r"\((\d{4})\)\s*$")
 RELEASES = (
     Release("u.data", "u.item", ("\t", "|"), (RATINGS, ("item", "title", "release", "video", "address", *GENRES))),
     Release("ratings.dat", "movies.dat", ("::", "::"), (RATINGS, ("item", "title", "genres"))),
     Release("ratings.csv", "movies.csv"),
 )
-HEADERS = {"user": "userId", "item": "movieId", "timestamp": "timestamp", "title": "title"}
+HEADERS = {"user": "userId", "item": "movieId", "timestamp": "timestamp", "title": "title", "genres": "genres"}
 
 
 @SOURCES.register("movielens")
 def movielens(config: DataConfig) -> Interactions:
     """Read the folder ``interactions``: u.data and u.item, ratings.dat and movies.dat, or ratings.csv and movies.csv.
 
-    Each may be gzipped. Items are in the order of the films' file. Raises InputError, one line.
+    Each may be gzipped. Items are in the order of the films' file; year (from the title) and genres are their
+    further columns. Raises InputError, one line.
     """
     if config.items:
         raise InputError(f"items={config.items}: dataset=movielens has its titles in the folder; leave it out")
@@ -63,8 +71,36 @@ def movielens(config: DataConfig) -> Interactions:
     if films is None:
         raise InputError(f"{folder}: holds {ratings.name} and no {release.films}; put it there, it has the titles")
     table = read_part(ratings, release, 0, ("user", "item", "timestamp"))
-    items = read_part(films, release, 1, ("item", "title"))
+    has_flags = release.names is not None and GENRES[0] in release.names[1]
+    items = read_part(films, release, 1, ("item", "title", *(GENRES if has_flags else ("genres",))))
+    genres = flagged(items) if has_flags else items["genres"].map(listed)
+    items = items[["item", "title"]].assign(year=items["title"].map(year_of_title), genres=genres)
     return interactions_of_tables(table, str(ratings), items, str(films), config.missing_titles)
+
+
+def year_of_title(title: str) -> str:
+    """The year in brackets at the end of a title; empty where there is none.
+
+    >>> year_of_title("Toy Story (1995)")
+    '1995'
+    """
+    found = YEAR_IN_TITLE.search(title)
+    return found[1] if found else ""
+
+
+def flagged(films: pd.DataFrame) -> list[str]:
+    """The genres of each film, by the flags in u.item."""
+    named = [(name, (films[name] == "1").to_numpy()) for name in GENRES[1:]]
+    return [", ".join(name for name, flags in named if flags[film]) for film in range(len(films))]
+
+
+def listed(genres: str) -> str:
+    """Genres between bars, as they are written between commas.
+
+    >>> listed("Action|Sci-Fi"), listed("(no genres listed)")
+    ('Action, Sci-Fi', '')
+    """
+    return "" if genres == NO_GENRES else ", ".join(part.strip() for part in genres.split("|") if part.strip())
 
 
 def with_gzip(path: Path) -> tuple[Path, Path]:
@@ -76,7 +112,7 @@ def read_part(path: Path, release: Release, part: int, columns: tuple[str, ...])
     """Columns of the ratings (part 0) or the films (part 1) as text."""
     if release.names is None:
         layout = read_layout(path, list(HEADERS.values()))
-        used = {column: HEADERS[column] for column in columns}
+        used = {column: HEADERS[column] for column in columns if column != "genres" or column in layout.names}
         lacking = [name for name in used.values() if name not in layout.names]
         if lacking:
             raise InputError(
@@ -88,8 +124,9 @@ def read_part(path: Path, release: Release, part: int, columns: tuple[str, ...])
         )
         used = {column: column for column in columns}
     table = read_fields(path, layout, used)
-    say_taken(path, f"MovieLens, {layout.form}", used, len(table))
-    return table
+    said = {column: name for column, name in used.items() if column not in GENRES}
+    say_taken(path, f"MovieLens, {layout.form}", said, len(table))
+    return table.reindex(columns=list(columns), fill_value="")
 
 
 def encoding_of(path: Path) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 from recdistill.config.data import DataConfig
 from recdistill.data.columns import INTERACTION_COLUMNS, Headers, headers_of, pick, refuse_unused
 from recdistill.data.interactions import Interactions
+from recdistill.data.item_columns import further_columns, without_point_zero
 from recdistill.data.sources.ml_100k import title_with_year
 from recdistill.data.table_files import existing_file, say_taken
 from recdistill.data.tables import interactions_of_tables
@@ -20,6 +21,8 @@ HEADERS = {"user": ("user_id",), "item": ("item_id",), "timestamp": ("timestamp"
 #: What a column of titles ends in; the first that the file has.
 TITLE_ENDINGS = ("title", "name")
 YEAR = "release_year"
+#: Types of the columns that item texts can be made of; the others are numbers.
+TEXT_TYPES = ("token", "token_seq", "")
 
 
 @SOURCES.register("recbole", columns=True)
@@ -28,7 +31,8 @@ def recbole(config: DataConfig) -> Interactions:
 
     Columns are user_id, item_id and timestamp, unless ``columns`` says otherwise. The title is the column of the items
     that is called so, or ends in 'title', or in 'name'; a release_year is added to it, as RecBole took it from there.
-    Without such a column or file titles are the ids. Fields are never quoted. Raises InputError, one line.
+    Without such a column or file titles are the ids. Columns of the types
+    token and token_seq are kept for item texts. Fields are never quoted. Raises InputError, one line.
     """
     headers = headers_of(config.columns)
     path = interactions_file(existing_file("interactions", config.interactions, "recbole", folders=True))
@@ -84,14 +88,19 @@ def read_items(path: Path, headers: Headers) -> tuple[pd.DataFrame, dict[str, st
     of_titles = headers if "title" in headers or not titles else {**headers, "title": (titles[0],)}
     used = pick_typed(layout, ("item", "title") if "title" in of_titles else ("item",), of_titles, path)
     year = next((name for name in layout.names if bare(name) == YEAR), None)
-    table = read_fields(path, layout, used if year is None else used | {YEAR: year})
-    say_taken(path, f"RecBole, {layout.form}", used, len(table))
+    others = further_columns(names, bare_names(used).values())
+    texts = [name for name in layout.names if bare(name) in others and (type_of(name) in TEXT_TYPES or name == year)]
+    table = read_fields(path, layout, used, texts)
+    say_taken(path, f"RecBole, {layout.form}", used, len(table), [bare(name) for name in texts])
     title = table["title"] if "title" in table else pd.Series("", index=table.index)
     if year is not None:
         title = pd.Series(
-            [title_with_year(text, of) if text else "" for text, of in zip(title, table[YEAR], strict=True)]
+            [title_with_year(text, of) if text else "" for text, of in zip(title, table[year], strict=True)]
         )
-    return pd.DataFrame({"item": table["item"], "title": title}), used
+    items = pd.DataFrame({"item": table["item"], "title": title})
+    for name in texts:
+        items[bare(name)] = without_point_zero(table[name].tolist())
+    return items, used
 
 
 def bare(name: str) -> str:
@@ -101,6 +110,15 @@ def bare(name: str) -> str:
     'user_id'
     """
     return name.rpartition(":")[0] or name
+
+
+def type_of(name: str) -> str:
+    """The type in a header, empty where it has none.
+
+    >>> type_of("class:token_seq")
+    'token_seq'
+    """
+    return name.rpartition(":")[2] if ":" in name else ""
 
 
 def bare_names(used: dict[str, str]) -> dict[str, str]:

@@ -4,8 +4,7 @@ import numpy as np
 
 from recdistill.data.interactions import Interactions
 from recdistill.data.samples import Samples
-from recdistill.data.splits.order import Parts, order_by_time
-from recdistill.errors import InputError
+from recdistill.data.splits.order import Parts, order_by_time, refuse_short_histories
 from recdistill.registry import SPLITS
 
 
@@ -19,13 +18,7 @@ def leave_one_out(interactions: Interactions) -> Parts:
     order = order_by_time(interactions)
     items, user = interactions.item[order], interactions.user[order]
     counts = np.bincount(user, minlength=len(interactions.user_ids))
-    short = np.flatnonzero(counts < 3)
-    if len(short):
-        raise InputError(
-            f"{interactions.source}: user {interactions.user_ids[short[0]]} has {counts[short[0]]} "
-            f"interactions (and {len(short) - 1} more users have too few), split=leave-one-out needs 3; "
-            "set min_interactions=3"
-        )
+    refuse_short_histories(interactions, counts, 3, "leave-one-out")
     stop = np.cumsum(counts)
     start = stop - counts
     everyone = np.arange(len(counts))

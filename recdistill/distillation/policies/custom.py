@@ -18,8 +18,9 @@ class CustomOptions:
     """Own options of the policy."""
 
     policy_file: str = option(
-        "", "Python file with the function policy(signals) that the policy is", role="place", content=True
-    )
+        "", "Python file with the function policy(signals) that the policy is",
+        role="place", content=True, path="read",
+    )  # fmt: skip
 
 
 @POLICIES.register("custom", options=CustomOptions, queries=True)

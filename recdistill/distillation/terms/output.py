@@ -28,6 +28,7 @@ class OutputOptions:
     options=OutputOptions,
     help="weight of the distance between student and teacher sequence states",
     needs_states=True,
+    needs_logits=False,
 )
 class OutputTerm(nn.Module):
     """Distance of the student's projected states to the teacher's sequence embeddings.

@@ -1,15 +1,21 @@
 """Answers of a generative teacher: free, constrained to the candidates' titles, or by the likelihood of each."""
 
-import inspect
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from recdistill.teachers.generative.candidate_prompts import CandidatePrompts
 from recdistill.teachers.generative.model import GenerativeModel
+from recdistill.teachers.generative.reading import (
+    Allowed,
+    answer_logits_anew,
+    answer_logits_with_cache,
+    generated_anew,
+    generated_with_cache,
+    trusted_caches,
+)
 from recdistill.teachers.generative.title_trie import TitleTrie
 from recdistill.teachers.ilora.titles import Int64Array
 
@@ -53,43 +59,33 @@ def constrained_answers(
     """
     padding = teacher.parts.titles.padding
     tries = [TitleTrie([teacher.parts.answer(item).tolist() for item in row], padding) for row in candidates]
-    width = prompts.tokens.shape[1]
 
-    def allowed(row: int, tokens: Tensor) -> list[int]:
-        return tries[row].allowed(tokens[width:].tolist())
+    def allowed(row: int, begun: list[int]) -> list[int]:
+        return tries[row].allowed(begun)
 
     closing = teacher.parts.closing
     most = most_answer_tokens(teacher, candidates)
-    written = generated(teacher, prompts, states, most, [closing], prefix_allowed_tokens_fn=allowed).tolist()
+    written = generated(teacher, prompts, states, most, [closing], allowed).tolist()
     return np.array(
         [trie.place(tokens[: tokens.index(closing) + 1]) for trie, tokens in zip(tries, written, strict=True)],
         dtype=np.int64,
     )
 
 
-@torch.inference_mode()
 def generated(
-    teacher: GenerativeModel, prompts: CandidatePrompts, states: Tensor, most: int, ends: list[int], **options: Any
+    teacher: GenerativeModel,
+    prompts: CandidatePrompts,
+    states: Tensor,
+    most: int,
+    ends: list[int],
+    allowed: Allowed | None = None,
 ) -> Tensor:
-    """Tokens int64 [B, at most ``most``] written greedily after the prompts, with each prompt's gate throughout."""
-    device = teacher.item_table.device
-    teacher.set_gates(states)
-    with teacher.precision():
-        written = teacher.llm.generate(
-            # The embeddings are what is read. The tokens only hold the place, so that they are given back with
-            # the answer behind them in every version of transformers.
-            input_ids=prompts.tokens.to(device),
-            inputs_embeds=teacher.embedded(prompts),
-            attention_mask=prompts.real.long().to(device),
-            max_new_tokens=most,
-            eos_token_id=ends,
-            pad_token_id=teacher.parts.titles.padding,
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            **options,
-        )
-    return written[:, prompts.tokens.shape[1] :].cpu()
+    """Tokens int64 [B, at most ``most``] written greedily after the prompts, with each prompt's gate throughout.
+
+    ``allowed`` gives the tokens open to a row after those that it has written; None opens all.
+    """
+    write = generated_with_cache if trusted_caches(teacher).writing else generated_anew
+    return write(teacher, prompts, states, most, ends, allowed)
 
 
 def end_tokens(teacher: GenerativeModel) -> list[int]:
@@ -105,59 +101,27 @@ def candidate_log_likelihoods(
 ) -> Tensor:
     """Mean log-probability of the tokens of each candidate's answer after its prompt, float32 [B, K], nats.
 
-    The prompt is read once: its keys and values are repeated for the K answers. Arguments as in
+    The prompt is read once where its keys and values can be kept, and else for each of the K answers. Arguments as in
     `constrained_answers`.
     """
+    read = answer_logits_with_cache if trusted_caches(teacher).repeating else answer_logits_anew
     count = candidates.shape[1]
     width = prompts.tokens.shape[1] + most_answer_tokens(teacher, candidates)
     step = max(1, REPEATED_TOKENS // (count * width))
     found = []
     for begin in range(0, len(prompts), step):
         rows = slice(begin, begin + step)
-        found.append(_log_likelihoods(teacher, prompts.rows(rows), states[rows], candidates[rows]))
+        answers, real = padded_answers(teacher, candidates[rows])
+        answers, real = answers.to(teacher.item_table.device), real.to(teacher.item_table.device)
+        first, rest = read(teacher, prompts.rows(rows), states[rows], answers)
+        shape = (-1, count, answers.shape[1])
+        own = [
+            token_log_probs(first, answers.view(shape)[:, :, 0]).view(-1, count, 1),
+            token_log_probs(rest, answers[:, 1:]).view(-1, count, answers.shape[1] - 1),
+        ]
+        real = real.view(shape)
+        found.append(torch.cat(own, dim=2).masked_fill(~real, 0.0).sum(dim=2) / real.sum(dim=2))
     return torch.cat(found)
-
-
-def _log_likelihoods(
-    teacher: GenerativeModel, prompts: CandidatePrompts, states: Tensor, candidates: Int64Array
-) -> Tensor:
-    device = teacher.item_table.device
-    count = candidates.shape[1]
-    answers, real = padded_answers(teacher, candidates)
-    answers, real = answers.to(device), real.to(device)
-    mask = prompts.real.long().to(device)
-    length = mask.sum(dim=1)
-    base: Any = teacher.llm.get_base_model()
-    cache: Any = DynamicCache(config=base.config)
-    # Its name since transformers 5, and before.
-    kept = {"cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values": cache}
-    teacher.set_gates(states)
-    with teacher.precision():
-        first = teacher.llm(
-            inputs_embeds=teacher.embedded(prompts),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-            use_cache=True,
-            logits_to_keep=1,
-            **kept,
-        ).logits
-        cache.batch_repeat_interleave(count)
-        # The last token of an answer predicts nothing that is asked for.
-        read = answers[:, :-1]
-        rest = teacher.llm(
-            input_ids=read,
-            attention_mask=torch.cat([mask.repeat_interleave(count, dim=0), torch.ones_like(read)], dim=1),
-            position_ids=length.repeat_interleave(count)[:, None] + torch.arange(read.shape[1], device=device),
-            use_cache=True,
-            **kept,
-        ).logits
-    shape = (len(candidates), count, -1)
-    own = [
-        token_log_probs(first, answers.view(shape)[:, :, 0]).view(*shape[:2], 1),
-        token_log_probs(rest, answers[:, 1:]).view(shape),
-    ]
-    real = real.view(shape)
-    return torch.cat(own, dim=2).masked_fill(~real, 0.0).sum(dim=2) / real.sum(dim=2)
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ The backbone comes in as tensors: its item table, injected at the markers, and i
 holds for the whole prompt and its answer.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 from torch import Tensor
 
 from recdistill.teachers.generative.candidate_prompts import (
@@ -69,7 +71,7 @@ class GenerativeModel(GatedModel):
         self.set_gates(states)
         with self.precision():
             # Right padding needs no mask in a causal LLM: no real token attends to a later one.
-            logits = self.llm(inputs_embeds=embedded, use_cache=False, logits_to_keep=kept.to(embedded.device)).logits
+            logits = logits_at(self.llm, kept.to(embedded.device), inputs_embeds=embedded, use_cache=False)
         asked = torch.searchsorted(kept, place - 1)
         found = logits[row.to(logits.device), asked.to(logits.device)].float()
         return F.cross_entropy(found, prompts.labels[row, place].to(logits.device))
@@ -108,7 +110,17 @@ class GenerativeModel(GatedModel):
 
     def _text_tokens(self, text: str) -> list[int]:
         """Tokens of a title by itself, at most 48; the closing newline where a text has none."""
-        return self.tokenizer(text)["input_ids"][:MAX_TITLE_TOKENS] or [self.parts.closing]
+        rows = self._tokens().weight.shape[0]
+        known = [token for token in self.tokenizer(text)["input_ids"] if token < rows]
+        return known[:MAX_TITLE_TOKENS] or [self.parts.closing]
+
+
+def logits_at(llm: PeftModel, kept: Tensor, **inputs: Any) -> Tensor:
+    """Logits [B, n, W] of a pass at ``kept`` places, int64 [n]; the head runs there alone where the LLM can do so."""
+    base: Any = llm.get_base_model()
+    if "logits_to_keep" in inspect.signature(base.forward).parameters:
+        return llm(**inputs, logits_to_keep=kept).logits
+    return llm(**inputs).logits[:, kept]
 
 
 def build_generative_model(
@@ -144,4 +156,6 @@ def _over(
 ) -> GenerativeModel:
     """The teacher over a base that ``attach`` gives its adapter."""
     parts = prompt_tokens(llm.tokenizer, titles, shape.domain)
+    around = [text for template in parts.templates for text in template]
+    llm.check_tokens(parts.titles.tokens, *around, [parts.placeholder, parts.closing])
     return GenerativeModel(attach(), llm, shape, parts, items)

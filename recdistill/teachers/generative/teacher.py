@@ -180,11 +180,12 @@ class GenerativeTeacher(GatedTeacher):
 
     def drawn_candidates(self, samples: Samples, batch: Batch, *seed: int) -> Int64Array:
         """For each sample its target among random items that its whole history lacks, int64 [S, K] (iLoRA)."""
+        targets = samples.targets
         return np.stack(
             [
                 draw_candidates(
                     samples.items[samples.start[sample] : samples.end[sample]],
-                    int(samples.items[samples.end[sample]]),
+                    int(targets[sample]),
                     self.data.num_items,
                     self.options.candidates,
                     np.random.default_rng([*seed, sample]),

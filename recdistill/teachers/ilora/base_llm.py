@@ -3,12 +3,14 @@
 import hashlib
 import importlib.util
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -18,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError, one_line
 
 CONFIG_FILE = "config.json"
@@ -43,12 +46,29 @@ class BaseLLM:
     @property
     def hidden_size(self) -> int:
         """H."""
-        return int(self.model.config.hidden_size)
+        return int(self.model.config.get_text_config().hidden_size)
 
     @property
     def most_tokens(self) -> int | None:
         """Tokens that it has positions for; None where its configuration names no number."""
         return most_tokens_of(self.model.config)
+
+    def check_tokens(self, *texts: Iterable[int]) -> None:
+        """Raise InputError where a token of the texts has no row in the LLM's embedding."""
+        rows = token_rows(self.model)
+        beyond = max((int(token) for text in texts for token in text), default=0)
+        if beyond >= rows:
+            text = self.tokenizer.convert_ids_to_tokens(beyond)
+            raise InputError(
+                f"llm={self.name}: its tokenizer gives token {beyond} ({text}), and "
+                f"its embedding has {rows} rows; give the tokenizer that it was trained with"
+            )
+
+
+def token_rows(model: PreTrainedModel) -> int:
+    """Tokens that the model has an embedding of."""
+    embedding: Any = model.get_input_embeddings()
+    return int(embedding.weight.shape[0])
 
 
 def most_tokens_of(configuration: Any) -> int | None:
@@ -98,24 +118,40 @@ def load_base_llm(
             folder = str(converted(source, cache))
         else:
             folder = str(path) if path.exists() else llm
-        kind = AutoModelForCausalLM if causal_lm else AutoModel
         packed = {"quantization_config": four_bits(dtype)} if load_in_4bit else {}
-        model = kind.from_pretrained(folder, dtype=dtype, **packed)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # Never code of the model's own: transformers would ask for leave on standard input.
+        model = read_model(folder, causal_lm, dtype=dtype, trust_remote_code=False, **packed)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except InputError:
         raise
     except Exception as error:  # transformers raises many kinds for a bad source
         raise InputError(
             f"llm={llm}: cannot be loaded ({one_line(error)}); "
-            "give the alias smollm2-135m, a Hugging Face id or a local path"
+            f"give an alias ({', '.join(LLMS)}), a Hugging Face id or a local path"
         ) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise InputError(f"llm={llm}: its tokenizer has neither a padding nor an end token; choose another LLM")
+    if tokenizer.pad_token_id >= token_rows(model):
+        # Padding is read by nothing: one that was added to the tokenizer alone need not have a row.
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     model.requires_grad_(False).eval()
     check_causal(model, llm)
+    check_embeddings(model, llm)
     return BaseLLM(model, tokenizer, llm, weights_fingerprint(model))
+
+
+def read_model(folder: str, causal_lm: bool, **options: Any) -> PreTrainedModel:
+    """The model of a folder or id, with its language-model head or without."""
+    configuration = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    alone = not causal_lm and type(configuration) in AutoModel._model_mapping
+    # Weights that a checkpoint lacks, as a pooler that nothing reads, are drawn: each time the same.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = (AutoModel if alone else AutoModelForCausalLM).from_pretrained(folder, **options)
+    found: PreTrainedModel = model if alone or causal_lm else model.base_model
+    return found
 
 
 def check_source(llm: str) -> None:
@@ -164,6 +200,29 @@ def check_causal(model: PreTrainedModel, llm: str) -> None:
     least = 1e-3 * float(states.abs().mean())
     if not torch.allclose(states[0], states[1], rtol=1e-3, atol=least, equal_nan=True):
         raise InputError(f"llm={llm}: its states look at later tokens, as an encoder's do; give a causal (decoder) LLM")
+
+
+@torch.no_grad()
+def check_embeddings(model: PreTrainedModel, llm: str) -> None:
+    """Raise InputError where the model does not read the embeddings of tokens as the tokens: items come as such."""
+    tokens = torch.tensor([[1, 2, 3]], device=model.device)
+    states = model(input_ids=tokens, use_cache=False)[0].float()
+    try:
+        embedded = model.get_input_embeddings()(tokens)
+        # Items stand between tokens, and are none.
+        others = embedded.mean(dim=1, keepdim=True).expand_as(embedded).clone()
+        read, of_others = (model(inputs_embeds=one, use_cache=False)[0].float() for one in (embedded, others))
+    except Exception as error:
+        raise InputError(
+            f"llm={llm}: reads no embeddings in place of tokens ({one_line(error)}), and items are given as such; "
+            "choose another LLM"
+        ) from None
+    alike = torch.allclose(read, states, rtol=1e-2, atol=1e-2 * float(states.abs().mean()), equal_nan=True)
+    if not alike or not bool(of_others.isfinite().all()):
+        raise InputError(
+            f"llm={llm}: reads the embeddings of tokens otherwise than the tokens, and items are given as embeddings; "
+            "choose another LLM"
+        )
 
 
 def converted(gguf: Path, cache: Path) -> Path:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from recdistill.errors import InputError, one_line
+from recdistill.teachers.ilora.token_layers import default_targets, short_texts
 
-LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 GATED_CONFIG = "gated_lora.json"
@@ -53,6 +53,8 @@ class GateSlot:
         # One for all layers or one for each: [B, 1, r] for a sequence each, [B, T, r] for a token each.
         self._scales: tuple[Tensor, ...] = ()
         self._per_token = False
+        # Sequences and tokens of the pass at hand: a layer that reads [B·T, H] does not tell them.
+        self._pass: tuple[int, int] | None = None
 
     @property
     def weights_shape(self) -> tuple[int, ...]:
@@ -79,16 +81,25 @@ class GateSlot:
         """Forget the weights; a forward pass then raises."""
         self._scales = ()
 
-    def mix(self, hidden: Tensor, layer: int = 0) -> Tensor:
-        """``hidden`` [B·n, T, r] of a layer, with every expert's rows multiplied by K times its weight.
+    def begin_pass(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Note the sequences and tokens of a pass: a hook before a model's forward pass."""
+        given = (*inputs, named.get("input_ids"), named.get("inputs_embeds"))
+        read = next((one for one in given if isinstance(one, Tensor)), None)
+        self._pass = None if read is None else (read.shape[0], read.shape[1])
 
-        ``generate`` repeats each sequence for its n beams or samples, and so are the weights, where no gradient
-        is recorded. Raises GateError while no weights are set, and where batch or T differs from theirs.
+    def mix(self, hidden: Tensor, layer: int = 0) -> Tensor:
+        """``hidden`` [B·n, T, ..., r] of a layer, with every expert's rows multiplied by K times its weight.
+
+        A layer may read the tokens of all sequences as one list: then ``hidden`` is [B·n·T, r]. ``generate`` repeats
+        each sequence for its n beams or samples, and so are the weights, where no gradient is recorded. Raises
+        GateError while no weights are set, and where batch or T differs from theirs.
         """
         if not self._scales:
             raise GateError("gated LoRA: no gate weights are set; call slot.set(weights) before the forward pass")
+        if hidden.ndim == 2 and self._pass is not None and len(hidden) == self._pass[0] * self._pass[1]:
+            return self.mix(hidden.view(*self._pass, -1), layer).view_as(hidden)
         scale = self._scales[0 if self.layers is None else layer]
-        if hidden.ndim != 3:
+        if hidden.ndim < 3:
             raise GateError(f"gated LoRA: a layer's input must be [B, T, H]; lora_A gave {list(hidden.shape)}")
         (batch, length), gates = hidden.shape[:2], scale.shape[0]
         if batch != gates:
@@ -101,7 +112,7 @@ class GateSlot:
                 f"gated LoRA: the pass has {length} tokens but gate weights are set for {scale.shape[1]}; "
                 "generation needs weights [B, K]"
             )
-        return hidden * scale.to(hidden.dtype)
+        return hidden * scale.to(hidden.dtype).view(*scale.shape[:2], *[1] * (hidden.ndim - 3), -1)
 
 
 class HeldWeights:
@@ -114,18 +125,18 @@ class HeldWeights:
 
     def __init__(self, slot: GateSlot, contexts: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         self.slot, self.contexts = slot, contexts
-        self.weights = slot._scales, slot._per_token
+        self.weights = slot._scales, slot._per_token, slot._pass
         self.entered: list[tuple[ExitStack, Any]] = []
 
     def __enter__(self) -> Self:
         stack = ExitStack()
         stack.enter_context(self.contexts())
-        self.entered.append((stack, (self.slot._scales, self.slot._per_token)))
-        self.slot._scales, self.slot._per_token = self.weights
+        self.entered.append((stack, (self.slot._scales, self.slot._per_token, self.slot._pass)))
+        self.slot._scales, self.slot._per_token, self.slot._pass = self.weights
         return self
 
     def __exit__(self, *_: object) -> None:
-        stack, (self.slot._scales, self.slot._per_token) = self.entered.pop()
+        stack, (self.slot._scales, self.slot._per_token, self.slot._pass) = self.entered.pop()
         stack.close()
 
 
@@ -195,31 +206,33 @@ def attach_gated_lora(
         dropout: probability of dropping an entry of a LoRA layer's input.
         experts: K.
         gate_per_layer: whether each transformer layer has mixing weights of its own.
-        target_modules: ends of layer names; None for the seven projections of a llama, or, where the base lacks
-            one of them, all linear layers but the head.
+        target_modules: ends of layer names; None for those of `default_targets`.
         adapter: peft's name of the adapter.
 
     Raises:
-        InputError: a number is out of range, r is no multiple of K, a target names no linear layer, or the base
-            already has an adapter.
+        InputError: a number is out of range, r is no multiple of K, a target names no linear layer, no linear layer
+            reads the tokens of a text, or the base already has an adapter.
     """
     if alpha <= 0 or not 0 <= dropout < 1:
         raise InputError(f"gated LoRA: alpha {alpha} must be above 0, and dropout {dropout} in [0, 1)")
+    targets = default_targets(base) if target_modules is None else list(target_modules)
+    if target_modules is None and not targets:
+        raise InputError("this LLM cannot be a teacher: none of its linear layers reads the tokens; choose another llm")
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides it by r, so fractions are fine
         lora_dropout=dropout,
-        target_modules=_default_targets(base) if target_modules is None else list(target_modules),
+        target_modules=targets,
     )
     return _attach(base, config, experts, gate_per_layer, adapter)
 
 
 @torch.no_grad()
 def check_layers(gated: GatedLoRA) -> None:
-    """Raise InputError where a gate cannot follow the tokens: a layer reads other than [B, T, H], or is not reached.
+    """Raise InputError where a gate cannot follow the tokens: a layer reads other than all of them, or is not reached.
 
-    Some LLMs flatten the tokens of a batch, or route them to experts of their own, before a linear layer. One short
-    pass tells; it leaves the model in evaluation mode and the slot without weights.
+    Some LLMs route tokens to experts of their own before a linear layer. One short pass tells; it leaves the model in
+    evaluation mode and the slot without weights.
     """
     reached: set[str] = set()
 
@@ -228,7 +241,7 @@ def check_layers(gated: GatedLoRA) -> None:
 
     layers: dict[str, Any] = {name: gated.model.get_submodule(name) for name in gated.gated_layers}
     handles = [layer.lora_A[gated.adapter].register_forward_hook(noting(name)) for name, layer in layers.items()]
-    tokens = torch.tensor([[1, 2, 3], [1, 2, 3]], device=gated.model.device)
+    tokens = short_texts(gated.model.get_base_model())  # type: ignore[arg-type]
     gated.model.eval()
     gated.slot.set(torch.full((len(tokens), *gated.slot.weights_shape), 1 / gated.slot.experts, device=tokens.device))
     try:
@@ -307,6 +320,8 @@ def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, gate_per_la
     of_layer = [_transformer_layer(name) for name in gated_layers]
     transformer_layers = tuple(dict.fromkeys(of_layer))
     slot = GateSlot(experts, config.r, len(transformer_layers) if gate_per_layer else None)
+    base_model: Any = model.get_base_model()
+    base_model.register_forward_pre_hook(slot.begin_pass, with_kwargs=True)
     for name, number in zip(gated_layers, map(transformer_layers.index, of_layer), strict=True):
         layer: Any = model.get_submodule(name)
         # Peft adapts experts that are one tensor by themselves, without a pass through lora_A that a gate could mix.
@@ -325,12 +340,6 @@ def _transformer_layer(name: str) -> str:
     parts = name.split(".")
     number = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))
     return ".".join(parts[: number + 1])
-
-
-def _default_targets(base: nn.Module) -> list[str] | str:
-    """The seven llama projections where the base has them all, else all linear layers but the head."""
-    ends = {name.rpartition(".")[2] for name, _ in base.named_modules()}
-    return list(LLAMA_PROJECTIONS) if ends.issuperset(LLAMA_PROJECTIONS) else "all-linear"
 
 
 def _check_targets(base: nn.Module, targets: Iterable[str] | str | None) -> None:

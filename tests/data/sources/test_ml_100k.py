@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recdistill.config.data import DataConfig
-from recdistill.data.sources.ml_100k import ml_100k, title_with_year
+from recdistill.data.sources.ml_100k import genres, ml_100k, title_with_year
 from recdistill.errors import InputError
 
 
@@ -39,6 +39,19 @@ def test_titles():
 )
 def test_the_year_is_added_once(title, year, expected):
     assert title_with_year(title, year) == expected
+
+
+def test_years_and_genres():
+    log = ml_100k(DataConfig())
+    assert list(log.item_columns) == ["year", "genres"]
+    films = dict(zip(log.item_ids, zip(*log.item_columns.values(), strict=True), strict=True))
+    assert films["1"] == ("1995", "Animation, Children's, Comedy")
+    assert films["267"] == ("", "")  # unknown
+    assert all(year == "" or 1900 < int(year) < 2000 for year, _ in films.values())
+    named = {genre for _, text in films.values() for genre in text.split(", ") if genre}
+    assert len(named) == 18
+    assert {"Film-Noir", "Sci-Fi"} <= named
+    assert genres("unknown") == genres("") == ""
 
 
 def test_files_are_refused():

@@ -9,7 +9,7 @@ from recdistill.config.data import DataConfig
 from recdistill.data.interactions import Interactions
 from recdistill.data.load import load_data
 from recdistill.data.sources.ml_100k import ml_100k
-from recdistill.data.sources.movielens import movielens
+from recdistill.data.sources.movielens import GENRES, movielens
 from recdistill.errors import InputError
 
 ROWS = [("7", "31", "5", 30), ("1", "2", "3.5", 10), ("7", "2", "1", 20)]
@@ -18,15 +18,23 @@ FILMS = [("2", "Café, The (1995)"), ("31", 'A "B": C (1999)'), ("4", "Never | s
 
 def write_100k(folder: Path) -> list[str]:
     (folder / "u.data").write_text("".join("\t".join(map(str, row)) + "\n" for row in ROWS))
-    lines = [f"{film}|{title}|01-Jan-1995||http://x|{'|'.join('0' * 19)}\n" for film, title in FILMS]
+    lines = [
+        f"{film}|{title}|01-Jan-1995||http://x|{flags(*('Drama', 'Comedy') if film != '4' else ('unknown',))}\n"
+        for film, title in FILMS
+    ]
     (folder / "u.item").write_bytes("".join(lines).encode("latin-1"))
     (folder / "u1.base").write_text("1\t2\t3\t4\n")
     return ["u.data", "u.item"]
 
 
+def flags(*genres: str) -> str:
+    """The end of a line of u.item."""
+    return "|".join("1" if name in genres else "0" for name in GENRES)
+
+
 def write_1m(folder: Path) -> list[str]:
     (folder / "ratings.dat").write_text("".join("::".join(map(str, row)) + "\n" for row in ROWS))
-    lines = [f"{film}::{title}::Drama|Comedy\n" for film, title in FILMS]
+    lines = [f"{film}::{title}::{'Comedy|Drama' if film != '4' else ''}\n" for film, title in FILMS]
     (folder / "movies.dat").write_bytes("".join(lines).encode("latin-1"))
     return ["ratings.dat", "movies.dat"]
 
@@ -34,7 +42,8 @@ def write_1m(folder: Path) -> list[str]:
 def write_20m(folder: Path) -> list[str]:
     rows = "".join(",".join(map(str, row)) + "\r\n" for row in ROWS)
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\r\n" + rows)
-    quoted = ['{},"{}",Drama'.format(film, title.replace('"', '""')) for film, title in FILMS]
+    genres = {film: "Comedy|Drama" if film != "4" else "(no genres listed)" for film, _ in FILMS}
+    quoted = ['{},"{}",{}'.format(film, title.replace('"', '""'), genres[film]) for film, title in FILMS]
     (folder / "movies.csv").write_text("movieId,title,genres\n" + "\n".join(quoted) + "\n", encoding="utf-8")
     (folder / "links.csv").write_text("movieId,imdbId\n2,3\n")
     return ["ratings.csv", "movies.csv"]
@@ -62,6 +71,10 @@ def test_each_release_is_the_same_data(tmp_path, said, write, form):
     assert (log.user_ids, log.item_ids) == (("7", "1"), ("2", "31", "4"))
     assert log.titles == tuple(title for _, title in FILMS)
     assert (log.user.tolist(), log.item.tolist(), log.timestamp.tolist()) == ([0, 1, 0], [1, 0, 0], [30, 10, 20])
+    assert dict(log.item_columns) == {
+        "year": ("1995", "1999", "2000"),
+        "genres": ("Comedy, Drama", "Comedy, Drama", ""),
+    }
     first, second = said()
     assert f"{names[0]}{'.gz' * (form == 'gzipped')} (" in first
     assert "MovieLens, text, separated by" in first
@@ -79,6 +92,12 @@ def test_movielens_100k_in_its_own_files_is_that_of_the_wheel(tmp_path):
     (tmp_path / "u.item").write_bytes("".join(films).encode("latin-1"))
     data = load_data(DataConfig(dataset="movielens", interactions=str(tmp_path)))
     assert data.fingerprint == load_data(DataConfig()).fingerprint
+
+
+def test_files_without_genres_have_none(tmp_path):
+    write_20m(tmp_path)
+    (tmp_path / "movies.csv").write_text("movieId,title\n2,A (1999) \n31,B 2000\n4,C (20001)\n")
+    assert dict(read(tmp_path).item_columns) == {"year": ("1999", "", ""), "genres": ("", "", "")}
 
 
 def test_films_without_a_row_have_their_id(tmp_path):

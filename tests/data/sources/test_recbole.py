@@ -40,7 +40,7 @@ def test_a_folder_by_hand(tmp_path, said):
         f"read {tmp_path}/shop.inter (RecBole, text, separated by tabs): user from user_id:token, item from "
         "item_id:token, timestamp from timestamp:float; 3 rows",
         f"read {tmp_path}/shop.item (RecBole, text, separated by tabs): item from item_id:token, title from "
-        "title:token_seq; 3 rows",
+        "title:token_seq; further columns class; 3 rows",
         f"{tmp_path}/shop.item: warning: 1 of 3 items have no title (0 of them no row), as 'x'; their ids are their "
         "titles (missing_titles=refuse refuses them)",
     ]
@@ -141,3 +141,18 @@ def test_the_wheels_movielens_is_that_of_ml_100k(tmp_path, dataset):
         shutil.copy(fetch_wheel_member(*RECBOLE, f"{FOLDER}/{name}"), tmp_path / name)
     file = str(tmp_path / "ml-100k.inter")
     assert load_data(DataConfig(dataset=dataset, interactions=file)).fingerprint == load_data(DataConfig()).fingerprint
+
+
+def test_columns_of_tokens_are_kept_for_item_texts(tmp_path):
+    item = (
+        "item_id:token\ttitle:token_seq\tclass:token_seq\tbrand:token\tprice:float\tvector:float_seq\trelease_year:float\n"
+        "7\tSeven\tA B\tX\t9.5\t1 2\t1995.0\n007\tBond\t\t\t1\t2 3\t\nx\tIks\tD\tY\t2\t3 4\t1996\n"
+    )
+    log = read(write(tmp_path, item=item))
+    assert dict(log.item_columns) == {
+        "class": ("A B", "", "D"),
+        "brand": ("X", "", "Y"),
+        "release_year": ("1995", "", "1996"),
+    }
+    assert log.titles == ("Seven", "Bond", "Iks (1996)")
+    assert read(write(tmp_path / "..", item=None, name="bare") + "/bare.inter").item_columns == {}

@@ -30,6 +30,7 @@ from recdistill.teachers.generative.answers import (
     token_log_probs,
 )
 from recdistill.teachers.generative.candidate_prompts import answer_prompts
+from recdistill.teachers.generative.reading import trusted_caches
 
 
 @pytest.fixture(scope="module", params=[{}, {"gate_per_layer": True}])
@@ -72,7 +73,7 @@ def test_a_free_answer_is_the_first_line_and_ends_at_it(teacher, monkeypatch):
     width = max(map(len, spelled))
     seen = {}
 
-    def written(model, prompts, given, most, ends, **options):
+    def written(model, prompts, given, most, ends):
         seen.update(most=most, ends=ends)
         return torch.tensor([ids + [0] * (width - len(ids)) for ids in spelled])
 
@@ -135,6 +136,7 @@ def test_likelihoods_are_those_of_each_answer_read_alone(teacher, monkeypatch, a
 
 def test_a_prompt_is_read_once_for_all_its_candidates(monkeypatch):
     teacher, read = trained(), []
+    assert trusted_caches(teacher) == (True, True)
     forward = teacher.llm.get_base_model().model.forward
 
     def counted(*args, **kwargs):

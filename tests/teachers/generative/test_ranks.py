@@ -34,3 +34,6 @@ def test_grounded_ranks_are_those_of_a_loop(data, backbone, model, monkeypatch, 
         order = [item for item in distance.argsort().tolist() if item not in left_out]
         assert test.ranks[sample] == (data.num_items + 1 if target in left_out else 1 + order.index(target))
         assert test.best[sample].tolist() == order[:10]
+        among = [item for item in order if item in data.new_test]
+        expected = 0 if target not in data.new_test else data.num_items + 1 if target in left_out else 0
+        assert test.among[sample] == (1 + among.index(target) if target in among else expected)

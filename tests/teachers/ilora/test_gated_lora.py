@@ -24,7 +24,6 @@ from transformers import (
 from recdistill.errors import InputError
 from recdistill.teachers.ilora.gate import build_gate
 from recdistill.teachers.ilora.gated_lora import (
-    LLAMA_PROJECTIONS,
     GatedLoRA,
     GateSlot,
     attach_gated_lora,
@@ -32,6 +31,7 @@ from recdistill.teachers.ilora.gated_lora import (
     load_adapter,
     save_adapter,
 )
+from recdistill.teachers.ilora.token_layers import LLAMA_PROJECTIONS
 
 PARITY = Path(__file__).parents[2] / "parity" / "ilora_layer.safetensors"
 EXPERTS, RANK, BATCH, LENGTH, LAYERS = 4, 8, 3, 6, 2

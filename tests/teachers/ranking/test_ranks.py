@@ -23,6 +23,25 @@ def data(request, tmp_path_factory):
     return small(tmp_path_factory.mktemp("data"), split=request.param)
 
 
+@pytest.mark.parametrize("split", ["user-holdout", "chronological"])
+@pytest.mark.parametrize("packing", [True, False])
+def test_ranks_among_new_items_are_those_of_a_loop(tmp_path, split, packing):
+    data = small(tmp_path, split=split, new_items=0.3)
+    teacher = plain_teacher(data, small_backbone(data), packing=packing)
+    validation, test, _ = ranks_of_samples(teacher)
+    parts = ((validation, data.validation, data.new_validation), (test, data.test, data.new_test))
+    for found, samples, new in parts:
+        assert 0 < np.isin(samples.targets, new).sum() < len(samples)
+        for sample, target in enumerate(samples.targets.tolist()):
+            scores = teacher.model.scores(history_of(samples, sample))
+            better = [item for item in new.tolist() if item != target and scores[item] >= scores[target]]
+            assert found.among[sample] == (1 + len(better) if target in new else 0)
+            left_out = seen_by(samples, sample, True) | {target}
+            others = [item for item in range(data.num_items) if item not in left_out and scores[item] >= scores[target]]
+            if target not in seen_by(samples, sample, True):
+                assert found.ranks[sample] == 1 + len(others)
+
+
 @pytest.mark.parametrize("exclude_seen", [True, False])
 @pytest.mark.parametrize("packing", [True, False])
 def test_ranks_are_those_of_a_loop(data, exclude_seen, packing):
@@ -66,6 +85,14 @@ def test_ranks_of_the_llm_are_those_of_each_prompt_alone(tmp_path):
                 [logits[item] - logits[target] for item in range(data.num_items) if item not in left_out]
             )
             assert of_part.ranks[sample] == 1 + int((margin >= 0).sum()) or float(margin.abs().min()) < 1e-4
+
+
+def test_joined_keeps_targets_that_stand_apart():
+    items = np.arange(100, 112)
+    first = Samples(items, [0, 0], [3, 4], [0, 0], [7, 104])
+    second = Samples(items, [0], [4], [0], [8])
+    both, order = joined(first, second)
+    assert both.targets[np.argsort(order)].tolist() == [7, 104, 8]
 
 
 @pytest.mark.parametrize("shared", [True, False])

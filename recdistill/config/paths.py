@@ -1,0 +1,75 @@
+"""Relative paths, looked for where the user stands: ``mlflow run`` changes into the project's folder.
+
+There the folder that the user typed the command in is known only as that of the process ``mlflow run``, from which this
+one descends.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+from recdistill.config.option import Option
+
+
+def user_folder() -> Path:
+    """The folder in which the user gave the command: that of ``mlflow run``, where this process descends from one."""
+    return folder_of_mlflow_run() or Path.cwd()
+
+
+@functools.cache
+def folder_of_mlflow_run() -> Path | None:
+    """The folder that the user gave ``mlflow run`` in; None where this process was started otherwise.
+
+    To be asked before the run is opened: MLflow then takes ``MLFLOW_RUN_ID`` out of the environment.
+    """
+    if not os.environ.get("MLFLOW_RUN_ID"):
+        return None
+    import psutil
+
+    try:
+        for process in psutil.Process().parents():
+            words = [Path(word).name for word in process.cmdline()[:4]]
+            if "mlflow" in words and "run" in words:
+                return Path(process.cwd())
+    except (psutil.Error, OSError):  # a process of another user, or one that has just ended
+        pass
+    return None
+
+
+def located(one: Option, value: str) -> str:
+    """The value of an option that names a file or folder, as a path that this process finds.
+
+    A relative path is looked for where the user stands, then in the working folder. One that is nowhere becomes the
+    absolute path that was looked for first, so that messages name it, unless it may be a name (of an LLM, of a plan).
+    """
+    path = one.metadata["path"]
+    if not path or not value or value.startswith("~") or Path(value).is_absolute():
+        return value
+    there, here = user_folder(), Path.cwd()
+    if there != here and is_there(there / value):
+        if is_there(here / value):
+            print(f"{one.name}={value}: taken from {there}; {here} has one, too", flush=True)
+        return str(there / value)
+    if is_there(here / value):
+        return value
+    if path == "read-or-name" and not value.startswith("."):
+        return value
+    # A file to write goes where the user stands.
+    return value if path == "written" and there == here else str(there / value)
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at a path; nothing is at one that no file system takes."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long a name, a zero byte
+        return False
+
+
+def located_plugins(value: str) -> str:
+    """The plugins named, those that are files as absolute paths where they lie where the user stands."""
+    there, here = user_folder(), Path.cwd()
+    names = [name.strip() for name in value.split(",")]
+    if there == here:
+        return value
+    return ",".join(str(there / one) if one.endswith(".py") and is_there(there / one) else one for one in names)

@@ -1,0 +1,30 @@
+"""Options of ``study``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from recdistill.config.base import Config
+from recdistill.config.option import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(Config):
+    """Options of ``study``: rows, data sets, students and seeds of a plan, each cell a run, and the report."""
+
+    section: ClassVar[str] = "study"
+
+    plan: str = option(
+        "study", "a plan that comes with the package, or a file; see docs/STUDY.md",
+        role="place", common=True, content=True,
+    )  # fmt: skip
+    results: str = option(
+        "study", "folder of the finished cells, from which a study goes on",
+        role="place", common=True, path="written",
+    )  # fmt: skip
+    report: str = option(
+        "", "Markdown file to write, its pictures beside it; empty: report.md in results",
+        role="place", common=True, path="written",
+    )  # fmt: skip
+    most_cells: int = option(
+        -1, "cells to make now at most; 0: only write the report; -1: all", role="place", least=-1, common=True
+    )

@@ -1,0 +1,22 @@
+"""Options of ``worth``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from recdistill.config.base import Config
+from recdistill.config.distill import MainConfig
+from recdistill.config.option import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorthConfig(MainConfig):
+    """Options of ``worth``: what the LLM adds over cheap text and over ids on this data, and at which price."""
+
+    section: ClassVar[str] = "the LLM's worth"
+    upstream: ClassVar[type[Config] | None] = None
+
+    seeds: int = option(
+        1, "seeds, from seed on, each with a draw of new items of its own; one tells nothing of other seeds",
+        role="budget", least=1, common=True,
+    )  # fmt: skip
+    worth_margin: float = option(0.01, "how much below still counts as not below, as a share", least=0)

@@ -1,0 +1,74 @@
+"""Versions of a registered student, and the alias ``champion``: the version that is served."""
+
+from dataclasses import dataclass
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from recdistill.errors import InputError, one_line
+from recdistill.runs.finished_runs import run_of
+from recdistill.runs.outbox import read
+
+CHAMPION = "champion"
+OVERRIDDEN, REPLACED = "recdistill.override", "recdistill.replaced"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered student.
+
+    Attributes:
+        name, number: of the version.
+        run_id: of the run that made it.
+    """
+
+    name: str
+    number: str
+    run_id: str
+
+    @property
+    def address(self) -> str:
+        """Where it is loaded from."""
+        return f"models:/{self.name}/{self.number}"
+
+
+def versions_of(name: str) -> list[Version]:
+    """All versions, the newest first. Raises InputError where there is none."""
+    try:
+        found = read(lambda: MlflowClient().search_model_versions(f"name = '{name}'"))
+    except MlflowException as error:
+        raise InputError(f"name={name}: {one_line(error.message)}") from None
+    if not found:
+        raise InputError(f"name={name}: no student is registered so; distill with register={name} first")
+    return [Version(name, str(v.version), v.run_id or "") for v in sorted(found, key=lambda v: -int(v.version))]
+
+
+def champion_of(name: str) -> Version | None:
+    """The champion; None where there is none yet."""
+    try:
+        found = read(lambda: MlflowClient().get_model_version_by_alias(name, CHAMPION))
+    except MlflowException:
+        return None
+    return Version(name, str(found.version), found.run_id or "")
+
+
+def best_on_validation(versions: list[Version], metric: str) -> Version:
+    """The version whose run is best by the validation metric that stands beside a test metric.
+
+    Raises InputError where no run has it.
+    """
+    wanted = f"val/{metric.partition('/')[2]}"
+    values = {version: run_of(version.run_id).data.metrics.get(wanted) for version in versions if version.run_id}
+    known = {version: value for version, value in values.items() if value is not None}
+    if not known:
+        raise InputError(f"version=: no version's run has {wanted}; give a version")
+    return max(known, key=lambda version: (known[version], int(version.number)))
+
+
+def make_champion(version: Version, before: Version | None, *, override: bool) -> None:
+    """Move the alias, and tag the version with which one it replaced and whether that was overridden."""
+    client = MlflowClient()
+    client.set_registered_model_alias(version.name, CHAMPION, version.number)
+    client.set_model_version_tag(version.name, version.number, OVERRIDDEN, str(override).lower())
+    if before is not None:
+        client.set_model_version_tag(version.name, version.number, REPLACED, before.number)

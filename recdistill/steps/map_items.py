@@ -1,0 +1,322 @@
+"""``map_items``: new items in a finished student, in closed form from vectors of their texts."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recdistill.config import STEPS, MapItemsConfig, changed, option_table
+from recdistill.config.lineage import compared_settings
+from recdistill.config.student import StudentConfig
+from recdistill.data.item_texts import item_texts, texts_digest
+from recdistill.data.samples import Int64Array
+from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError
+from recdistill.registry import STUDENTS
+from recdistill.report.new_items_figure import new_items_figure
+from recdistill.runs.finished_runs import finished_run, linked_run, options_of_run
+from recdistill.runs.run import StepRun
+from recdistill.runs.served_model import register_student
+from recdistill.runs.step_runs import step_run
+from recdistill.steps.backbone import backbone
+from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
+from recdistill.steps.results import keep_student
+from recdistill.students.build import StudentShape, read_shape
+from recdistill.students.calibration import (
+    COSTS,
+    CalibrationScores,
+    Outcome,
+    among_new,
+    at_cost,
+    calibration_scores,
+    choose_interleaving,
+    outcome,
+    some_samples,
+    stand_ins,
+)
+from recdistill.students.item_map import fit_item_map
+from recdistill.students.mapped import Interleaving, MappedStudent, NewItemMap, check_tied, with_new_items
+from recdistill.students.measure import measure
+from recdistill.students.student import Student
+from recdistill.training.device import device_of
+from recdistill.views.item_vectors import ItemVectors
+from recdistill.views.text_teacher import TeacherTable
+
+VECTORS_FOLDER, MAP_FOLDER = "item_vectors", "new_items"
+#: Share of the trained items that stand for new ones where validation has none.
+STAND_INS = 0.1
+#: Options of the student's run that are this step's own.
+OWN = ("force", "plugin", "register", "device")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The finished student that gets new items.
+
+    Attributes:
+        run: that trained it.
+        step: of that run.
+        settings: of that step alone, as JSON values: what two students may differ by that this step has no option for.
+    """
+
+    run: StepRun
+    step: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A choice of views, its vectors, and the student with new items by them.
+
+    Attributes:
+        config: with nothing left open.
+        vectors: of all items.
+        mapped: its new items set by ``Interleaving()``.
+        value: the higher, the better the views: see `choose_views`.
+    """
+
+    config: MapItemsConfig
+    vectors: ItemVectors
+    mapped: MappedStudent
+    value: float
+
+
+def map_items(config: MapItemsConfig) -> StepRun:
+    """Map texts to the item space of a finished student, and measure and keep the student with its new items."""
+    config, source = source_of(config)
+    data = data_of(config)
+    if source is None:
+        source = Source(backbone(changed(config, register="", force=False)), "backbone", {})
+    texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
+    teacher = teacher_table(config, source, data, texts)
+    upstream = {source.step: source.run} | ({} if teacher is None else {"teacher": teacher[0]})
+    contents = {"item texts": texts_digest(texts), **source.settings}
+    with step_run("map_items", config, data=data, upstream=upstream, contents=contents) as run:
+        if not run.reused:
+            run.tag("mapped_run_id", source.run.run_id)
+            mapping(config, data, source, texts, None if teacher is None else teacher[1], run)
+    if config.register:
+        register_student(run.run_id, config.register)
+    return run
+
+
+def source_of(config: MapItemsConfig) -> tuple[MapItemsConfig, Source | None]:
+    """The options, and the student's run; None where the options of data and student say which to find or make.
+
+    Of a run that is named, its options stand in the place of those of data and student. Raises InputError where that
+    is no such run, or the student cannot have new items.
+    """
+    if not config.student_run_id:
+        check_student_options(config)
+        return config, None
+    run, step, values = options_of_run(config.student_run_id, ("backbone", "distill"))
+    shared = option_table(StudentConfig)
+    taken = {name: value for name, value in values.items() if name in shared and name not in OWN}
+    config = changed(config, student_run_id=run.run_id, **taken)
+    check_student_options(config)
+    own = compared_settings(STEPS[step], values, {})
+    settings = {f"{step}.{name}": value for name, value in own.items() if name not in option_table(MapItemsConfig)}
+    return config, Source(run, step, settings if step != "backbone" else {})
+
+
+def check_student_options(config: MapItemsConfig) -> None:
+    """Raise InputError, before any work, where new items cannot be mapped into the student of the options."""
+    if config.student not in STUDENTS.names(gradient=True):
+        raise InputError(
+            f"student={config.student}: has no item embeddings that a text could be mapped to; choose one of "
+            f"{', '.join(STUDENTS.names(gradient=True))}"
+        )
+    if config.output != "tied":
+        raise InputError(f"output={config.output}: new items have no row in that layer; train with output=tied")
+
+
+def teacher_table(
+    config: MapItemsConfig, source: Source, data: SequenceData, texts: tuple[str, ...]
+) -> tuple[StepRun, TeacherTable] | None:
+    """The teacher of ``views=teacher`` and its vectors of the items; None where that view is not asked for."""
+    if "teacher" not in config.view_names:
+        if config.teacher_run_id:
+            raise InputError(f"teacher_run_id={config.teacher_run_id}: is for views=teacher; add it, or leave this out")
+        return None
+    if config.teacher_run_id:
+        found = finished_run(config.teacher_run_id, "teacher", data.fingerprint)
+    elif source.step == "distill":
+        found = linked_run(source.run, "teacher")
+    else:
+        raise InputError("views=teacher: the student was not distilled; set teacher_run_id=<run of a teacher>")
+    # By item: what the teacher read of an item may be another text than this step's.
+    return found, TeacherTable.of_outputs(teacher_outputs_of(found, data), texts, {"teacher": found.key})
+
+
+def mapping(
+    config: MapItemsConfig,
+    data: SequenceData,
+    source: Source,
+    texts: tuple[str, ...],
+    teacher: TeacherTable | None,
+    run: StepRun,
+) -> None:
+    """Choose views and interleaving on validation, measure the student with new items, and log all of it."""
+    device, started = device_of(config), time.perf_counter()
+    student, shape = frozen_student(source.run, torch.device("cpu")), read_shape(source.run.artifact("student"))
+    check_tied(student)
+    candidates = [candidate(one, data, student, shape, texts, teacher, device) for one in config.alternatives()]
+    best = choose_views(candidates)
+    scores = validation_scores(best, data, student, shape, device)
+    chosen = choose_interleaving(scores, config.warm_cost) if bool(scores.warm.any()) else None
+    interleaving = Interleaving() if chosen is None else chosen.interleaving
+    mapped = best.mapped.interleaved(interleaving).to(device)
+    seconds = time.perf_counter() - started
+    fitted = measure(mapped, shape, data, device, exclude_seen=config.exclude_seen)
+
+    def beside(folder: Path) -> None:
+        best.vectors.save(folder / VECTORS_FOLDER)
+
+    keep_student(run, config, data, fitted, beside)
+    tested = calibration_scores(mapped, data.test, data.new_test, config.exclude_seen, device)
+    after = outcome(tested, interleaving)
+    run.log_metrics(costs_logged(best, interleaving, chosen, after, seconds))
+    log_curve(run, data, config, {"validation": scores, "test": tested}, interleaving, candidates)
+    run.describe(described(config, data, source, best, fitted.metrics, after))
+
+
+def candidate(
+    config: MapItemsConfig,
+    data: SequenceData,
+    student: Student,
+    shape: StudentShape,
+    texts: tuple[str, ...],
+    teacher: TeacherTable | None,
+    device: torch.device,
+) -> Candidate:
+    """The vectors of one choice of views, and the map from them."""
+    vectors = ItemVectors.fit(config, texts, data.trained, teacher if "teacher" in config.view_names else None, device)
+    about = {"item_text": config.item_text, "text_template": config.text_template, "columns": list(data.item_columns)}
+    new = np.flatnonzero(~data.trained)
+    mapped, explained = mapped_student(student, shape, data, vectors, new, about)
+    scores = calibration_scores(
+        mapped.to(device), some_samples(data.validation, config.seed), data.new_validation, config.exclude_seen, device
+    )
+    has_new = bool(scores.counts.any())
+    value = among_new(scores, np.searchsorted(new, data.new_validation)) if has_new else explained
+    return Candidate(config, vectors, mapped, value)
+
+
+def mapped_student(
+    student: Student,
+    shape: StudentShape,
+    data: SequenceData,
+    vectors: ItemVectors,
+    new: Int64Array,
+    about: Mapping[str, Any],
+) -> tuple[MappedStudent, float]:
+    """The student with ``new`` items mapped, by a map of all others, and the share that the map explains."""
+    trained = np.flatnonzero(data.trained & ~np.isin(np.arange(data.num_items), new))
+    table, counts = torch.from_numpy(vectors.table), torch.as_tensor(data.item_count)
+    found, terms = fit_item_map(table[trained], student.item_table()[trained], counts[trained])
+    new_item_map = NewItemMap(found, terms, Interleaving(), about, vectors.identity)
+    mapped = with_new_items(student, shape, torch.as_tensor(new), table[new], new_item_map)
+    return mapped, terms.explained
+
+
+def choose_views(candidates: list[Candidate]) -> Candidate:
+    """The best choice of views: by NDCG@20 of validation's new targets among its new items.
+
+    Where validation has none, by the share of held-out items' embeddings that the map explains.
+    """
+    return max(candidates, key=lambda one: one.value)
+
+
+def validation_scores(
+    best: Candidate, data: SequenceData, student: Student, shape: StudentShape, device: torch.device
+) -> CalibrationScores:
+    """What the interleaving is chosen on: validation's new targets, or trained items that stand for new ones."""
+    config, samples = best.config, some_samples(data.validation, best.config.seed)
+    targets, mapped = data.new_validation, best.mapped
+    if not np.isin(samples.targets, targets).any():
+        targets = stand_ins(data, STAND_INS, config.seed)
+        new = np.union1d(np.flatnonzero(~data.trained), targets)
+        mapped, _ = mapped_student(student, shape, data, best.vectors, new, {})
+    return calibration_scores(mapped.to(device), samples, targets, config.exclude_seen, device)
+
+
+def costs_logged(
+    best: Candidate, interleaving: Interleaving, chosen: Outcome | None, test: Outcome, seconds: float
+) -> dict[str, float]:
+    """Metrics of the map: what it explains, how new items are set, what they cost, and what their vectors took."""
+    terms, costs = best.mapped.new_item_map.terms, best.vectors.costs.values()
+    found = {
+        "map/explained": terms.explained,
+        "map/penalty": terms.penalty,
+        "map/scale": interleaving.scale,
+        "map/offset": interleaving.offset,
+        "map/test_warm_cost": test.warm_cost,
+        "map/test_gain": test.gain,
+        "map/seconds": seconds,
+        "map/text_tokens": float(sum(one.tokens for one in costs)),
+        "map/text_seconds": float(sum(one.seconds for one in costs)),
+    }
+    if chosen is not None:
+        found |= {"map/val_warm_cost": chosen.warm_cost, "map/val_gain": chosen.gain}
+    return found
+
+
+def log_curve(
+    run: StepRun,
+    data: SequenceData,
+    config: MapItemsConfig,
+    parts: Mapping[str, CalibrationScores],
+    interleaving: Interleaving,
+    candidates: list[Candidate],
+) -> None:
+    """Keep warm against new targets as a picture and as JSON, and what each choice of views was worth."""
+    costs = sorted({*COSTS, config.warm_cost})
+    settings = [at_cost(parts["validation"], interleaving.scale, cost).interleaving for cost in costs]
+    place = costs.index(config.warm_cost)
+    settings[place] = interleaving
+    curves = {name: [outcome(scores, one) for one in settings] for name, scores in parts.items()}
+    tried = [{"views": one.config.views, **reading_of(one.config), "value": one.value} for one in candidates]
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        values = {"chosen": place, "curve": {name: list(map(asdict, points)) for name, points in curves.items()}}
+        (folder / "curve.json").write_text(json.dumps(values | {"views": tried}, indent=2) + "\n", encoding="utf-8")
+        points = {name: [(one.warm_cost, one.new) for one in found] for name, found in curves.items()}
+        title = f"New items among the others, {config.student} on {data.name} ({data.split})"
+        (folder / "curve.png").write_bytes(new_items_figure(points, dict.fromkeys(points, place), title))
+
+    run.log_folder(MAP_FOLDER, write)
+
+
+def reading_of(config: MapItemsConfig) -> dict[str, Any]:
+    """How the LLM reads, where it does."""
+    values = config.values()
+    return {"llm_reading": values["llm_reading"]} if "llm_reading" in values else {}
+
+
+def described(
+    config: MapItemsConfig,
+    data: SequenceData,
+    source: Source,
+    best: Candidate,
+    metrics: Mapping[str, float],
+    test: Outcome,
+) -> str:
+    """The run's description."""
+    text = (
+        f"{config.student} of the {source.step} run {source.run.run_id} on {data.name} ({data.split}), new items "
+        f"mapped from views {best.config.views}: the map explains {best.mapped.new_item_map.terms.explained:.0%} of "
+        "item embeddings that it was not fitted to"
+    )
+    if "test/new/ndcg_at_20" not in metrics:
+        return f"{text}. Test has no new targets."
+    among, chance = (metrics[f"test/new_among_new/{name}ndcg_at_20"] for name in ("", "chance_"))
+    return (
+        f"{text}. Test NDCG@20 of new targets {among:.4f} among the new (chance {chance:.4f}), "
+        f"{metrics['test/new/ndcg_at_20']:.4f} in the whole catalogue; warm targets lose {test.warm_cost:.1%}."
+    )

@@ -1,0 +1,92 @@
+"""``promote``: the alias ``champion`` goes to a version that a paired test finds better than the present one."""
+
+from recdistill.config import PromoteConfig
+from recdistill.errors import InputError
+from recdistill.report.compared import groups_of
+from recdistill.report.results import MetricName, Row, compare_groups
+from recdistill.runs.champion import CHAMPION, Version, best_on_validation, champion_of, make_champion, versions_of
+from recdistill.runs.compared_runs import compared_runs
+from recdistill.runs.run import StepRun
+from recdistill.runs.step_runs import step_run
+
+
+def promote(config: PromoteConfig) -> StepRun:
+    """Move the alias, or say what is missing.
+
+    Raises InputError where there is no such version, or it was measured on other data or another split.
+    """
+    if not config.name:
+        raise InputError("name=: give the name of a registered student")
+    metric = MetricName.read(config.metric)
+    champion = champion_of(config.name)
+    challenger = version_of(config, champion)
+    row = None if champion is None else tested(config, metric, challenger, champion)
+    moves = config.override or row is None or proved(row, config.margin)
+    said = sentence(config, challenger, champion, row, moves)
+    with step_run("promote", config, data=challenger.address) as run:
+        run.log_text("promotion.md", said)
+        run.log_metrics({"promote/moved": float(moves)} | numbers(row))
+        run.tag("promoted", challenger.address if moves else "")
+        run.describe(said)
+        if moves:
+            make_champion(challenger, champion, override=config.override)
+    print(said, flush=True)
+    return run
+
+
+def version_of(config: PromoteConfig, champion: Version | None) -> Version:
+    """The version that is to be the champion."""
+    versions = versions_of(config.name)
+    if config.version:
+        found = next((version for version in versions if version.number == config.version), None)
+        if found is None:
+            known = ", ".join(version.number for version in versions)
+            raise InputError(f"version={config.version}: {config.name} has {known}; give one of them")
+        if found == champion:
+            raise InputError(f"version={config.version}: is the {CHAMPION} already; give another one")
+        return found
+    others = [version for version in versions if version != champion]
+    if not others:
+        raise InputError(f"name={config.name}: its only version is the {CHAMPION} already; register another one")
+    return best_on_validation(others, config.metric)
+
+
+def tested(config: PromoteConfig, metric: MetricName, challenger: Version, champion: Version) -> Row:
+    """The challenger against the champion, by the paired test of ``compare``."""
+    ids = [challenger.run_id, champion.run_id]
+    compared = compared_runs(ids, "", champion.run_id, metric.part)
+    groups = groups_of(compared.runs, compared.baseline)
+    results = compare_groups(groups, compared.samples, metric, resamples=config.resamples, seed=config.seed)
+    found = next((row for index in range(len(groups)) if (row := results.row_of(index)) is not None), None)
+    if found is None:
+        raise InputError(f"version={challenger.number}: is of the same run as the {CHAMPION}; give another one")
+    return found
+
+
+def proved(row: Row, margin: float) -> bool:
+    """Whether the whole interval of the difference lies above the margin, and the test is significant."""
+    return row.verdict == "better" and row.low > margin * row.baseline_value
+
+
+def numbers(row: Row | None) -> dict[str, float]:
+    """What the test found, as metrics."""
+    if row is None:
+        return {}
+    found = {"difference": row.difference, "low": row.low, "high": row.high, "p_value": row.adjusted}
+    return {f"promote/{name}": value for name, value in found.items()}
+
+
+def sentence(config: PromoteConfig, challenger: Version, champion: Version | None, row: Row | None, moves: bool) -> str:
+    """What happened, and where nothing did, what is missing."""
+    if champion is None or row is None:
+        return f"{challenger.address} is the {CHAMPION} of {config.name}, the first one."
+    told = (
+        f"{config.metric} {row.value:.4f} against {row.baseline_value:.4f} of {champion.address}: difference "
+        f"{row.difference:+.4f} (95 % interval {row.low:+.4f} to {row.high:+.4f}, p {row.adjusted:.3f})"
+    )
+    if moves and proved(row, config.margin):
+        return f"{challenger.address} is the {CHAMPION} of {config.name} now. {told}."
+    if moves:
+        return f"{challenger.address} is the {CHAMPION} of {config.name} now, by override. {told}."
+    wanted = f"the interval must lie above {config.margin * row.baseline_value:+.4f}"
+    return f"{champion.address} stays the {CHAMPION} of {config.name}: {wanted}. {challenger.address}: {told}."

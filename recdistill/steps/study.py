@@ -1,0 +1,139 @@
+"""``study``: make the cells of a plan that are missing, each an ordinary run, and write the report."""
+
+import importlib
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from recdistill.config import StudyConfig
+from recdistill.config.base import changed, config_of
+from recdistill.config.steps import STEPS
+from recdistill.errors import InputError
+from recdistill.plugins import load_plugins
+from recdistill.report.study_figure import Panels, study_figure
+from recdistill.runs.provenance import code_at_hand
+from recdistill.runs.run import StepRun
+from recdistill.runs.step_runs import step_run
+from recdistill.runs.store_name import store_name
+from recdistill.study.cells import CellResult, read_cell, write_cell
+from recdistill.study.plan import Cell, Plan, read_plan
+from recdistill.study.report import METRICS, NAME, TITLES, Found, found_chance, write_report
+from recdistill.sweep.shipped import plan_path
+
+FIGURES = ("new_among_new", "all")
+
+
+def study(config: StudyConfig) -> StepRun:
+    """Make what is missing, and write the report; see docs/STUDY.md."""
+    load_plugins(config.plugin)
+    plan = read_plan(plan_path(config.plan))
+    folder = Path(config.results).expanduser()
+    missing = [cell for cell in plan.cells if read_cell(folder, cell) is None]
+    print(f"study: {len(plan.cells) - len(missing)} of {len(plan.cells)} cells are finished", flush=True)
+    check_cells(missing)
+    # A finished study is opened again: its report is written anew, from cells that may have come from elsewhere.
+    with step_run("study", changed(config, force=True), data="") as run:
+        make_cells(plan, folder, missing, config.most_cells)
+        target = Path(config.report).expanduser() if config.report else folder / "report.md"
+        text = report_files(plan, folder, target)
+        run.log_text("report.md", text)
+        run.describe(text)
+        print(f"study: {target}", flush=True)
+    return run
+
+
+def check_cells(cells: list[Cell]) -> None:
+    """Raise InputError for the first cell whose options cannot be used, before any is made."""
+    for cell in cells:
+        try:
+            config_of_cell(cell, {name: "" for name in cell.of})
+        except InputError as error:
+            raise InputError(f"row {cell.row}: {error}") from None
+
+
+def config_of_cell(cell: Cell, runs: dict[str, str]) -> Any:
+    """The options of a cell's step, with the ids of the runs that it starts from."""
+    return config_of(STEPS[cell.step], cell.options | runs)
+
+
+def make_cells(plan: Plan, folder: Path, missing: list[Cell], most: int) -> None:
+    """Make missing cells in the plan's order, saying before each how long the others will take."""
+    wanted = missing if most < 0 else missing[:most]
+    runs: dict[str, StepRun] = {}
+    taken: list[float] = []
+    for number, cell in enumerate(wanted, start=1):
+        left = f", about {statistics.fmean(taken) * (len(wanted) - number + 1) / 60:,.0f} minutes left" if taken else ""
+        print(f"[study {number}/{len(wanted)}{left}] {cell.name}", flush=True)
+        started = time.perf_counter()
+        run = made(cell, runs)
+        seconds = time.perf_counter() - started
+        taken.append(seconds)
+        ranks = pd.read_parquet(run.artifact("ranks") / "test.parquet")
+        write_cell(folder, cell, result_of(cell, run, seconds), ranks)
+
+
+def made(cell: Cell, runs: dict[str, StepRun]) -> StepRun:
+    """The run of a cell, found or made, and before it those of the cells that it starts from."""
+    if cell.name not in runs:
+        upstream = {option: made(other, runs).run_id for option, other in cell.of.items()}
+        step: Callable[[Any], StepRun] = getattr(importlib.import_module(f"recdistill.steps.{cell.step}"), cell.step)
+        runs[cell.name] = step(config_of_cell(cell, upstream))
+    return runs[cell.name]
+
+
+def result_of(cell: Cell, run: StepRun, seconds: float) -> CellResult:
+    """What is kept of a finished cell."""
+    code = code_at_hand()
+    return CellResult(
+        key=cell.key,
+        run_id=run.run_id,
+        store=store_name(),
+        metrics=run.metrics(),
+        seconds=0.0 if run.reused else seconds,
+        options=cell.options,
+        fingerprint=run.fingerprint,
+        versions=dict(code.versions),
+        commit=code.commit,
+        machine=f"{processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads",
+    )
+
+
+def processor() -> str:
+    """Name of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def report_files(plan: Plan, folder: Path, target: Path) -> str:
+    """Write the report and its pictures. Returns the report's text."""
+    found = Found.read(plan, folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    addresses = []
+    for part in FIGURES:
+        panels: Panels = {
+            f"{data}, {student}": {row: found.values(row, data, student, METRICS[part]) for row in plan.rows}
+            for data in plan.data
+            for student in plan.students
+        }
+        panels = {title: rows for title, rows in panels.items() if any(rows.values())}
+        if not panels:
+            continue
+        lines = {title: found_chance(found, title.rpartition(", ")[0]) for title in panels}
+        chance = {title: value for title, value in lines.items() if value is not None and part == "new_among_new"}
+        name = f"{target.stem}_{part}.svg"
+        (target.parent / name).write_text(study_figure(panels, f"{NAME}, {TITLES[part]}", chance), encoding="utf-8")
+        addresses.append(name)
+    text = write_report(found, folder, addresses)
+    target.write_text(text, encoding="utf-8")
+    return text

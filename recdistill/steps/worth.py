@@ -1,0 +1,129 @@
+"""``worth``: what the LLM adds over cheap text and over ids, for trained, sparse and new items, and its price."""
+
+import statistics
+from collections.abc import Iterator
+
+import pandas as pd
+
+from recdistill.config import (
+    BaselineConfig,
+    DistillConfig,
+    MainConfig,
+    MapItemsConfig,
+    TeacherConfig,
+    WorthConfig,
+    changed,
+    config_of,
+    narrow,
+)
+from recdistill.runs.finished_runs import options_of_run
+from recdistill.runs.run import StepRun
+from recdistill.runs.step_runs import step_run
+from recdistill.steps.backbone import backbone
+from recdistill.steps.distill import distill
+from recdistill.steps.inputs import data_of
+from recdistill.steps.map_items import map_items
+from recdistill.steps.teacher import teacher, wanted_teacher
+from recdistill.students.training import check_student
+from recdistill.study.worth import BOTH, CHEAP, FINAL, FROZEN, IDS, TRAINED, Asked, Price, ask, report
+from recdistill.teachers.checks import check_teacher
+
+TEACHER = "teacher"
+Runs = dict[str, StepRun]
+
+
+def worth(config: WorthConfig) -> StepRun:
+    """Find or make the rows of each seed, and say what the LLM adds and costs."""
+    data = data_of(config)
+    check_student(config, data.num_items)
+    check_teacher(config)
+    with step_run("worth", config, data=data) as run:
+        if not run.reused:
+            seeds = [changed(config, seed=seed, new_items_seed=draw) for seed, draw in seeds_of(config)]
+            rows = [rows_of(one) for one in seeds]
+            text, asked = answer(rows, config.worth_margin)
+            run.log_text("worth.md", text)
+            run.log_metrics(numbers(asked))
+            run.describe(text)
+            for name, one in rows[0].items():
+                run.tag(f"{name.replace(' ', '_')}_run_id", one.run_id)
+    print(run.artifact("worth.md").read_text(encoding="utf-8"), flush=True)
+    return run
+
+
+def seeds_of(config: WorthConfig) -> Iterator[tuple[int, int]]:
+    """Seed and seed of the draw of new items."""
+    for number in range(config.seeds):
+        yield config.seed + number, config.new_items_seed + number
+
+
+def rows_of(config: MainConfig) -> Runs:
+    """The run of each row, and the teacher's."""
+    found: Runs = {IDS: backbone(narrow(config, BaselineConfig, register=""))}
+    student = narrow(config, DistillConfig, register="")
+    if not config.teacher_files:
+        found[TEACHER] = teacher(wanted_teacher(narrow(config, DistillConfig)))
+        student = changed(student, teacher_run_id=found[TEACHER].run_id)
+    found[BOTH] = distill(student)
+    return found | text_rows(config, found)
+
+
+def text_rows(config: MainConfig, found: Runs) -> Runs:
+    """The rows whose new items come from their texts; none where no item is new."""
+    if not len(data_of(config).new_test) or not config.cheap_views:
+        return {}
+    cheap = config.cheap_views
+    rows = {CHEAP: map_items(mapped(config, found[IDS], cheap))}
+    if not config.teacher_files:
+        rows[FROZEN] = map_items(mapped(config, found[IDS], f"{cheap}+llm", view_llm=config.llm))
+        taught = {"teacher_run_id": found[TEACHER].run_id}
+        rows[TRAINED] = map_items(mapped(config, found[IDS], f"{cheap}+teacher", **taught))
+        rows[FINAL] = map_items(mapped(config, found[BOTH], f"{cheap}+teacher", **taught))
+    return rows
+
+
+def mapped(config: MainConfig, student: StepRun, views: str, **options: str) -> MapItemsConfig:
+    """Options that give a finished student new items by these views."""
+    runs = {"student_run_id": student.run_id, "teacher_run_id": ""}
+    return narrow(config, MapItemsConfig, **{"force": False, "register": "", "views": views} | runs | options)
+
+
+def answer(rows: list[Runs], margin: float) -> tuple[str, list[Asked]]:
+    """The report, and the questions that it answers."""
+    names = [name for name in rows[0] if name != TEACHER]
+    ranks = {name: [pd.read_parquet(one[name].artifact("ranks") / "test.parquet") for one in rows] for name in names}
+    asked = ask({name: [with_new(table) for table in tables] for name, tables in ranks.items()}, margin)
+    return report(asked, price_of(rows), len(rows)), asked
+
+
+def with_new(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Ranks with the column of new items, which a table without new targets lacks."""
+    return ranks if "rank_among_new" in ranks.columns else ranks.assign(rank_among_new=0)
+
+
+def price_of(rows: list[Runs]) -> Price | None:
+    """What the teacher cost, mean over seeds; None where teacher outputs came from files."""
+    if TEACHER not in rows[0]:
+        return None
+    costs = [(one[TEACHER].metrics(), one[BOTH].metrics()) for one in rows]
+    options = [config_of(TeacherConfig, options_of_run(one[TEACHER].run_id, [TEACHER])[2]) for one in rows]
+    return Price(
+        tokens=round(statistics.fmean(budget_of(one) for one in options)),
+        seconds=statistics.fmean(t.get("train_seconds", 0.0) + t.get("outputs_seconds", 0.0) for t, _ in costs),
+        teacher_ms=statistics.fmean(t.get("ms_per_1000_recommendations", 0.0) for t, _ in costs),
+        student_ms=statistics.fmean(s.get("ms_per_1000_recommendations", 0.0) for _, s in costs),
+    )
+
+
+def budget_of(config: TeacherConfig) -> int:
+    """LLM tokens that a teacher was allowed."""
+    return config.token_budget + config.outputs_token_budget + int(config.value("contrast_token_budget"))
+
+
+def numbers(asked: list[Asked]) -> dict[str, float]:
+    """Differences and p-values as metrics."""
+    found = {}
+    for one in asked:
+        name = f"worth/{one.row}_over_{one.against}_{one.difference.part}".replace(" + ", "_").replace(" ", "_")
+        found |= {f"{name}/difference": one.difference.difference, f"{name}/p_value": one.difference.adjusted}
+    return found

@@ -1,0 +1,204 @@
+"""How new items are set among the others, chosen on validation: what warm targets lose is bounded, new ones gain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recdistill.data.samples import Int64Array, Samples
+from recdistill.data.sequences import SequenceData
+from recdistill.evaluation.rank_metrics import gains
+from recdistill.students.mapped import Interleaving, MappedStudent
+
+CUT_OFF = 20
+SCALES = (1.0, 1.25, 1.5)
+#: Shares of the warm targets' NDCG that the points of a curve cost.
+COSTS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
+#: Samples that a choice looks at, at most; drawn where there are more.
+MOST_SAMPLES = 20_000
+BATCH = 512
+#: Offsets are looked for between minus and plus this, by halving.
+WIDEST, HALVINGS = 40.0, 20
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationScores:
+    """What rankings of N samples are, whatever the interleaving, for targets that are known items or new ones.
+
+    Attributes:
+        own: [N], the target's score where it is a known item.
+        before: int64 [N], its rank among the known items; `MISS` where its history has it already.
+        top: [N, 20], the best known items' scores; -inf where fewer are left.
+        new: [N, n] the new items' scores; -inf where they are in the history.
+        warm: bool [N], whether the target is a known item.
+        place: int64 [N], the target's column among the new items, -1 where it is none.
+        counts: bool [N], whether the target is a new item of the part.
+    """
+
+    own: Tensor
+    before: Tensor
+    top: Tensor
+    new: Tensor
+    warm: Tensor
+    place: Tensor
+    counts: Tensor
+
+
+#: A rank below every cut-off.
+MISS = 1 << 40
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an interleaving does to a part's samples.
+
+    Attributes:
+        interleaving: the setting.
+        warm: NDCG@20 of known targets; 0 where there are none.
+        new: NDCG@20 of new targets in the whole catalogue; 0 where there are none.
+        all: NDCG@20 of both.
+        warm_cost: share of the warm targets' NDCG@20 that new items cost, against leaving them out of the catalogue.
+        gain: change of ``all`` against leaving new items out, as a share.
+    """
+
+    interleaving: Interleaving
+    warm: float
+    new: float
+    all: float
+    warm_cost: float
+    gain: float
+
+
+@torch.no_grad()
+def calibration_scores(
+    model: MappedStudent, samples: Samples, new_targets: Int64Array, exclude_seen: bool, device: torch.device
+) -> CalibrationScores:
+    """Score samples once for all interleavings.
+
+    Args:
+        model: on ``device``; its new items compete, all of them.
+        samples: N of them.
+        new_targets: the new items that count as targets, as ``data.new_validation``.
+        exclude_seen: leave a sample's history out of its ranking.
+        device: of the model.
+    """
+    parts = [
+        _scores_of(model, samples, range(begin, min(begin + BATCH, len(samples))), new_targets, exclude_seen, device)
+        for begin in range(0, len(samples), BATCH)
+    ]
+    return CalibrationScores(*(torch.cat([getattr(one, name) for one in parts]) for name in vars(parts[0])))
+
+
+def _scores_of(
+    model: MappedStudent,
+    samples: Samples,
+    index: range,
+    new_targets: Int64Array,
+    exclude_seen: bool,
+    device: torch.device,
+) -> CalibrationScores:
+    history, length = (torch.as_tensor(one) for one in samples.windows_of(index, model.max_length, model.num_items))
+    known, new = (one.float().cpu() for one in model.scores_apart(history.to(device), length.to(device)))
+    target = torch.as_tensor(samples.targets[index.start : index.stop])
+    new_items, is_known = model.new_items.cpu(), model.is_known.cpu()
+    column = torch.full((model.num_items,), -1).index_put_((new_items,), torch.arange(len(new_items)))
+    rows, items = (torch.as_tensor(one) for one in samples.seen(index))
+    own = known.gather(1, target.clamp(max=model.base - 1).unsqueeze(1)).squeeze(1)
+    known = known.masked_fill(~is_known, -torch.inf)
+    missed = torch.zeros(len(target), dtype=torch.bool)
+    if exclude_seen:
+        old = items < model.base
+        known = known.index_put((rows[old], items[old]), known.new_tensor(-torch.inf))
+        fresh = column[items] >= 0
+        new = new.index_put((rows[fresh], column[items[fresh]]), new.new_tensor(-torch.inf))
+        missed[rows[items == target[rows]]] = True
+    counts = torch.as_tensor(np.isin(target.numpy(), new_targets))
+    # Ties count against the target, which is among those that score as high.
+    before = (known >= own.unsqueeze(1)).sum(dim=1).clamp(min=1)
+    before[missed] = MISS
+    top = known.topk(min(CUT_OFF, known.shape[1]), dim=1).values
+    return CalibrationScores(own, before, top, new, column[target] < 0, column[target], counts)
+
+
+def outcome(scores: CalibrationScores, interleaving: Interleaving) -> Outcome:
+    """What an interleaving does; ranks as `evaluation.ranking` has them, ties against the target."""
+    new = interleaving(scores.new)
+    warm, is_new = scores.warm, scores.place >= 0
+    before = scores.before[warm]
+    with_new = before + (new[warm] >= scores.own[warm].unsqueeze(1)).sum(dim=1)
+    own = new[is_new].gather(1, scores.place[is_new].unsqueeze(1)) if bool(is_new.any()) else new[is_new][:, :1]
+    rank = (new[is_new] >= own).sum(dim=1) + (scores.top[is_new] >= own).sum(dim=1)
+    rank[own.isneginf().any(dim=1)] = MISS
+    gain_of_new = gains("ndcg", rank, CUT_OFF)
+    left_out, warm_sum, new_sum = (
+        float(one.sum()) for one in (gains("ndcg", before, CUT_OFF), gains("ndcg", with_new, CUT_OFF), gain_of_new)
+    )
+    return Outcome(
+        interleaving,
+        warm=warm_sum / max(1, len(before)),
+        new=float(gain_of_new[scores.counts[is_new]].sum()) / max(1, int(scores.counts.sum())),
+        all=(warm_sum + new_sum) / max(1, len(scores.place)),
+        warm_cost=1 - warm_sum / left_out if left_out else 0.0,
+        gain=(warm_sum + new_sum) / left_out - 1 if left_out else 0.0,
+    )
+
+
+def at_cost(scores: CalibrationScores, scale: float, cost: float) -> Outcome:
+    """The interleaving of a scale with the greatest offset whose warm cost is at most ``cost``."""
+    low, high = -WIDEST, WIDEST
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        within = outcome(scores, Interleaving(scale, middle)).warm_cost <= cost
+        low, high = (middle, high) if within else (low, middle)
+    return outcome(scores, Interleaving(scale, low))
+
+
+def choose_interleaving(scores: CalibrationScores, cost: float) -> Outcome:
+    """Of the settings that cost warm targets at most ``cost``, that with the greatest NDCG@20 of new targets."""
+    return max((at_cost(scores, scale, cost) for scale in SCALES), key=lambda one: (one.new, -one.warm_cost))
+
+
+def curve(scores: CalibrationScores, scale: float, costs: Sequence[float] = COSTS) -> list[Outcome]:
+    """Warm against new targets: the points of a scale that cost warm targets at most so much."""
+    return [at_cost(scores, scale, cost) for cost in costs]
+
+
+def some_samples(samples: Samples, seed: int) -> Samples:
+    """The samples, or `MOST_SAMPLES` of them, drawn."""
+    if len(samples) <= MOST_SAMPLES:
+        return samples
+    drawn = np.random.default_rng(seed).choice(len(samples), MOST_SAMPLES, replace=False)
+    return samples.subset(np.sort(drawn))
+
+
+def stand_ins(data: SequenceData, share: float, seed: int) -> Int64Array:
+    """Trained items to be treated as new where validation has no new targets, ascending; none where it has no targets.
+
+    Args:
+        data: the data set.
+        share: of the trained items that are validation targets.
+        seed: of the draw.
+    """
+    targets = np.unique(data.validation.targets)
+    known = targets[data.trained[targets]]
+    if len(known) < 2:
+        return known[:0]
+    return np.sort(np.random.default_rng(seed).permutation(known)[: max(1, round(share * len(known)))])
+
+
+def among_new(scores: CalibrationScores, columns: Int64Array) -> float:
+    """NDCG@20 of new targets ranked among some new items alone; 0 where there is no such target.
+
+    Args:
+        scores: of the samples.
+        columns: of these items among the new ones, int64.
+    """
+    new = scores.new[scores.counts]
+    if not len(new):
+        return 0.0
+    own = new.gather(1, scores.place[scores.counts].unsqueeze(1))
+    rank = (new[:, torch.as_tensor(columns)] >= own).sum(dim=1)
+    rank[own.isneginf().squeeze(1)] = MISS
+    return float(gains("ndcg", rank, CUT_OFF).mean())

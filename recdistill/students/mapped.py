@@ -1,0 +1,207 @@
+"""A finished student that also scores new items: their embeddings are mapped from the vectors of their texts.
+
+Scores of the items that the student was trained on are its own, bit for bit: new items are scored by a product of their
+own. Histories may hold new items, whose input is the mapped embedding.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recdistill.errors import InputError
+from recdistill.students.build import NEW_ITEMS_FILE, build_student
+from recdistill.students.item_map import ItemMap, Terms
+from recdistill.students.recommender import Recommender
+from recdistill.students.shape import StudentShape
+from recdistill.students.student import Student
+
+MAP_FILE = "item_map.safetensors"
+TABLE = "items.embedding.weight"
+
+
+@dataclass(frozen=True)
+class Interleaving:
+    """Where new items stand among the others: ``scale * score + offset`` of their scores.
+
+    A map shrinks what it does not know, so that its scores differ less than those that were learnt; and nothing was
+    learnt of how often a new item is chosen.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Scores on the scale of the known items'."""
+        return scores * self.scale + self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class NewItemMap:
+    """What gives new items their embeddings and scores.
+
+    Attributes:
+        map: from vectors of texts to item embeddings.
+        terms: that it was fitted by.
+        interleaving: sets new items among the others.
+        texts: how an item's text is made: ``item_text``, ``text_template`` and the ``columns`` that the items had.
+        vectors: what made the texts' vectors, as JSON values by view.
+    """
+
+    map: ItemMap
+    terms: Terms
+    interleaving: Interleaving
+    texts: Mapping[str, Any]
+    vectors: Mapping[str, Any]
+
+
+class MappedStudent(Recommender):
+    """A student with new items.
+
+    Args:
+        student: over all V' items, its table holding mapped embeddings for new ones; see `with_new_items`.
+        base: V, the items that the student had when it was trained, with or without a training target.
+        new_items: int64 [n], ascending, the items that are new: those from ``base`` on, and untrained ones before it.
+        new_item_map: what their embeddings and scores come from.
+    """
+
+    def __init__(self, student: Student, base: int, new_items: Tensor, new_item_map: NewItemMap) -> None:
+        super().__init__(student.num_items, student.max_length)
+        self.student = student
+        self.base = base
+        self.new_item_map = new_item_map
+        self.new_items: Tensor
+        self.is_known: Tensor
+        self.register_buffer("new_items", new_items, persistent=False)
+        is_known = torch.ones(base, dtype=torch.bool)
+        is_known[new_items[new_items < base]] = False
+        self.register_buffer("is_known", is_known, persistent=False)
+
+    def scores_apart(self, history: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [B, V] by the student alone, and [B, n] of the new items before they are set among the others.
+
+        Columns of new items in the first are meaningless. Arguments as of `scores`.
+        """
+        column = torch.arange(history.shape[1], device=history.device)
+        history = history.masked_fill(column >= length.unsqueeze(1), self.num_items)
+        rows = torch.arange(len(history), device=history.device)
+        states, table = self.student(history, length, rows, length - 1), self.student.item_table()
+        return F.linear(states, table[: self.base]), F.linear(states, table[self.new_items])
+
+    def scores(self, history: Tensor, length: Tensor) -> Tensor:
+        """Scores [B, V'] of all items; see `Recommender.scores`."""
+        known, new = self.scores_apart(history, length)
+        scores = torch.cat([known, known.new_empty(len(known), self.num_items - self.base)], dim=1)
+        scores[:, self.new_items] = self.new_item_map.interleaving(new)
+        return scores
+
+    def interleaved(self, interleaving: Interleaving) -> "MappedStudent":
+        """The same student, its new items set otherwise."""
+        new = NewItemMap(**{**vars(self.new_item_map), "interleaving": interleaving})
+        return MappedStudent(self.student, self.base, self.new_items, new).train(self.training)
+
+    def with_items(self, shape: StudentShape, vectors: Tensor) -> "MappedStudent":
+        """The same student with m more items, which come after the others.
+
+        Args:
+            shape: of the student.
+            vectors: [m, D], of their texts.
+        """
+        table = torch.cat([self.student.item_table().detach().cpu(), self.new_item_map.map(vectors)])
+        more = torch.arange(self.num_items, len(table))
+        student = over_items(self.student, shape, table)
+        return MappedStudent(student, self.base, torch.cat([self.new_items.cpu(), more]), self.new_item_map).eval()
+
+    def save_map(self, directory: Path) -> None:
+        """Write what makes it more than its student, beside the student's files."""
+        new = self.new_item_map
+        tensors = {"weight": new.map.weight, "bias": new.map.bias, "new_items": self.new_items.cpu()}
+        save_file({name: one.contiguous() for name, one in tensors.items()}, directory / MAP_FILE)
+        described = {
+            "base": self.base,
+            "interleaving": asdict(new.interleaving),
+            "terms": asdict(new.terms),
+            "texts": dict(new.texts),
+            "vectors": dict(new.vectors),
+        }
+        text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+        (directory / NEW_ITEMS_FILE).write_text(text, encoding="utf-8")
+
+
+def with_new_items(
+    student: Student, shape: StudentShape, new_items: Tensor, vectors: Tensor, new_item_map: NewItemMap
+) -> MappedStudent:
+    """A finished student whose untrained items are new ones, on the CPU, in evaluation mode.
+
+    Args:
+        student: finished, with tied output; it is not changed.
+        shape: its shape.
+        new_items: int64 [n], ascending, those of its items that have no training target.
+        vectors: [n, D], of their texts.
+        new_item_map: what their embeddings and scores come from.
+
+    Raises:
+        InputError: the output is not tied.
+    """
+    check_tied(student)
+    table = student.item_table().detach().cpu().clone()
+    table[new_items] = new_item_map.map(vectors)
+    extended = over_items(student, shape, table)
+    return MappedStudent(extended, len(table), new_items, new_item_map).eval()
+
+
+def check_tied(model: Recommender) -> None:
+    """Raise InputError unless a recommender scores items by their embeddings."""
+    if not isinstance(model, Student):
+        raise InputError("item_map=ridge: needs item embeddings, which recommenders in closed form have none of")
+    if model.output_kind != "tied":
+        raise InputError(f"output={model.output_kind}: new items have no row in that layer; train with output=tied")
+    if not model.scores_by_layer:
+        raise InputError("item_map=ridge: this student makes its scores in a way of its own, not by item embeddings")
+
+
+def over_items(student: Student, shape: StudentShape, table: Tensor) -> Student:
+    """The same student over a table of V' items [V', d], its padding the item V'. Raises InputError where it cannot."""
+    with torch.random.fork_rng(devices=[]):
+        found = build_student(shape, len(table))
+    given = {name: one.detach().cpu() for name, one in student.state_dict().items() if not _of_projection(name)}
+    given[TABLE] = F.pad(table, (0, 0, 0, 1))
+    for name, one in found.state_dict().items():
+        if name not in given or given[name].shape != one.shape:
+            raise InputError(f"student={shape.student}: its parameter {name} depends on the items; none can be added")
+    # Parameters as they come: torch.matmul takes another way, of other last bits, for those that need no gradient.
+    found.load_state_dict(given)
+    return found.eval()
+
+
+def _of_projection(name: str) -> bool:
+    return name.startswith("items.projection.")
+
+
+def load_mapped(directory: Path, student: Recommender) -> MappedStudent:
+    """The student with what `MappedStudent.save_map` wrote beside it. Raises InputError where it cannot be read."""
+    try:
+        described = json.loads((directory / NEW_ITEMS_FILE).read_text(encoding="utf-8"))
+        tensors = load_file(directory / MAP_FILE)
+        new = NewItemMap(
+            ItemMap(tensors["weight"], tensors["bias"]),
+            Terms(**described["terms"]),
+            Interleaving(**described["interleaving"]),
+            described["texts"],
+            described["vectors"],
+        )
+        base, new_items = int(described["base"]), tensors["new_items"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(f"{directory}: its map of new items cannot be read ({error}); make it again") from None
+    check_tied(student)
+    assert isinstance(student, Student)
+    if base > student.num_items or (len(new_items) and int(new_items.max()) >= student.num_items):
+        raise InputError(f"{directory}: its map of new items is of another student; make it again")
+    return MappedStudent(student, base, new_items, new).eval()

@@ -1,0 +1,143 @@
+"""What a training step of a student is: its batches, what does not compete in them, and their losses."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from recdistill.config.student import StudentConfig
+from recdistill.data.batches import Batch, batches, seen_items
+from recdistill.data.sequences import SequenceData
+from recdistill.distillation.exclusion import Pairs
+from recdistill.distillation.negatives import NegativeSampler, sampled_negatives
+from recdistill.distillation.objective import Objective
+from recdistill.distillation.settings import SAMPLED
+from recdistill.distillation.teacher_answers import TeacherBatch
+from recdistill.errors import InputError
+from recdistill.students.selection import Selection
+from recdistill.students.student import Student
+
+Losses = dict[str, Tensor]
+
+
+def loss_step(
+    config: StudentConfig,
+    data: SequenceData,
+    model: Student,
+    objective: Objective,
+    selection: Selection | None,
+    device: torch.device,
+) -> Callable[[Batch], Losses]:
+    """The losses of a batch, as a function.
+
+    Scores of all items for all samples are held only where the student makes its own, or a loss term reads them.
+
+    Raises InputError where the base loss does not fit the student or its loss terms.
+    """
+    losses_of: Callable[[Batch, TeacherBatch | None], Losses]
+    if config.base_loss in SAMPLED:
+        check_samples(config, model, objective)
+        losses_of = sampled_step(config, data, model, objective, device)
+    else:
+        losses_of = full_step(config, data, model, objective, device)
+
+    def step(batch: Batch) -> Losses:
+        answers = None if selection is None else selection.answers(batch.sample, device)
+        return losses_of(batch.to(device), answers)
+
+    return step
+
+
+def full_step(
+    config: StudentConfig, data: SequenceData, model: Student, objective: Objective, device: torch.device
+) -> Callable[[Batch, TeacherBatch | None], Losses]:
+    """The losses of a batch where every item competes, or one negative a sample."""
+    among = negatives_among(config, data, device)
+
+    def step(batch: Batch, answers: TeacherBatch | None) -> Losses:
+        place = (batch.history, batch.length, batch.row, batch.column)
+        excluded, negative = seen_mask(config, data, batch), None
+        if model.scores_by_layer:
+            states, output = model.encoded(*place)
+        else:
+            states, logits = model.scored(*place)
+        if config.base_loss == "bce":
+            # Drawn after the student's dropout.
+            histories = batch.histories(data.padding_id)
+            negative = sampled_negatives(config.base_loss, histories, batch.target, data.num_items, among=among)
+        if model.scores_by_layer:
+            return objective.of_states(states, output, batch.target, answers, negative=negative, excluded=excluded)
+        losses: Losses = objective(logits, batch.target, states, answers, negative=negative, excluded=excluded)
+        return losses
+
+    return step
+
+
+def sampled_step(
+    config: StudentConfig, data: SequenceData, model: Student, objective: Objective, device: torch.device
+) -> Callable[[Batch, TeacherBatch | None], Losses]:
+    """The losses of a batch over shared negatives: of the item table only the rows in use are read and learn."""
+    among = negatives_among(config, data, torch.device("cpu"))
+    counts = torch.as_tensor(data.item_count)
+    sampler = NegativeSampler(config.negatives, config.negative_sampling, counts, among)
+    padding = torch.tensor([data.padding_id], device=device)
+
+    def step(batch: Batch, answers: TeacherBatch | None) -> Losses:
+        negatives = sampler.draw(device)
+        answers = None if answers is None else answers.filled(batch.target)
+        used = [batch.history.flatten(), batch.target, negatives.items, padding]
+        if answers is not None:
+            used.append(answers.candidates.flatten())
+        ids = torch.cat(used).unique()
+        states, output = model.encoded(batch.history, batch.length, batch.row, batch.column, ids)
+        excluded = seen_mask(config, data, batch)
+        return objective.of_states(states, output, batch.target, answers, excluded=excluded, negatives=negatives)
+
+    return step
+
+
+def check_samples(config: StudentConfig, model: Student, objective: Objective) -> None:
+    """Raise InputError where the losses of shared negatives cannot be computed for this student."""
+    what = f"base_loss={config.base_loss}"
+    if not model.scores_by_layer:
+        raise InputError(f"{what}: {config.student} makes scores of its own, of all items; use base_loss=ce")
+    if objective.needs_logits:
+        names = ", ".join(f"{name}_weight" for name in objective.terms)
+        raise InputError(f"{what}: the scores of all items are not made, but {names} reads them; use base_loss=ce")
+
+
+def negatives_among(config: StudentConfig, data: SequenceData, device: torch.device) -> Tensor | None:
+    """The items that sampled negatives are drawn from; None for all."""
+    if not config.mask_untrained or data.trained.all():
+        return None
+    return torch.as_tensor(data.trained.nonzero()[0], device=device)
+
+
+def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
+    """The batches of each epoch. A causal student answers ``window_stride`` samples a window, at most a batch."""
+    stride = max(1, min(config.window_stride or config.max_length // 2, config.batch_size)) if causal else 1
+    index = data.trainable(config.exclude_seen)
+
+    def of_epoch(epoch: int) -> Iterator[Batch]:
+        return batches(
+            data.train,
+            length=config.max_length,
+            batch_size=config.batch_size,
+            stride=stride,
+            padding_id=data.padding_id,
+            seed=config.seed,
+            epoch=epoch,
+            index=index,
+        )
+
+    return of_epoch
+
+
+def seen_mask(config: StudentConfig, data: SequenceData, batch: Batch) -> Pairs | None:
+    """The items that do not compete in the softmax: of each sample those of its whole history; None for none.
+
+    Where they compete, a student learns first that they do not come again, which a ranking without them never asks.
+    """
+    if not (config.mask_seen and config.exclude_seen) or config.base_loss == "bce":
+        return None
+    return seen_items(data.train, batch.sample, batch.target.device)

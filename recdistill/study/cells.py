@@ -1,0 +1,94 @@
+"""What a finished cell measured, as files: ``<cell>.json`` and, beside it, the ranks of its test samples."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recdistill.errors import InputError, one_line
+from recdistill.study.plan import Cell
+
+RANKS = ("user", "item", "rank", "rank_among_new", "item_count")
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a cell measured.
+
+    Attributes:
+        key: of the cell that it is the result of, see `Cell.key`.
+        run_id: of the run.
+        store: where runs were tracked, without a password.
+        metrics: last metrics of the run.
+        seconds: that it took; 0 where the run was there already.
+        options: what the plan gave the step.
+        fingerprint: of the data.
+        versions: of the packages.
+        commit: of the code.
+        machine: processor and threads.
+    """
+
+    key: str
+    run_id: str
+    store: str
+    metrics: Mapping[str, float]
+    seconds: float
+    options: Mapping[str, Any]
+    fingerprint: str
+    versions: Mapping[str, str]
+    commit: str
+    machine: str
+
+
+def read_cell(folder: Path, cell: Cell) -> CellResult | None:
+    """The result of a cell; None where it is missing, cannot be read, or is of another plan."""
+    found = read_result(folder / f"{cell.name}.json")
+    return found if found is not None and found.key == cell.key else None
+
+
+def read_result(path: Path) -> CellResult | None:
+    """The result in a file; None where there is no such file. Raises InputError where it holds something else."""
+    try:
+        return CellResult(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: is no result of a study ({one_line(error)}); delete it") from None
+
+
+def write_cell(folder: Path, cell: Cell, result: CellResult, ranks: pd.DataFrame) -> None:
+    """Write both files of a cell; the JSON file, which makes it finished, last."""
+    target = folder / f"{cell.name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    kept = ranks[[name for name in RANKS if name in ranks.columns]]
+    for path, write in (
+        (ranks_file(folder, cell), lambda place: kept.to_parquet(place, index=False, compression="zstd")),
+        (target, lambda place: place.write_text(json.dumps(asdict(result), indent=1, sort_keys=True) + "\n")),
+    ):
+        partial = path.with_name(f".{path.name}.partial")
+        write(partial)
+        os.replace(partial, path)
+
+
+def read_ranks(folder: Path, cell: Cell) -> pd.DataFrame:
+    """Ranks of a finished cell's test samples.
+
+    Columns user, item, rank, rank_among_new (0 for a trained target), item_count.
+    """
+    path = ranks_file(folder, cell)
+    try:
+        found = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({one_line(error)}); delete {cell.name}.json to make it again"
+        ) from None
+    return found if "rank_among_new" in found.columns else found.assign(rank_among_new=0)
+
+
+def ranks_file(folder: Path, cell: Cell) -> Path:
+    """Where a cell's ranks lie."""
+    return folder / f"{cell.name}.parquet"

@@ -1,0 +1,199 @@
+"""The report of a study in Markdown: what each row reached, and what may be said of the differences."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recdistill.study.cells import CellResult, read_cell, read_ranks
+from recdistill.study.comparisons import CUT_OFF, METRIC, PARTS, SPARSE, Difference, corrected, difference
+from recdistill.study.plan import Cell, Comparison, Plan
+
+NAME = f"{METRIC.upper()}@{CUT_OFF}"
+METRICS = {
+    "all": f"test/{METRIC}_at_{CUT_OFF}",
+    "warm": f"test/warm/{METRIC}_at_{CUT_OFF}",
+    "new": f"test/new/{METRIC}_at_{CUT_OFF}",
+    "new_among_new": f"test/new_among_new/{METRIC}_at_{CUT_OFF}",
+}
+CHANCE = f"test/new_among_new/chance_{METRIC}_at_{CUT_OFF}"
+TITLES = {
+    "all": "all targets",
+    "warm": "trained targets",
+    "sparse": f"targets trained at most {SPARSE} times",
+    "new": "new targets, whole catalogue",
+    "new_among_new": "new targets, among the new",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The finished cells of a study.
+
+    Attributes:
+        plan: of the study.
+        results: of each finished cell, by its name.
+    """
+
+    plan: Plan
+    results: Mapping[str, CellResult]
+
+    @classmethod
+    def read(cls, plan: Plan, folder: Path) -> "Found":
+        """From the files of the cells."""
+        read = {cell.name: read_cell(folder, cell) for cell in plan.cells}
+        return cls(plan, {name: result for name, result in read.items() if result is not None})
+
+    def finished(self, row: str, data: str, student: str) -> list[Cell]:
+        """The finished cells of a row, by seed; those of a row that is the same for all students count for each."""
+        chosen = [c for c in self.plan.cells if c.row == row and c.data == data and c.student in (student, "any")]
+        return sorted((cell for cell in chosen if cell.name in self.results), key=lambda cell: cell.seed)
+
+    def values(self, row: str, data: str, student: str, metric: str) -> list[float]:
+        """A metric of each seed."""
+        metrics = [self.results[cell.name].metrics for cell in self.finished(row, data, student)]
+        return [found[metric] for found in metrics if metric in found]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A comparison on one data set with one student."""
+
+    comparison: Comparison
+    data: str
+    student: str
+    difference: Difference
+
+
+def answers(found: Found, folder: Path) -> list[Answer]:
+    """Every comparison of the plan whose cells are finished, in every part, corrected over the study."""
+    asked: list[Answer] = []
+    for comparison in found.plan.comparisons:
+        for data in found.plan.data:
+            for student in found.plan.students:
+                pairs = shared_seeds(found, comparison, data, student)
+                ranks = [[read_ranks(folder, pair[side]) for pair in pairs] for side in (0, 1)]
+                for part in PARTS if pairs else ():
+                    one = difference(ranks[0], ranks[1], part, found.plan.margin)
+                    if one is not None:
+                        asked.append(Answer(comparison, data, student, one))
+    adjusted = corrected([answer.difference for answer in asked])
+    return [
+        Answer(answer.comparison, answer.data, answer.student, one) for answer, one in zip(asked, adjusted, strict=True)
+    ]
+
+
+def shared_seeds(found: Found, comparison: Comparison, data: str, student: str) -> list[tuple[Cell, Cell]]:
+    """The finished cells of both rows, by seed, where both have it."""
+    sides = [{c.seed: c for c in found.finished(row, data, student)} for row in (comparison.row, comparison.against)]
+    return [(sides[0][seed], sides[1][seed]) for seed in sorted(sides[0].keys() & sides[1].keys())]
+
+
+def write_report(found: Found, folder: Path, figures: Sequence[str]) -> str:
+    """The whole report.
+
+    Args:
+        found: the finished cells.
+        folder: of their files.
+        figures: addresses of the pictures, beside the report.
+    """
+    given = answers(found, folder)
+    lines = ["# Results", "", *heading(found), ""]
+    lines += [f"![{NAME} of each row]({address})" for address in figures]
+    for data in found.plan.data:
+        for student in found.plan.students:
+            rows = table_of_rows(found, data, student)
+            if rows:
+                lines += ["", f"## {data}, {student}", "", *rows]
+            own = [answer for answer in given if (answer.data, answer.student) == (data, student)]
+            if own:
+                lines += ["", f"### {data}, {student}: compared", "", *table_of_answers(own)]
+    return "\n".join([*lines, "", *footing(found)]) + "\n"
+
+
+def heading(found: Found) -> list[str]:
+    """What was measured and how to read it."""
+    finished, planned = len(found.results), len(found.plan.cells)
+    return [
+        f"Written by `recdistill study --plan {found.plan.path.name}` from {finished} finished cells of {planned}. "
+        f"All numbers are {NAME} on test samples, mean ± standard deviation over seeds (their number in brackets). "
+        "*New* items took no part in training; *chance* is what a random order of the new items reaches.",
+        "",
+        "A difference has three 95 % intervals: over users, over items and over seeds. p is the larger one of users "
+        "and items, after Holm's correction over all comparisons below; the seeds must agree, too (three or more by "
+        "their own interval). *unclear* means that chance explains a difference; *not below* that a "
+        f"loss of more than {found.plan.margin:.0%} is ruled out (one-sided, 5 %).",
+    ]
+
+
+def table_of_rows(found: Found, data: str, student: str) -> list[str]:
+    """Each row's metrics as a Markdown table; empty where no cell is finished."""
+    lines = []
+    for row in found.plan.rows.values():
+        if found.finished(row.name, data, student):
+            cells = [summary(found.values(row.name, data, student, metric)) for metric in METRICS.values()]
+            seconds = found.values(row.name, data, student, "train_seconds")
+            cells.append(f"{statistics.fmean(seconds):,.0f}" if seconds else "")
+            lines.append(f"| {row.name} | {' | '.join(cells)} | {row.says} |")
+    chance = found_chance(found, data)
+    if lines and chance is not None:
+        lines.append(f"| *chance* | | | | {chance:.4f} | | |")
+    head = f"| row | {' | '.join(TITLES[part] for part in METRICS)} | training, s | |"
+    return [head, f"|---|{'---:|' * (len(METRICS) + 1)}---|", *lines] if lines else []
+
+
+def found_chance(found: Found, data: str) -> float | None:
+    """Chance among new items, mean over the draws."""
+    values = [
+        result.metrics[CHANCE]
+        for name, result in found.results.items()
+        if name.startswith(f"{data}/") and CHANCE in result.metrics
+    ]
+    return statistics.fmean(values) if values else None
+
+
+def summary(values: Sequence[float]) -> str:
+    """``0.1553 ± 0.0021 (5)``; no deviation of a single value; nothing of none."""
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4f}{spread} ({len(values)})"
+
+
+def table_of_answers(given: Iterable[Answer]) -> list[str]:
+    """Comparisons as a Markdown table."""
+    head = "| row | against | on | difference | by users | by items | by seeds | p (Holm) | |"
+    lines = [head, "|---|---|---|---:|---|---|---|---:|---|"]
+    for answer in given:
+        one = answer.difference
+        relative = "" if math.isnan(one.relative) else f" ({one.relative:+.1%})"
+        intervals = [
+            "" if math.isnan(by.deviation) else f"{by.low:+.4f} to {by.high:+.4f}"
+            for by in (one.by_user, one.by_item, one.by_seed)
+        ]
+        lines.append(
+            f"| {answer.comparison.row} | {answer.comparison.against} | {TITLES[one.part]} "
+            f"| {one.difference:+.4f}{relative} | {' | '.join(intervals)} | {one.adjusted:.3f} | {one.verdict} |"
+        )
+    return lines
+
+
+def footing(found: Found) -> list[str]:
+    """Store, versions and machines."""
+    results = list(found.results.values())
+    if not results:
+        return ["No cell is finished yet."]
+
+    def listed(values: Iterable[str]) -> str:
+        return "; ".join(sorted(set(values)))
+
+    versions = listed(", ".join(f"{name} {v}" for name, v in sorted(result.versions.items())) for result in results)
+    return [
+        f"Commits: {listed(result.commit[:12] for result in results)}. Machines: "
+        f"{listed(result.machine for result in results)}.",
+        "",
+        f"Stores: {listed(result.store for result in results)}.",
+        "",
+        f"Versions: {versions}.",
+    ]

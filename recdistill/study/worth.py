@@ -1,0 +1,138 @@
+"""Is the LLM worth its price, on one data set: what it adds over cheap text and over ids, where, and what it costs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from recdistill.study.comparisons import CUT_OFF, METRIC, Difference, corrected, difference
+
+NAME = f"{METRIC.upper()}@{CUT_OFF}"
+#: Names of rows.
+IDS, BOTH, CHEAP, FROZEN, TRAINED, FINAL = (
+    "ids",
+    "distilled",
+    "ids + cheap text",
+    "ids + cheap text + frozen LLM",
+    "ids + cheap text + teacher",
+    "distilled + cheap text + teacher",
+)
+#: What is asked: the row, what it is held against, the part of the targets, and the target's name in a sentence.
+QUESTIONS = (
+    (BOTH, IDS, "warm", "items with clicks"),
+    (BOTH, IDS, "sparse", "items with few clicks"),
+    (CHEAP, IDS, "new_among_new", "new items"),
+    (FROZEN, CHEAP, "new_among_new", "new items"),
+    (TRAINED, CHEAP, "new_among_new", "new items"),
+    (FINAL, CHEAP, "all", "all targets"),
+)
+#: The questions whose answer is the LLM's: all but cheap text against ids.
+OF_LLM = tuple(number for number, (row, *_) in enumerate(QUESTIONS) if row != CHEAP)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that could be asked of the rows that are there."""
+
+    row: str
+    against: str
+    target: str
+    difference: Difference
+
+    @property
+    def line(self) -> str:
+        """The answer in a sentence."""
+        one = self.difference
+        gain = "" if math.isnan(one.relative) else f" ({one.relative:+.1%})"
+        interval = one.by_user if one.by_user.p_value >= one.by_item.p_value else one.by_item
+        said = {
+            "better": "better",
+            "worse": "worse",
+            "not below": "no difference to be seen, and not below",
+            "unclear": "no difference that noise does not explain",
+        }[one.verdict]
+        return (
+            f"{self.target}: {self.row} {one.value:.4f}, {self.against} {one.against:.4f}, "
+            f"{one.difference:+.4f}{gain}, 95 % interval {interval.low:+.4f} to {interval.high:+.4f}: {said}"
+        )
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a teacher and a student cost.
+
+    Attributes:
+        tokens: LLM tokens that the teacher was trained with and scored.
+        seconds: of the teacher's training and scoring on this machine.
+        teacher_ms, student_ms: per 1,000 recommendations.
+    """
+
+    tokens: int
+    seconds: float
+    teacher_ms: float
+    student_ms: float
+
+    @property
+    def line(self) -> str:
+        """The price in a sentence."""
+        factor = self.teacher_ms / self.student_ms if self.student_ms else math.inf
+        return (
+            f"price: {self.tokens:,} LLM tokens and {self.seconds:,.0f} s once; per 1,000 recommendations the teacher "
+            f"takes {self.teacher_ms / 1000:,.1f} s and the student {self.student_ms / 1000:,.2f} s "
+            f"({factor:,.0f} times less)"
+        )
+
+
+def ask(rows: Mapping[str, Sequence[pd.DataFrame]], margin: float) -> list[Asked]:
+    """Every question whose rows are there, p-values corrected over them.
+
+    Args:
+        rows: ranks of the test samples by name of the row, one table a seed, as `study.comparisons` reads them.
+        margin: of *not below*, as a share.
+    """
+    asked: list[Asked] = []
+    for row, against, part, target in QUESTIONS:
+        if row in rows and against in rows:
+            found = difference(rows[row], rows[against], part, margin)
+            if found is not None:
+                asked.append(Asked(row, against, target, found))
+    adjusted = corrected([one.difference for one in asked])
+    return [Asked(one.row, one.against, one.target, new) for one, new in zip(asked, adjusted, strict=True)]
+
+
+def sentence(asked: Sequence[Asked]) -> str:
+    """For which targets the LLM is worth it, in one sentence."""
+    of_llm = {QUESTIONS[number][:2] for number in OF_LLM}
+    where: dict[str, Asked] = {}
+    for one in asked:
+        if (one.row, one.against) in of_llm and one.target != "all targets":
+            before = where.get(one.target)
+            if before is None or one.difference.adjusted < before.difference.adjusted:
+                where[one.target] = one
+    if not where:
+        return "Whether the LLM is worth it cannot be said: there is nothing to compare."
+    worth = [f"{t} ({one.difference.relative:+.0%})" for t, one in where.items() if one.difference.verdict == "better"]
+    harms = [f"{t} ({one.difference.relative:+.0%})" for t, one in where.items() if one.difference.verdict == "worse"]
+    unseen = [t for t, one in where.items() if one.difference.verdict not in ("better", "worse")]
+    parts = [f"worth it for {joined(worth)}"] if worth else []
+    parts += [f"not for {joined(unseen)}, where noise hides whatever it adds"] if unseen else []
+    parts += [f"harmful for {joined(harms)}"] if harms else []
+    text = "; ".join(parts) if worth else f"not shown to be worth it: {'; '.join(parts)}"
+    return f"The LLM is {text}."
+
+
+def joined(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def report(asked: Sequence[Asked], price: Price | None, seeds: int) -> str:
+    """The answer in Markdown: the sentence, each question, the price."""
+    lines = [f"**{sentence(asked)}**", "", f"{NAME} on test samples; intervals are the wider of users' and items'."]
+    if seeds == 1:
+        lines.append("One seed: another seed gives other numbers, and these intervals do not hold that.")
+    lines += ["", *(f"- {one.line}" for one in asked)]
+    if price is not None:
+        lines += ["", f"- {price.line}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,135 @@
+"""The lesson before a ranking teacher's own: an item's text is near the states of the users who took the item.
+
+The adapted LLM reads the texts of a batch of items, at the uniform gate; its mean state, mapped into the backbone's
+output space, is scored against the frozen backbone's states of samples whose targets these items are. The other items
+of the batch are the negatives. Items come once a pass, each as likely as the others, so that the correction for how
+often an item is a negative (log Q, Yi et al. 2019) is the same for all and leaves the softmax as it is. A second loss
+keeps the mapped texts near the backbone's own rows, from which ridge regression started.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count as counting
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recdistill.data.batches import batches
+from recdistill.teachers.protocol import Lesson
+from recdistill.teachers.ranking.content import HALF
+
+if TYPE_CHECKING:
+    from recdistill.teachers.ranking.teacher import RankingTeacher
+
+#: Samples of an item whose states are scored at a time.
+SAMPLES_AN_ITEM = 8
+STATES_A_BATCH = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class ItemBatch:
+    """Items, and training samples whose targets they are.
+
+    Attributes:
+        items: int64 [B], distinct.
+        sample: int64 [S], indices into the training samples.
+        label: int64 [S], the place of each sample's target in ``items``.
+        tokens: LLM tokens that the items' texts have.
+    """
+
+    items: Tensor
+    sample: Tensor
+    label: Tensor
+    tokens: int
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def part(self, index: int, count: int) -> "tuple[ItemBatch, float]":
+        """A process's part of the samples, and its share of the loss; every process reads all items' texts."""
+        chosen = torch.arange(len(self.sample)).tensor_split(count)[index]
+        return ItemBatch(self.items, self.sample[chosen], self.label[chosen], self.tokens), len(chosen) / len(
+            self.sample
+        )
+
+
+def contrast_lesson(teacher: "RankingTeacher", states: Tensor) -> Lesson[ItemBatch]:
+    """The lesson; ``states`` [N, D] are the backbone's, of all training samples, see `states_of_samples`."""
+    model, options, device = teacher.model, teacher.options, teacher.device
+    content = model.content
+    assert content is not None
+    target = model.head.item_table
+    weight = torch.as_tensor(teacher.data.item_count, device=device, dtype=torch.float32)
+    weight = weight / (weight + HALF)
+    scale = target[weight > 0].var(dim=0).mean().clamp(min=1e-12)
+
+    def step(batch: ItemBatch) -> dict[str, Tensor]:
+        items = batch.items.to(device)
+        rows = content.mapped(model.text_states(content.texts, batch.items))
+        logits = states[batch.sample].to(device) @ rows.T
+        contrast = F.cross_entropy(logits, batch.label.to(device))
+        own = weight[items]
+        away = (own * (rows - target[items]).square().mean(dim=1)).sum() / (own.sum() * scale)
+        return {"total": contrast + options.contrast_ridge * away, "contrast": contrast, "ridge": away}
+
+    named = {name: tensor for name, tensor in model.trained().items() if name.startswith(("llm.", "content.text_map"))}
+    return Lesson(
+        module=model,
+        parameters=named,
+        groups=[{"params": [p for p in named.values() if p.requires_grad], "lr": options.contrast_learning_rate}],
+        batches=lambda: item_batches(teacher),
+        step=step,
+        size=lambda batch: {"samples": len(batch), "tokens": batch.tokens},
+        divide=ItemBatch.part,
+    )
+
+
+def item_batches(teacher: "RankingTeacher") -> Iterator[ItemBatch]:
+    """Batches of about ``tokens_per_batch`` tokens of items' texts, pass after pass over the trained items."""
+    assert teacher.model.content is not None
+    data, texts = teacher.data, teacher.model.content.texts
+    trainable = data.trainable(teacher.config.exclude_seen)
+    index = np.arange(len(data.train)) if trainable is None else trainable
+    targets = data.train.targets[index]
+    order = np.argsort(targets, kind="stable")
+    items, starts, counts = np.unique(targets[order], return_index=True, return_counts=True)
+    lengths = texts.lengths[items] + len(texts.instruction)
+    for number in counting():
+        random = np.random.default_rng((teacher.config.seed, number))
+        shuffled = random.permutation(len(items))
+        ends = np.cumsum(lengths[shuffled]) // teacher.config.tokens_per_batch
+        for group in np.split(shuffled, np.flatnonzero(np.diff(ends)) + 1):
+            if len(group) < 2:
+                # Nothing to tell an item from.
+                continue
+            drawn = random.integers(counts[group][:, None], size=(len(group), SAMPLES_AN_ITEM))
+            sample = index[order[starts[group][:, None] + drawn]]
+            yield ItemBatch(
+                torch.from_numpy(items[group]),
+                torch.from_numpy(sample.ravel()),
+                torch.arange(len(group)).repeat_interleave(SAMPLES_AN_ITEM),
+                int(len(group) * lengths[group].max()),
+            )
+
+
+@torch.no_grad()
+def states_of_samples(teacher: "RankingTeacher") -> Tensor:
+    """The frozen backbone's state of every training sample, float32 [N, D], on the CPU."""
+    train, backbone = teacher.data.train, teacher.backbone
+    found = torch.zeros(len(train), backbone.state_size)
+    for batch in batches(
+        train,
+        length=teacher.window,
+        batch_size=STATES_A_BATCH,
+        stride=teacher.window,
+        padding_id=teacher.data.padding_id,
+        seed=0,
+        epoch=0,
+        shuffle=False,
+    ):
+        places = (part.to(teacher.device) for part in (batch.history, batch.length, batch.row, batch.column))
+        found[batch.sample] = backbone(*places).float().cpu()
+    return found

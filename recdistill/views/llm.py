@@ -1,0 +1,146 @@
+"""The view ``llm``: a frozen causal LLM's states over an item's text.
+
+Readings:
+
+- ``mean``: the mean of the text's last hidden states.
+- ``prompt``: the state that would say the text in one word (Jiang et al. 2023, arXiv 2307.16645).
+- ``echo``: the text is given twice, and the mean is of the second time, when each token has seen all others (Springer
+  et al. 2024, arXiv 2402.15449).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recdistill.config.option import option
+from recdistill.data.pinned_models import LLMS
+from recdistill.errors import InputError
+from recdistill.registry import VIEWS
+from recdistill.views.model_view import LoadedModel, ModelView
+from recdistill.views.token_states import mean_states
+from recdistill.views.view import Float32Array, ViewContext
+
+#: What stands before a text, between it and its repetition, and after it, by reading.
+TEMPLATES = {
+    "mean": ("", "", ""),
+    "prompt": ('This item: "', "", '" means in one word: "'),
+    "echo": ("Rewrite the description:", "\nRewritten description:", ""),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLMOptions:
+    """Options of the view."""
+
+    view_llm: str = option(
+        "smollm2-135m", "alias, Hugging Face id or local path of the causal LLM that reads items' texts", content=True
+    )
+    llm_reading: Literal["echo", "mean", "prompt"] = option(
+        "echo", "echo: text given twice, states of the second time; mean: of its states; prompt: state that would say "
+        "it in one word; with / between several the best on validation is taken",
+        several=True,
+    )  # fmt: skip
+    text_tokens: int = option(256, "most tokens of an item's text that a model reads", least=4)
+
+
+@VIEWS.register("llm", options=LLMOptions)
+class LLMView(ModelView):
+    """States of a frozen causal LLM, [n, H]."""
+
+    options: LLMOptions
+    model_option = "view_llm"
+
+    def __init__(self, options: LLMOptions, context: ViewContext) -> None:
+        super().__init__(options, context)
+        if options.llm_reading not in TEMPLATES:
+            raise InputError(
+                f"llm_reading={options.llm_reading}: is a choice for validation; give one of {', '.join(TEMPLATES)}"
+            )
+
+    def check(self) -> None:
+        """Raise InputError where the LLM's name cannot be one."""
+        from recdistill.teachers.ilora.llm_source import check_llm_name
+
+        _as_option(lambda: check_llm_name(self.model_name))
+
+    def load(self) -> LoadedModel:
+        """The frozen LLM and its tokenizer. Raises InputError."""
+        from recdistill.teachers.ilora.llm_source import load_llm
+
+        found = _as_option(lambda: load_llm(self.model_name, self.context.device))
+        found.model.config.use_cache = False  # nothing is generated
+        return LoadedModel(found.model, found.tokenizer, found.fingerprint)
+
+    def pinned(self) -> str:
+        """What the alias stands for."""
+        return LLMS[self.model_name].sha256 if self.model_name in LLMS else ""
+
+    def terms(self) -> str:
+        """The LLM's, where it has an alias."""
+        return LLMS[self.model_name].terms if self.model_name in LLMS else ""
+
+    def reading(self) -> dict[str, Any]:
+        """The reading and its words."""
+        reading: str = self.options.llm_reading
+        return {"reading": reading, "template": list(TEMPLATES[reading]), "text_tokens": self.options.text_tokens}
+
+    def cache_identity(self) -> dict[str, Any]:
+        """Weights, reading and the precision, which is the machine's."""
+        from recdistill.teachers.ilora.base_llm import compute_dtype
+
+        return super().cache_identity() | {"precision": str(compute_dtype(self.context.device))}
+
+    def encode(self, texts: Sequence[str]) -> tuple[Float32Array, NDArray[np.int64]]:
+        """States float32 [n, H] and tokens read [n] of one batch."""
+        loaded = self.model()
+        prompts = [self._prompt(loaded, text) for text in texts]
+        rows = [tokens for tokens, _ in prompts]
+        padding = int(loaded.tokenizer.pad_token_id)
+        states = mean_states(loaded.model, rows, [read for _, read in prompts], padding)
+        return states, np.array([len(row) for row in rows], dtype=np.int64)
+
+    def _prompt(self, loaded: LoadedModel, text: str) -> tuple[list[int], tuple[int, int]]:
+        """Tokens that are read for a text, and from which of them to which the states count."""
+        before, between, after = (_tokens(loaded.tokenizer, part) for part in TEMPLATES[self.options.llm_reading])
+        head = begin_tokens(loaded.tokenizer) + before
+        copies = 2 if between else 1
+        most = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None) or np.inf
+        room = (most - len(head) - len(between) - len(after)) // copies
+        # A blank text is read as a space, or as the padding token where a space is none.
+        own = _tokens(loaded.tokenizer, f" {text}") or [int(loaded.tokenizer.pad_token_id)]
+        own = own[: int(max(1, min(self.options.text_tokens, room)))]
+        if between:
+            ids = [*head, *own, *between, *own]
+            return ids, (len(ids) - len(own), len(ids))
+        ids = [*head, *own, *after]
+        return ids, (len(ids) - 1, len(ids)) if after else (len(head), len(ids))
+
+
+def begin_tokens(tokenizer: Any) -> list[int]:
+    """The special token that a text begins with: the tokenizer's own, or else its begin or padding token.
+
+    An LLM's first token gathers attention, and its state is far larger than the others' (Xiao et al. 2023, arXiv
+    2309.17453): it is no part of a text's mean.
+    """
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    added = whole[: next((place for place, one in enumerate(whole) if one == plain[0]), 0)]
+    return list(added) or [
+        int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id)
+    ]
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def _as_option(read: Any) -> Any:
+    """What ``read`` gives; its mistakes are told of ``view_llm``, which is this view's name of the option ``llm``."""
+    try:
+        return read()
+    except InputError as error:
+        said = str(error)
+        raise InputError(f"view_{said}" if said.startswith("llm=") else said) from None

@@ -1,0 +1,120 @@
+"""Relative paths are looked for where the user stands, also where `mlflow run` changes into the project's folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_data import write_csv
+from workplace import Workplace, copy_store, make_store, subprocess_environment
+
+from recdistill.config import DistillConfig, ExportConfig, RecommendConfig, option_table
+from recdistill.config import paths as module
+from recdistill.config.command_line import parse
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Where the user stands, and the working folder."""
+    there, here = tmp_path / "user", tmp_path / "project"
+    there.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(module, "user_folder", lambda: there)
+    return there, here
+
+
+def interactions(value: str) -> str:
+    return parse(DistillConfig, "distill", [f"--interactions={value}"]).interactions
+
+
+def test_a_path_is_looked_for_where_the_user_stands_and_then_here(folders, capsys):
+    there, here = folders
+    (there / "mine.csv").touch()
+    (here / "shipped.csv").touch()
+    assert interactions("mine.csv") == str(there / "mine.csv")
+    assert interactions("shipped.csv") == "shipped.csv"
+    assert capsys.readouterr().out == ""
+    (here / "mine.csv").touch()
+    assert interactions("mine.csv") == str(there / "mine.csv")
+    assert "taken from" in capsys.readouterr().out
+
+
+def test_a_path_that_is_nowhere_is_named_in_full(folders):
+    there, _ = folders
+    assert interactions("no/such.csv") == str(there / "no/such.csv")
+    assert interactions("/no/such.csv") == "/no/such.csv"
+    assert interactions("~/such.csv") == "~/such.csv"
+    assert interactions("") == ""
+
+
+def test_a_name_stays_a_name(folders):
+    there, _ = folders
+    for name in ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M"):
+        assert parse(DistillConfig, "distill", [f"--llm={name}"]).llm == name
+    (there / "llm").mkdir()
+    assert parse(DistillConfig, "distill", ["--llm=llm"]).llm == str(there / "llm")
+    assert parse(DistillConfig, "distill", ["--llm=./nowhere"]).llm == str(there / "nowhere")
+
+
+def test_a_file_to_write_goes_where_the_user_stands(folders):
+    there, _ = folders
+    assert parse(RecommendConfig, "recommend", []).output == "recommendations.csv"
+    assert parse(RecommendConfig, "recommend", ["--output=out.csv"]).output == str(there / "out.csv")
+    assert parse(ExportConfig, "export", ["--folder=files"]).folder == str(there / "files")
+
+
+def test_without_mlflow_run_nothing_that_is_there_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "user_folder", lambda: tmp_path)
+    (tmp_path / "data.csv").touch()
+    assert interactions("data.csv") == "data.csv"
+    assert interactions("other.csv") == str(tmp_path / "other.csv")
+    assert parse(RecommendConfig, "recommend", ["--output=out.csv"]).output == "out.csv"
+
+
+def test_a_plugin_s_file_is_looked_for_where_the_user_stands(folders):
+    there, _ = folders
+    (there / "parts_beside_the_user.py").touch()
+    config = parse(DistillConfig, "distill", ["--plugin=parts_beside_the_user.py,json"])
+    assert config.plugin == f"{there}/parts_beside_the_user.py,json"
+
+
+def test_every_option_of_a_place_that_is_a_text_is_a_path_or_known_not_to_be():
+    for kind in (DistillConfig, RecommendConfig, ExportConfig):
+        for name, one in option_table(kind).items():
+            if one.role == "place" and one.type is str and not one.metadata["path"]:
+                assert name in {"plugin", "register"}
+
+
+def test_the_folder_of_the_process_is_the_user_s(monkeypatch):
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    assert module.user_folder() == Path.cwd()
+
+
+def mlflow_run(place: Workplace, folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    program = str(Path(sys.executable).with_name("mlflow"))
+    command = [program, "run", str(PROJECT), "-e", "prepare", "--env-manager", "local"]
+    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        [*command, *(part for one in options for part in ("-P", one))],
+        env=subprocess_environment(place) | path, cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_mlflow_run_from_another_folder(tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "place").mkdir()
+    copy_store(make_store(tmp_path / "place", tmp_path / "downloads"), tmp_path)
+    place, user = Workplace(tmp_path, tmp_path / "downloads"), tmp_path / "user"
+    user.mkdir()
+    write_csv(user)
+    done = mlflow_run(place, user, "dataset=csv", "interactions=interactions.csv", "items=./items.csv")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "30 users" in done.stdout + done.stderr
+    done = mlflow_run(place, user, "dataset=csv", "interactions=nowhere.csv", "items=items.csv")
+    assert done.returncode != 0
+    assert f"interactions={user}/nowhere.csv: no such file" in done.stderr

@@ -1,0 +1,249 @@
+"""``map_items`` and ``add_items``: from texts to a served student with new items."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from recdistill.config import AddItemsConfig, BaselineConfig, CompareConfig, MapItemsConfig
+from recdistill.data.item_texts import item_texts
+from recdistill.errors import InputError
+from recdistill.runs.served_model import load_model, student_folder
+from recdistill.steps.add_items import add_items
+from recdistill.steps.backbone import backbone
+from recdistill.steps.compare import compare
+from recdistill.steps.inputs import data_of
+from recdistill.steps.map_items import map_items
+from recdistill.students.build import load_recommender, load_student
+from recdistill.students.catalogue_file import read_catalogue
+from recdistill.students.mapped import MappedStudent
+from recdistill.views.item_vectors import ItemVectors
+from recdistill.views.model_view import LoadedModel
+
+KINDS = ("Crime", "Love", "War", "Jazz")
+QUICK = {"student": "gru4rec", "hidden_size": 8, "max_length": 10, "epochs": 2, "dropout": 0.1, "views": "tfidf"}
+QUICK |= {"device": "cpu", "new_items": 0.25}
+
+
+def write_data(folder: Path, seed=0) -> dict[str, object]:
+    """Sixty items of four kinds, named in a column; everyone keeps to a kind."""
+    drawn = random.Random(seed)
+    rows = []
+    for user in range(50):
+        kind = drawn.randrange(4)
+        liked = [item for item in range(60) if item % 4 == kind or drawn.random() < 0.1]
+        rows += [(f"u{user}", f"i{item}", time) for time, item in enumerate(drawn.sample(liked, 12))]
+    with (folder / "log.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("user", "item", "timestamp"), *rows])
+    with (folder / "items.csv").open("w", newline="") as file:
+        lines = [(f"i{item}", f"Number {item}", KINDS[item % 4]) for item in range(60)]
+        csv.writer(file).writerows([("item", "title", "kind"), *lines])
+    return {"dataset": "csv", "interactions": str(folder / "log.csv"), "items": str(folder / "items.csv")}
+
+
+@pytest.fixture
+def options(place):
+    return QUICK | write_data(place.folder)
+
+
+def histories_of(data, items, count=8):
+    generator = torch.Generator().manual_seed(0)
+    items = torch.as_tensor(items)
+    return items[torch.randint(len(items), (count, 10), generator=generator)], torch.full((count,), 10)
+
+
+def test_a_student_gets_new_items_and_keeps_its_scores_bit_for_bit(options):
+    run = map_items(MapItemsConfig(**options))
+    data = data_of(MapItemsConfig(**options))
+    found, student = load_recommender(run.artifact("student")), None
+    before = backbone(BaselineConfig(**{name: value for name, value in options.items() if name != "views"}))
+    assert before.reused
+    student = load_student(before.artifact("student"))
+    assert isinstance(found, MappedStudent)
+    known = np.flatnonzero(data.trained)
+    history, length = histories_of(data, known)
+    with torch.no_grad():
+        scores, own = found.scores(history, length), student.scores(history, length)
+    assert torch.equal(scores[:, known], own[:, known])
+    assert not torch.allclose(scores[:, ~data.trained], own[:, ~data.trained])
+    metrics = run.metrics()
+    for part in ("val", "test"):
+        assert {f"{part}/{name}ndcg_at_20" for name in ("", "warm/", "new/", "new_among_new/")} <= metrics.keys()
+    assert metrics["map/val_warm_cost"] <= 0.02
+    # Everyone keeps to a kind, and the kind stands in the text alone.
+    assert metrics["test/new_among_new/ndcg_at_20"] > 1.2 * before.metrics()["test/new_among_new/ndcg_at_20"]
+    curve = json.loads((run.artifact("new_items") / "curve.json").read_text())
+    taken = curve["curve"]["test"][curve["chosen"]]
+    assert taken["new"] == pytest.approx(metrics["test/new/ndcg_at_20"])
+    assert taken["warm"] == pytest.approx(metrics["test/warm/ndcg_at_20"])
+    assert (run.artifact("new_items") / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_student_serves_many_maps_and_the_same_map_is_found_again(options):
+    first = map_items(MapItemsConfig(**options))
+    student = mlflow.get_run(first.run_id).data.tags["recdistill.backbone_run_id"]
+    named = map_items(MapItemsConfig(views="tfidf", student_run_id=student, device="cpu"))
+    assert (named.run_id, named.reused) == (first.run_id, True)
+    titles = map_items(MapItemsConfig(views="tfidf", student_run_id=student, item_text="title", device="cpu"))
+    assert titles.run_id != first.run_id
+    assert mlflow.get_run(titles.run_id).data.tags["recdistill.backbone_run_id"] == student
+    compared = compare(CompareConfig(runs=f"{first.run_id},{titles.run_id}", resamples=100))
+    table = pd.read_csv(compared.artifact("comparison") / "comparison.csv")
+    assert any("item_text=title" in str(value) for value in table.to_numpy().ravel())
+
+
+def test_the_texts_are_part_of_the_key(options):
+    first = map_items(MapItemsConfig(**options))
+    path = Path(str(options["items"]))
+    path.write_text(path.read_text().replace("Jazz", "Blues"))
+    data_of.__globals__["_load_data"].cache_clear()
+    again = map_items(MapItemsConfig(**options))
+    assert not again.reused
+    assert again.run_id != first.run_id
+    assert again.fingerprint == first.fingerprint
+
+
+def test_validation_chooses_between_views(options, monkeypatch):
+    monkeypatch.setattr("recdistill.views.sentence.SentenceView.load", no_model)
+    chosen = []
+
+    def fit(config, *arguments, **more):
+        chosen.append(config.views)
+        return whole(config, *arguments, **more)
+
+    whole = ItemVectors.fit
+    monkeypatch.setattr(ItemVectors, "fit", fit)
+    config = MapItemsConfig(**(options | {"views": "tfidf/tfidf+sentence"}))
+    monkeypatch.setattr("recdistill.views.sentence.SentenceView.vectors", useless)
+    run = map_items(config)
+    assert chosen == ["tfidf", "sentence+tfidf"]
+    tried = json.loads((run.artifact("new_items") / "curve.json").read_text())["views"]
+    best = max(tried, key=lambda one: one["value"])
+    assert best["value"] == pytest.approx(run.metrics()["val/new_among_new/ndcg_at_20"])
+    assert ItemVectors.load(run.artifact("student") / "item_vectors", device="cpu").names == tuple(
+        best["views"].split("+")
+    )
+
+
+def no_model(view):
+    """In place of a model that would be downloaded."""
+    return LoadedModel(torch.nn.Identity(), None, "none")
+
+
+def useless(view, texts):
+    """Vectors that say nothing of a text, but tell it from others."""
+    return np.stack([np.random.default_rng(len(text) * 31 + ord(text[-1])).normal(size=16) for text in texts]).astype(
+        np.float32
+    )
+
+
+def test_where_validation_has_no_new_item_trained_ones_stand_for_them(options):
+    run = map_items(MapItemsConfig(**(options | {"new_items": 0.0})))
+    metrics = run.metrics()
+    assert metrics["map/val_warm_cost"] <= 0.02
+    assert metrics["map/offset"] < 40
+    assert "test/new/ndcg_at_20" not in metrics
+    assert isinstance(load_recommender(run.artifact("student")), MappedStudent)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"output": "linear"}, r"^output=linear: new items have no row in that layer"),
+        ({"student": "ease", "hidden_size": 64}, r"^student=ease: has no item embeddings"),
+        ({"views": "teacher"}, r"^views=teacher: the student was not distilled; set teacher_run_id="),
+        ({"teacher_run_id": "a" * 32}, r"^teacher_run_id=a+: is for views=teacher"),
+        ({"item_text": "title,colour"}, r"^item_text=title,colour: the items have no column 'colour'"),
+        ({"student_run_id": "b" * 32}, r"run_id=b+: no such run"),
+    ],
+)
+def test_what_cannot_be_mapped_is_refused_in_one_line(options, change, message):
+    with pytest.raises(InputError, match=message):
+        map_items(MapItemsConfig(**(options | change)))
+
+
+@pytest.fixture
+def new_file(place):
+    path = place.folder / "new.csv"
+    path.write_text("item,title,kind\nn1,Number 101,Jazz\nn2,Number 102,Crime\n")
+    return str(path)
+
+
+def test_items_are_added_and_nothing_else_changes(options, new_file, place):
+    first = map_items(MapItemsConfig(**(options | {"register": "films"})))
+    run = add_items(AddItemsConfig(model="models:/films/1", items=new_file, device="cpu"))
+    old, new = (load_recommender(student_folder(f"models:/films/{version}")[0]) for version in (1, 2))
+    catalogue, _ = read_catalogue(student_folder("models:/films/2")[0])
+    assert catalogue.item_ids[-2:] == ("n1", "n2")
+    assert catalogue.titles[-2:] == ("Number 101", "Number 102")
+    assert catalogue.item_count[-2:].tolist() == [0, 0]
+    history, length = histories_of(None, np.arange(60))
+    with torch.no_grad():
+        before, after = old.scores(history, length), new.scores(history, length)
+    data = data_of(MapItemsConfig(**options))
+    assert torch.equal(after[:, :60][:, data.trained], before[:, data.trained])
+    # An item that says what an old one says is an old one.
+    vectors = ItemVectors.load(first.artifact("student") / "item_vectors", device="cpu")
+    texts = item_texts(["Number 101", "Number 102"], {"kind": ["Jazz", "Crime"]})
+    expected = new.new_item_map.map(torch.from_numpy(vectors.of(texts)))
+    torch.testing.assert_close(new.student.item_table()[60:], expected)
+    assert run.metrics()["add/items"] == 2
+    assert load_recommender(run.artifact("student")).num_items == 62
+
+
+def test_new_items_are_recommended_and_read_by_the_served_model(options, new_file):
+    mapped = map_items(MapItemsConfig(**(options | {"warm_cost": 1.0})))
+    run = add_items(AddItemsConfig(model=mapped.run_id, items=new_file, device="cpu"))
+    served = load_model(run.run_id)
+    jazz = [f"i{item}" for item in range(3, 60, 4)][:8]
+    answer = served.predict(pd.DataFrame({"history": [jazz, ["n1"], ["i0", "n1"]], "k": [62, 62, 62]}))
+    assert {"n1", "n2"} <= set(answer["items"][0])
+    assert answer["unknown_items"].tolist() == [0, 0, 0]
+    assert not answer["fallback"].any()
+    assert "n1" not in answer["items"][1]
+    assert "Number 102" in answer["titles"][1]
+
+
+def test_more_items_are_added_to_those_that_were_added(options, new_file, place):
+    mapped = map_items(MapItemsConfig(**options))
+    first = add_items(AddItemsConfig(model=mapped.run_id, items=new_file, device="cpu"))
+    more = place.folder / "more.csv"
+    more.write_text("item,title,kind\nn3,Number 103,War\n")
+    second = add_items(AddItemsConfig(model=first.run_id, items=str(more), device="cpu"))
+    assert read_catalogue(student_folder(second.run_id)[0])[0].item_ids[-3:] == ("n1", "n2", "n3")
+    again = add_items(AddItemsConfig(model=first.run_id, items=str(more), device="cpu"))
+    assert (again.run_id, again.reused) == (second.run_id, True)
+    with pytest.raises(InputError, match=r"row 1: item 'n1' is known"):
+        add_items(AddItemsConfig(model=second.run_id, items=new_file))
+
+
+def test_vectors_stand_for_texts(options, new_file, place):
+    mapped = map_items(MapItemsConfig(**options))
+    vectors = ItemVectors.load(mapped.artifact("student") / "item_vectors", device="cpu")
+    texts = item_texts(["Number 101", "Number 102"], {"kind": ["Jazz", "Crime"]})
+    table = pd.DataFrame({"item": ["n2", "n1"], "vector": vectors.of(texts)[::-1].tolist()})
+    table.to_parquet(place.folder / "vectors.parquet")
+    bare = place.folder / "bare.csv"
+    bare.write_text("item,title\nn1,Number 101\nn2,Number 102\n")
+    by_text = add_items(AddItemsConfig(model=mapped.run_id, items=new_file, device="cpu"))
+    given = add_items(
+        AddItemsConfig(model=mapped.run_id, items=str(bare), vectors=str(place.folder / "vectors.parquet"))
+    )
+    tables = [load_recommender(run.artifact("student")).student.item_table() for run in (by_text, given)]
+    torch.testing.assert_close(*tables)
+
+
+def test_a_model_without_a_map_is_refused_in_one_line(options, new_file):
+    run = backbone(BaselineConfig(**{name: value for name, value in options.items() if name != "views"}))
+    with pytest.raises(InputError, match=f"^model={run.run_id}: keeps no map from texts to items; run map_items"):
+        add_items(AddItemsConfig(model=run.run_id, items=new_file))
+    with pytest.raises(InputError, match=r"^model=: say which student"):
+        add_items(AddItemsConfig(items=new_file))
+    with pytest.raises(InputError, match=r"^model=models:/nobody/1: no model at"):
+        add_items(AddItemsConfig(model="models:/nobody/1", items=new_file))

@@ -1,0 +1,91 @@
+"""The alias ``champion``: moved where a paired test allows it, or by override."""
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+from synthetic_runs import Samples, add_run
+
+from recdistill.config import PromoteConfig
+from recdistill.errors import InputError
+from recdistill.runs.champion import CHAMPION, champion_of
+from recdistill.runs.step_runs import entry_run
+from recdistill.steps.promote import promote
+
+SAMPLES = Samples(users=200)
+
+
+@pytest.fixture
+def client(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECDISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    yield MlflowClient()
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def registered(client):
+    """Three versions: undistilled, much better, and like the first; the last two with other seeds."""
+    client.create_registered_model("films")
+    found = []
+    for number, (gain, val) in enumerate(((0.0, 0.10), (1.0, 0.14), (0.0, 0.11)), start=1):
+        run = add_run(client, SAMPLES, "distill", SAMPLES.ranks(number, gain=gain), lam=float(number))
+        client.log_metric(run, "val/ndcg_at_20", val)
+        client.create_model_version("films", source=f"runs:/{run}/model", run_id=run)
+        found.append(run)
+    return found
+
+
+def promoted(**options):
+    with entry_run("promote"):
+        return promote(PromoteConfig(name="films", resamples=500, **options))
+
+
+def test_the_first_champion_is_the_best_on_validation(registered, capsys):
+    promoted()
+    assert champion_of("films").number == "2"
+    assert "the first one" in capsys.readouterr().out
+
+
+def test_a_better_one_replaces_it_and_a_worse_one_does_not(client, registered, capsys):
+    promoted(version="1")
+    run = promoted(version="2")
+    assert champion_of("films").number == "2"
+    assert client.get_model_version("films", "2").tags["recdistill.replaced"] == "1"
+    assert client.get_run(run.run_id).data.metrics["promote/moved"] == 1
+    run = promoted()
+    assert champion_of("films").number == "2"
+    said = capsys.readouterr().out
+    assert "models:/films/2 stays the champion of films: the interval must lie above" in said
+    assert client.get_run(run.run_id).data.metrics["promote/difference"] < 0
+
+
+def test_a_margin_must_be_exceeded(registered):
+    promoted(version="1")
+    promoted(version="2", margin=50.0)
+    assert champion_of("films").number == "1"
+
+
+def test_an_override_moves_it_and_is_recorded(client, registered, capsys):
+    promoted(version="2")
+    promoted(version="3", override=True)
+    assert champion_of("films").number == "3"
+    assert client.get_model_version("films", "3").tags["recdistill.override"] == "true"
+    assert "by override" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": ""}, "name=: give the name"),
+        ({"name": "nobody"}, "name=nobody: no student is registered so"),
+        ({"version": "9"}, "version=9: films has 3, 2, 1"),
+        ({"version": "2"}, "version=2: is the champion already"),
+        ({"metric": "ndcg"}, "metric=ndcg: must be like"),
+    ],
+)
+def test_what_cannot_be_is_one_line(registered, options, said):
+    MlflowClient().set_registered_model_alias("films", CHAMPION, "2")
+    with pytest.raises(InputError, match=said), entry_run("promote"):
+        promote(PromoteConfig(**({"name": "films", "resamples": 500} | options)))

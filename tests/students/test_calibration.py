@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+
+from recdistill.config import DataConfig
+from recdistill.data.load import split_data
+from recdistill.evaluation.part_metrics import part_metrics
+from recdistill.evaluation.ranking import rank_of_target
+from recdistill.students.build import StudentShape, build_student
+from recdistill.students.calibration import (
+    SCALES,
+    among_new,
+    at_cost,
+    calibration_scores,
+    choose_interleaving,
+    curve,
+    outcome,
+    some_samples,
+    stand_ins,
+)
+from recdistill.students.item_map import ItemMap, Terms
+from recdistill.students.mapped import Interleaving, NewItemMap, with_new_items
+from recdistill.students.measure import ranked
+
+CPU = torch.device("cpu")
+SETTINGS = [
+    Interleaving(),
+    Interleaving(1.5, -0.5),
+    Interleaving(0.5, 2.0),
+    Interleaving(1.0, -99),
+    Interleaving(1, 99),
+]
+
+
+@pytest.fixture(scope="module")
+def data(ring):
+    return split_data(ring, DataConfig(split="user-holdout", holdout=0.3, new_items=0.2))
+
+
+@pytest.fixture(scope="module")
+def mapped(data):
+    """A student that never learnt, with item vectors that let it guess; scores collide, so that ties count."""
+    torch.manual_seed(1)
+    shape = StudentShape("gru4rec", 8, 0.0, 10, "tied")
+    student = build_student(shape, data.num_items)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape)).mul_(4).round_().div_(4)
+        student.items.embedding.weight[data.num_items] = 0
+    new = torch.as_tensor(np.flatnonzero(~data.trained))
+    new_map = NewItemMap(
+        ItemMap(torch.eye(8).double(), torch.zeros(8).double()), Terms(0, 0, 0), Interleaving(), {}, {}
+    )
+    return with_new_items(student.eval(), shape, new, torch.randn(len(new), 8), new_map)
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_an_outcome_is_what_evaluation_measures_of_the_student_so_set(data, mapped, part, exclude_seen, setting):
+    samples, new = (data.validation, data.new_validation) if part == "val" else (data.test, data.new_test)
+    scores = calibration_scores(mapped, samples, new, exclude_seen, CPU)
+    found = outcome(scores, setting)
+    measured = ranked(mapped.interleaved(setting), samples, exclude_seen, CPU, keep=0, among=new)
+    metrics = part_metrics(part, measured, data)
+    assert found.warm == pytest.approx(metrics[f"{part}/warm/ndcg_at_20"])
+    assert found.new == pytest.approx(metrics[f"{part}/new/ndcg_at_20"])
+    assert found.all == pytest.approx(metrics[f"{part}/ndcg_at_20"])
+    if setting.scale > 0 and exclude_seen:
+        among = among_new(scores, np.searchsorted(mapped.new_items.numpy(), new))
+        assert among == pytest.approx(metrics[f"{part}/new_among_new/ndcg_at_20"])
+
+
+def test_costs_are_against_new_items_left_out(data, mapped):
+    scores = calibration_scores(mapped, data.test, data.new_test, True, CPU)
+    found = outcome(scores, Interleaving(1.0, 0.3))
+    # By hand: the new items' columns are taken out of the matrix of scores.
+    samples, warm = data.test, torch.as_tensor(data.trained[data.test.targets])
+    history, length = (torch.as_tensor(one) for one in samples.windows_of(range(len(samples)), 10, data.num_items))
+    with torch.no_grad():
+        matrix = mapped.scores(history, length)
+    known = torch.as_tensor(np.flatnonzero(data.trained))
+    matrix[:, mapped.new_items] = -torch.inf
+    seen = tuple(torch.as_tensor(one) for one in samples.seen(range(len(samples))))
+    ranks = rank_of_target(matrix, torch.as_tensor(samples.targets), seen)[warm]
+    gain = torch.where(ranks <= 20, 1 / torch.log2(ranks + 1.0), 0.0)
+    # A miss is ranked behind all items, also where these are fewer than twenty.
+    assert len(known) > 20
+    assert found.warm_cost == pytest.approx(1 - found.warm / gain.mean().item(), abs=1e-6)
+    assert found.gain == pytest.approx(found.all / (gain.sum().item() / len(samples)) - 1, abs=1e-6)
+
+
+def test_new_items_far_below_cost_and_gain_nothing_and_far_above_the_most(data, mapped):
+    scores = calibration_scores(mapped, data.validation, data.new_validation, True, CPU)
+    below, above = (outcome(scores, Interleaving(1, offset)) for offset in (-99, 99))
+    assert (below.warm_cost, below.new, below.gain) == (0, 0, 0)
+    assert above.warm_cost > 0.2
+    assert above.new > 0.1
+    assert above.new == pytest.approx(
+        max(outcome(scores, Interleaving(1, one)).new for one in np.linspace(-20, 99, 40))
+    )
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.02, 0.1, 1.0])
+def test_the_choice_keeps_to_its_cost_and_no_scale_does_better(data, mapped, cost):
+    scores = calibration_scores(mapped, data.validation, data.new_validation, True, CPU)
+    chosen = choose_interleaving(scores, cost)
+    assert chosen.warm_cost <= cost
+    tried = [at_cost(scores, scale, cost) for scale in SCALES]
+    assert chosen.new == max(one.new for one in tried)
+    for one in tried:
+        higher = outcome(scores, Interleaving(one.interleaving.scale, one.interleaving.offset + 1e-3))
+        assert one.interleaving.offset > 39 or higher.warm_cost > cost
+
+
+def test_a_curve_costs_and_gains_more_from_point_to_point(data, mapped):
+    scores = calibration_scores(mapped, data.validation, data.new_validation, True, CPU)
+    points = curve(scores, 1.0, (0.0, 0.05, 0.2, 0.5))
+    offsets = [one.interleaving.offset for one in points]
+    assert offsets == sorted(offsets)
+    assert [one.new for one in points] == sorted(one.new for one in points)
+
+
+def test_stand_ins_are_trained_items_with_a_target_in_validation(data):
+    found = stand_ins(data, 0.25, seed=1)
+    targets = np.unique(data.validation.targets)
+    known = targets[data.trained[targets]]
+    assert len(found) == round(0.25 * len(known))
+    assert set(found) <= set(known)
+    assert found.tolist() == stand_ins(data, 0.25, seed=1).tolist()
+    assert found.tolist() != stand_ins(data, 0.25, seed=2).tolist()
+
+
+def test_many_samples_are_drawn(data, monkeypatch):
+    monkeypatch.setattr("recdistill.students.calibration.MOST_SAMPLES", 7)
+    found = some_samples(data.validation, seed=3)
+    assert len(found) == 7
+    assert found.end.tolist() == some_samples(data.validation, seed=3).end.tolist()
+    monkeypatch.undo()
+    assert some_samples(data.validation, seed=3) is data.validation

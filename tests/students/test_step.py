@@ -1,0 +1,211 @@
+"""The losses of a training step: by blocks, and over shared negatives with few rows of the item table."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recdistill.config import BaselineConfig, DistillConfig
+from recdistill.data.sequences import SequenceData
+from recdistill.distillation import blockwise
+from recdistill.distillation.objective import Objective, build_objective
+from recdistill.distillation.settings import ObjectiveSettings
+from recdistill.distillation.teacher_answers import TeacherAnswers
+from recdistill.errors import InputError
+from recdistill.registry import STUDENTS
+from recdistill.students.build import shape_of
+from recdistill.students.step import loss_step, student_batches
+from recdistill.students.student import Student
+from recdistill.students.training import fit_recommender, initial_student, optimizer_of, selection_of
+from recdistill.training.recorder import NoRecorder
+
+CPU = torch.device("cpu")
+SMALL = {"hidden_size": 16, "max_length": 8, "epochs": 3, "patience": 3, "dropout": 0.0, "batch_size": 64}
+
+
+def options_of(student: str, **options: Any) -> dict[str, Any]:
+    return SMALL | {"student": student} | options
+
+
+def teacher_of(data: SequenceData) -> TeacherAnswers:
+    """A teacher of every second sample, whose item embeddings are narrow."""
+    generator = torch.Generator().manual_seed(0)
+    samples = len(data.train)
+    covered = torch.arange(samples) % 2 == 0
+    return TeacherAnswers(
+        covered=covered,
+        ranking=torch.randint(40, (samples, 4), generator=generator),
+        distance=torch.rand(samples, 4, generator=generator),
+        item_embedding=torch.randn(data.num_items, 6, generator=generator),
+        sample=covered.nonzero().squeeze(1),
+        covered_share=0.5,
+    )
+
+
+def one_step(config: Any, data: SequenceData, teacher: TeacherAnswers | None = None) -> tuple[dict, Student]:
+    """Losses and the model, with gradients, of the first batch."""
+    torch.manual_seed(1)
+    model = initial_student(config, shape_of(config), data.num_items, teacher).train()
+    selection = selection_of(config, data, model, teacher, NoRecorder())
+    if selection is not None:
+        selection.begin_epoch(0)
+        model.train()
+    counts = torch.as_tensor(data.item_count)
+    objective = build_objective(config, counts, state_size=model.state_size, teacher=teacher)
+    step = loss_step(config, data, model, objective, selection, CPU)
+    losses = step(next(student_batches(config, data, model.causal)(0)))
+    losses["total"].backward()
+    return losses, model
+
+
+def dense(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+@pytest.mark.parametrize("output", ["tied", "linear"])
+@pytest.mark.parametrize("student", STUDENTS.names(gradient=True))
+@pytest.mark.parametrize("distilled", [False, True])
+def test_with_all_items_drawn_a_step_is_that_of_the_full_softmax(
+    student: str, output: str, distilled: bool, ring_data: SequenceData
+) -> None:
+    options = options_of(student, output=output)
+    kind, teacher = BaselineConfig, None
+    if distilled:
+        # Without consistency: in float32, at the start, which item is the K-th best is a matter of rounding.
+        options |= {"alpha": 0.1, "candidate_topk": 4, "ed_weight": 0.5, "gamma_consistency": 0.0}
+        kind, teacher = DistillConfig, teacher_of(ring_data)
+    full, of_full = one_step(kind(**options), ring_data, teacher)
+    sampled, of_sampled = one_step(kind(**options, base_loss="sampled", negatives=10_000), ring_data, teacher)
+    for name, value in full.items():
+        torch.testing.assert_close(sampled[name], value, rtol=1e-4, atol=1e-5)
+    table = dict(of_sampled.named_parameters())
+    assert table["items.embedding.weight"].grad.is_sparse
+    assert output == "tied" or table["output.weight"].grad.is_sparse
+    for name, parameter in of_full.named_parameters():
+        torch.testing.assert_close(dense(table[name].grad), parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_few_negatives_reach_few_rows_and_the_step_leaves_the_others(ring_data: SequenceData) -> None:
+    config = BaselineConfig(**options_of("sasrec", base_loss="sampled", negatives=2, batch_size=4))
+    _, model = one_step(config, ring_data)
+    table = model.items.embedding.weight
+    used = table.grad.coalesce().indices()[0]
+    assert 0 < len(used) < ring_data.num_items / 2
+    before = table.detach().clone()
+    optimizer_of(config, model).step()
+    changed = (table.detach() != before).any(dim=1).nonzero().squeeze(1)
+    assert set(changed.tolist()) <= set(used.tolist()) - {ring_data.padding_id}
+    assert len(changed) >= len(used) - 1
+
+
+@pytest.mark.parametrize("base_loss", ["ce", "sampled", "gbce"])
+def test_no_step_holds_the_scores_of_all_items_for_all_samples(
+    base_loss: str, ring_data: SequenceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blockwise, "block_rows", lambda *_: 50)
+
+    class Watch(TorchDispatchMode):
+        shapes: ClassVar[set[tuple[int, ...]]] = set()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            result = function(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple | list) else (result,):
+                if isinstance(tensor, torch.Tensor):
+                    Watch.shapes.add(tuple(tensor.shape))
+            return result
+
+    config = BaselineConfig(**options_of("sasrec", base_loss=base_loss, negatives=5, batch_size=300))
+    with Watch():
+        one_step(config, ring_data)
+    batch = len(next(student_batches(config, ring_data, causal=True)(0)))
+    assert batch > 128
+    blocks = any(40 < shape[0] <= 50 and shape[-1] == 42 for shape in Watch.shapes if len(shape) == 2)
+    assert blocks == (base_loss == "ce")
+    assert not any(shape[0] == batch and shape[-1] >= 42 for shape in Watch.shapes if len(shape) == 2)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_a_student_of_shared_negatives_learns_and_goes_on_after_a_kill(
+    sampling: str, ring_data: SequenceData, tmp_path: Path
+) -> None:
+    config = BaselineConfig(
+        **options_of("sasrec", base_loss="sampled", negatives=15, negative_sampling=sampling)
+        | {"epochs": 12, "patience": 12, "learning_rate": 0.01, "dropout": 0.1}
+    )
+
+    class Killed(Exception):  # noqa: N818
+        pass
+
+    class Recorder:
+        def __init__(self, work: Path, kill_at: int = -1) -> None:
+            self.work, self.kill_at, self.losses = work, kill_at, []
+            work.mkdir(exist_ok=True)
+
+        def log_metrics(self, metrics: dict[str, float], step: int = 0) -> None:
+            self.losses.append(metrics["train/base"])
+            if step == self.kill_at:
+                raise Killed
+
+    whole, killed = Recorder(tmp_path / "a"), Recorder(tmp_path / "b", kill_at=4)
+    expected = fit_recommender(config, ring_data, recorder=whole)
+    assert expected.metrics["val/ndcg_at_10"] > 0.3
+    assert whole.losses[-1] < 0.8 * whole.losses[0]
+    with pytest.raises(Killed):
+        fit_recommender(config, ring_data, recorder=killed)
+    found = fit_recommender(config, ring_data, recorder=Recorder(tmp_path / "b"))
+    theirs = expected.model.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in found.model.state_dict().items())
+
+
+def test_a_window_answers_as_many_samples_as_asked(ring_data: SequenceData) -> None:
+    def largest(**options: Any) -> int:
+        config = BaselineConfig(**options_of("sasrec", **options))
+        drawn = student_batches(config, ring_data, causal=True)(0)
+        return max(int(batch.row.bincount().max()) for batch in drawn)
+
+    assert largest() == 4
+    assert largest(window_stride=8) > 4
+    assert largest(window_stride=1) == 1
+    with pytest.raises(InputError, match="window_stride=9: must be at most max_length=8"):
+        BaselineConfig(**options_of("sasrec", window_stride=9))
+
+
+def test_what_shared_negatives_cannot_do_is_refused(ring_data: SequenceData) -> None:
+    config = BaselineConfig(**options_of("sasrec", base_loss="sampled"))
+    model = initial_student(config, shape_of(config), ring_data.num_items, None)
+    counts, settings = torch.as_tensor(ring_data.item_count), ObjectiveSettings(base_loss="sampled")
+    reads = Objective(settings, counts, {"entropy": torch.nn.Identity()}, {"entropy": 1.0})
+    with pytest.raises(InputError, match=r"base_loss=sampled: .*entropy_weight reads them"):
+        loss_step(config, ring_data, model, reads, None, CPU)
+
+    class OwnScores(type(model)):  # type: ignore[misc]
+        def logits(self, states: torch.Tensor) -> torch.Tensor:
+            return super().logits(states) * 2
+
+    model.__class__ = OwnScores
+    with pytest.raises(InputError, match="base_loss=sampled: sasrec makes scores of its own"):
+        loss_step(config, ring_data, model, Objective(settings, counts), None, CPU)
+    with pytest.raises(InputError, match="negative_sampling=popularity: gbce"):
+        BaselineConfig(base_loss="gbce", negative_sampling="popularity")
+
+
+def test_a_student_with_scores_of_its_own_is_trained_by_them(ring_data: SequenceData) -> None:
+    config = BaselineConfig(**options_of("sasrec"))
+    torch.manual_seed(1)
+    model = initial_student(config, shape_of(config), ring_data.num_items, None)
+
+    class OwnScores(type(model)):  # type: ignore[misc]
+        def logits(self, states: torch.Tensor) -> torch.Tensor:
+            return 0 * super().logits(states)
+
+    model.__class__ = OwnScores
+    objective = build_objective(config, torch.as_tensor(ring_data.item_count), state_size=16, teacher=None)
+    losses = loss_step(config, ring_data, model, objective, None, CPU)(
+        next(student_batches(config, ring_data, causal=True)(0))
+    )
+    plain, _ = one_step(config, ring_data)
+    # Uniform over what competes: below the logarithm of all items, and not the student's own.
+    assert losses["base"] < torch.tensor(42.0).log()
+    assert losses["base"] != plain["base"]

@@ -1,0 +1,93 @@
+"""Results of cells on disk, and the report that is made of them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recdistill.errors import InputError
+from recdistill.study.cells import CellResult, read_cell, read_ranks, write_cell
+from recdistill.study.plan import Cell, read_plan
+from recdistill.study.report import Found, answers, write_report
+
+PLAN = """\
+data:
+  small: {dataset: ml-100k}
+students:
+  sasrec: {student: sasrec}
+seeds: [1, 2, 3]
+rows:
+  undistilled: {step: backbone, says: without a teacher}
+  distilled: {step: distill}
+  unmade: {step: distill, options: {lam: 3}}
+comparisons:
+  - {row: distilled, against: undistilled}
+  - {row: unmade, against: undistilled}
+"""
+
+
+def result(cell: Cell, value: float) -> CellResult:
+    metrics = {"test/ndcg_at_20": value, "test/new_among_new/chance_ndcg_at_20": 0.03, "train_seconds": 2.0}
+    return CellResult(
+        cell.key, "abc", "sqlite mlflow.db", metrics, 2.0, cell.options, "f" * 64, {"torch": "2"}, "c" * 40, "cpu"
+    )
+
+
+def ranks(seed: int, divisor: int) -> pd.DataFrame:
+    drawn = np.random.default_rng(seed)
+    rank = drawn.integers(1, 60, size=300)
+    columns = {"user": [f"u{n % 60}" for n in range(300)], "item": [f"i{n % 50}" for n in range(300)]}
+    columns |= {"rank": (rank + divisor - 1) // divisor, "rank_among_new": np.where(np.arange(300) % 3, 0, rank)}
+    columns |= {"item_count": np.arange(300) % 3 * 100}
+    return pd.DataFrame(columns | {"history_length": 5})
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> tuple[Path, Found]:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    plan = read_plan(tmp_path / "plan.yaml")
+    for cell in plan.cells:
+        if cell.row != "unmade":
+            better = cell.row == "distilled"
+            write_cell(tmp_path, cell, result(cell, 0.1 + 0.05 * better), ranks(cell.seed, 1 + better))
+    return tmp_path, Found.read(plan, tmp_path)
+
+
+def test_what_is_written_is_read(study):
+    folder, found = study
+    cell = found.plan.cells[0]
+    assert read_cell(folder, cell) == result(cell, 0.1)
+    assert list(read_ranks(folder, cell).columns) == ["user", "item", "rank", "rank_among_new", "item_count"]
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_a_cell_of_another_plan_is_not_taken(study):
+    folder, found = study
+    cell = found.plan.cells[0]
+    assert read_cell(folder, dataclasses.replace(cell, options=cell.options | {"epochs": 3})) is None
+    (folder / f"{cell.name}.json").write_text("{}")
+    with pytest.raises(InputError, match="is no result of a study"):
+        read_cell(folder, cell)
+
+
+def test_the_report_says_what_is_better_and_what_is_missing(study):
+    folder, found = study
+    given = answers(found, folder)
+    assert {answer.comparison.row for answer in given} == {"distilled"}
+    verdicts = {answer.difference.part: answer.difference.verdict for answer in given}
+    assert verdicts == {"all": "better", "warm": "better", "new": "better", "new_among_new": "not below"}
+    text = write_report(found, folder, ["report_all.svg"])
+    assert "6 finished cells of 9" in text
+    assert "| undistilled | 0.1000 ± 0.0000 (3) |" in text
+    assert "without a teacher" in text
+    assert "unmade |" not in text
+    assert "| *chance* | | | | 0.0300 | | |" in text
+    assert "![NDCG@20 of each row](report_all.svg)" in text
+
+
+def test_a_study_without_a_finished_cell_says_so(tmp_path):
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert "No cell is finished yet." in write_report(Found.read(plan, tmp_path), tmp_path, [])

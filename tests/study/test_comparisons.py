@@ -1,0 +1,99 @@
+"""Differences between rows, and how sure they are."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from recdistill.study.comparisons import PARTS, clustered, corrected, difference, gains_of, paired
+
+
+def table(ranks: list[int], among: list[int] | None = None, users: list[int] | None = None) -> pd.DataFrame:
+    count = len(ranks)
+    return pd.DataFrame(
+        {
+            "user": [f"u{user}" for user in (users or range(count))],
+            "item": [f"i{place % 5}" for place in range(count)],
+            "rank": ranks,
+            "rank_among_new": among or [0] * count,
+            "item_count": [0 if among and among[place] else 50 if not place % 2 else 3 for place in range(count)],
+        }
+    )
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_without_clusters_it_is_students_t(values):
+    values = np.array(values)
+    found = clustered(values, np.arange(len(values)), -0.1)
+    if values.std() < 1e-9:
+        assert found.deviation < 1e-9
+        return
+    interval = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(interval)
+    assert found.p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert found.p_below == pytest.approx(stats.ttest_1samp(values, -0.1, alternative="greater").pvalue)
+
+
+def test_clusters_widen_an_interval_as_a_bootstrap_of_clusters_does():
+    drawn = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(60), drawn.integers(1, 12, size=60))
+    values = (drawn.normal(size=60)[cluster] + drawn.normal(size=len(cluster))) / 10
+    sums, counts = np.bincount(cluster, values), np.bincount(cluster)
+    picks = drawn.integers(60, size=(4000, 60))
+    bootstrap = (sums[picks].sum(1) / counts[picks].sum(1)).std()
+    assert clustered(values, cluster, 0.0).deviation == pytest.approx(bootstrap, rel=0.05)
+    assert clustered(values, np.arange(len(values)), 0.0).deviation < 0.8 * bootstrap
+
+
+def test_parts_are_of_warm_and_new_targets():
+    ranks = table([1, 30, 2, 5], [0, 0, 1, 21])
+    found = {part: gains_of(ranks, part)["gain"].tolist() for part in PARTS}
+    second, fifth = 1 / math.log2(3), 1 / math.log2(6)
+    assert found["all"] == pytest.approx([1, 0, second, fifth])
+    assert found["warm"] == pytest.approx([1, 0])
+    assert found["sparse"] == pytest.approx([0])
+    assert found["new"] == pytest.approx([second, fifth])
+    assert found["new_among_new"] == pytest.approx([1, 0])
+
+
+def test_samples_are_paired_whatever_their_order():
+    one = gains_of(table([1, 2, 3, 4, 5, 6], users=[0, 0, 0, 1, 1, 1]), "all")
+    shuffled = one.sample(frac=1, random_state=3)
+    found = paired(one, shuffled)
+    assert len(found) == 6
+    assert (found["gain"] == found["gain_against"]).all()
+    # A target that comes again for the same user pairs once each.
+    twice = pd.concat([one, one], ignore_index=True)
+    assert len(paired(twice, twice)) == 12
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_better_row_is_better_and_an_equal_one_is_not_below(seeds):
+    drawn = np.random.default_rng(1)
+    users = np.repeat(np.arange(80), 5).tolist()
+    worse = [table(drawn.integers(1, 40, size=400).tolist(), users=users) for _ in range(seeds)]
+    better = [frame.assign(rank=(frame["rank"] + 1) // 2) for frame in worse]
+    found = corrected([difference(better, worse, "all", 0.01), difference(worse, worse, "all", 0.01)])
+    assert [one.verdict for one in found] == ["better", "not below"]
+    assert found[0].seeds == seeds
+    assert found[0].samples == 400 * seeds
+    assert math.isnan(found[0].by_seed.deviation) == (seeds == 1)
+    reverse = corrected([difference(worse, better, "all", 0.01)])[0]
+    assert reverse.verdict == "worse"
+    assert reverse.difference == pytest.approx(-found[0].difference)
+    assert difference(worse, worse, "new", 0.01) is None
+
+
+def test_what_one_item_alone_shows_is_unclear():
+    # All of the gain is that of one item of five, over many users.
+    worse = table([20] * 500, users=list(range(500)))
+    better = worse.assign(rank=np.where(worse["item"] == "i0", 1, 20))
+    one = corrected([difference([better], [worse], "all", 0.01)])[0]
+    assert one.by_user.p_value < 1e-6
+    assert one.by_item.p_value > 0.05
+    assert one.verdict == "unclear"

@@ -1,0 +1,62 @@
+"""The sentence that says whether the LLM is worth its price, and for which targets."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recdistill.study.worth import BOTH, CHEAP, FROZEN, IDS, TRAINED, Price, ask, report, sentence
+
+
+def ranks(seed: int, *, warm: float = 1.0, new: float = 1.0) -> pd.DataFrame:
+    """Ranks of 900 targets, a third of them new; those divided by ``warm`` and ``new``."""
+    drawn = np.random.default_rng(seed).integers(1, 80, size=900)
+    is_new = np.arange(900) % 3 == 0
+    divided = np.maximum(1, drawn / np.where(is_new, new, warm)).astype(int)
+    return pd.DataFrame(
+        {
+            "user": [f"u{n % 150}" for n in range(900)],
+            "item": [f"i{n % 90}" for n in range(900)],
+            "rank": divided,
+            "rank_among_new": np.where(is_new, divided, 0),
+            "item_count": np.where(is_new, 0, np.arange(900) % 40 + 1),
+        }
+    )
+
+
+def rows(**changes: dict[str, float]) -> dict[str, list[pd.DataFrame]]:
+    names = {"ids": IDS, "both": BOTH, "cheap": CHEAP, "frozen": FROZEN, "trained": TRAINED}
+    return {names[name]: [ranks(seed, **change) for seed in (1, 2)] for name, change in changes.items()}
+
+
+def test_it_is_worth_it_where_new_items_gain_over_cheap_text():
+    found = rows(ids={}, both={}, cheap={"new": 2.0}, frozen={"new": 2.0}, trained={"new": 6.0})
+    asked = ask(found, 0.01)
+    said = sentence(asked)
+    assert said.startswith("The LLM is worth it for new items (+")
+    assert "not for items with clicks and items with few clicks, where noise hides" in said
+    assert len(asked) == 5
+    assert [one.difference.verdict for one in asked] == ["not below", "not below", "better", "not below", "better"]
+
+
+def test_cheap_text_alone_makes_no_llm_worth_it():
+    said = sentence(ask(rows(ids={}, cheap={"new": 4.0}, frozen={"new": 4.0}, trained={"new": 4.0}), 0.01))
+    assert said == ("The LLM is not shown to be worth it: not for new items, where noise hides whatever it adds.")
+
+
+def test_harm_is_said():
+    said = sentence(ask(rows(ids={"warm": 4.0}, both={}), 0.01))
+    assert said.startswith("The LLM is not shown to be worth it: harmful for items with clicks (-")
+
+
+def test_without_rows_nothing_is_said_of_it():
+    assert "cannot be said" in sentence(ask({}, 0.01))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_report_has_the_price_and_says_what_one_seed_hides(seeds):
+    price = Price(tokens=200_000, seconds=700.0, teacher_ms=90_000.0, student_ms=150.0)
+    text = report(ask(rows(ids={}, both={"warm": 2.0}), 0.01), price, seeds)
+    assert "200,000 LLM tokens and 700 s once" in text
+    assert "600 times less" in text
+    assert ("One seed" in text) == (seeds == 1)
+    assert "items with clicks: distilled" in text

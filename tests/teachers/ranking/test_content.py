@@ -1,0 +1,184 @@
+"""What a ranking teacher learns of the items' texts: vectors, and scores of items without clicks."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from small_teachers import config_of, small, small_backbone
+from tiny_llm import tiny_base_llm
+
+from recdistill.data.batches import batches
+from recdistill.teachers.ranking.content import HALF, PENALTY, ridge, rows_of
+from recdistill.teachers.ranking.contrast import contrast_lesson, item_batches, states_of_samples
+from recdistill.teachers.ranking.lesson import ranking_lesson
+from recdistill.teachers.ranking.teacher import RankingTeacher, texts_of
+from recdistill.teachers.scoring import make_outputs
+from recdistill.teachers.training import train_teacher
+from recdistill.training.recorder import NoRecorder
+
+NEW = {"new_items": 0.3}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    found = small(tmp_path_factory.mktemp("new"), users=40, split="user-holdout", **NEW)
+    assert 3 < (~found.trained).sum() < 25
+    return found
+
+
+@pytest.fixture(scope="module")
+def backbone(data):
+    return small_backbone(data)
+
+
+@pytest.fixture
+def trained(data, backbone, monkeypatch):
+    """Trains a teacher over the tiny llama."""
+    monkeypatch.setattr("recdistill.teachers.training.base_llm", lambda config, processes: tiny_base_llm())
+
+    def train(**changes):
+        config = config_of(**{"token_budget": 400, "split": "user-holdout", **NEW} | changes)
+        return train_teacher(config, data, backbone, recorder=NoRecorder())[0]
+
+    return train
+
+
+def test_ridge_is_weighted_ridge_regression():
+    torch.manual_seed(0)
+    x, y = torch.randn(30, 6).double(), torch.randn(30, 4).double()
+    count = torch.randint(0, 9, (30,))
+    weight, bias = ridge(x, y, count)
+    fitted = count > 0
+    share = (count / (count + HALF)).double()[fitted]
+    share = share / share.sum()
+    mean = (share.unsqueeze(1) * x[fitted]).sum(0)
+    covariance = (share.unsqueeze(1) * (x[fitted] - mean)).T @ (x[fitted] - mean)
+    penalty = PENALTY * covariance.diagonal().mean()
+    oracle = Ridge(alpha=float(penalty)).fit(x[fitted], y[fitted], sample_weight=share.numpy())
+    torch.testing.assert_close(weight, torch.from_numpy(oracle.coef_))
+    torch.testing.assert_close(bias, torch.from_numpy(oracle.intercept_))
+
+
+def test_text_states_do_not_depend_on_the_batch(data, backbone):
+    teacher = RankingTeacher.build(config_of(**NEW), tiny_base_llm(), backbone, data)
+    content = teacher.model.content
+    whole = teacher.model.all_text_states(content.texts)
+    for item in (0, 7, 20):
+        alone = teacher.model.text_states(content.texts, torch.tensor([item]))
+        torch.testing.assert_close(alone[0], whole[item], atol=1e-5, rtol=1e-4)
+    tokens, real = rows_of(content.texts, torch.arange(4))
+    assert real.sum(1).tolist() == content.texts.lengths[:4].tolist()
+    assert tokens.shape == real.shape
+
+
+def test_new_items_are_scored_by_their_texts(data, backbone, trained):
+    teacher = trained()
+    new = ~torch.from_numpy(data.trained)
+    table = backbone.item_table()
+    torch.testing.assert_close(teacher.model.head.item_table[~new], table[~new])
+    content = teacher.model.content
+    inputs = content.standard(content.view)
+    weight, bias = ridge(inputs, table, torch.as_tensor(data.item_count))
+    expected = inputs[new] @ weight.T + bias
+    torch.testing.assert_close(teacher.model.head.item_table[new], expected)
+    torch.testing.assert_close(teacher.model.item_table[new], expected)
+    assert not torch.allclose(table[new], expected)
+
+
+def test_a_loaded_teacher_scores_as_the_saved_one(data, backbone, tmp_path, trained):
+    teacher = trained(contrast_token_budget=300)
+    teacher.save(tmp_path / "saved")
+    loaded = RankingTeacher.load(tmp_path / "saved", teacher.config, tiny_base_llm(), backbone, data)
+    batch = next(teacher.batches(data.test, shuffle=False))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.score(batch)[0], teacher.score(batch)[0])
+        torch.testing.assert_close(loaded.item_view(), teacher.item_view())
+
+
+def test_untrained_items_are_not_in_the_softmax(data, trained):
+    teacher = trained()
+    lesson = ranking_lesson(teacher)
+    batch = next(iter(lesson.batches()))
+    before = lesson.step(batch)["total"]
+    new = torch.from_numpy(np.flatnonzero(~data.trained))
+    # Not a constant: the backbone's states have mean zero.
+    moved = torch.linspace(-3, 5, teacher.model.head.item_table.shape[1])
+    teacher.model.head.item_table[new] += moved
+    torch.testing.assert_close(lesson.step(batch)["total"], before)
+    teacher.model.head.item_table[int(data.train.targets[0])] += moved
+    assert not torch.isclose(lesson.step(batch)["total"], before)
+
+
+def test_a_contrast_teaches_which_text_a_state_is_near(data, backbone):
+    teacher = RankingTeacher.build(config_of(contrast_ridge=0.0, **NEW), tiny_base_llm(), backbone, data)
+    teacher.model.content.start(teacher.model.all_text_states(teacher.model.content.texts))
+    lesson = contrast_lesson(teacher, states_of_samples(teacher))
+    optimizer = torch.optim.Adam([p for group in lesson.groups for p in group["params"]], lr=0.02)
+    batch = next(iter(lesson.batches()))
+    first = lesson.step(batch)["contrast"].item()
+    frozen = {name: p.clone() for name, p in teacher.model.named_parameters() if name not in lesson.parameters}
+    for _ in range(20):
+        optimizer.zero_grad()
+        lesson.step(batch)["total"].backward()
+        optimizer.step()
+    assert lesson.step(batch)["contrast"].item() < first - 0.2
+    for name, parameter in teacher.model.named_parameters():
+        if name in frozen:
+            torch.testing.assert_close(parameter, frozen[name], msg=name)
+
+
+def test_a_pass_has_every_trained_item_once_with_its_own_samples(data, backbone):
+    config = config_of(tokens_per_batch=40, **NEW)
+    teacher = RankingTeacher.build(config, tiny_base_llm(), backbone, data)
+    trainable = data.trainable(True)
+    targets = data.train.targets
+    items = np.unique(targets if trainable is None else targets[trainable])
+    found, seen = list(islice(item_batches(teacher), 30)), []
+    for batch in found:
+        assert (torch.from_numpy(targets)[batch.sample] == batch.items[batch.label]).all()
+        assert batch.tokens >= len(batch.items)
+        seen += batch.items.tolist()
+    assert set(seen) == set(items.tolist())
+    assert seen[: len(items) - 2].count(seen[0]) == 1
+    part, share = found[0].part(0, 2)
+    other, rest = found[0].part(1, 2)
+    assert share + rest == pytest.approx(1)
+    assert part.items is found[0].items
+    assert torch.cat([part.sample, other.sample]).tolist() == found[0].sample.tolist()
+
+
+def test_states_are_those_of_the_samples_histories(data, backbone):
+    teacher = RankingTeacher.build(config_of(**NEW), tiny_base_llm(), backbone, data)
+    found = states_of_samples(teacher)
+    for batch in islice(
+        batches(
+            data.train, length=backbone.max_length, batch_size=5, stride=1, padding_id=data.padding_id, seed=0, epoch=0
+        ),
+        3,
+    ):
+        with torch.no_grad():
+            expected = backbone(batch.history, batch.length, batch.row, batch.column)
+        torch.testing.assert_close(found[batch.sample], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_outputs_have_a_vector_of_every_text(data, tmp_path, trained):
+    teacher = trained(contrast_token_budget=300)
+    outputs = make_outputs(teacher, teacher.config, tmp_path / "outputs")
+    torch.testing.assert_close(outputs.item_view, teacher.model.content.view)
+    outputs.save(tmp_path / "kept")
+    torch.testing.assert_close(type(outputs).load(tmp_path / "kept").item_view, outputs.item_view)
+    # New items are offered as candidates.
+    offered = np.unique(outputs.ranking.numpy())
+    assert (~data.trained[offered]).any()
+
+
+def test_where_all_items_are_trained_a_teacher_is_as_before(tmp_path):
+    whole = small(tmp_path, users=40, split="leave-one-out")
+    assert whole.trained.all()
+    teacher = RankingTeacher.build(config_of(split="leave-one-out"), tiny_base_llm(), small_backbone(whole), whole)
+    assert teacher.model.content is None
+    assert not any(name.startswith("content") for name in teacher.model.trained())
+    assert teacher.item_view().shape == (whole.num_items, teacher.model.head.query.in_features)
+    assert texts_of(teacher.config, whole)[3] == whole.titles[3]

@@ -1,0 +1,96 @@
+"""Averages are those of the formula, copied back and forth without a trace."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from recdistill.training.averaging import AveragedWeights, overwrite, warmed_decay
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(0.01, 0.9999), st.integers(1, 40), st.integers(0, 2**31))
+def test_is_the_moving_average_of_the_formula(decay, steps, seed):
+    generator = torch.Generator().manual_seed(seed)
+    current = {"a": torch.zeros(3, 2, dtype=torch.float64), "b": torch.zeros(4, dtype=torch.float64)}
+    overwrite(current, {name: torch.randn(one.shape, generator=generator).double() for name, one in current.items()})
+    averages = AveragedWeights(current, decay)
+    expected = {name: one.clone() for name, one in current.items()}
+    for step in range(steps):
+        for name, one in current.items():
+            one += torch.randn(one.shape, generator=generator).double()
+            kept = min(decay, (1 + step) / (10 + step))
+            expected[name] = kept * expected[name] + (1 - kept) * one
+        averages.update(step)
+    for name, one in expected.items():
+        torch.testing.assert_close(averages.tensors[name], one, rtol=1e-12, atol=1e-12)
+
+
+def test_the_start_is_forgotten_where_a_constant_decay_would_keep_it():
+    """After 200 steps at 1 from a start at 0; 0.998 ** 200 is 0.67."""
+    current = {"a": torch.zeros(1)}
+    averages = AveragedWeights(current, 0.998)
+    current["a"].fill_(1)
+    for step in range(200):
+        averages.update(step)
+    assert averages.tensors["a"] > 0.999
+    assert warmed_decay(0.998, 0) == 0.1
+    assert warmed_decay(0.998, 10**6) == 0.998
+
+
+def test_what_does_not_change_is_its_own_average_to_the_last_bit():
+    current = {"frozen": torch.randn(1000)}
+    averages = AveragedWeights(current, 0.9)
+    for step in range(50):
+        averages.update(step)
+    assert torch.equal(averages.tensors["frozen"], current["frozen"])
+
+
+def test_counters_are_copied_and_running_statistics_averaged():
+    module = nn.BatchNorm1d(2)
+    current = module.state_dict(keep_vars=True)
+    averages = AveragedWeights(current, 0.5)
+    module.train()
+    for step in range(8):
+        module(torch.randn(16, 2) + 3)
+        averages.update(step)
+    assert averages.tensors["num_batches_tracked"] == 8
+    assert (averages.tensors["running_mean"] > 0).all()
+    assert (averages.tensors["running_mean"] < module.running_mean).all()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_averages_are_in_use_within_the_context_alone(fails):
+    module = nn.Linear(2, 2)
+    averages = AveragedWeights(dict(module.named_parameters()), 0.9)
+    with torch.no_grad():
+        module.weight += 1
+    averages.update(0)
+    own, mean = module.weight.detach().clone(), averages.tensors["weight"].clone()
+    seen = []
+
+    def use():
+        with averages.in_use():
+            seen.append(module.weight.detach().clone())
+            if fails:
+                raise KeyError
+
+    if fails:
+        with pytest.raises(KeyError):
+            use()
+    else:
+        use()
+    assert torch.equal(seen[0], mean)
+    assert torch.equal(module.weight, own)
+    assert torch.equal(averages.tensors["weight"], mean)
+    assert not torch.equal(own, mean)
+
+
+def test_a_checkpoint_without_an_average_takes_the_current_value():
+    current = {"a": torch.ones(2), "b": torch.ones(2)}
+    averages = AveragedWeights(current, 0.9)
+    current["b"].fill_(5)
+    averages.restore({"a": torch.full((2,), 3.0)})
+    assert averages.tensors["a"].tolist() == [3, 3]
+    assert averages.tensors["b"].tolist() == [5, 5]
