@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from small_teachers import small_backbone
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from recdistill.config import TeacherConfig
+from recdistill.data.frames import data_from_frames
 from recdistill.data.sequences import SequenceData
 from recdistill.registry import TEACHERS
 from recdistill.teachers.checks import check_teacher
@@ -29,6 +31,16 @@ from recdistill.teachers.ilora.base_llm import load_base_llm
 STEPS = 3
 OPTIONS = {"teacher_history": 2, "token_budget": 1000, "tokens_per_batch": 300, "lora_rank": 4, "experts": 2}
 OF_KIND = {"ranking": {"teacher_window": 6}, "generative": {"candidates": 4, "curriculum": False}}
+
+
+def family_data() -> SequenceData:
+    """Four users and twelve items with short titles: slow LLMs read them, token by token."""
+    drawn = np.random.default_rng(0)
+    log = [(f"u{user}", f"i{item}", time) for user in range(4) for time, item in enumerate(drawn.permutation(12)[:7])]
+    return data_from_frames(
+        pd.DataFrame(log, columns=["user", "item", "timestamp"]),
+        pd.DataFrame({"item": [f"i{item}" for item in range(12)], "title": [f"F {item}" for item in range(12)]}),
+    )
 
 
 def write_family(family: str, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from small_data import write_csv
 from tiny_llm import write_tiny_llm
 from workplace import Workplace, run_step
 
-#: Of each a text that stands nowhere else.
+#: Of each a text that stands nowhere else. A user's name is no secret: MLflow keeps it as the tag `mlflow.user`.
 SECRETS = {
     name: f"hidden-{place}-{name.lower().replace('_', '-')}-text"
     for place, name in enumerate(
@@ -18,7 +18,6 @@ SECRETS = {
             "HF_TOKEN",
             "HUGGING_FACE_HUB_TOKEN",
             "OPENAI_API_KEY",
-            "MLFLOW_TRACKING_USERNAME",
             "MLFLOW_TRACKING_PASSWORD",
             "MLFLOW_TRACKING_TOKEN",
             "AWS_SECRET_ACCESS_KEY",

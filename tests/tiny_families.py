@@ -13,7 +13,7 @@ WIDTH, LAYERS, HEADS, KEY_VALUE_HEADS, HEAD, POSITIONS = 32, 2, 4, 2, 8, 2048
 #: A small value, and the names under which configurations hold such a number.
 SIZES: tuple[tuple[int, str], ...] = (
     (VOCABULARY_SIZE, "vocab_size vocab_size_per_layer_input unpadded_vocab_size"),
-    (WIDTH, "hidden_size d_model n_embd dim emb_dim embedding_size word_embed_proj_dim attention_hidden_size embed_dim lru_width hidden_size_global"),
+    (WIDTH, "hidden_size d_model n_embd dim emb_dim embedding_size word_embed_proj_dim attention_hidden_size embed_dim lru_width hidden_size_global input_embedding_size output_embedding_size"),
     (2 * WIDTH, "intermediate_size ffn_dim n_inner decoder_ffn_dim encoder_ffn_dim dff dim_ff feed_forward_size"),
     (2 * WIDTH, "shared_intermediate_size ffn_hidden_size expert_ffn_hidden_size shared_experts_intermediate_size"),
     (WIDTH // 2, "moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank router_hidden_size"),
@@ -64,10 +64,13 @@ OVERRIDES: Mapping[str, Mapping[str, Any]] = {
     "gemma4_text": GEMMA_4,
     "gemma4_unified": {"text_config": GEMMA_4},
     "gemma4_unified_text": GEMMA_4,
+    # Its norms have no gradient at the zero row that padding has.
+    "gemma3n_text": {"pad_token_id": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": MAMBA_2 | {"layer_types": ["mamba", "attention"]},
     "hunyuan_v1_dense": {"head_dim": HEAD},
     "hunyuan_v1_moe": {"head_dim": HEAD, "num_experts": 4, "moe_topk": 2},
+    "lfm3": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8, "n_groups": 1, "time_step_rank": 2, "chunk_size": 16},
     "ministral": {"head_dim": HEAD},
@@ -114,6 +117,6 @@ def small_config(kind: type[PreTrainedConfig], overrides: Mapping[str, Any]) -> 
             values[name] = SMALL[name]
     if "kv_lora_rank" in values:
         values |= {name: size for name, size in LATENT.items() if name in values}
-    values |= {name: value for name, value in overrides.items() if name not in values}
     values |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
+    values |= {name: value for name, value in overrides.items() if name not in kind.sub_configs}
     return kind(**values)

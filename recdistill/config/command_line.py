@@ -33,7 +33,10 @@ def parse(kind: type[Parsed], step: str, arguments: list[str]) -> Parsed:
     if plugins:
         given["plugin"] = plugins
     values = {name: table[name].read(text) for name, text in given.items()}
-    return kind(**{name: located(table[name], v) if isinstance(v, str) else v for name, v in values.items()})
+    given_values: dict[str, Any] = {
+        name: located(table[name], v) if isinstance(v, str) else v for name, v in values.items()
+    }
+    return kind(**given_values)
 
 
 def named_plugins(arguments: list[str]) -> str:

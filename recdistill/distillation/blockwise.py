@@ -106,6 +106,11 @@ class _Problem:
         return 1 if self.teacher is None else 1 + self.teacher.candidates.shape[1]
 
     @property
+    def held(self) -> int:
+        """Tensors of a block's size: the logits, and the slopes of the robust term."""
+        return 1 if self.sharpness is None else 2
+
+    @property
     def masked(self) -> bool:
         """Whether logits with masked items are read: by the softmax, or in search of the student's top K."""
         ranked = self.teacher is not None and self.settings.ranking_loss == "ranking"
@@ -114,7 +119,7 @@ class _Problem:
     def blocks(self, device: torch.device) -> Iterator[tuple[slice, Pairs | None]]:
         """Each block's rows, and what is excluded in them, its rows counted from 0."""
         rows = len(self.items)
-        height = even_height(rows, block_rows(self.num_items, device))
+        height = even_height(rows, block_rows(self.num_items, device, self.held))
         starts = list(range(0, rows, max(1, height)))
         if self.excluded is None or len(starts) < 2:
             for start in starts:
@@ -126,11 +131,11 @@ class _Problem:
             yield slice(start, min(start + height, rows)), (of_row[first:last] - start, items[first:last])
 
 
-def block_rows(num_items: int, device: torch.device) -> int:
-    """Rows of a block."""
+def block_rows(num_items: int, device: torch.device, held: int = 1) -> int:
+    """Rows of a block where ``held`` tensors [rows, V] are held at a time."""
     if device.type != "cpu":
-        return max(LEAST_ROWS, ACCELERATOR_LOGITS // num_items)
-    return min(MOST_ROWS, max(LEAST_ROWS, BLOCK_LOGITS // num_items))
+        return max(LEAST_ROWS, ACCELERATOR_LOGITS // num_items) // held
+    return min(MOST_ROWS, max(LEAST_ROWS, BLOCK_LOGITS // num_items)) // held
 
 
 def even_height(rows: int, most: int) -> int:
@@ -153,8 +158,8 @@ class _Blockwise(torch.autograd.Function):
             gradients[2] = None if bias is None else torch.zeros_like(bias)
         table = weight[: problem.num_items]
         shifted = _shifted(problem, states, table, bias)
-        height = even_height(len(states), block_rows(problem.num_items, states.device))
-        held = [states.new_empty(height, problem.num_items) for _ in range(1 if problem.sharpness is None else 2)]
+        height = even_height(len(states), block_rows(problem.num_items, states.device, problem.held))
+        held = [states.new_empty(height, problem.num_items) for _ in range(problem.held)]
         for part, excluded in problem.blocks(states.device):
             rows = states[part]
             values, *slope = (one[: len(rows)] for one in held)

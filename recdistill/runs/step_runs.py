@@ -105,7 +105,10 @@ def entry_run(step: str) -> Iterator[None]:
     failure: BaseException | None = None
     try:
         check_writable(run.info.artifact_uri)
-        send_left_behind()
+        for left in send_left_behind():
+            print(
+                f"{left.writes} writes of earlier commands wait for {left.address}; see `recdistill sync`", flush=True
+            )
         with claimable(run.info.run_id, step):
             yield
     except BaseException as error:

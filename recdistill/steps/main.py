@@ -30,14 +30,24 @@ from recdistill.steps.examples import log_examples
 from recdistill.steps.inputs import data_of
 from recdistill.steps.prepare import prepare
 from recdistill.steps.teacher import teacher, wanted_teacher
+from recdistill.steps.worth import TEACHER, Runs, answer, text_rows
 from recdistill.students.training import check_student
+from recdistill.study.worth import BOTH, IDS
 from recdistill.teachers.checks import check_teacher
 
 Options = TypeVar("Options", bound=Config)
 RANKING = [f"{part}/{metric}_at_{k}" for part in ("val", "test") for metric in ("hr", "ndcg") for k in (10, 20)]
+#: Columns where data have new items, by their titles.
+APART = {
+    "warm NDCG@20": "test/warm/ndcg_at_20",
+    "new NDCG@20": "test/new/ndcg_at_20",
+    "among new": "test/new_among_new/ndcg_at_20",
+}
 
 HEADLINE = "test/ndcg_at_10"
-TABLE_WIDTH = 130
+#: How much below still counts as not below, as a share, where the LLM's worth is told.
+MARGIN = 0.01
+TABLE_WIDTH = 150
 ARTIFACTS = (
     "Artifacts: examples.html, what each of them recommends to ten users; figures/slices.png, whom each serves well."
 )
@@ -51,9 +61,11 @@ class Row:
     run_id: str
     metrics: dict[str, float]
 
-    def cells(self) -> list[str]:
-        """Its name, metrics, training time and speed, as text."""
+    def cells(self, apart: bool) -> list[str]:
+        """Its name, metrics (those of warm and new targets ``apart``), training time and speed, as text."""
         ranking = [f"{self.metrics[name]:.4f}" for name in RANKING]
+        if apart:
+            ranking += [f"{self.metrics[name]:.4f}" if name in self.metrics else "" for name in APART.values()]
         seconds, speed = (self.metrics.get(name) for name in ("train_seconds", "ms_per_1000_recommendations"))
         return [
             self.name,
@@ -63,11 +75,17 @@ class Row:
         ]
 
 
-HEADER = [
-    "",
-    *(name.replace("/", " ").replace("_at_", "@").replace("ndcg", "NDCG").replace("hr", "HR") for name in RANKING),
-]
-HEADER += ["train s", "ms / 1,000"]
+RANKED = [name.replace("/", " ").replace("_at_", "@").replace("ndcg", "NDCG").replace("hr", "HR") for name in RANKING]
+
+
+def has_new(rows: Sequence[Row]) -> bool:
+    """Whether new targets were measured apart."""
+    return any(name in row.metrics for row in rows for name in APART.values())
+
+
+def header(apart: bool) -> list[str]:
+    """Titles of the columns."""
+    return ["", *RANKED, *(APART if apart else ()), "train s", "ms / 1,000"]
 
 
 def main(config: MainConfig) -> StepRun:
@@ -82,6 +100,7 @@ def main(config: MainConfig) -> StepRun:
     rows = [Row(**values) for values in json.loads(run.artifact("results.json").read_text(encoding="utf-8"))]
     show(rows)
     print(headline(rows))
+    print(run.artifact("worth.md").read_text(encoding="utf-8"))
     print(f"compare the runs: {ui_command()}", flush=True)
     return run
 
@@ -110,18 +129,30 @@ def all_steps(config: MainConfig) -> dict[str, StepRun]:
     return found
 
 
+def worth_rows(config: MainConfig, found: dict[str, StepRun]) -> Runs:
+    """The rows by which the LLM's worth is told: those of the path, and where new items are drawn with their texts."""
+    rows = {IDS: found[f"{config.student}, undistilled"], BOTH: found[f"{config.student}, distilled"]}
+    rows |= {name: run for name, run in found.items() if name == TEACHER}
+    return rows | (text_rows(config, rows) if config.new_items else {})
+
+
 def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: dict[str, StepRun]) -> None:
-    """Log the table, the distilled student's metrics, examples, and the runs that it came from."""
+    """Log the table, the distilled student's metrics, examples, the LLM's worth, and the runs that it came from."""
+    worth = worth_rows(config, found)
+    said, _ = answer([worth], MARGIN)
     # A teacher behind a server ranks no whole part.
     rows = [Row(name, of.run_id, of.metrics()) for name, of in found.items() if HEADLINE in of.metrics()]
+    distilled = rows[-1]
+    rows += [Row(name, of.run_id, of.metrics()) for name, of in worth.items() if name not in (IDS, BOTH, TEACHER)]
     run.log_text("results.md", markdown(rows))
     run.log_text("results.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-    run.log_metrics({name: rows[-1].metrics[name] for name in RANKING})
+    run.log_metrics({name: distilled.metrics[name] for name in RANKING})
+    run.log_text("worth.md", said)
     # Side by side there is room for four.
-    ranked = {row.name for row in rows} - set(config.baseline_names)
+    ranked = {row.name for row in rows if row.name in found} - set(config.baseline_names)
     shown = {name: of for name, of in found.items() if name in ranked}
     log_examples(run, data, shown, config.seed)
-    run.describe(f"{headline(rows)}\n\n{markdown(rows)}\n{ARTIFACTS}")
+    run.describe(f"{headline(rows)}\n\n{markdown(rows)}\n{said}\n{ARTIFACTS}")
     for name, of in found.items():
         run.tag(f"{name.rpartition(', ')[2]}_run_id", of.run_id)
 
@@ -157,15 +188,16 @@ def headline(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The results as a Markdown table."""
-    lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *(row.cells() for row in rows)]
+    titles = header(has_new(rows))
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *(row.cells(has_new(rows)) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def show(rows: Sequence[Row]) -> None:
     """The results on the terminal."""
     table = Table(title="full ranking over the catalogue", title_justify="left")
-    for place, name in enumerate(HEADER):
+    for place, name in enumerate(header(has_new(rows))):
         table.add_column(name, justify="right" if place else "left", no_wrap=not place)
     for row in rows:
-        table.add_row(*row.cells())
+        table.add_row(*row.cells(has_new(rows)))
     Console(width=max(TABLE_WIDTH, Console().width), highlight=False).print(table)

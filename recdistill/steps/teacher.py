@@ -28,6 +28,7 @@ from recdistill.teachers.training import train_teacher
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes, join
 
+
 def teacher(config: TeacherConfig) -> StepRun:
     """Train, or find, the teacher of the options, and have it score training samples and the catalogue.
 

@@ -90,6 +90,7 @@ def mapped(config: MainConfig, student: StepRun, views: str, **options: str) -> 
 
 def answer(rows: list[Runs], margin: float) -> tuple[str, list[Asked]]:
     """The report, and the questions that it answers."""
+    # A teacher behind a server ranks no whole part, and is no row.
     names = [name for name in rows[0] if name != TEACHER]
     ranks = {name: [pd.read_parquet(one[name].artifact("ranks") / "test.parquet") for one in rows] for name in names}
     asked = ask({name: [with_new(table) for table in tables] for name, tables in ranks.items()}, margin)
@@ -122,7 +123,7 @@ def budget_of(config: TeacherConfig) -> int:
 
 def numbers(asked: list[Asked]) -> dict[str, float]:
     """Differences and p-values as metrics."""
-    found = {}
+    found: dict[str, float] = {}
     for one in asked:
         name = f"worth/{one.row}_over_{one.against}_{one.difference.part}".replace(" + ", "_").replace(" ", "_")
         found |= {f"{name}/difference": one.difference.difference, f"{name}/p_value": one.difference.adjusted}

@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from recdistill.config import TeacherConfig
 from recdistill.distillation.policies.custom import policy_of_file
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 from recdistill.registry import TEACHERS
 from recdistill.teachers.ilora.base_llm import (
     check_bitsandbytes,
@@ -95,9 +95,9 @@ def check_llm(config: TeacherConfig, configuration: Any, causal_lm: bool) -> Non
     except InputError as error:
         named = f"llm={config.llm}: "
         raise InputError(named + str(error).removeprefix(named)) from None
-    except Exception:  # some models cannot run without weights; they are checked when they are loaded
+    except Exception as error:  # some models cannot run without weights; they are checked when they are loaded
         if model.device.type != "meta":
-            raise
+            raise InputError(f"llm={config.llm}: cannot be run with an adapter ({one_line(error)})") from None
 
 
 def few_layers(configuration: Any, causal_lm: bool) -> Any:

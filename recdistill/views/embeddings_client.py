@@ -67,8 +67,8 @@ class EmbeddingsClient:
             except PassingFault as fault:
                 if attempt == self.retries:
                     raise InputError(
-                        f"endpoint={self.address}: {fault}, {attempt + 1} times; see whether the server runs, or raise "
-                        "endpoint_retries or endpoint_seconds"
+                        f"view_endpoint={self.address}: {fault}, {attempt + 1} times; see whether the server runs, or raise "
+                        "view_endpoint_retries or view_endpoint_seconds"
                     ) from None
                 self._wait(attempt, fault.wait)
         raise AssertionError("the last attempt returns or raises")
@@ -98,7 +98,7 @@ class EmbeddingsClient:
             raise PassingFault(f"no answer ({one_line(reason, SHOWN) or type(error).__name__})") from None
         except ValueError:  # what urllib says of a header may hold the key
             raise InputError(
-                f"endpoint={self.address}: the request cannot be made; see that {self.key_variable} holds a plain key"
+                f"view_endpoint={self.address}: the request cannot be made; see that {self.key_variable} holds a plain key"
             ) from None
         return vectors_of(text, len(texts))
 
@@ -115,12 +115,13 @@ class EmbeddingsClient:
         said = f"status {error.code}" + (f" ({one_line(words, SHOWN)})" if words.strip() else "")
         if error.code in PASSING:
             return PassingFault(said, wait_asked(error.headers.get("Retry-After")))
-        advice = f"see endpoint, endpoint_model={self.model} and the key in {self.key_variable or 'endpoint_key'}"
+        advice = (
+            f"see endpoint, view_endpoint_model={self.model} and the key in {self.key_variable or 'view_endpoint_key'}"
+        )
         if error.code in (401, 403):
-            advice = (
-                f"set the environment variable {self.key_variable or 'that endpoint_key names'} to a key that it takes"
-            )
-        return InputError(f"endpoint={self.address}: {said}; {advice}")
+            variable = self.key_variable or "that view_endpoint_key names"
+            advice = f"set the environment variable {variable} to a key that it takes"
+        return InputError(f"view_endpoint={self.address}: {said}; {advice}")
 
 
 def wait_asked(header: str | None) -> float | None:

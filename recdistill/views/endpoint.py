@@ -20,17 +20,17 @@ from recdistill.views.view import Float32Array, ViewContext
 class EndpointOptions:
     """Options of the view. The key is no option: it would be logged."""
 
-    endpoint: str = option("http://localhost:8000/v1", "address of a server with OpenAI's /embeddings")
-    endpoint_model: str = option("", "name of the embedding model there")
-    endpoint_key: str = option(
+    view_endpoint: str = option("http://localhost:8000/v1", "address of a server with OpenAI's /embeddings")
+    view_endpoint_model: str = option("", "name of the embedding model there")
+    view_endpoint_key: str = option(
         "OPENAI_API_KEY", "environment variable that holds the server's key; none is sent where it is not set",
         role="place",
     )  # fmt: skip
-    endpoint_batch: int = option(64, "texts of a request", role="place", least=1)
-    endpoint_retries: int = option(
+    view_endpoint_batch: int = option(64, "texts of a request", role="place", least=1)
+    view_endpoint_retries: int = option(
         6, "tries again after a refusal or silence, each waiting longer", role="place", least=0
     )
-    endpoint_seconds: float = option(60.0, "most seconds to wait for an answer", role="place", above=0)
+    view_endpoint_seconds: float = option(60.0, "most seconds to wait for an answer", role="place", above=0)
 
 
 @VIEWS.register("endpoint", options=EndpointOptions)
@@ -42,24 +42,24 @@ class EndpointView(FrozenView):
 
     def __init__(self, options: EndpointOptions, context: ViewContext) -> None:
         super().__init__(options, context)
-        self.batch_texts = options.endpoint_batch
+        self.batch_texts = options.view_endpoint_batch
         self.client = EmbeddingsClient(
-            options.endpoint.rstrip("/") + "/embeddings",
-            options.endpoint_model,
-            key_variable=options.endpoint_key,
-            retries=options.endpoint_retries,
-            seconds=options.endpoint_seconds,
+            options.view_endpoint.rstrip("/") + "/embeddings",
+            options.view_endpoint_model,
+            key_variable=options.view_endpoint_key,
+            retries=options.view_endpoint_retries,
+            seconds=options.view_endpoint_seconds,
         )
 
     def check(self) -> None:
         """Raise InputError where the address is none, or no model is named. The server is not asked."""
-        check_address(self.options.endpoint)
-        if not self.options.endpoint_model:
-            raise InputError("endpoint_model=: is empty; give the name of the embedding model at the endpoint")
+        check_address(self.options.view_endpoint)
+        if not self.options.view_endpoint_model:
+            raise InputError("view_endpoint_model=: is empty; give the name of the embedding model at the endpoint")
 
     def identity(self) -> dict[str, Any]:
         """Address and model; a server says no more of itself."""
-        return {"endpoint": self.options.endpoint.rstrip("/"), "model": self.options.endpoint_model}
+        return {"endpoint": self.options.view_endpoint.rstrip("/"), "model": self.options.view_endpoint_model}
 
     def encode(self, texts: Sequence[str]) -> tuple[Float32Array, NDArray[np.int64]]:
         """Vectors float32 [n, D] and tokens [n], the request's shared out by length. Raises InputError."""
@@ -81,8 +81,8 @@ def check_address(address: str) -> None:
         usable = secret = False
     if secret:
         raise InputError(
-            "endpoint=…: holds a name, password or query, which would be logged; give the plain address, and the key "
-            "in the environment variable that endpoint_key names"
+            "view_endpoint=…: holds a name, password or query, which would be logged; give the plain address, and the "
+            "key in the environment variable that view_endpoint_key names"
         )
     if not usable:
-        raise InputError(f"endpoint={address}: is no address; write it as http://localhost:8000/v1")
+        raise InputError(f"view_endpoint={address}: is no address; write it as http://localhost:8000/v1")

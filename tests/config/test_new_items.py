@@ -23,11 +23,11 @@ def test_views_texts_and_costs_make_another_run(change):
 
 
 def test_mistakes_are_refused_in_one_line():
-    with pytest.raises(InputError, match="^views=: names no view"):
+    with pytest.raises(InputError, match=r"^views=: names no view"):
         MapItemsConfig(views="")
-    with pytest.raises(InputError, match="^warm_cost=2.0: must be at most 1"):
+    with pytest.raises(InputError, match=r"^warm_cost=2.0: must be at most 1"):
         MapItemsConfig(warm_cost=2.0)
-    with pytest.raises(InputError, match="^item_map=nearest: must be one of ridge"):
+    with pytest.raises(InputError, match=r"^item_map=nearest: must be one of ridge"):
         MapItemsConfig(item_map="nearest")
 
 

@@ -87,7 +87,7 @@ def test_every_option_of_a_place_that_is_a_text_is_a_path_or_known_not_to_be():
     for kind in (DistillConfig, RecommendConfig, ExportConfig):
         for name, one in option_table(kind).items():
             if one.role == "place" and one.type is str and not one.metadata["path"]:
-                assert name in {"plugin", "register"}
+                assert name in {"plugin", "register", "endpoint", "endpoint_key_variable"}
 
 
 def test_the_folder_of_the_process_is_the_user_s(monkeypatch):

@@ -150,6 +150,7 @@ def test_blocks_fit_the_memory_and_have_rows_enough():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert all(block_rows(items, cpu) >= 100 for items in (1, 1682, 20_000, 1_000_000))
     assert block_rows(1682, cpu) * 1682 * 4 <= 2**21
+    assert block_rows(20_000, cpu, held=2) == block_rows(20_000, cpu) / 2
     assert block_rows(1682, cuda) > 10_000
     assert block_rows(1_000_000, cuda) * 1_000_000 * 4 <= 2**30
 

@@ -14,7 +14,9 @@ from recdistill.config.lineage import key_parts, near_key, run_key
 from recdistill.data.downloads import cache_dir
 from recdistill.data.load import load_data
 from recdistill.errors import InputError, Pruned
+from recdistill.runs import outbox as outbox_module
 from recdistill.runs import step_runs as module
+from recdistill.runs.outbox import LostStoreError, outbox, outbox_folder
 from recdistill.runs.provenance import code_at_hand
 from recdistill.runs.run import (
     COMMIT,
@@ -298,3 +300,78 @@ def test_a_file_that_cannot_be_read_is_said_before_a_run_is_made(
     with pytest.raises(InputError, match=r"released=.*weights.pt: cannot be read"):
         finish(fingerprint, changed(CONFIG, released=str(tmp_path / "weights.pt")))
     assert len(client.search_runs(["0"])) == before
+
+
+class Lost:
+    """Stands for a server that does not answer from one write on, until it is back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+        self.box, self.after, self.away = outbox(), after, True
+        self.through = self.box.perform
+        monkeypatch.setattr(self.box, "perform", self.perform)
+        monkeypatch.setattr(self.box, "sleep", self.sleep)
+        monkeypatch.setenv("RECDISTILL_TRACKING_GRACE", "30")
+        self.slept, self.back_after = 0.0, 1e9
+
+    def perform(self, write, files) -> None:
+        self.after -= 1
+        if self.away and self.after < 0:
+            raise ConnectionError("Connection refused")
+        self.through(write, files)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        self.away = self.slept < self.back_after
+
+
+@pytest.mark.parametrize("after", range(0, 12, 3))
+def test_a_store_that_is_back_by_the_end_has_all(
+    client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    lost = Lost(monkeypatch, after)
+    lost.back_after = 3
+    with entry_run("backbone"):
+        made = finish(fingerprint)
+    run = client.get_run(made.run_id)
+    assert run.info.status == "FINISHED"
+    assert (run.data.metrics["test/hr_at_10"], run.data.tags[KEY]) == (0.25, made.key)
+    assert (made.artifact("note.txt").read_text(), read(made, "config.json")) == ("kept", CONFIG.values())
+    assert not list(outbox_folder().glob("*"))
+    assert not (cache_dir() / "runs" / made.key).exists()
+    assert finish(fingerprint).run_id == made.run_id
+
+
+def test_a_store_that_is_lost_for_good_gets_all_from_the_next_command(
+    client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = []
+    with monkeypatch.context() as patch:
+        lost = Lost(patch, 5)
+        patch.setattr(lost.box, "clock", lambda: lost.slept)
+        said = r"Connection refused\); \d+ writes wait in .*outbox, `recdistill sync`"
+        with pytest.raises(LostStoreError, match=said), entry_run("backbone"):
+            ids.append(finish(fingerprint).run_id)
+        assert lost.slept == 30
+        assert (cache_dir() / "runs" / lost_key(client, ids[0])).is_dir()
+    assert KEY not in client.get_run(ids[0]).data.tags
+    # Its process ends.
+    lost.box.queue.lock.close()
+    outbox_module._outboxes.clear()
+    with entry_run("prepare"):
+        assert "writes that earlier commands left" in capsys.readouterr().out
+        again = finish(fingerprint)
+    assert (again.run_id, again.reused) == (ids[0], True)
+    assert client.get_run(ids[0]).info.status == "FINISHED"
+    assert again.metrics()["test/hr_at_10"] == 0.25
+    assert not list(outbox_folder().glob("*"))
+    assert not (cache_dir() / "runs" / again.key).exists()
+
+
+def lost_key(client: MlflowClient, run_id: str) -> str:
+    """The key of a run that has no such tag yet: its folder's name."""
+    (folder,) = [
+        one
+        for one in (cache_dir() / "runs").iterdir()
+        if (one / "run.json").exists() and json.loads((one / "run.json").read_text())["run_id"] == run_id
+    ]
+    return folder.name

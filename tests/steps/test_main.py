@@ -29,7 +29,7 @@ CONFIGS = {
 }
 KEPT = ("config.json", "key.json", "versions.json")
 ARTIFACTS = {
-    "main": {"results.md", "examples.md", "examples.html", "figures", *KEPT},
+    "main": {"results.md", "worth.md", "examples.md", "examples.html", "figures", *KEPT},
     "prepare": {"ranks", "recommendations", "figures", "fingerprint.txt", *KEPT},
     "backbone": {"ranks", "recommendations", "figures", "student", *KEPT},
     "teacher": {"ranks", "recommendations", "figures", "teacher", "teacher_outputs", *KEPT},
@@ -173,10 +173,11 @@ def test_the_table_holds_every_recommender_under_its_headings(finished):
         for line in artifact(runs["main"], "results.md").read_text().splitlines()
     ]
     header, rule, *body = rows
-    assert {len(row) for row in rows} == {len(header)} == {11}
+    assert {len(row) for row in rows} == {len(header)} == {14}
     assert set("".join(rule)) <= set("-:")
     names = ["popularity", "itemknn", "ease", "sasrec, undistilled", "teacher", "sasrec, distilled"]
     assert [row[0] for row in body] == names
+    assert header[9:12] == ["warm NDCG@20", "new NDCG@20", "among new"]
     assert header[1:9] == [
         f"{part} {name}@{k}" for part in ("val", "test") for name in ("HR", "NDCG") for k in (10, 20)
     ]
@@ -184,7 +185,7 @@ def test_the_table_holds_every_recommender_under_its_headings(finished):
         for heading, cell in zip(header[1:9], row[1:9], strict=True):
             part, name, k = re.split(r"[ @]", heading)
             assert float(cell) == pytest.approx(runs[step].data.metrics[f"{part}/{name.lower()}_at_{k}"], abs=5e-5)
-        assert bool(row[9]) == bool(row[10]) == (step != "prepare")
+        assert bool(row[-2]) == bool(row[-1]) == (step != "prepare")
     for heading in METRICS:
         if heading.endswith(("_at_10", "_at_20")):
             assert runs["main"].data.metrics[heading] == runs["distill"].data.metrics[heading]

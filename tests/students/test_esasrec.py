@@ -69,3 +69,13 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(model(*batch), model(*batch))
     model.eval()
     assert torch.equal(model(*batch), model(*batch))
+
+
+def test_attention_with_a_dropout_too_small_to_act_is_torchs() -> None:
+    attention = CausalAttention(8, heads=2, dropout=1e-4)
+    states = torch.randn(3, 5, 8)
+    assert attention.training
+    trained = attention(states)
+    torch.testing.assert_close(trained, attention.eval()(states))
+    (gradient,) = torch.autograd.grad(trained.sum(), attention.query_key_value.weight)
+    assert gradient.isfinite().all()

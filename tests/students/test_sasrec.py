@@ -5,7 +5,7 @@ import torch
 
 from recdistill.errors import InputError
 from recdistill.students.item_embedding import ItemEmbedding
-from recdistill.students.sasrec import SASRec, SelfAttention
+from recdistill.students.sasrec import SASRec, SelfAttention, asked_range
 
 
 def test_attention_is_torchs_with_two_heads() -> None:
@@ -44,3 +44,20 @@ def test_dropout_acts_in_training_only(dropout: float) -> None:
     assert torch.equal(model(*batch), model(*batch)) == (dropout == 0.0)
     model.eval()
     assert torch.equal(model(*batch), model(*batch))
+
+
+def test_states_asked_of_some_positions_in_any_order_are_those_of_all() -> None:
+    model = SASRec(ItemEmbedding(30, 8), blocks=2, heads=2, dropout=0.0, max_length=12, output="tied")
+    history = torch.randint(30, (4, 12))
+    length = torch.full((4,), 12)
+    every = model(history, length, torch.arange(4).repeat_interleave(12), torch.arange(12).repeat(4)).view(4, 12, 8)
+    row, column = torch.tensor([2, 0, 3, 2, 0]), torch.tensor([7, 11, 9, 6, 10])
+    first, count = asked_range(row, column, 4, 12)
+    assert count == 2
+    assert first.tolist() == [10, 11, 6, 9]
+    found = model(history, length, row, column)
+    torch.testing.assert_close(found, every[row, column])
+    # The gradient, too, is that of the whole.
+    ours = torch.autograd.grad(found.square().sum(), model.items.embedding.weight)[0]
+    theirs = torch.autograd.grad(every[row, column].square().sum(), model.items.embedding.weight)[0]
+    torch.testing.assert_close(ours, theirs)

@@ -47,7 +47,9 @@ def test_teacher() -> None:
 
 def test_endpoint() -> None:
     with serving(Server()) as address:
-        check_view("endpoint", EndpointOptions(endpoint=address, endpoint_model="hashed", endpoint_batch=3))
+        check_view(
+            "endpoint", EndpointOptions(view_endpoint=address, view_endpoint_model="hashed", view_endpoint_batch=3)
+        )
 
 
 def test_all_views_are_checked_here() -> None:

@@ -41,7 +41,10 @@ def test_what_can_pass_is_tried_again(fault: object) -> None:
 @pytest.mark.parametrize("fault", [429, "half", "drop"])
 def test_in_the_end_it_is_given_up_in_one_line(fault: object) -> None:
     server = Server(faults=[fault], forever=True)
-    with serving(server) as address, pytest.raises(InputError, match=r"^endpoint=http://127.*, 3 times; ") as caught:
+    with (
+        serving(server) as address,
+        pytest.raises(InputError, match=r"^view_endpoint=http://127.*, 3 times; ") as caught,
+    ):
         client(address, retries=2).embeddings(TEXTS)
     assert len(server.seen) == 3
     assert "\n" not in str(caught.value)

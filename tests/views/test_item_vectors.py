@@ -124,7 +124,7 @@ def test_a_teachers_view_beside_a_cheap_one(tmp_path: Path) -> None:
 def test_a_key_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-key")
     with serving(Server()) as address:
-        found = ItemVectors.fit(config("endpoint", endpoint=address, endpoint_model="m"), TEXTS, TRAINED)
+        found = ItemVectors.fit(config("endpoint", view_endpoint=address, view_endpoint_model="m"), TEXTS, TRAINED)
     found.save(tmp_path / "vectors")
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) >= 5
@@ -149,7 +149,7 @@ def test_mistakes_are_one_line(options: dict, texts: list[str], trained: np.ndar
 
 def test_a_mistake_in_one_view_is_told_before_another_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_vectors, "digest_rows", pytest.fail)
-    with pytest.raises(InputError, match="endpoint_model=: is empty"):
+    with pytest.raises(InputError, match="view_endpoint_model=: is empty"):
         ItemVectors.fit(config("endpoint+tfidf"), TEXTS, TRAINED)
 
 

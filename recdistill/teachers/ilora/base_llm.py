@@ -212,11 +212,15 @@ def check_embeddings(model: PreTrainedModel, llm: str) -> None:
         # Items stand between tokens, and are none.
         others = embedded.mean(dim=1, keepdim=True).expand_as(embedded).clone()
         read, of_others = (model(inputs_embeds=one, use_cache=False)[0].float() for one in (embedded, others))
+        with torch.random.fork_rng(devices=[]):
+            model.train()(inputs_embeds=others, use_cache=False)
     except Exception as error:
         raise InputError(
             f"llm={llm}: reads no embeddings in place of tokens ({one_line(error)}), and items are given as such; "
             "choose another LLM"
         ) from None
+    finally:
+        model.eval()
     alike = torch.allclose(read, states, rtol=1e-2, atol=1e-2 * float(states.abs().mean()), equal_nan=True)
     if not alike or not bool(of_others.isfinite().all()):
         raise InputError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
 from safetensors import SafetensorError
@@ -294,10 +294,13 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> GatedLoRA:
         raise InputError(f"{folder}: {ADAPTER_CONFIG} is not LoRA of rank {rank} as {GATED_CONFIG} says; save it again")
     config.inference_mode = False
     gated = _attach(base, config, experts, bool(settings.get("gate_per_layer")), adapter)
-    expected = {name: tensor.shape for name, tensor in _adapter_weights(gated).items()}
-    if expected != {name: tensor.shape for name, tensor in weights.items()}:
+    own = _adapter_weights(gated)
+    if {name: tensor.shape for name, tensor in own.items()} != {name: one.shape for name, one in weights.items()}:
         raise InputError(f"{folder}: the adapter does not fit this base model; load the model it was trained on")
-    set_peft_model_state_dict(gated.model, weights, adapter_name=adapter)
+    # Not by peft, which would rename layers of some mixtures of experts, and leave these out without a word.
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
     return gated
 
 

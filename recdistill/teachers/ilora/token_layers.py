@@ -47,9 +47,10 @@ def token_layers(base: PreTrainedModel) -> list[str] | None:
     shapes: dict[str, tuple[int, ...]] = {}
 
     def noting(name: str) -> Any:
-        def note(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def note(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             read = next((one for one in (*inputs, *named.values()) if isinstance(one, Tensor)), None)
-            shapes[name] = () if read is None else tuple(read.shape)
+            # A router may be a linear layer by its class, and give more than one tensor.
+            shapes[name] = tuple(read.shape) if read is not None and isinstance(output, Tensor) else ()
 
         return note
 
@@ -59,7 +60,7 @@ def token_layers(base: PreTrainedModel) -> list[str] | None:
         for name, module in base.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not head and not EXPERT.search(name)
     ]
-    handles = [module.register_forward_pre_hook(noting(name), with_kwargs=True) for name, module in linear]
+    handles = [module.register_forward_hook(noting(name), with_kwargs=True) for name, module in linear]
     base.eval()
     try:
         base(input_ids=short_texts(base), use_cache=False)

@@ -1,0 +1,66 @@
+"""A short kill campaign: `benchmarks/kill_campaign.py` at a few of its moments."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "kill_campaign.py"
+sys.path.insert(0, str(SCRIPT.parent))
+
+import kill_campaign  # noqa: E402
+
+SECONDS = 3600
+
+
+@pytest.mark.slow
+def test_commands_killed_at_random_moments_end_as_undisturbed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"Before.\n{kill_campaign.MARKS[0]}\nold\n{kill_campaign.MARKS[1]}\nAfter.\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--moments", "4", "--seed", "3", "--write", str(page)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {"moments": 4, "failed": 0}
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("Before.\n")
+    assert text.endswith("\nAfter.\n")
+    assert "4 moments, seed 3" in text
+    assert "old" not in text
+
+
+def test_the_table_counts_what_ended_as_undisturbed() -> None:
+    name = kill_campaign.CASES[0].name
+    results = [{"case": name, "fault": "SIGKILL", "wrong": wrong} for wrong in ([], ["metrics differ"], [])]
+    assert f"| {name} | 2 of 3 |  |  |  |" in kill_campaign.table(results, 1)
+
+
+def test_a_half_artifact_is_found(tmp_path: Path) -> None:
+    (tmp_path / "whole.json").write_text("{}")
+    assert kill_campaign.unreadable(tmp_path) == []
+    for name in ("half.json", "half.parquet", "half.safetensors"):
+        (tmp_path / name).write_bytes(b'{"a": ')
+    assert len(kill_campaign.unreadable(tmp_path)) == 3
+
+
+def test_other_metrics_are_told_from_the_same_ones() -> None:
+    one = [{"val/mrr": 0.5}]
+    assert kill_campaign.same(one, [{"val/mrr": 0.5}], 0.0)
+    for other in ([], [{"val/mrr": 0.5000001}], [{"val/ndcg": 0.5}], one * 2):
+        assert not kill_campaign.same(one, other, 0.0)
+
+
+def test_moments_are_of_the_case_and_before_the_next_write() -> None:
+    case = kill_campaign.Case("logging", "teacher", {}, ("/mlruns/",))
+    events = [(0.0, "/a/cache/x"), (1.0, "/a/mlruns/y"), (1.5, "/a/cache/z"), (9.0, "/a/mlruns/y")]
+    found = kill_campaign.Undisturbed(kill_campaign.Place(Path("/a")), events)
+    drawn = random.Random(0)
+    for _ in range(20):
+        event, delay = kill_campaign.drawn_moment(case, found, drawn)
+        assert event in (2, 4)
+        assert 0 <= delay <= (0.5 if event == 2 else 0)
