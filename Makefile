@@ -27,7 +27,7 @@ install: .venv/installed  ## make .venv and install the project into it
 	touch $@
 
 run: install  ## ratings to distilled student: prints the results and how to open the UI
-	$(BIN)/mlflow run . -e main --env-manager local $(ARGS)
+	$(BIN)/mlflow run . -e main --env-manager local -P new_items=0.1 $(ARGS)
 
 store: install  ## a small store for the notebooks, in a few minutes
 	$(BIN)/recdistill main $(SMALL) $(ARGS)

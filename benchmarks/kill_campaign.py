@@ -25,8 +25,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,8 +280,10 @@ def disturbed(case: Case, fault: str, found: Undisturbed, place: Place, drawn: r
     }  # fmt: skip
 
 
-def campaign(moments: int, seed: int, names: list[str], scratch: Path) -> list[dict[str, Any]]:
-    """All moments; each case's undisturbed command runs once."""
+def campaign(
+    moments: int, seed: int, names: list[str], scratch: Path, after: Callable[[list[dict[str, Any]]], None]
+) -> list[dict[str, Any]]:
+    """All moments; each case's undisturbed command runs once. ``after`` is called with the results so far."""
     drawn = random.Random(seed)
     cases = [case for case in CASES if not names or case.name in names]
     pairs = list(itertools.product(cases, FAULTS))
@@ -300,6 +304,7 @@ def campaign(moments: int, seed: int, names: list[str], scratch: Path) -> list[d
         place = known[command].start.copied(scratch / f"moment-{number}")
         result = disturbed(case, fault, known[command], place, drawn)
         results.append(result)
+        after(results)
         said = "; ".join(result["wrong"])[:3000] or "as undisturbed"
         print(f"[{number}/{moments}] {case.name}, {fault} at write {result['event']}: {said}", flush=True)
         if not result["wrong"]:
@@ -325,6 +330,15 @@ def table(results: list[dict[str, Any]], seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_table(page: Path | None, seed: int, results: list[dict[str, Any]]) -> None:
+    """Put the table between the two marks of a page, where one is given."""
+    if page is None:
+        return
+    head, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    _, _, tail = rest.partition(MARKS[1])
+    page.write_text(f"{head}{MARKS[0]}\n\n{table(results, seed)}\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -334,14 +348,9 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="page to write the table into, between its marks")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-campaign-") as scratch:
-        results = campaign(given.moments, given.seed, given.cases, Path(scratch))
-    text = table(results, given.seed)
-    print(text)
-    if given.write is not None:
-        page = given.write.read_text(encoding="utf-8")
-        head, _, rest = page.partition(MARKS[0])
-        _, _, tail = rest.partition(MARKS[1])
-        given.write.write_text(f"{head}{MARKS[0]}\n\n{text}\n{MARKS[1]}{tail}", encoding="utf-8")
+        after = partial(write_table, given.write, given.seed)
+        results = campaign(given.moments, given.seed, given.cases, Path(scratch), after)
+    print(table(results, given.seed))
     failed = sum(bool(one["wrong"]) for one in results)
     print(json.dumps({"moments": len(results), "failed": failed}))
     return 1 if failed else 0

@@ -17,7 +17,7 @@ from recdistill.config.steps import ALIASES, STEPS, WITHOUT_RUN
 from recdistill.errors import InputError
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# A server that does not answer is asked again by `runs.outbox`: MLflow's own tries take minutes, and the training waits.
+# `runs.outbox` asks a server that does not answer again: MLflow's own tries take minutes, and the training waits.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 

@@ -117,7 +117,9 @@ def check_answers(model: GenerativeModel) -> None:
     scores = candidate_log_likelihoods(model, both, states, candidates)
     closing, ends = model.parts.closing, {0}
     for row in range(2):
-        alone = answer_prompts(model.parts, histories[row : row + 1], candidates[row : row + 1], template[row : row + 1])
+        alone = answer_prompts(
+            model.parts, histories[row : row + 1], candidates[row : row + 1], template[row : row + 1]
+        )
         own = states[row : row + 1]
         written: list[int] = []
         while len(written) < most_free_tokens(model) and not {closing, *ends} & set(written):

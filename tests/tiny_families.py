@@ -13,7 +13,10 @@ WIDTH, LAYERS, HEADS, KEY_VALUE_HEADS, HEAD, POSITIONS = 32, 2, 4, 2, 8, 2048
 #: A small value, and the names under which configurations hold such a number.
 SIZES: tuple[tuple[int, str], ...] = (
     (VOCABULARY_SIZE, "vocab_size vocab_size_per_layer_input unpadded_vocab_size"),
-    (WIDTH, "hidden_size d_model n_embd dim emb_dim embedding_size word_embed_proj_dim attention_hidden_size embed_dim lru_width hidden_size_global input_embedding_size output_embedding_size"),
+    (
+        WIDTH,
+        "hidden_size d_model n_embd dim emb_dim embedding_size word_embed_proj_dim attention_hidden_size embed_dim lru_width hidden_size_global input_embedding_size output_embedding_size",
+    ),
     (2 * WIDTH, "intermediate_size ffn_dim n_inner decoder_ffn_dim encoder_ffn_dim dff dim_ff feed_forward_size"),
     (2 * WIDTH, "shared_intermediate_size ffn_hidden_size expert_ffn_hidden_size shared_experts_intermediate_size"),
     (WIDTH // 2, "moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank router_hidden_size"),

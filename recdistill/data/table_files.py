@@ -1,6 +1,6 @@
 """A person's files of interactions and items: text or Parquet, told apart by their content."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -99,12 +99,29 @@ def parquet_files(path: Path) -> list[Path]:
     if not path.is_dir():
         with path.open("rb") as file:
             return [path] if file.read(4) == b"PAR1" else []
-    inside = (file for file in path.rglob("*") if file.suffix in PARQUET_SUFFIXES and file.is_file())
-    # As Spark and Arrow do: what begins so is no data.
-    found = [file for file in inside if not any(part[0] in "._" for part in file.relative_to(path).parts)]
+    found = sorted(files_inside(path))
     if not found:
         raise InputError(f"{path}: is a folder without Parquet files ({', '.join(PARQUET_SUFFIXES)}); give a file")
-    return sorted(found)
+    return found
+
+
+def files_inside(folder: Path) -> Iterator[Path]:
+    """The Parquet files of a folder and of its partitions, folders named ``column=value``; other folders are not read.
+
+    A folder given by mistake may be that of the whole disk.
+    """
+    try:
+        inside = list(folder.iterdir())
+    except OSError:
+        return
+    for one in inside:
+        # As Spark and Arrow do: what begins so is no data.
+        if one.name[0] in "._":
+            continue
+        if "=" in one.name and one.is_dir():
+            yield from files_inside(one)
+        elif one.suffix in PARQUET_SUFFIXES and one.is_file():
+            yield one
 
 
 def read_parquet(

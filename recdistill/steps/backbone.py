@@ -86,7 +86,7 @@ def as_released(config: BaselineConfig, model: SASRec) -> BaselineConfig:
         "hidden_size": model.state_size,
         "blocks": len(model.attentions),
         "heads": attention.heads,
-        "dropout": float(model.dropout.p),
+        "dropout": model.dropout.probability,
         "max_length": model.max_length,
         "output": model.output_kind,
     }

@@ -69,7 +69,8 @@ def keep_student(
 ) -> None:
     """Log what a finished student measured, and keep it as the artifact ``student``.
 
-    ``beside`` writes further files into its folder. A run that keeps only results has no MLflow model, recommendations or figures.
+    ``beside`` writes further files into its folder. A run that keeps only results has no MLflow model, recommendations
+    or figures.
     """
     in_full = run.kept == "all"
     epoch = 0 if fitted.progress is None else fitted.progress.epoch

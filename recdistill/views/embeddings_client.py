@@ -67,8 +67,8 @@ class EmbeddingsClient:
             except PassingFault as fault:
                 if attempt == self.retries:
                     raise InputError(
-                        f"view_endpoint={self.address}: {fault}, {attempt + 1} times; see whether the server runs, or raise "
-                        "view_endpoint_retries or view_endpoint_seconds"
+                        f"view_endpoint={self.address}: {fault}, {attempt + 1} times; see whether the server runs, or "
+                        "raise view_endpoint_retries or view_endpoint_seconds"
                     ) from None
                 self._wait(attempt, fault.wait)
         raise AssertionError("the last attempt returns or raises")
@@ -98,7 +98,8 @@ class EmbeddingsClient:
             raise PassingFault(f"no answer ({one_line(reason, SHOWN) or type(error).__name__})") from None
         except ValueError:  # what urllib says of a header may hold the key
             raise InputError(
-                f"view_endpoint={self.address}: the request cannot be made; see that {self.key_variable} holds a plain key"
+                f"view_endpoint={self.address}: the request cannot be made; see that {self.key_variable} holds a "
+                "plain key"
             ) from None
         return vectors_of(text, len(texts))
 

@@ -77,7 +77,7 @@ def test_a_dead_server_is_one_line():
 def test_the_key_comes_from_the_environment_and_is_in_no_message(monkeypatch):
     with serving() as fake:
         fake.needs_key = True
-        with pytest.raises(InputError, match="wrong key.*environment variable SOME_KEY"):
+        with pytest.raises(InputError, match=r"wrong key.*environment variable SOME_KEY"):
             ask(server_of(fake))
         monkeypatch.setenv("SOME_KEY", "sk-another")
         with pytest.raises(InputError) as caught:

@@ -166,7 +166,7 @@ def expected_queries(teacher, one):
 
 def test_a_cost_budget_needs_prices_and_a_count_of_tokens(data, backbone, tmp_path):
     with serving() as server:
-        with pytest.raises(InputError, match="cost_budget=1.0: has no prices"):
+        with pytest.raises(InputError, match=r"cost_budget=1\.0: has no prices"):
             check_teacher(config_of(server, cost_budget=1.0))
         server.usage = False
         teacher = teacher_of(server, data, backbone, cost_budget=1.0, price_prompt=1.0)
