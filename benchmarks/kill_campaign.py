@@ -122,6 +122,7 @@ class Place:
         done = subprocess.run(
             [*start, str(PROJECT / "benchmarks" / "faulty_process.py"), step, *words],
             env=environment, cwd=self.folder, capture_output=True, text=True, timeout=SECONDS, check=False,
+            start_new_session=True,
         )  # fmt: skip
         self.said = done.stdout[-1000:] + done.stderr[-3000:]
         return done.returncode

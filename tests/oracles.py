@@ -79,6 +79,7 @@ def objective(
     gammas: tuple[float, float, float],
     temperature: float,
     ranking_loss: str,
+    base_weight: float = 1.0,
 ) -> float:
     base, ranking = 0.0, 0.0
     for s, row in enumerate(logits):
@@ -94,9 +95,9 @@ def objective(
             continue
         weights = candidate_weights(row, candidates[s], distance[s], gammas, temperature)
         for item, weight in zip(candidates[s], weights, strict=True):
-            if base_loss == "ce":
+            if (ranking_loss if ranking_loss in ("ce", "bce") else base_loss) == "ce":
                 loss = cross_entropy(row, item)
             else:
                 loss = binary_cross_entropy(row, item, negative[s])
             ranking += weight * (loss + alpha * dro(row, propensities, item, beta))
-    return base / len(logits) + lam * ranking / len(logits)
+    return base_weight * base / len(logits) + lam * ranking / len(logits)

@@ -17,16 +17,19 @@ from tiny_llm import write_tiny_llm
 
 from recdistill.config import (
     STEPS,
+    AddItemsConfig,
     CompareConfig,
     EvaluateConfig,
     ExportConfig,
     MainConfig,
+    MapItemsConfig,
     RecommendConfig,
     SweepConfig,
     TeacherConfig,
     changed,
     config_of,
     narrow,
+    option_table,
 )
 from recdistill.config.lineage import own_options
 from recdistill.config.steps import WITHOUT_RUN
@@ -34,10 +37,12 @@ from recdistill.registry import STUDENTS
 from recdistill.runs.provenance import PACKAGE
 from recdistill.runs.step_runs import REUSED, STEP, entry_run
 from recdistill.runs.sweep_runs import PARENT
+from recdistill.steps.add_items import add_items
 from recdistill.steps.compare import compare
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.export import export
 from recdistill.steps.main import main
+from recdistill.steps.map_items import map_items
 from recdistill.steps.recommend import recommend
 from recdistill.steps.sweep import sweep
 from recdistill.steps.teacher import teacher
@@ -46,7 +51,7 @@ DOCUMENT = PACKAGE.parent / "docs" / "TRACKING.md"
 SECTIONS = ("Metrics", "Tags", "Artifacts", "Data sets", "Models")
 OWN_TAGS = ("recdistill.", "mlflow.note.content")
 #: Steps that show the options of the step they start from.
-BEFORE = {"teacher": "backbone", "distill": "teacher", "export": "teacher"}
+BEFORE = {"teacher": "backbone", "distill": "teacher", "export": "teacher", "map_items": "backbone"}
 #: What a recommender has none of that is computed in closed form.
 OF_TRAINING = ("train/", "system/", "best_epoch")
 SPACE = """\
@@ -131,6 +136,11 @@ def write_data(folder: Path) -> None:
         csv.writer(file).writerows([("user", "item", "timestamp"), *rows])
 
 
+def without_teacher(options: dict[str, object]) -> dict[str, object]:
+    """The options that `map_items` has."""
+    return {name: value for name, value in options.items() if name in option_table(MapItemsConfig)}
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
     """A run or more of every step."""
@@ -155,6 +165,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
         written = teacher(narrow(generative, TeacherConfig))
     with entry_run("evaluate"):
         evaluate(EvaluateConfig(run_id=written.run_id, answer="likelihood"))
+    (folder / "new.csv").write_text("item,title\nn1,Film 31\n")
+    with entry_run("map_items"):
+        mapped = map_items(MapItemsConfig(**without_teacher(data | small), views="tfidf"))
+    with entry_run("add_items"):
+        add_items(AddItemsConfig(model=mapped.run_id, items="new.csv"))
     with entry_run("compare"):
         compare(CompareConfig(resamples=200))
     with entry_run("export"):

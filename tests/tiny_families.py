@@ -15,7 +15,8 @@ SIZES: tuple[tuple[int, str], ...] = (
     (VOCABULARY_SIZE, "vocab_size vocab_size_per_layer_input unpadded_vocab_size"),
     (
         WIDTH,
-        "hidden_size d_model n_embd dim emb_dim embedding_size word_embed_proj_dim attention_hidden_size embed_dim lru_width hidden_size_global input_embedding_size output_embedding_size",
+        "hidden_size d_model n_embd dim emb_dim embedding_size word_embed_proj_dim attention_hidden_size "
+        "embed_dim lru_width hidden_size_global input_embedding_size output_embedding_size",
     ),
     (2 * WIDTH, "intermediate_size ffn_dim n_inner decoder_ffn_dim encoder_ffn_dim dff dim_ff feed_forward_size"),
     (2 * WIDTH, "shared_intermediate_size ffn_hidden_size expert_ffn_hidden_size shared_experts_intermediate_size"),
@@ -46,52 +47,83 @@ SMALL: dict[str, int] = {name: size for size, names in SIZES for name in names.s
 LATENT = {"num_key_value_heads": HEADS}
 MAMBA_2 = {"mamba_n_heads": 8, "mamba_d_head": HEAD, "mamba_chunk_size": 16}
 GEMMA_4 = {"per_layer_config": {}, "layer_types": ["sliding_attention", "full_attention"]}
-DOTS_3 = LATENT | {"head_dim": 2 * HEAD, "per_layer_config": {}, "layer_types": ["indexed_attention", "sliding_attention"],
-                   "mlp_layer_types": ["dense", "sparse"]}  # fmt: skip
+DOTS_3 = LATENT | {
+    "head_dim": 2 * HEAD,
+    "per_layer_config": {},
+    "layer_types": ["indexed_attention", "sliding_attention"],
+    "mlp_layer_types": ["dense", "sparse"],
+}
+#: A mamba layer, and two whose attention is shared.
+ZAMBA = {
+    "num_hidden_layers": 3,
+    "layer_types": ["mamba", "hybrid", "hybrid"],
+    "attention_hidden_size": 2 * WIDTH,
+    "attention_head_dim": 2 * HEAD,
+}
 
 #: What a family needs beside or in place of the small sizes.
 OVERRIDES: Mapping[str, Mapping[str, Any]] = {
     "bamba": MAMBA_2 | {"attn_layer_indices": [1]},
+    "blt": {"encoder_hash_byte_group_vocab": 100},
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": None, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
     },
-    "blt": {"encoder_hash_byte_group_vocab": 100},
-    "dbrx": {"attn_config": {"rope_theta": 1e4, "kv_n_heads": KEY_VALUE_HEADS, "clip_qkv": 8.0}, "ffn_config": {"hidden_size": WIDTH, "ffn_hidden_size": 16}},
+    "dbrx": {
+        "attn_config": {"rope_theta": 1e4, "kv_n_heads": KEY_VALUE_HEADS, "clip_qkv": 8.0},
+        "ffn_config": {"hidden_size": WIDTH, "ffn_hidden_size": 16},
+    },
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
-    "dots3_note": {"text_config": DOTS_3, "vision_config": {"per_layer_config": {}, "mlp_layer_types": ["dense"] * 2, "adapter_in_dim": WIDTH, "adapter_out_dim": WIDTH},
-    "audio_config": {"adapter_input_size": WIDTH, "adapter_out_dim": WIDTH}},
+    "dots3_note": {
+        "text_config": DOTS_3,
+        "vision_config": {
+            "per_layer_config": {}, "mlp_layer_types": ["dense"] * 2, "adapter_in_dim": WIDTH, "adapter_out_dim": WIDTH,
+        },
+        "audio_config": {"adapter_input_size": WIDTH, "adapter_out_dim": WIDTH},
+    },
     "dots3_note_text": DOTS_3,
     "falcon_h1": MAMBA_2 | {"mamba_d_ssm": 2 * WIDTH},
+    # Its norms have no gradient at the zero row that padding has.
+    "gemma3n_text": {"pad_token_id": 1},
     "gemma4": {"text_config": GEMMA_4},
     "gemma4_text": GEMMA_4,
     "gemma4_unified": {"text_config": GEMMA_4},
     "gemma4_unified_text": GEMMA_4,
-    # Its norms have no gradient at the zero row that padding has.
-    "gemma3n_text": {"pad_token_id": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": MAMBA_2 | {"layer_types": ["mamba", "attention"]},
     "hunyuan_v1_dense": {"head_dim": HEAD},
     "hunyuan_v1_moe": {"head_dim": HEAD, "num_experts": 4, "moe_topk": 2},
-    "lfm3": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "lfm3": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8, "n_groups": 1, "time_step_rank": 2, "chunk_size": 16},
     "ministral": {"head_dim": HEAD},
     "nemotron": {"num_key_value_heads": KEY_VALUE_HEADS},
+    "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": HEAD, "ssm_state_size": 16, "chunk_size": 16},
     "reformer": {
-        "is_decoder": True, "attn_layers": ["local", "lsh"], "axial_pos_shape": [32, 64], "axial_pos_embds_dim": [8, 24],
+        "attn_layers": ["local", "lsh"], "axial_pos_shape": [32, 64], "axial_pos_embds_dim": [8, 24],
     },
-    "roc_bert": {"shape_vocab_size": 20, "pronunciation_vocab_size": 20, "shape_embed_dim": 16,
-                 "pronunciation_embed_dim": 16},
+    "roc_bert": {
+        "shape_vocab_size": 20, "pronunciation_vocab_size": 20, "shape_embed_dim": 16, "pronunciation_embed_dim": 16,
+    },
     "xlm": {"n_langs": 1, "causal": True},
     "xmod": {"default_language": "en_XX"},
-    "zamba": {"num_hidden_layers": 3, "layer_types": ["mamba", "hybrid", "hybrid"], "attention_hidden_size": 2 * WIDTH, "attention_head_dim": 16},
-    "zamba2": {"hybrid_layer_ids": [1, 2], "num_hidden_layers": 3, "layer_types": ["mamba", "hybrid", "hybrid"], "attention_hidden_size": 2 * WIDTH, "attention_head_dim": 16,"mamba_headdim": 8, "n_mamba_heads": 8, "chunk_size": 16,
-               "num_key_value_heads": HEADS},
+    "zamba": ZAMBA,
+    "zamba2": ZAMBA | {
+        "hybrid_layer_ids": [1, 2], "mamba_headdim": HEAD, "n_mamba_heads": 8, "chunk_size": 16,
+        "num_key_value_heads": HEADS,
+    },
     "zaya": {"num_experts_per_tok": 1, "layer_types": ["hybrid", "hybrid"]},
 }  # fmt: skip
 
-FAMILIES: tuple[str, ...] = tuple(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+FAMILIES: tuple[str, ...] = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+#: Families that cannot be built here, and what transformers says.
+NOT_SMALL: Mapping[str, str] = {
+    "gemma3n": "requires the timm library",
+    "gemma4_assistant": "hidden_size_per_layer_input must be 0",
+    "musicgen": "has no attribute 'dropout'",
+    "musicgen_melody": "has no attribute 'dropout'",
+}
 
 
 def tiny_config(family: str) -> PreTrainedConfig:

@@ -53,7 +53,8 @@ class Config(metaclass=ConfigType):
         for name, one in table.items():
             if not one.parts:
                 one.check(getattr(self, name))
-        given = dict(self.part_options)
+                object.__setattr__(self, name, one.canonical(getattr(self, name)))
+        given = {name: table[name].canonical(value) if name in table else value for name, value in self.part_options}
         for name, value in given.items():
             if name not in table or not table[name].parts:
                 near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]

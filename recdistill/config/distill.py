@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from recdistill.config.base import Config
+from recdistill.config.base import WEIGHT, Config
 from recdistill.config.option import option
 from recdistill.config.student import StudentConfig
 from recdistill.config.teacher import TeacherConfig
 from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, VIEWS, Registry
 
-RankingLoss = Literal["ranking", "kl"]
+RankingLoss = Literal["base", "bce", "ce", "kl"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,13 @@ class DistillConfig(StudentConfig, TeacherConfig):
     gamma_position: float = option(0.3, "weight of a candidate's position", least=0)
     gamma_confidence: float = option(0.5, "weight of the teacher's confidence", least=0)
     gamma_consistency: float = option(0.1, "weight of student and teacher agreeing", least=0)
-    ranking_loss: RankingLoss = option("ranking", "ranking: DLLM2Rec's; kl: listwise over the candidates")
+    ranking_loss: RankingLoss = option(
+        "base",
+        "loss of each candidate: base, that of the target, as DLLM2Rec has it (ranking is another name of it); ce or "
+        "bce, whatever base_loss is; or kl, listwise over the candidates",
+        other_names={"ranking": "base"},
+    )
+    base_weight: float = option(1.0, "weight of base loss and the target's DRO term; 0: distillation alone", least=0)
     release_compat: bool = option(False, "reproduce the released candidate loss, defects included")
     selection_policy: str = option(
         "all", "which scored samples carry the distillation terms", common=True, choices=POLICIES
@@ -59,10 +65,18 @@ class DistillConfig(StudentConfig, TeacherConfig):
                 f"selection_policy={self.selection_policy}: chooses nothing at selection_fraction=1; "
                 "give selection_fraction below 1"
             )
-        if self.release_compat and (self.base_loss != "bce" or self.ranking_loss != "ranking"):
+        if self.release_compat and (self.base_loss != "bce" or self.ranking_loss not in ("base", "bce")):
             raise InputError(
-                "release_compat=true: the release's defects are of base_loss=bce and ranking_loss=ranking; give both"
+                "release_compat=true: the release's defects are of base_loss=bce and ranking_loss=base; give both"
             )
+        if self.lam and self.base_loss in ("sampled", "gbce") and self.ranking_loss in ("ce", "bce"):
+            raise InputError(
+                f"ranking_loss={self.ranking_loss}: reads other items than base_loss={self.base_loss} draws; give base "
+                "or kl, or base_loss=ce"
+            )
+        weights = [self.value(name + WEIGHT) for name in LOSS_TERMS.names()]
+        if not self.base_weight and not self.lam and not any(weights):
+            raise InputError("base_weight=0: leaves nothing to learn at lam=0; give lam, or a loss term's weight")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ def compared_settings(kind: type[Config], values: Mapping[str, Any], contents: M
         if one.metadata["content"] and f"{name} content" in contents:
             continue
         if one.role in COMPARED_ROLES:
-            found[name] = values.get(name, one.default)
+            found[name] = one.canonical(values.get(name, one.default))
     return found | dict(contents)
 
 

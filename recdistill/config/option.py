@@ -46,6 +46,7 @@ def option(
     choices: Registry | None = None,
     among: Mapping[str, Any] | None = None,
     several: bool = False,
+    other_names: Mapping[str, str] | None = None,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -60,9 +61,11 @@ def option(
         choices: the value is the name of a part of this registry, whose own options join the step's.
         among: keywords that such a part must be registered with.
         several: the value is any number of such names, or of a Literal's, joined by ``+``, ``,`` or ``/``.
+        other_names: other texts of a value, to the value that they stand for, as a name that it had before.
     """
     limits = {"least": least, "above": above, "most": most}
     about = {"help": help, "role": role, "common": common, "content": content, "choices": choices, "several": several}
+    about["other_names"] = dict(other_names or {})
     about["path"] = path or ("read-or-name" if content else "")
     return field(default=default, metadata={**limits, **about, "among": dict(among or {})})
 
@@ -114,9 +117,14 @@ class Option:
             return (value,)
         return tuple(name.strip() for name in JOINED.split(str(value)) if name.strip())
 
+    def canonical(self, value: Any) -> Any:
+        """The value that another name stands for; any other value as it is."""
+        names: Mapping[str, Any] = self.metadata.get("other_names", {})
+        return names.get(value, value) if isinstance(value, str) else value
+
     def check(self, value: Any) -> None:
         """Raise InputError, one line, unless ``value`` is allowed."""
-        name, limits = self.name, self.metadata
+        name, limits, value = self.name, self.metadata, self.canonical(value)
         if self.choices or limits["choices"] is not None:
             for one in self.named(value):
                 if one not in self.choices:

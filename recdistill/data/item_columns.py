@@ -49,7 +49,9 @@ def plain_texts(column: pd.Series) -> "pd.Series[str] | None":
         return None
     if any(texts) and all(one.endswith(MIDNIGHT) for one in texts if one) and is_dates(column):
         texts = [one.removesuffix(MIDNIGHT) for one in texts]
-    return pd.Series(without_point_zero(texts), index=column.index, dtype=object)
+    # What a text of digits means is told by the whole column: a file of several may hold a part of it.
+    is_text = any(isinstance(value, str) for value in column)
+    return pd.Series(texts if is_text else without_point_zero(texts), index=column.index, dtype=object)
 
 
 def is_dates(column: pd.Series) -> bool:

@@ -151,6 +151,8 @@ def read_parquet(
     found = pd.concat(parts, ignore_index=True).fillna("")
     if found.empty:
         raise InputError(f"{path}: has no rows; give at least one row")
+    for name in found.columns.difference([*used]):
+        found[name] = without_point_zero(found[name].tolist())
     return found, used
 
 

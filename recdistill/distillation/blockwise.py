@@ -7,6 +7,7 @@ robust term) and the output layer's gradient. The idea is that of Cut Cross-Entr
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recdistill.distillation.exclusion import Pairs
-from recdistill.distillation.fused import losses_of_terms, weights_of_distilled
-from recdistill.distillation.losses import prepared_inputs, target_items
+from recdistill.distillation.fused import losses_of_terms, of_base, weights_of_distilled
+from recdistill.distillation.losses import prepared_inputs, with_negative
 from recdistill.distillation.output_layer import OutputLayer
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
@@ -28,6 +29,8 @@ BLOCK_LOGITS, LEAST_ROWS, MOST_ROWS = 3 * 2**17, 128, 512
 ACCELERATOR_LOGITS = 2**26
 # Exponentials of logits up to so much, either way, need no shift: their sums fit in float32.
 SAFE_LOGIT = 60.0
+# Below all such logits, its exponential being no subnormal number, which would take many times as long.
+LOW_LOGIT = -80.0
 
 
 def blockwise_loss(
@@ -57,17 +60,20 @@ def blockwise_loss(
     if settings.mixes_samples:
         raise InputError("release_compat mixes all samples of a batch; compute it from logits, with fused_loss")
     teacher = checked_teacher(settings, target, teacher, propensity)
-    items = target_items(target, settings.base_loss, negative)
+    items = target.unsqueeze(1)
     if teacher is not None:
-        items = torch.cat([items[:, :1], teacher.candidates, items[:, 1:]], dim=1)
+        items = torch.cat([items, teacher.candidates], dim=1)
+    if settings.needs_negative:
+        items = with_negative(items, negative)
     if states.dtype in (torch.float16, torch.bfloat16):
         states, output = states.float(), output.float()
     if not needs_all_items(settings, teacher):
         terms = VocabularyTerms(output.item_logits(states, items), None, None)
-        ranked = teacher is not None and settings.ranking_loss == "ranking"
+        ranked = teacher is not None and settings.weighs_candidates
         weights = weights_of_distilled(settings, terms.item_logits, teacher, None) if ranked and teacher else None
         base, robust, ranking = losses_of_terms(settings, terms, teacher, weights)
-        total = base if teacher is None else base + settings.lam * ranking
+        total = of_base(settings, base, robust)
+        total = total if teacher is None else total + settings.lam * ranking
     else:
         sharpness = item_sharpness(propensity, settings.beta, states, output.num_items) if settings.alpha else None
         problem = _Problem(settings, items, output.num_items, teacher, sharpness, excluded, columns)
@@ -84,8 +90,8 @@ def checked_teacher(
 
 def needs_all_items(settings: ObjectiveSettings, teacher: TeacherBatch | None) -> bool:
     """Whether a loss reads every item's logit; else those of targets, candidates and negatives are enough."""
-    ranked = teacher is not None and settings.ranking_loss == "ranking"
-    return settings.base_loss == "ce" or bool(settings.alpha) or (ranked and bool(settings.gamma_consistency))
+    ranked = teacher is not None and settings.weighs_candidates
+    return settings.needs_softmax or bool(settings.alpha) or (ranked and bool(settings.gamma_consistency))
 
 
 @dataclass(frozen=True)
@@ -111,10 +117,15 @@ class _Problem:
         return 1 if self.sharpness is None else 2
 
     @property
-    def masked(self) -> bool:
-        """Whether logits with masked items are read: by the softmax, or in search of the student's top K."""
-        ranked = self.teacher is not None and self.settings.ranking_loss == "ranking"
-        return self.settings.base_loss == "ce" or (ranked and bool(self.settings.gamma_consistency))
+    def softmax_of_all(self) -> bool:
+        """Whether each row's total has a part of its softmax, so that its gradient there is never 0."""
+        return self.settings.base_loss == "ce" and self.settings.base_weight > 0
+
+    @property
+    def finds_best(self) -> bool:
+        """Whether the student's top K is searched for among what competes."""
+        ranked = self.teacher is not None and self.settings.weighs_candidates
+        return ranked and bool(self.settings.gamma_consistency)
 
     def blocks(self, device: torch.device) -> Iterator[tuple[slice, Pairs | None]]:
         """Each block's rows, and what is excluded in them, its rows counted from 0."""
@@ -215,30 +226,42 @@ def _block(
     items = problem.items[part]
     item_logits, rest, logsumexp, total, weights, steepness = values.gather(1, items), *[None] * 5
     teacher = None if problem.teacher is None else problem.teacher.rows(part)
+    kept = items[:, : problem.kept]
     if problem.sharpness is not None:
         rest = values.new_empty(len(values), 1)
-        robust_items = items[:, : problem.kept] if problem.settings.ranking_loss == "ranking" else items[:, :1]
+        robust_items = items[:, : problem.kept] if problem.settings.weighs_candidates else items[:, :1]
         exponents = slope if slope is not None else torch.empty_like(values)
         torch.mul(values, values, out=exponents).mul_(problem.sharpness)
-        kept = items[:, : problem.kept]
-        _lower(exponents, None, problem.columns, kept, exponents.gather(1, kept))
         steepness = robust_block(
-            values, exponents, robust_items, problem.sharpness, rest, with_slope=differentiate, shifted=shifted[1]
+            values,
+            exponents,
+            robust_items,
+            problem.sharpness,
+            rest,
+            with_slope=differentiate,
+            lower=partial(_lower, None, problem.columns, kept),
+            shifted=shifted[1],
         )
-    if problem.masked:
-        _lower(values, excluded, problem.columns, items[:, : problem.kept], item_logits[:, : problem.kept])
-    if teacher is not None and problem.settings.ranking_loss == "ranking":
+    ranked = teacher is not None and problem.settings.weighs_candidates
+    if problem.finds_best or shifted[0]:
+        _lower(excluded, problem.columns, kept, values, -torch.inf if shifted[0] else LOW_LOGIT)
+    if ranked and teacher is not None:
         weights = weights_of_distilled(problem.settings, values, teacher, None)
-    if problem.settings.base_loss == "ce":
-        highest = values.amax(dim=1, keepdim=True) if shifted[0] else None
-        total = (values if highest is None else values.sub_(highest)).exp_().sum(dim=1, keepdim=True)
-        logsumexp = total.log() if highest is None else highest + total.log()
+    if problem.settings.needs_softmax and shifted[0]:
+        highest = values.amax(dim=1, keepdim=True)
+        total = values.sub_(highest).exp_().sum(dim=1, keepdim=True)
+        logsumexp = highest + total.log()
+    elif problem.settings.needs_softmax:
+        values.exp_()
+        _lower(excluded, problem.columns, kept, values, 0.0)
+        total = values.sum(dim=1, keepdim=True)
+        logsumexp = total.log()
     share = len(values) / len(problem.items)
     losses, slopes = _small_losses(problem, teacher, weights, items, (item_logits, logsumexp, rest), share)
     if not differentiate:
         return losses, None
     of_items, of_logsumexp, of_rest = slopes
-    if total is not None and slope is None:
+    if total is not None and slope is None and problem.softmax_of_all:
         # The factor is left to the products, which have few columns.
         factor = of_logsumexp / total
         values.scatter_add_(1, items, of_items / factor)
@@ -253,15 +276,17 @@ def _block(
     return losses, None
 
 
-def _lower(values: Tensor, excluded: Pairs | None, columns: Tensor | None, kept: Tensor, of_kept: Tensor) -> None:
-    """Set ``values`` [B, V] of what is excluded to minus infinity in place, save those of ``kept`` [B, K]."""
+def _lower(excluded: Pairs | None, columns: Tensor | None, kept: Tensor, values: Tensor, low: float) -> None:
+    """Set ``values`` [B, V] of what is excluded to ``low`` in place, save those of the items ``kept`` [B, K]."""
+    if columns is None and excluded is None:
+        return
+    spared = values.gather(1, kept)
     if columns is not None:
-        values.index_fill_(1, columns, -torch.inf)
+        values.index_fill_(1, columns, low)
     if excluded is not None:
         rows, items = excluded
-        values.view(-1).index_fill_(0, rows * values.shape[1] + items, -torch.inf)
-    if columns is not None or excluded is not None:
-        values.scatter_(1, kept, of_kept)
+        values.view(-1).index_fill_(0, rows * values.shape[1] + items, low)
+    values.scatter_(1, kept, spared)
 
 
 def _small_losses(
@@ -274,7 +299,7 @@ def _small_losses(
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Losses [4] of what was read of a block's logits, times its share of the samples, and the gradient there."""
     settings, (item_logits, logsumexp, rest) = problem.settings, read
-    if logsumexp is not None and rest is None and teacher is None:
+    if logsumexp is not None and rest is None and teacher is None and settings.base_weight == 1:
         base = share * (logsumexp.squeeze(1) - item_logits[:, 0]).mean()
         slope = share / len(items)
         losses = torch.stack([base, base, torch.zeros_like(base), torch.zeros_like(base)])
@@ -285,13 +310,13 @@ def _small_losses(
         item_logits, logsumexp, rest = given  # type: ignore[assignment]
         dro = None
         if rest is not None and problem.sharpness is not None:
-            columns = problem.kept if settings.ranking_loss == "ranking" else 1
+            columns = problem.kept if settings.weighs_candidates else 1
             robust_items = items[:, :columns]
             sharpness = problem.sharpness[robust_items]
             dro = robust_terms(item_logits[:, :columns], robust_items, sharpness, rest.squeeze(1))
         terms = VocabularyTerms(item_logits, None if logsumexp is None else logsumexp.squeeze(1), dro)
         base, robust, ranking = losses_of_terms(settings, terms, teacher, weights)
-        total = base + settings.alpha * robust if settings.alpha else base
+        total = of_base(settings, base, robust)
         if teacher is not None:
             total = total + settings.lam * ranking
         total = share * total

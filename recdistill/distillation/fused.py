@@ -11,9 +11,9 @@ from recdistill.distillation.losses import (
     kl_of_candidates,
     prepared_inputs,
     share_of_mean,
-    target_items,
+    with_negative,
 )
-from recdistill.distillation.settings import ObjectiveSettings
+from recdistill.distillation.settings import BaseLoss, ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.distillation.top_logits import kth_largest
 from recdistill.distillation.vocabulary import VocabularyTerms, vocabulary_terms
@@ -31,7 +31,7 @@ def fused_loss(
     excluded: Pairs | None = None,
     columns: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """``base + alpha mean(DRO(target)) + lam L_rank`` (DLLM2Rec, RecSys 2024); its formulas are in `losses`.
+    """``b (base + alpha mean(DRO(target))) + lam L_rank`` (DLLM2Rec, RecSys 2024); its formulas are in `losses`.
 
     L_rank is the mean over all samples, 0 for those that are not distilled, so that ``lam`` weighs a sample's ranking
     term against its own base loss, however few are distilled. With ``lam`` 0 the teacher's batch is not read: the
@@ -42,7 +42,7 @@ def fused_loss(
         logits: the student's [S, V]; float16 and bfloat16 are computed in float32.
         target: item ids [S].
         teacher: the teacher's batch; needed where ``lam`` is not 0.
-        negative: one sampled item id a sample [S], for ``base_loss=bce``.
+        negative: one sampled item id a sample [S], where a loss is ``bce``.
         propensity: [V], of `propensity.propensity`; needed where ``alpha`` is not 0.
         excluded: items that neither the softmax of ``ce`` nor the student's top K of the importance has, see
             `exclusion`; the robust term keeps them. A row's target and candidates compete all the same.
@@ -58,16 +58,18 @@ def fused_loss(
     if settings.samples_negatives:
         raise InputError(f"base loss {settings.base_loss!r} is not computed from all logits; use sampled_loss")
     teacher, absent = prepared_inputs(settings, target, teacher, propensity, excluded, columns)
-    kind, alpha = settings.base_loss, settings.alpha
+    alpha = settings.alpha
     apart = teacher is not None and _is_cheaper_apart(settings, teacher.distilled)
-    items, robust_items = target_items(target, kind, negative), 1
+    items, robust_items = target.unsqueeze(1), 1
     if teacher is not None and not apart:
-        robust_items += teacher.candidates.shape[1] if settings.ranking_loss == "ranking" else 0
-        items = torch.cat([items[:, :1], teacher.candidates, items[:, 1:]], dim=1)
+        robust_items += teacher.candidates.shape[1] if settings.weighs_candidates else 0
+        items = torch.cat([items, teacher.candidates], dim=1)
+    if settings.needs_negative:
+        items = with_negative(items, negative)
     terms = vocabulary_terms(
         logits,
         items,
-        with_logsumexp=kind == "ce",
+        with_logsumexp=settings.base_loss == "ce" or (settings.needs_softmax and not apart),
         propensity=propensity if alpha else None,
         beta=settings.beta,
         robust=robust_items,
@@ -75,15 +77,21 @@ def fused_loss(
     )
     together = None if apart else teacher
     weights = None
-    if together is not None and settings.ranking_loss == "ranking":
+    if together is not None and settings.weighs_candidates:
         weights = weights_of_distilled(settings, logits, together, absent)
     base, robust, ranking = losses_of_terms(settings, terms, together, weights)
-    total = base + alpha * robust if alpha else base
+    total = of_base(settings, base, robust)
     if teacher is not None:
         if apart:
             ranking = _ranking_apart(settings, logits, teacher, negative, propensity, absent)
         total = total + settings.lam * ranking
     return {"total": total, "base": base.detach(), "dro": robust.detach(), "ranking": ranking.detach()}
+
+
+def of_base(settings: ObjectiveSettings, base: Tensor, robust: Tensor) -> Tensor:
+    """The weighted sum of base loss and the target's robust term."""
+    total = base + settings.alpha * robust if settings.alpha else base
+    return total if settings.base_weight == 1 else settings.base_weight * total
 
 
 def losses_of_terms(
@@ -95,7 +103,7 @@ def losses_of_terms(
         settings: weights and choices.
         terms: of the target, the candidates where there is a teacher, and the negative of ``bce``, in this order.
         teacher: its batch, with valid ids in all rows; None for no ranking loss.
-        weights: the candidates' importance [S, K]; needed for ``ranking_loss=ranking``.
+        weights: the candidates' importance [S, K]; needed where candidates have losses of their own.
     """
     base = _base_loss(settings, terms)
     robust = base.new_zeros(()) if terms.dro is None else terms.dro[:, 0].mean()
@@ -120,21 +128,23 @@ def consistency_weights(logits: Tensor, candidates: Tensor) -> Tensor:
 def _is_cheaper_apart(settings: ObjectiveSettings, distilled: Tensor) -> bool:
     """Whether a second pass over the few distilled rows costs less than more columns of all rows."""
     # Only a candidate's robust term is a pass over the vocabulary. The release's second defect mixes all samples.
-    costly = bool(settings.alpha) and settings.ranking_loss == "ranking" and not settings.release_compat
+    costly = bool(settings.alpha) and settings.weighs_candidates and not settings.release_compat
     return costly and 2 * int(distilled.sum()) <= len(distilled)
 
 
 def _base_loss(settings: ObjectiveSettings, terms: VocabularyTerms) -> Tensor:
     """`losses.base_loss` where the target is the first item of the terms and the negative of ``bce`` the last."""
-    losses = _item_losses(settings, terms, slice(0, 1), shift=0)
+    losses = _item_losses(settings, settings.base_loss, terms, slice(0, 1), shift=0)
     # The base loss of bce is a mean over both of its logits, that of a candidate is a sum.
     return (0.5 if settings.base_loss == "bce" else 1.0) * losses.mean()
 
 
-def _item_losses(settings: ObjectiveSettings, terms: VocabularyTerms, columns: slice, shift: int) -> Tensor:
-    """The loss of each of the items in ``columns`` [S, C], were it the target."""
+def _item_losses(
+    settings: ObjectiveSettings, kind: BaseLoss, terms: VocabularyTerms, columns: slice, shift: int
+) -> Tensor:
+    """The loss of this kind of each of the items in ``columns`` [S, C], were it the target."""
     logits = terms.item_logits[:, columns]
-    match settings.base_loss:
+    match kind:
         case "ce" | "sampled":
             assert terms.logsumexp is not None
             return terms.logsumexp.unsqueeze(1) - logits
@@ -152,7 +162,7 @@ def _ranking(
 ) -> Tensor:
     """`losses.ranking_distillation` of terms with the candidates in ``columns`` and, for ``bce``, the negative last."""
     # Defect 1 of the release scores the negative by -log sigmoid(1 - z_n).
-    losses = _item_losses(settings, terms, columns, shift=1 if settings.release_compat else 0)
+    losses = _item_losses(settings, settings.candidate_loss, terms, columns, shift=1 if settings.release_compat else 0)
     share = share_of_mean(losses, distilled)
     weights = weights.detach().to(losses)
     if not settings.alpha:
@@ -179,11 +189,13 @@ def _ranking_apart(
     own, candidates, distance = logits[row], teacher.candidates[row], teacher.distance[row]
     excluded = excluded_of_rows(excluded, row)
     weights = _weights(settings, logits_without(own.detach(), excluded), candidates, distance)
-    negatives = target_items(candidates[:, 0], settings.base_loss, None if negative is None else negative[row])[:, 1:]
+    kind, items = settings.candidate_loss, candidates
+    if kind == "bce":
+        items = with_negative(candidates, None if negative is None else negative[row])
     terms = vocabulary_terms(
         own,
-        torch.cat([candidates, negatives], dim=1),
-        with_logsumexp=settings.base_loss == "ce",
+        items,
+        with_logsumexp=kind == "ce",
         propensity=propensity,
         beta=settings.beta,
         robust=candidates.shape[1],

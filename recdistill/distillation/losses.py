@@ -1,4 +1,4 @@
-"""DLLM2Rec's loss (Cui et al., RecSys 2024, arXiv 2405.00338): L = base + alpha DRO + lam sum_k mean_s w_sk L_sk.
+"""DLLM2Rec's loss (Cui et al., RecSys 2024, arXiv 2405.00338): L = b (base + alpha DRO) + lam sum_k mean_s w_sk L_sk.
 
 The specification, written to be read; training computes the same by `fused`, which tests compare with `plain_loss`.
 
@@ -8,7 +8,8 @@ c the teacher's candidates [S, K], best first, w their importance [S, K], p the 
 - base loss, `base_loss`: ``-log softmax(z)_y``, or ``(-log sigmoid(z_y) - log(1 - sigmoid(z_n))) / 2``
 - robust term, `dro`: ``log( sum_i exp(p_i z_i^2 / beta) - exp(p_t z_t^2 / beta) + exp(p_t (z_t - 1)^2 / beta) )``
 - importance, `candidate_weights`: ``w = gamma_p position + gamma_c confidence + gamma_s consistency``, rows sum to one
-- ranking distillation, `ranking_distillation`: ``L_sk = loss(c_sk) + alpha DRO(c_sk)``
+- ranking distillation, `ranking_distillation`: ``L_sk = loss(c_sk) + alpha DRO(c_sk)``, the loss that of the base, or
+  ``ce`` or ``bce`` beside another base loss
 - listwise alternative, `ranking_kl`: ``T^2 KL(softmax(-distance / T) || softmax(z_c / T))``
 
 The paper's other half, collaborative embedding distillation, is in `recdistill.students.item_embedding`.
@@ -68,7 +69,7 @@ def plain_loss(
                 logits,
                 candidates,
                 importance,
-                kind=kind,
+                kind=settings.candidate_loss,
                 negative=negative,
                 propensity=propensity,
                 alpha=alpha,
@@ -77,7 +78,7 @@ def plain_loss(
                 distilled=distilled,
                 excluded=absent,
             )
-    total = base + alpha * robust + settings.lam * ranking
+    total = settings.base_weight * (base + alpha * robust) + settings.lam * ranking
     return {"total": total, "base": base.detach(), "dro": robust.detach(), "ranking": ranking.detach()}
 
 
@@ -322,10 +323,15 @@ def target_items(target: Tensor, kind: BaseLoss, negative: Tensor | None) -> Ten
     """The items whose logits a base loss needs: [S, 1], or with the negative [S, 2]. Raises InputError without it."""
     if kind == "ce":
         return target.unsqueeze(1)
-    if negative is None or negative.shape != target.shape:
+    return with_negative(target.unsqueeze(1), negative)
+
+
+def with_negative(items: Tensor, negative: Tensor | None) -> Tensor:
+    """Items [S, M] with the sampled negative of each sample behind, [S, M + 1]. Raises InputError without it."""
+    if negative is None or negative.shape != items.shape[:1]:
         found = "none" if negative is None else list(negative.shape)
-        raise InputError(f"base loss 'bce' needs a sampled negative a sample, {list(target.shape)}; got {found}")
-    return torch.stack([target, negative], dim=1)
+        raise InputError(f"base loss 'bce' needs a sampled negative a sample, {list(items.shape[:1])}; got {found}")
+    return torch.cat([items, negative.unsqueeze(1)], dim=1)
 
 
 def prepared_inputs(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from recdistill.distillation.blockwise import OutputLayer
 from recdistill.distillation.exclusion import Pairs
-from recdistill.distillation.fused import losses_of_terms
+from recdistill.distillation.fused import losses_of_terms, of_base
 from recdistill.distillation.losses import SMALL, candidate_weights, prepared_inputs
 from recdistill.distillation.negatives import SharedNegatives
 from recdistill.distillation.settings import ObjectiveSettings
@@ -82,15 +82,15 @@ def sampled_loss(
         negative_loss = torch.stack([(F.softplus(logits) * competing).sum(dim=1), count.to(logits)], dim=1)
     dro = None
     if propensity is not None and settings.alpha:
-        robust_items = items if settings.ranking_loss == "ranking" else items[:, :1]
+        robust_items = items if settings.weighs_candidates else items[:, :1]
         dro = _robust(settings, propensity, logits, negatives, item_logits, robust_items)
     terms = VocabularyTerms(item_logits, logsumexp, dro, negative_loss, negatives.share)
     weights = None
-    if teacher is not None and settings.ranking_loss == "ranking":
+    if teacher is not None and settings.weighs_candidates:
         masked = logits.detach().masked_fill(~competing, -math.inf)
         weights = _weights(settings, masked, negatives, kept.detach(), teacher)
     base, robust, ranking = losses_of_terms(settings, terms, teacher, weights)
-    total = base + settings.alpha * robust if settings.alpha else base
+    total = of_base(settings, base, robust)
     if teacher is not None:
         total = total + settings.lam * ranking
     return {"total": total, "base": base.detach(), "dro": robust.detach(), "ranking": ranking.detach()}

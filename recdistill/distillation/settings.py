@@ -9,7 +9,9 @@ from recdistill.errors import InputError
 BaseLoss = Literal["ce", "bce", "sampled", "gbce"]
 #: Base losses over items that all samples of a batch share as negatives.
 SAMPLED = ("sampled", "gbce")
-RankingLoss = Literal["ranking", "kl"]
+RankingLoss = Literal["base", "bce", "ce", "kl"]
+#: Names of ranking losses that were others before.
+RENAMED = {"ranking": "base"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,9 @@ class ObjectiveSettings:
         gamma_position, gamma_confidence, gamma_consistency: shares of a candidate's importance, at least 0 and not
             all 0 where they are used.
         temperature: of the teacher's confidence, and of both distributions of ``kl``; above 0.
-        ranking_loss: ``ranking``, importance-aware ranking distillation; or ``kl``, listwise over the candidates.
+        base_weight: of the base loss and the robust term of the target, at least 0; 0 leaves distillation alone.
+        ranking_loss: of the candidates, importance-aware: ``base``, the base loss of each; ``ce`` or ``bce``, whatever
+            the base loss is; or ``kl``, listwise. ``ranking`` is another name of ``base``.
         release_compat: keep two defects of the released code; see `losses.ranking_distillation`.
         gbce_calibration: t of ``gbce``, in [0, 1]: 0 is plain binary cross-entropy, 1 fully calibrated.
 
@@ -34,6 +38,7 @@ class ObjectiveSettings:
     """
 
     base_loss: BaseLoss = "ce"
+    base_weight: float = 1.0
     lam: float = 0.0
     alpha: float = 0.0
     beta: float = 1.0
@@ -41,18 +46,24 @@ class ObjectiveSettings:
     gamma_confidence: float = 0.5
     gamma_consistency: float = 0.1
     temperature: float = 1.0
-    ranking_loss: RankingLoss = "ranking"
+    ranking_loss: RankingLoss = "base"
     release_compat: bool = False
     gbce_calibration: float = 0.75
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ranking_loss", RENAMED.get(self.ranking_loss, self.ranking_loss))
         for kind, value, choices in (
             ("base loss", self.base_loss, get_args(BaseLoss)),
             ("ranking loss", self.ranking_loss, get_args(RankingLoss)),
         ):
             if value not in choices:
                 raise InputError(f"unknown {kind} {value!r}; choose one of {', '.join(choices)}")
-        for name in ("alpha", "lam"):
+        if self.samples_negatives and self.ranking_loss in ("bce", "ce"):
+            raise InputError(
+                f"ranking_loss={self.ranking_loss}: reads other items than base_loss={self.base_loss} draws; give base "
+                "or kl, or base_loss=ce"
+            )
+        for name in ("alpha", "lam", "base_weight"):
             value = getattr(self, name)
             if not value >= 0 or not math.isfinite(value):
                 raise InputError(f"{name} is {value}; give a number of at least 0")
@@ -70,7 +81,32 @@ class ObjectiveSettings:
     @property
     def mixes_samples(self) -> bool:
         """Whether a sample's loss depends on the others of its batch: the second of the release's defects."""
-        return self.release_compat and bool(self.alpha) and bool(self.lam) and self.ranking_loss == "ranking"
+        return self.release_compat and bool(self.alpha) and bool(self.lam) and self.weighs_candidates
+
+    @property
+    def weighs_candidates(self) -> bool:
+        """Whether the candidates have importance weights and losses of their own; else they are one list."""
+        return self.ranking_loss != "kl"
+
+    @property
+    def candidate_loss(self) -> BaseLoss:
+        """The loss of a candidate, where candidates have losses of their own."""
+        return self.ranking_loss if self.ranking_loss in ("bce", "ce") else self.base_loss  # type: ignore[return-value]
+
+    @property
+    def losses_in_use(self) -> tuple[BaseLoss, ...]:
+        """The loss of the target, and of the candidates where these have losses of their own."""
+        return (self.base_loss, self.candidate_loss) if self.lam and self.weighs_candidates else (self.base_loss,)
+
+    @property
+    def needs_softmax(self) -> bool:
+        """Whether a loss is a softmax over all items."""
+        return "ce" in self.losses_in_use
+
+    @property
+    def needs_negative(self) -> bool:
+        """Whether a loss needs a sampled item a sample."""
+        return "bce" in self.losses_in_use
 
     @property
     def samples_negatives(self) -> bool:

@@ -6,7 +6,9 @@ tensors are of the size [S, M].
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -154,10 +156,14 @@ class _VocabularyPass(torch.autograd.Function):
             if rest is not None and sharpness is not None:
                 exponents = slope[part] if slope is not None else torch.empty_like(values)
                 torch.mul(values, values, out=exponents).mul_(sharpness)
-                if absent is not None:
-                    _lower_columns(absent, start, exponents)
                 factor = robust_block(
-                    values, exponents, items[part, :robust], sharpness, rest[part], with_slope=slope is not None
+                    values,
+                    exponents,
+                    items[part, :robust],
+                    sharpness,
+                    rest[part],
+                    with_slope=slope is not None,
+                    lower=None if absent is None else partial(_lower_columns, absent, start),
                 )
                 if factor is not None:
                     exponents.mul_(factor)
@@ -202,12 +208,12 @@ def _without(excluded: Excluded, start: int, values: Tensor) -> Tensor:
     return values
 
 
-def _lower_columns(excluded: Excluded, start: int, values: Tensor) -> None:
-    """Set the excluded columns to minus infinity, in place, but where an item competes all the same."""
+def _lower_columns(excluded: Excluded, start: int, values: Tensor, low: float = -math.inf) -> None:
+    """Set the excluded columns to ``low``, in place, but where an item competes all the same."""
     if excluded.columns is not None:
         kept = None if excluded.kept is None else _pairs_of_block(excluded.kept, start, values)
         spared = None if kept is None else values[kept]
-        values.index_fill_(1, excluded.columns, -math.inf)
+        values.index_fill_(1, excluded.columns, low)
         if kept is not None and spared is not None:
             values[kept] = spared
 
@@ -227,30 +233,38 @@ def robust_block(
     rest: Tensor,
     *,
     with_slope: bool,
+    lower: Callable[[Tensor, float], None] | None = None,
     shifted: bool = True,
 ) -> Tensor | None:
     """Fill ``rest`` [S, 1], the log-sum of ``exp(sharpness z^2)`` without the robust items.
 
     Args:
         values: the logits z [S, V].
-        exponents: ``sharpness z^2`` [S, V], minus infinity where an item is left out; changed in place.
+        exponents: ``sharpness z^2`` [S, V]; changed in place.
         robust_items: ids [S, R].
         sharpness: ``p / beta`` of each item [V].
         rest: [S, 1], written.
         with_slope: whether ``exponents`` shall become the gradient of ``rest`` at the logits, up to a factor a row.
+        lower: sets what else is left out to a value, in place; None for nothing.
         shifted: whether exponents may be too large for their exponential.
 
     Returns:
         The factor [S, 1] of the gradient; None without.
     """
-    exponents.scatter_(1, robust_items, -math.inf)
+    low = -math.inf if shifted else 0.0
+    if not shifted:
+        # What is left out is set to 0 later: the exponential of minus infinity takes several times as long.
+        exponents.exp_()
+    if lower is not None:
+        lower(exponents, low)
+    exponents.scatter_(1, robust_items, low)
     if shifted:
         # Exponents are at least 0, save where no item is left.
         highest = exponents.amax(dim=1, keepdim=True).clamp_(min=0)
         total = exponents.sub_(highest).exp_().sum(dim=1, keepdim=True)
         torch.add(highest, total.log(), out=rest)
     else:
-        total = exponents.exp_().sum(dim=1, keepdim=True)
+        total = exponents.sum(dim=1, keepdim=True)
         torch.log(total, out=rest)
     if not with_slope:
         return None

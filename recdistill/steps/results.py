@@ -76,6 +76,7 @@ def keep_student(
     epoch = 0 if fitted.progress is None else fitted.progress.epoch
     log_results(run, data, fitted.validation, fitted.test, epoch, in_full=in_full)
     run.log_metrics(fitted.measured)
+
     # Folded, so that whoever loads the student needs no teacher.
     def write(folder: Path) -> None:
         save_recommender(folder, fitted.model, fitted.shape, fold=True)

@@ -128,7 +128,8 @@ def outcome(scores: CalibrationScores, interleaving: Interleaving) -> Outcome:
     warm, is_new = scores.warm, scores.place >= 0
     before = scores.before[warm]
     with_new = before + (new[warm] >= scores.own[warm].unsqueeze(1)).sum(dim=1)
-    own = new[is_new].gather(1, scores.place[is_new].unsqueeze(1)) if bool(is_new.any()) else new[is_new][:, :1]
+    place = scores.place[is_new].unsqueeze(1)
+    own = new[is_new].gather(1, place) if len(place) else new.new_empty(0, 1)
     rank = (new[is_new] >= own).sum(dim=1) + (scores.top[is_new] >= own).sum(dim=1)
     rank[own.isneginf().any(dim=1)] = MISS
     gain_of_new = gains("ndcg", rank, CUT_OFF)

@@ -11,7 +11,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.distillation.exclusion import Pairs
 from recdistill.distillation.negatives import NegativeSampler, sampled_negatives
 from recdistill.distillation.objective import Objective
-from recdistill.distillation.settings import SAMPLED
+from recdistill.distillation.settings import SAMPLED, ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.errors import InputError
 from recdistill.students.selection import Selection
@@ -56,15 +56,15 @@ def full_step(
 
     def step(batch: Batch, answers: TeacherBatch | None) -> Losses:
         place = (batch.history, batch.length, batch.row, batch.column)
-        excluded, negative = seen_mask(config, data, batch), None
+        excluded, negative = seen_mask(config, data, batch, objective.settings), None
         if model.scores_by_layer:
             states, output = model.encoded(*place)
         else:
             states, logits = model.scored(*place)
-        if config.base_loss == "bce":
+        if objective.settings.needs_negative:
             # Drawn after the student's dropout.
             histories = batch.histories(data.padding_id)
-            negative = sampled_negatives(config.base_loss, histories, batch.target, data.num_items, among=among)
+            negative = sampled_negatives("bce", histories, batch.target, data.num_items, among=among)
         if model.scores_by_layer:
             return objective.of_states(states, output, batch.target, answers, negative=negative, excluded=excluded)
         losses: Losses = objective(logits, batch.target, states, answers, negative=negative, excluded=excluded)
@@ -90,7 +90,7 @@ def sampled_step(
             used.append(answers.candidates.flatten())
         ids = torch.cat(used).unique()
         states, output = model.encoded(batch.history, batch.length, batch.row, batch.column, ids)
-        excluded = seen_mask(config, data, batch)
+        excluded = seen_mask(config, data, batch, objective.settings)
         return objective.of_states(states, output, batch.target, answers, excluded=excluded, negatives=negatives)
 
     return step
@@ -133,11 +133,12 @@ def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> 
     return of_epoch
 
 
-def seen_mask(config: StudentConfig, data: SequenceData, batch: Batch) -> Pairs | None:
+def seen_mask(config: StudentConfig, data: SequenceData, batch: Batch, settings: ObjectiveSettings) -> Pairs | None:
     """The items that do not compete in the softmax: of each sample those of its whole history; None for none.
 
     Where they compete, a student learns first that they do not come again, which a ranking without them never asks.
     """
-    if not (config.mask_seen and config.exclude_seen) or config.base_loss == "bce":
+    all_compete = settings.needs_softmax or settings.samples_negatives
+    if not (config.mask_seen and config.exclude_seen and all_compete):
         return None
     return seen_items(data.train, batch.sample, batch.target.device)

@@ -126,6 +126,8 @@ def check_sizes(config: TeacherConfig, model: Any) -> None:
     """Raise InputError where inputs and states of the LLM differ in size: both are H of the teacher's layers."""
     hidden_size = getattr(model.config.get_text_config(), "hidden_size", None)
     embedding_size = model.get_input_embeddings().weight.shape[1]
+    if hidden_size is None:
+        raise InputError("its configuration names no size of its states; choose another LLM")
     if hidden_size != embedding_size:
         raise InputError(
             f"has states of {hidden_size} and token embeddings of {embedding_size}; give one where both are alike"

@@ -71,7 +71,8 @@ def assert_same(found, expected, tolerance):
     st.integers(0, 2**31),
     st.sampled_from([torch.float64, torch.float32]),
     st.sampled_from(["ce", "bce"]),
-    st.sampled_from(["ranking", "kl"]),
+    st.sampled_from(["base", "bce", "ce", "kl"]),
+    st.sampled_from([0.0, 0.4, 1.0]),
     st.tuples(st.booleans(), st.booleans(), st.booleans()),
     st.sampled_from([0.0, 0.5]),
     st.sampled_from([0.0, 0.7]),
@@ -83,7 +84,7 @@ def assert_same(found, expected, tolerance):
     st.sampled_from([1.0, 40.0]),
 )
 def test_is_the_plain_loss_for_all_settings(
-    seed, dtype, base, ranking_loss, others, alpha, lam, gammas, beta, temperature, items, rows, scale
+    seed, dtype, base, ranking_loss, base_weight, others, alpha, lam, gammas, beta, temperature, items, rows, scale
 ):
     """``scale``: logits within and beyond what exponentials without a shift can hold."""
     bias, excluded, columns = others
@@ -92,7 +93,7 @@ def test_is_the_plain_loss_for_all_settings(
     problem |= {} if columns else {"columns": None}
     options = {"base_loss": base, "ranking_loss": ranking_loss, "alpha": alpha, "lam": lam, "beta": beta}
     options |= dict(zip(("gamma_position", "gamma_confidence", "gamma_consistency"), gammas, strict=True))
-    options |= {"temperature": temperature}
+    options |= {"temperature": temperature, "base_weight": base_weight}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blockwise, "block_rows", lambda *_: rows)
         found = losses_and_gradients(problem, options)

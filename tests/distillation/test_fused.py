@@ -72,7 +72,8 @@ def excluded_of(problem, seed=5):
     st.integers(0, 2**31),
     st.sampled_from([torch.float64, torch.float32]),
     st.sampled_from(["ce", "bce"]),
-    st.sampled_from(["ranking", "kl"]),
+    st.sampled_from(["base", "bce", "ce", "kl"]),
+    st.sampled_from([0.0, 0.4, 1.0]),
     st.booleans(),
     st.booleans(),
     st.sampled_from([0.0, 0.2, 0.6, 1.0]),
@@ -84,7 +85,7 @@ def excluded_of(problem, seed=5):
     st.sampled_from([12, 40, 700]),
 )
 def test_is_the_plain_loss_for_all_settings(
-    seed, dtype, base, ranking_loss, release_compat, exclude, share, alpha, lam, gammas, beta, temperature, items
+    seed, dtype, base, ranking_loss, base_weight, compat, exclude, share, alpha, lam, gammas, beta, temperature, items
 ):
     problem = make_problem(seed, items=items)
     problem["logits"] = problem["logits"].to(dtype)
@@ -92,7 +93,8 @@ def test_is_the_plain_loss_for_all_settings(
     changed = {
         "base": base,
         "ranking_loss": ranking_loss,
-        "release_compat": release_compat,
+        "base_weight": base_weight,
+        "release_compat": compat,
         "excluded": excluded_of(problem, seed)[1] if exclude else None,
         "alpha": alpha,
         "lam": lam,
@@ -167,14 +169,17 @@ def test_total_and_gradient_compatible_with_the_release(function, released_with_
 
 
 @pytest.mark.parametrize("base", ["ce", "bce"])
-@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+@pytest.mark.parametrize("ranking_loss", ["base", "bce", "ce", "kl"])
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("distilled", FEW_AND_MANY)
+@pytest.mark.parametrize(("dtype", "base_weight"), [(torch.float64, 1.0), (torch.float64, 0.4), (torch.float32, 0.4)])
 @BOTH
-def test_total_is_the_loops(function, base, ranking_loss, alpha, temperature, distilled):
+def test_total_is_the_loops(function, base, ranking_loss, alpha, temperature, distilled, dtype, base_weight):
     problem = make_problem(seed=7) | {"distilled": torch.tensor(distilled)}
+    problem["logits"] = problem["logits"].to(dtype)
     changed = {"alpha": alpha, "temperature": temperature, "ranking_loss": ranking_loss, "beta": 0.8}
+    changed |= {"base_weight": base_weight}
     found = loss_of(problem, function, base, **changed)
     names = ("logits", "target", "negative", "candidates", "distance", "distilled", "propensity")
     expected = oracles.objective(
@@ -186,19 +191,35 @@ def test_total_is_the_loops(function, base, ranking_loss, alpha, temperature, di
         gammas=(0.3, 0.5, 0.1),
         temperature=temperature,
         ranking_loss=ranking_loss,
+        base_weight=base_weight,
     )
-    assert found["total"].item() == pytest.approx(expected, rel=1e-12)
-    parts = found["base"] + alpha * found["dro"] + 0.7 * found["ranking"]
-    assert parts.item() == pytest.approx(expected, rel=1e-12)
+    rel = 1e-12 if dtype == torch.float64 else 1e-5
+    assert found["total"].item() == pytest.approx(expected, rel=rel)
+    parts = base_weight * (found["base"] + alpha * found["dro"]) + 0.7 * found["ranking"]
+    assert parts.item() == pytest.approx(expected, rel=rel)
+
+
+@BOTH
+def test_without_weight_the_base_loss_has_no_gradient_and_an_old_name_is_the_same_loss(function):
+    problem = make_problem(seed=4)
+    alone, gradient = loss_and_gradient(problem, function, base_weight=0.0)
+    assert alone["total"].item() == pytest.approx(0.7 * alone["ranking"].item(), rel=1e-12)
+    both, with_base = loss_and_gradient(problem, function)
+    _, of_base = loss_and_gradient(problem, function, lam=0.0)
+    torch.testing.assert_close(gradient, with_base - of_base, rtol=1e-9, atol=1e-12)
+    assert torch.equal(alone["base"], both["base"])
+    named, same = loss_and_gradient(problem, function, ranking_loss="ranking")
+    assert torch.equal(named["total"], both["total"])
+    assert torch.equal(same, with_base)
 
 
 @pytest.mark.parametrize("base", ["ce", "bce"])
-@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+@pytest.mark.parametrize("ranking_loss", ["base", "bce", "ce", "kl"])
 @pytest.mark.parametrize("distilled", FEW_AND_MANY)
 def test_gradient_is_that_of_finite_differences(base, ranking_loss, distilled):
     problem = make_problem(seed=3, samples=6, items=12, count=4) | {"distilled": torch.tensor(distilled)}
     # Without consistency, which steps where the top K changes.
-    changed = {"gamma_consistency": 0.0, "ranking_loss": ranking_loss}
+    changed = {"gamma_consistency": 0.0, "ranking_loss": ranking_loss, "base_weight": 0.4}
     logits = problem["logits"].requires_grad_()
     assert torch.autograd.gradcheck(lambda z: loss_of(problem | {"logits": z}, base=base, **changed)["total"], logits)
 
@@ -256,7 +277,7 @@ def test_without_alpha_no_robust_term_is_computed(base, monkeypatch):
     assert found["dro"].item() == 0
 
 
-@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+@pytest.mark.parametrize("ranking_loss", ["base", "bce", "ce", "kl"])
 @BOTH
 def test_samples_that_are_not_distilled_carry_no_ranking_term(function, ranking_loss):
     problem = make_problem(seed=9)
@@ -280,7 +301,7 @@ def test_samples_that_are_not_distilled_carry_no_ranking_term(function, ranking_
     torch.testing.assert_close(found["ranking"], alone["ranking"] * chosen.float().mean())
 
 
-@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+@pytest.mark.parametrize("ranking_loss", ["base", "bce", "ce", "kl"])
 @pytest.mark.parametrize("release_compat", [True, False])
 @BOTH
 def test_nothing_distilled_is_a_ranking_of_zero(function, ranking_loss, release_compat):

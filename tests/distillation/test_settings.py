@@ -10,7 +10,7 @@ from recdistill.errors import InputError
     ("changed", "message"),
     [
         ({"base_loss": "mse"}, "unknown base loss 'mse'; choose one of ce, bce"),
-        ({"ranking_loss": "listwise"}, "unknown ranking loss 'listwise'; choose one of ranking, kl"),
+        ({"ranking_loss": "listwise"}, "unknown ranking loss 'listwise'; choose one of base, bce, ce, kl"),
         ({"alpha": -1.0}, "alpha is -1.0; give a number of at least 0"),
         ({"lam": math.nan}, "lam is nan"),
         ({"lam": math.inf}, "lam is inf"),

@@ -71,7 +71,7 @@ def test_every_recommender_is_kept_found_and_described(small_files, place, stude
 
 def test_what_cannot_be_built_is_refused_before_a_run_is_made(options):
     before = len(MlflowClient().search_runs(["0"]))
-    with pytest.raises(InputError, match="3 heads do not fit hidden_size 16"):
+    with pytest.raises(InputError, match="heads=3: must divide hidden_size=16"):
         backbone(StudentConfig(**options, heads=3))
     assert len(MlflowClient().search_runs(["0"])) == before
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from workplace import Workplace, copy_store
 
 from recdistill.config import AddItemsConfig, BaselineConfig, CompareConfig, MapItemsConfig
 from recdistill.data.item_texts import item_texts
@@ -27,8 +28,8 @@ from recdistill.views.item_vectors import ItemVectors
 from recdistill.views.model_view import LoadedModel
 
 KINDS = ("Crime", "Love", "War", "Jazz")
-QUICK = {"student": "gru4rec", "hidden_size": 8, "max_length": 10, "epochs": 2, "dropout": 0.1, "views": "tfidf"}
-QUICK |= {"device": "cpu", "new_items": 0.25}
+QUICK = {"student": "gru4rec", "hidden_size": 16, "max_length": 10, "epochs": 20, "dropout": 0.1, "views": "tfidf"}
+QUICK |= {"device": "cpu", "new_items": 0.25, "batch_size": 64, "learning_rate": 0.01, "patience": 0}
 
 
 def write_data(folder: Path, seed=0) -> dict[str, object]:
@@ -47,9 +48,25 @@ def write_data(folder: Path, seed=0) -> dict[str, object]:
     return {"dataset": "csv", "interactions": str(folder / "log.csv"), "items": str(folder / "items.csv")}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, downloads, empty_store):
+    """One place for the whole file, so that a student is trained once."""
+    folder = tmp_path_factory.mktemp("map_items") / "place"
+    folder.mkdir()
+    copy_store(empty_store, folder)
+    made = Workplace(folder, downloads)
+    with made.entered():
+        yield made
+
+
+@pytest.fixture(scope="module")
 def options(place):
     return QUICK | write_data(place.folder)
+
+
+@pytest.fixture(scope="module")
+def mapped_run(options):
+    return map_items(MapItemsConfig(**(options | {"register": "films"})))
 
 
 def histories_of(data, items, count=8):
@@ -58,10 +75,10 @@ def histories_of(data, items, count=8):
     return items[torch.randint(len(items), (count, 10), generator=generator)], torch.full((count,), 10)
 
 
-def test_a_student_gets_new_items_and_keeps_its_scores_bit_for_bit(options):
-    run = map_items(MapItemsConfig(**options))
+def test_a_student_gets_new_items_and_keeps_its_scores_bit_for_bit(options, mapped_run):
+    run = mapped_run
     data = data_of(MapItemsConfig(**options))
-    found, student = load_recommender(run.artifact("student")), None
+    found = load_recommender(run.artifact("student"))
     before = backbone(BaselineConfig(**{name: value for name, value in options.items() if name != "views"}))
     assert before.reused
     student = load_student(before.artifact("student"))
@@ -85,8 +102,8 @@ def test_a_student_gets_new_items_and_keeps_its_scores_bit_for_bit(options):
     assert (run.artifact("new_items") / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_one_student_serves_many_maps_and_the_same_map_is_found_again(options):
-    first = map_items(MapItemsConfig(**options))
+def test_one_student_serves_many_maps_and_the_same_map_is_found_again(mapped_run):
+    first = mapped_run
     student = mlflow.get_run(first.run_id).data.tags["recdistill.backbone_run_id"]
     named = map_items(MapItemsConfig(views="tfidf", student_run_id=student, device="cpu"))
     assert (named.run_id, named.reused) == (first.run_id, True)
@@ -98,12 +115,11 @@ def test_one_student_serves_many_maps_and_the_same_map_is_found_again(options):
     assert any("item_text=title" in str(value) for value in table.to_numpy().ravel())
 
 
-def test_the_texts_are_part_of_the_key(options):
-    first = map_items(MapItemsConfig(**options))
-    path = Path(str(options["items"]))
-    path.write_text(path.read_text().replace("Jazz", "Blues"))
-    data_of.__globals__["_load_data"].cache_clear()
-    again = map_items(MapItemsConfig(**options))
+def test_the_texts_are_part_of_the_key(options, mapped_run, tmp_path):
+    first = mapped_run
+    path = tmp_path / "items.csv"
+    path.write_text(Path(options["items"]).read_text().replace("Jazz", "Blues"))
+    again = map_items(MapItemsConfig(**(options | {"items": str(path)})))
     assert not again.reused
     assert again.run_id != first.run_id
     assert again.fingerprint == first.fingerprint
@@ -169,14 +185,14 @@ def test_what_cannot_be_mapped_is_refused_in_one_line(options, change, message):
 
 
 @pytest.fixture
-def new_file(place):
-    path = place.folder / "new.csv"
+def new_file(tmp_path):
+    path = tmp_path / "new.csv"
     path.write_text("item,title,kind\nn1,Number 101,Jazz\nn2,Number 102,Crime\n")
     return str(path)
 
 
-def test_items_are_added_and_nothing_else_changes(options, new_file, place):
-    first = map_items(MapItemsConfig(**(options | {"register": "films"})))
+def test_items_are_added_and_nothing_else_changes(options, mapped_run, new_file):
+    first = mapped_run
     run = add_items(AddItemsConfig(model="models:/films/1", items=new_file, device="cpu"))
     old, new = (load_recommender(student_folder(f"models:/films/{version}")[0]) for version in (1, 2))
     catalogue, _ = read_catalogue(student_folder("models:/films/2")[0])
@@ -210,10 +226,9 @@ def test_new_items_are_recommended_and_read_by_the_served_model(options, new_fil
     assert "Number 102" in answer["titles"][1]
 
 
-def test_more_items_are_added_to_those_that_were_added(options, new_file, place):
-    mapped = map_items(MapItemsConfig(**options))
-    first = add_items(AddItemsConfig(model=mapped.run_id, items=new_file, device="cpu"))
-    more = place.folder / "more.csv"
+def test_more_items_are_added_to_those_that_were_added(mapped_run, new_file, tmp_path):
+    first = add_items(AddItemsConfig(model=mapped_run.run_id, items=new_file, device="cpu"))
+    more = tmp_path / "more.csv"
     more.write_text("item,title,kind\nn3,Number 103,War\n")
     second = add_items(AddItemsConfig(model=first.run_id, items=str(more), device="cpu"))
     assert read_catalogue(student_folder(second.run_id)[0])[0].item_ids[-3:] == ("n1", "n2", "n3")
@@ -223,18 +238,16 @@ def test_more_items_are_added_to_those_that_were_added(options, new_file, place)
         add_items(AddItemsConfig(model=second.run_id, items=new_file))
 
 
-def test_vectors_stand_for_texts(options, new_file, place):
-    mapped = map_items(MapItemsConfig(**options))
+def test_vectors_stand_for_texts(mapped_run, new_file, tmp_path):
+    mapped = mapped_run
     vectors = ItemVectors.load(mapped.artifact("student") / "item_vectors", device="cpu")
     texts = item_texts(["Number 101", "Number 102"], {"kind": ["Jazz", "Crime"]})
     table = pd.DataFrame({"item": ["n2", "n1"], "vector": vectors.of(texts)[::-1].tolist()})
-    table.to_parquet(place.folder / "vectors.parquet")
-    bare = place.folder / "bare.csv"
+    table.to_parquet(tmp_path / "vectors.parquet")
+    bare = tmp_path / "bare.csv"
     bare.write_text("item,title\nn1,Number 101\nn2,Number 102\n")
     by_text = add_items(AddItemsConfig(model=mapped.run_id, items=new_file, device="cpu"))
-    given = add_items(
-        AddItemsConfig(model=mapped.run_id, items=str(bare), vectors=str(place.folder / "vectors.parquet"))
-    )
+    given = add_items(AddItemsConfig(model=mapped.run_id, items=str(bare), vectors=str(tmp_path / "vectors.parquet")))
     tables = [load_recommender(run.artifact("student")).student.item_table() for run in (by_text, given)]
     torch.testing.assert_close(*tables)
 

@@ -448,8 +448,8 @@ def test_a_closed_form_recommender_is_fitted_and_measured(
 @pytest.mark.parametrize(
     ("config", "num_items", "said"),
     [
-        (StudentConfig(heads=5), 100, "hidden_size 64; heads divide it"),
-        (StudentConfig(student="caser", max_length=3), 100, "max_length of at least 4"),
+        (StudentConfig(heads=5), 100, "heads=5: must divide hidden_size=64"),
+        (StudentConfig(student="caser", max_length=3), 100, "max_length=3: caser needs at least 4"),
         (StudentConfig(student="ease"), 30_000, "student=ease: .* at most 20,000 items"),
         (
             DistillConfig(selection_policy="custom", selection_fraction=0.5, policy_file="no such file.py"),

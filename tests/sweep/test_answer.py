@@ -1,6 +1,7 @@
 """The answer: the best trials, and options that a command and a file give back."""
 
 import shlex
+from pathlib import Path
 
 import optuna
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_sweep import run
 
-from recdistill.config import DistillConfig, StudentConfig
+from recdistill.config import DistillConfig, StudentConfig, changed
 from recdistill.config.command_line import parse
 from recdistill.errors import InputError
 from recdistill.sweep import answer
@@ -39,7 +40,10 @@ def test_the_command_and_the_file_give_the_options_back(
     assert words[:6] == ["mlflow", "run", ".", "-e", "distill", "--env-manager"]
     arguments = [f"--{word}" for word in words[7:] if word != "-P"]
     if "=" not in interactions:
-        assert parse(DistillConfig, "distill", arguments) == config
+        # A path that is nowhere is told as the absolute one that was looked for.
+        found = parse(DistillConfig, "distill", arguments)
+        assert changed(found, interactions=interactions) == config
+        assert found.interactions == (str(Path.cwd() / interactions) if interactions else "")
 
 
 def test_a_configuration_has_no_seed_and_no_upstream_run() -> None:

@@ -62,7 +62,7 @@ def test_what_pip_installs_has_the_spaces(tmp_path: Path, kind: str) -> None:
         source = archive.with_name(archive.name.removesuffix(".tar.gz"))
     with zipfile.ZipFile(built(source, "build_wheel", tmp_path)) as wheel:
         inside = {name for name in wheel.namelist() if name.endswith(".yaml")}
-        assert inside == {f"recdistill/sweep/spaces/{name}.yaml" for name in NAMES}
+        assert inside == {f"recdistill/sweep/spaces/{name}.yaml" for name in (*NAMES, "study")}
         text = wheel.read("recdistill/sweep/spaces/quick.yaml")
     assert text == (ROOT / "sweeps" / "quick.yaml").read_bytes()
 

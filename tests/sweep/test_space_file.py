@@ -7,6 +7,7 @@ import pytest
 from recdistill.config import DistillConfig
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
+from recdistill.sweep.shipped import shipped_spaces
 from recdistill.sweep.space import Objective, Pruner, Sampler, base_config
 from recdistill.sweep.space_file import read_space
 
@@ -58,7 +59,7 @@ def test_several_objectives_have_directions(tmp_path: Path) -> None:
     assert [o.direction for o in space.objectives] == ["maximize", "minimize", "minimize"]
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in SWEEPS.glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.name for path in shipped_spaces().values()))
 def test_shipped_spaces_fit_the_options(name: str) -> None:
     space = read_space(SWEEPS / name)
     base_config(space, DistillConfig())

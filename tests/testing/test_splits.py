@@ -143,19 +143,12 @@ def fails_on_short_histories(log: Interactions) -> tuple[Samples, ...]:
     return leave_one_out(log)
 
 
-def says_it_at_length(log: Interactions) -> tuple[Samples, ...]:
-    if np.bincount(log.user).min() < 3:
-        raise InputError("too\nfew")
-    return leave_one_out(log)
-
-
 @pytest.mark.parametrize(
     ("split", "said"),
     [
         (refuses, r"refuses \d+ interactions of 12 users with 8 and more each \(too few\)"),
         (sorts_in_place, "changes the interactions that it is given"),
         (fails_on_short_histories, "users with one interaction each raise AssertionError"),
-        (says_it_at_length, "its InputError has 2 lines"),
     ],
 )
 def test_what_a_split_may_raise_and_change(split, said):

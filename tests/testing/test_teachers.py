@@ -35,7 +35,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], type]:
     return TEACHERS.register("mine", options=RankingOptions)
 
 
-@pytest.mark.parametrize("name", TEACHERS.names())
+# One behind a server needs a server: tests/teachers/endpoint/test_teacher.py.
+@pytest.mark.parametrize("name", [name for name in TEACHERS.names() if name != "endpoint"])
 def test_every_teacher_keeps_the_contract(name: str) -> None:
     before = torch.get_rng_state()
     check_teacher(name)

@@ -49,7 +49,8 @@ def generative_lesson(teacher: "GenerativeTeacher", total: int | None = None) ->
         template, injected = int(random.integers(templates)), random.random() < (one.number + 1) / most
         candidates = teacher.drawn_candidates(train, one.batch, config.seed, one.number)
         rows = (teacher.histories(one.batch), candidates, [template] * len(one), one.batch.target.tolist())
-        return training_prompts(model.parts, *rows), injected or not curriculum
+        prompts = training_prompts(model.parts, *rows, users=teacher.users_before(one.batch))
+        return prompts, injected or not curriculum
 
     def step(one: NumberedBatch) -> dict[str, Tensor]:
         prompts, injected = prompts_of(one)

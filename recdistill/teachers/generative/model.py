@@ -16,8 +16,8 @@ from peft import PeftModel
 from torch import Tensor
 
 from recdistill.teachers.generative.candidate_prompts import (
-    NO_ITEM,
     NO_LABEL,
+    USER,
     CandidatePrompts,
     PromptTokens,
     prompt_tokens,
@@ -82,8 +82,11 @@ class GenerativeModel(GatedModel):
         tokens, item = prompts.tokens.to(device), prompts.item.to(device)
         if not injected:
             return self._tokens()(tokens)
-        marker = item != NO_ITEM
-        return self.injected(tokens, marker, item[marker])
+        marker = item >= 0
+        embedded = self.injected(tokens, marker, item[marker])
+        if self.user_projector is None:
+            return embedded
+        return self.with_users(embedded, item == USER, prompts.users)
 
     def set_gates(self, states: Tensor) -> None:
         """Hold the gates of the samples [B, D] for the passes to come: a prompt's, and those of its answer's tokens."""
@@ -155,7 +158,7 @@ def _over(
     llm: BaseLLM, shape: GenerativeShape, titles: Sequence[str], items: Tensor, attach: Callable[[], GatedLoRA]
 ) -> GenerativeModel:
     """The teacher over a base that ``attach`` gives its adapter."""
-    parts = prompt_tokens(llm.tokenizer, titles, shape.domain)
+    parts = prompt_tokens(llm.tokenizer, titles, shape.domain, shape.encode_users)
     around = [text for template in parts.templates for text in template]
     llm.check_tokens(parts.titles.tokens, *around, [parts.placeholder, parts.closing])
     return GenerativeModel(attach(), llm, shape, parts, items)

@@ -186,7 +186,7 @@ def answer_logits_with_cache(
             use_cache=True,
             logits_to_keep=1,
             **kept,
-        ).logits
+        ).logits[:, -1:]
         cache.batch_repeat_interleave(count)
         # The last token of an answer predicts nothing that is asked for.
         read = answers[:, :-1]

@@ -64,6 +64,7 @@ class GenerativeOptions:
     )
     domain: Literal["item", "movie", "music", "game"] = option("item", "whose words the prompts are in")
     candidates: int = option(20, "titles to choose from in a prompt", least=2)
+    encode_users: bool = option(False, "begin a prompt with the backbone's state of the history before its first title")
     curriculum: bool = option(True, "text alone at first, item embeddings in ever more batches; false: in all of them")
     popularity_adjustment: float = option(
         0.0, "grounded distances are multiplied by (1 + popularity) to the power of minus this", least=0
@@ -178,6 +179,19 @@ class GenerativeTeacher(GatedTeacher):
         places = zip(batch.row.tolist(), (batch.column + 1).tolist(), strict=True)
         return [batch.history[row, max(0, end - self.context) : end].numpy() for row, end in places]
 
+    @torch.no_grad()
+    def users_before(self, batch: Batch) -> Tensor | None:
+        """The backbone's state of each sample's history before `histories` [S, D], zeros where there is none.
+
+        None where prompts have no user.
+        """
+        if self.model.user_projector is None:
+            return None
+        before = batch.column - self.context
+        parts = (batch.history, batch.length, batch.row, before.clamp(min=0))
+        states = self.backbone(*(part.to(self.device) for part in parts))
+        return states.masked_fill((before < 0).unsqueeze(1).to(states.device), 0.0)
+
     def drawn_candidates(self, samples: Samples, batch: Batch, *seed: int) -> Int64Array:
         """For each sample its target among random items that its whole history lacks, int64 [S, K] (iLoRA)."""
         targets = samples.targets
@@ -209,7 +223,7 @@ class GenerativeTeacher(GatedTeacher):
         """The titles that it writes for a batch, and the candidates that they name, int64 [S], -1 for none."""
         parts, titles = self.model.parts, self.data.titles
         template = (batch.sample % len(parts.templates)).tolist()
-        prompts = answer_prompts(parts, self.histories(batch), candidates, template)
+        prompts = answer_prompts(parts, self.histories(batch), candidates, template, self.users_before(batch))
         if self.options.answer == "free":
             texts = free_answers(self.model, prompts, states)
             offered = [[titles[item] for item in row] for row in candidates]
@@ -267,4 +281,5 @@ class GenerativeTeacher(GatedTeacher):
 
 def shape_of(config: TeacherConfig) -> GenerativeShape:
     """The generative teacher of the options."""
-    return GenerativeShape(**gated_settings(config), domain=config.of_part(TEACHERS, config.teacher).domain)
+    options = config.of_part(TEACHERS, config.teacher)
+    return GenerativeShape(**gated_settings(config), domain=options.domain, encode_users=options.encode_users)

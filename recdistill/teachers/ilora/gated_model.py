@@ -39,6 +39,7 @@ class GatedShape:
         rank, alpha, dropout, experts, gate: see `attach_gated_lora` and `build_gate`.
         gate_options: the gate's own options, by name.
         gate_per_layer: whether each transformer layer has a gate of its own.
+        encode_users: whether a prompt begins with a marker of the backbone's state before its titles.
     """
 
     called: ClassVar[str] = "teacher"
@@ -49,6 +50,7 @@ class GatedShape:
     gate: str
     gate_options: Mapping[str, Any] = field(default_factory=dict)
     gate_per_layer: bool = False
+    encode_users: bool = False
 
 
 Shape = TypeVar("Shape", bound=GatedShape)
@@ -63,6 +65,7 @@ class GatedModel(nn.Module):
         llm: the LLM inside peft.
         llm_name: the LLM's name, as the user gave it.
         gate, projector, item_table: see `build_gate` and `Projector`; the backbone's input table [V, D].
+        user_projector: of the backbone's states, where prompts begin with a user's; else None.
         sample_gates: mixing weights [S, K] or [S, N, K] of the last pass's samples, to look at: without gradient.
     """
 
@@ -79,13 +82,18 @@ class GatedModel(nn.Module):
         self._described = {"llm": llm.name, "llm_fingerprint": llm.fingerprint, "shape": asdict(shape)}
         self.gate = build_gate(shape.gate, items.shape[1], shape.experts, gated.slot.layers, shape.gate_options)
         self.projector = Projector(items.shape[1], llm.hidden_size, embedding_scale(self._tokens().weight))
+        self.user_projector: Projector | None = None
+        if shape.encode_users:
+            self.user_projector = Projector(items.shape[1], llm.hidden_size, embedding_scale(self._tokens().weight))
         self.register_buffer("item_table", items.detach().clone(), persistent=False)
 
     def trained(self) -> dict[str, Tensor]:
-        """Every parameter that training changes (and the buffers of gate and projector), by name."""
+        """Every parameter that training changes (and the buffers of gate and projectors), by name."""
         named = {name: tensor for name, tensor in self.named_parameters() if tensor.requires_grad}
         return named | {
-            name: tensor for name, tensor in self.named_buffers() if name.startswith(("gate.", "projector."))
+            name: tensor
+            for name, tensor in self.named_buffers()
+            if name.startswith(("gate.", "projector.", "user_projector."))
         }
 
     def injected(self, tokens: Tensor, marker: Tensor, items: Tensor) -> Tensor:
@@ -95,6 +103,18 @@ class GatedModel(nn.Module):
         """
         embedded = self._tokens()(tokens)
         projected = self.projector(self.item_table[items]).to(embedded.dtype)
+        return embedded.masked_scatter(marker.unsqueeze(-1), projected)
+
+    def with_users(self, embedded: Tensor, marker: Tensor, users: Tensor | None) -> Tensor:
+        """Inputs of the LLM [B, T, H] with the projected backbone state of each prompt's user at its marker.
+
+        ``marker`` bool [B, T] has one place a row; ``users`` are states [B, D], None where nothing came before the
+        titles. All are on the teacher's device.
+        """
+        assert self.user_projector is not None
+        if users is None:
+            users = self.item_table.new_zeros(len(embedded), self.item_table.shape[1])
+        projected = self.user_projector(users).to(embedded.dtype)
         return embedded.masked_scatter(marker.unsqueeze(-1), projected)
 
     @contextmanager

@@ -6,9 +6,10 @@ with ``packing`` off a prompt holds one sample and has one gate, the paper's.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -161,7 +162,7 @@ class RankingModel(GatedModel):
             history, states = history[row], states[row]
         gates = self.token_gates(prompts, states, own)
         self.sample_gates = (gates[row, column] if self.shape.packing else gates).detach()
-        hidden = self.hidden_states(prompts, history, gates)
+        hidden = self.hidden_states(prompts, history, gates, states)
         return self.head(hidden, own), hidden
 
     def token_gates(self, prompts: Prompts, states: Tensor, own: Tensor) -> Tensor:
@@ -178,9 +179,13 @@ class RankingModel(GatedModel):
             tuple(index.to(states.device) for index in place), weights
         )
 
-    def hidden_states(self, prompts: Prompts, history: Tensor, gates: Tensor) -> Tensor:
-        """Last hidden states [S, H] of the samples, prompts of like length computed together."""
+    def hidden_states(self, prompts: Prompts, history: Tensor, gates: Tensor, states: Tensor | None = None) -> Tensor:
+        """Last hidden states [S, H] of the samples, prompts of like length computed together.
+
+        ``states`` [W, L, D] are those of `forward`, which users are read from.
+        """
         device = gates.device
+        users = self.users_before(prompts, states)
         found, place = [], []
         together = [(torch.arange(len(history)), prompts.tokens.shape[1])]
         for rows, width in together if self.in_one_pass else prompts.by_length():
@@ -188,11 +193,12 @@ class RankingModel(GatedModel):
             marker = prompts.marker[rows, :width]
             self.slot.set(self._gates_of_tokens(gates[rows.to(device)], column.to(device)))
             items = history[rows].gather(1, column.clamp(min=0))[marker]
-            states = self._read(prompts.tokens[rows, :width].to(device), marker.to(device), items.to(device))
+            own = None if users is None else users[rows.to(device)]
+            found_states = self._read(prompts.tokens[rows, :width].to(device), marker.to(device), items.to(device), own)
             group_of_row = torch.full((len(history),), -1).index_put((rows,), torch.arange(len(rows)))
             samples = (group_of_row[prompts.row] >= 0).nonzero().squeeze(1)
             at = (group_of_row[prompts.row[samples]], prompts.position[samples])
-            found.append(states[tuple(index.to(device) for index in at)].float())
+            found.append(found_states[tuple(index.to(device) for index in at)].float())
             place.append(samples)
         return torch.cat(found)[torch.cat(place).argsort().to(device)]
 
@@ -205,9 +211,27 @@ class RankingModel(GatedModel):
         found = gates.gather(1, of_token.clamp(min=0).expand(*column.shape, *own))
         return found.masked_fill(of_token < 0, 1 / self.shape.experts)
 
-    def _read(self, tokens: Tensor, marker: Tensor, items: Tensor) -> Tensor:
-        """Last hidden states [W, T, H]; arguments as of `injected`."""
+    def users_before(self, prompts: Prompts, states: Tensor | None) -> Tensor | None:
+        """The backbone's state of the history before each prompt's first title [W, D], zeros where there is none.
+
+        None where prompts have no user, or no states are given.
+        """
+        if self.user_projector is None or states is None:
+            return None
+        no_column = prompts.column < 0
+        before = prompts.column.masked_fill(no_column, states.shape[1]).amin(dim=1) - 1
+        before = before.to(states.device)
+        found = states[torch.arange(len(before), device=states.device), before.clamp(min=0)]
+        return found.masked_fill((before < 0).unsqueeze(1), 0.0)
+
+    def _read(self, tokens: Tensor, marker: Tensor, items: Tensor, users: Tensor | None = None) -> Tensor:
+        """Last hidden states [W, T, H]; arguments as of `injected`, and the users' states [W, D]."""
         embedded = self.injected(tokens, marker, items)
+        if self.user_projector is not None:
+            # The last token of the instruction is the user's.
+            of_user = torch.zeros_like(marker)
+            of_user[:, len(self.titles.instruction) - 1] = True
+            embedded = self.with_users(embedded, of_user, users)
         with self.precision():
             # Right padding needs no mask in a causal LLM: no real token attends to a later one.
             return self.llm(inputs_embeds=embedded, use_cache=False)[0]
@@ -290,6 +314,8 @@ def tokens_of(titles: Sequence[str], llm: BaseLLM, shape: RankingShape) -> Title
     read = [plain_title(title) for title in titles] if shape.plain_titles else titles
     tokens = tokenise_titles(llm.tokenizer, read)
     llm.check_tokens(tokens.instruction, tokens.tokens)
+    if shape.encode_users:
+        return replace(tokens, instruction=np.append(tokens.instruction, tokens.padding))
     return tokens
 
 

@@ -49,6 +49,7 @@ class RankingOptions:
     plain_titles: bool = option(
         True, "titles in prompts without a year, and with their article first; false: as they are"
     )
+    encode_users: bool = option(False, "begin a prompt with the backbone's state of the history before its first title")
     packing: bool = option(True, "supervise every item boundary of a window; false: one prompt a sample")
     teacher_window: int = option(40, "history titles in a packed prompt, at most", least=1)
     teacher_text: str = option(
@@ -248,6 +249,7 @@ def shape_of(config: TeacherConfig) -> RankingShape:
         packing=options.packing,
         context=config.teacher_history,
         plain_titles=options.plain_titles,
+        encode_users=options.encode_users,
     )
 
 

@@ -11,13 +11,10 @@ from safetensors.torch import load_file
 from tiny_llm import HIDDEN_SIZE, VOCABULARY_SIZE
 from torch import Tensor, nn
 from transformers import (
-    AutoModel,
     GPT2Config,
     GPT2Model,
     LlamaForCausalLM,
     LlamaModel,
-    MixtralConfig,
-    OPTConfig,
     PreTrainedModel,
 )
 
@@ -273,17 +270,6 @@ def test_layers_that_see_sequences_pass_the_check(tiny_llama: Llama, embeds: Ten
 
 
 def test_layers_whose_tokens_no_gate_can_follow_are_refused(tiny_llama: Llama) -> None:
-    flat = OPTConfig(
-        hidden_size=32, ffn_dim=32, num_hidden_layers=1, num_attention_heads=4, word_embed_proj_dim=32, vocab_size=50
-    )
-    with pytest.raises(InputError, match=r"cannot be a teacher: .*must be \[B, T, H\]; lora_A gave \[6, 8\]; choose"):
-        check_layers(attach(AutoModel.from_config(flat)))
-    routed = MixtralConfig(
-        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=50, num_local_experts=2,
-    )  # fmt: skip
-    with pytest.raises(InputError, match=r"is no linear layer|must be"):
-        check_layers(attach(AutoModel.from_config(routed)))
     base = tiny_llama()
     base.aside = nn.Linear(HIDDEN_SIZE, HIDDEN_SIZE)
     unread = attach_gated_lora(base, rank=4, alpha=8, dropout=0.0, experts=2, target_modules=["q_proj", "aside"])
