@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -194,18 +194,21 @@ def measured(place: Place, step: str) -> list[dict[str, float]]:
 
 
 def undisturbed(case: Case, files: Path, scratch: Path) -> Undisturbed:
-    """Run a case's command undisturbed, each of its writes noted."""
-    start = Place(scratch / "start")
-    shutil.copytree(files, start.folder)
-    for step in case.before:
-        options = TEACHER if step == "teacher" else {}
-        if start.run(step, options) != 0:
-            raise RuntimeError(start.said)
-    whole, log = start.copied(scratch / "whole"), scratch / "events"
-    if whole.run(case.step, case.options, processes=case.processes, log=str(log)) != 0:
-        raise RuntimeError(whole.said)
+    """Run a case's command undisturbed, each of its writes noted; or take what an earlier campaign there has noted."""
+    start, note, log = Place(scratch / "start"), scratch / "metrics.json", scratch / "events"
+    if not note.exists():
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(files, start.folder)
+        for step in case.before:
+            options = TEACHER if step == "teacher" else {}
+            if start.run(step, options) != 0:
+                raise RuntimeError(start.said)
+        whole = start.copied(scratch / "whole")
+        if whole.run(case.step, case.options, processes=case.processes, log=str(log)) != 0:
+            raise RuntimeError(whole.said)
+        note.write_text(json.dumps(measured(whole, case.step)), encoding="utf-8")
     events = [tuple(json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
-    return Undisturbed(start, events, measured(whole, case.step))
+    return Undisturbed(start, events, json.loads(note.read_text(encoding="utf-8")))
 
 
 def drawn_moment(case: Case, found: Undisturbed, drawn: random.Random) -> tuple[int, float]:
@@ -286,30 +289,31 @@ def campaign(
 ) -> list[dict[str, Any]]:
     """All moments; each case's undisturbed command runs once. ``after`` is called with the results so far."""
     drawn = random.Random(seed)
-    cases = [case for case in CASES if not names or case.name in names]
-    pairs = list(itertools.product(cases, FAULTS))
+    pairs = list(itertools.product([case for case in CASES if not names or case.name in names], FAULTS))
     drawn.shuffle(pairs)
     while len(pairs) < moments:
         pairs.append(drawn.choice(pairs))
     files = scratch / "files"
-    write_files(files)
-    known: dict[Any, Undisturbed] = {}
+    if not (files / "llm" / "model.safetensors").exists():
+        shutil.rmtree(files, ignore_errors=True)
+        write_files(files)
     results = []
     for number, (case, fault) in enumerate(pairs[:moments], start=1):
-        # Cases of one command share its undisturbed run.
-        command = (case.step, case.processes)
-        if command not in known:
-            folder = scratch / f"{case.step}-{case.processes}"
-            folder.mkdir()
-            known[command] = undisturbed(case, files, folder)
-        place = known[command].start.copied(scratch / f"moment-{number}")
-        result = disturbed(case, fault, known[command], place, drawn)
-        results.append(result)
+        note = scratch / f"moment-{number}.json"
+        if not note.exists():
+            # Cases of one command share its undisturbed run.
+            found = undisturbed(case, files, scratch / f"{case.step}-{case.processes}")
+            folder = scratch / f"moment-{number}"
+            shutil.rmtree(folder, ignore_errors=True)
+            place = found.start.copied(folder)
+            result = disturbed(case, fault, found, place, random.Random(f"{seed} {number}"))
+            if not result["wrong"]:
+                shutil.rmtree(folder)
+            note.write_text(json.dumps(result), encoding="utf-8")
+        results.append(json.loads(note.read_text(encoding="utf-8")))
         after(results)
-        said = "; ".join(result["wrong"])[:3000] or "as undisturbed"
-        print(f"[{number}/{moments}] {case.name}, {fault} at write {result['event']}: {said}", flush=True)
-        if not result["wrong"]:
-            shutil.rmtree(place.folder)
+        said = "; ".join(results[-1]["wrong"])[:3000] or "as undisturbed"
+        print(f"[{number}/{moments}] {case.name}, {fault} at write {results[-1]['event']}: {said}", flush=True)
     return results
 
 
@@ -347,10 +351,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", nargs="*", default=[], choices=[case.name for case in CASES])
     parser.add_argument("--write", type=Path, help="page to write the table into, between its marks")
+    parser.add_argument("--folder", type=Path, help="where to work, kept: started again, it goes on from there")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="kill-campaign-") as scratch:
-        after = partial(write_table, given.write, given.seed)
-        results = campaign(given.moments, given.seed, given.cases, Path(scratch), after)
+    after = partial(write_table, given.write, given.seed)
+    with nullcontext(given.folder) if given.folder else tempfile.TemporaryDirectory(prefix="kill-campaign-") as scratch:
+        Path(scratch).mkdir(exist_ok=True)
+        results = campaign(given.moments, given.seed, given.cases, Path(scratch).resolve(), after)
     print(table(results, given.seed))
     failed = sum(bool(one["wrong"]) for one in results)
     print(json.dumps({"moments": len(results), "failed": failed}))

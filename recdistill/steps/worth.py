@@ -46,7 +46,7 @@ def worth(config: WorthConfig) -> StepRun:
             run.log_metrics(numbers(asked))
             run.describe(text)
             for name, one in rows[0].items():
-                run.tag(f"{name.replace(' ', '_')}_run_id", one.run_id)
+                run.tag(f"{name.replace(' + ', '_').replace(' ', '_')}_run_id", one.run_id)
     print(run.artifact("worth.md").read_text(encoding="utf-8"), flush=True)
     return run
 
