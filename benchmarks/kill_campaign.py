@@ -193,16 +193,25 @@ def measured(place: Place, step: str) -> list[dict[str, float]]:
     return sorted((one for one in metrics if one), key=lambda one: sorted(one.items()))
 
 
+def begun(before: tuple[str, ...], files: Path, folder: Path) -> Place:
+    """A place where the steps before have run; cases that start from the same ones share it."""
+    place = Place(folder)
+    if not (folder / "begun").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(files, folder)
+        for step in before:
+            if place.run(step, TEACHER if step == "teacher" else {}) != 0:
+                raise RuntimeError(place.said)
+        (folder / "begun").touch()
+    return place
+
+
 def undisturbed(case: Case, files: Path, scratch: Path) -> Undisturbed:
     """Run a case's command undisturbed, each of its writes noted; or take what an earlier campaign there has noted."""
-    start, note, log = Place(scratch / "start"), scratch / "metrics.json", scratch / "events"
+    note, log = scratch / "metrics.json", scratch / "events"
+    start = begun(case.before, files, scratch.parent / "-".join(case.before))
     if not note.exists():
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(files, start.folder)
-        for step in case.before:
-            options = TEACHER if step == "teacher" else {}
-            if start.run(step, options) != 0:
-                raise RuntimeError(start.said)
         whole = start.copied(scratch / "whole")
         if whole.run(case.step, case.options, processes=case.processes, log=str(log)) != 0:
             raise RuntimeError(whole.said)

@@ -125,7 +125,10 @@ class EndpointTeacher:
                 "tokens each"
             )
         if config.sequence_embeddings:
-            raise InputError("sequence_embeddings=true: a server gives no states of samples; leave it out")
+            raise InputError(
+                "sequence_embeddings=true: a server gives no states of samples; leave it out, and loss terms that read "
+                "them, as output_weight"
+            )
 
     @cached_property
     def options(self) -> EndpointOptions:
