@@ -23,9 +23,12 @@ from recdistill.config import (
     ExportConfig,
     MainConfig,
     MapItemsConfig,
+    PromoteConfig,
     RecommendConfig,
+    StudyConfig,
     SweepConfig,
     TeacherConfig,
+    WorthConfig,
     changed,
     config_of,
     narrow,
@@ -43,9 +46,12 @@ from recdistill.steps.evaluate import evaluate
 from recdistill.steps.export import export
 from recdistill.steps.main import main
 from recdistill.steps.map_items import map_items
+from recdistill.steps.promote import promote
 from recdistill.steps.recommend import recommend
+from recdistill.steps.study import study
 from recdistill.steps.sweep import sweep
 from recdistill.steps.teacher import teacher
+from recdistill.steps.worth import worth
 
 DOCUMENT = PACKAGE.parent / "docs" / "TRACKING.md"
 SECTIONS = ("Metrics", "Tags", "Artifacts", "Data sets", "Models")
@@ -59,6 +65,16 @@ objective: val/ndcg_at_20
 seeds: 2
 parameters:
   lam: {low: 0.0, high: 1.0}
+"""
+PLAN = """\
+shared: {epochs: 1, hidden_size: 8, heads: 1, blocks: 1}
+data:
+  small: {dataset: csv, interactions: interactions.csv, items: items.csv}
+students:
+  sasrec: {student: sasrec}
+seeds: [1]
+rows:
+  ids: {step: backbone}
 """
 
 
@@ -172,6 +188,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
         add_items(AddItemsConfig(model=mapped.run_id, items="new.csv"))
     with entry_run("compare"):
         compare(CompareConfig(resamples=200))
+    with entry_run("worth"):
+        worth(WorthConfig(**data, **small, cheap_views=""))
+    (folder / "plan.yaml").write_text(PLAN)
+    with entry_run("study"):
+        study(StudyConfig(plan="plan.yaml"))
+    client = mlflow.MlflowClient()
+    client.create_registered_model("films")
+    for number in range(2):
+        client.create_model_version("films", source=f"runs:/{mapped.run_id}/{number}", run_id=mapped.run_id)
+    with entry_run("promote"):
+        promote(PromoteConfig(name="films"))
     with entry_run("export"):
         export(ExportConfig(folder="exported"))
     newest = mlflow.search_runs(filter_string=f"tags.`{STEP}` = 'distill'", output_format="list")[0]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from recdistill.config.data import DataConfig
 from recdistill.data.columns import INTERACTION_COLUMNS, Headers, headers_of, pick, refuse_unused
-from recdistill.data.item_columns import further_columns
+from recdistill.data.item_columns import further_columns, without_point_zero
 from recdistill.data.load import split_data
 from recdistill.data.sequences import SequenceData
 from recdistill.data.table_files import texts_of_columns
@@ -64,7 +64,8 @@ def further_texts(items: pd.DataFrame, used: Iterable[str]) -> pd.DataFrame:
     names = list(map(str, items.columns))
     others = further_columns(names, used)
     columns = items.iloc[:, [names.index(name) for name in others]].set_axis(others, axis=1).reset_index(drop=True)
-    return pd.DataFrame(texts_of_columns(columns, others, ITEMS), index=columns.index)
+    found = {name: without_point_zero(texts.tolist()) for name, texts in texts_of_columns(columns, others, ITEMS).items()}
+    return pd.DataFrame(found, index=columns.index)
 
 
 def text_columns(

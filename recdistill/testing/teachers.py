@@ -337,7 +337,10 @@ def _check_costs(name: str, made: Teacher, config: TeacherConfig, folder: Path) 
 
 def _check_ranks(name: str, made: Teacher) -> None:
     data = made.data
-    validation, test, seconds = _of(name, "ranks", made.ranks)
+    found = _of(name, "ranks", made.ranks)
+    if found is None:
+        return
+    validation, test, seconds = found
     assert seconds > 0, f"{name}: ranking took {seconds} seconds; measure it"
     parts = (
         ("validation", data.validation, validation, data.new_validation),
@@ -412,7 +415,11 @@ def _check_saved(name: str, kind: type[Teacher], made: Teacher, config: TeacherC
         assert torch.equal(getattr(own, tensor), getattr(other, tensor)), (
             f"{name}: loaded over a fresh LLM, its {tensor} is not that of before; save all that it learnt"
         )
-    for before, after in zip(made.ranks()[:2], loaded.ranks()[:2], strict=True):
+    ranks, again = made.ranks(), loaded.ranks()
+    assert (ranks is None) == (again is None), f"{name}: ranks before it is saved or after, but not both; do both"
+    if ranks is None or again is None:
+        return
+    for before, after in zip(ranks[:2], again[:2], strict=True):
         assert torch.equal(before.ranks, after.ranks), (
             f"{name}: loaded over a fresh LLM, it ranks otherwise than before; save all that it learnt"
         )

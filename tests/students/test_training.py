@@ -320,6 +320,8 @@ def test_without_the_teachers_terms_it_is_the_undistilled_student_to_the_last_bi
         {"alpha": 0.5},
         {"ed_weight": 0.5},
         {"lam": 0.5, "ranking_loss": "kl"},
+        {"lam": 0.5, "ranking_loss": "bce"},
+        {"lam": 0.5, "base_weight": 0.0},
         {"output_weight": 0.5},
     ],
 )
@@ -332,6 +334,22 @@ def test_each_term_changes_the_student(
     assert weights(other).keys() - weights(plain).keys() <= {"items.projection.weight", "items.projection.bias"}
     for name in ("total", "base", "dro", "ranking", *(["output"] if "output_weight" in changes else [])):
         assert len(recorder.curve(f"train/{name}")) == 3, name
+
+
+@pytest.mark.parametrize("base_loss", ["ce", "bce"])
+def test_a_candidates_loss_may_be_another_than_the_targets(
+    base_loss: str, ring_data: SequenceData, teacher: TeacherAnswers
+) -> None:
+    fitted = {}
+    for name in ("base", "ranking", "bce", "ce"):
+        config = distillation(base_loss=base_loss, **PLAIN | {"lam": 0.5, "ranking_loss": name})
+        fitted[name] = weights(fit_recommender(config, ring_data, teacher=teacher, recorder=NoRecorder()))
+    assert same(fitted["base"], fitted["ranking"])
+    assert not same(fitted["bce"], fitted["ce"])
+    other = "bce" if base_loss == "ce" else "ce"
+    assert not same(fitted["base"], fitted[other])
+    if base_loss == "bce":
+        assert same(fitted["base"], fitted["bce"])
 
 
 def test_wide_item_embeddings_are_projected_in_bfloat16(ring_data: SequenceData, teacher: TeacherAnswers) -> None:

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
-from tiny_generative import CANDIDATES, states, trained, waiting
+from tiny_families import tiny_config
+from tiny_generative import CANDIDATES, SHAPE, TITLES, item_table, states, trained, waiting
+from tiny_llm import tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
 from recdistill.teachers.generative import reading as module
 from recdistill.teachers.generative.answers import (
@@ -11,6 +14,7 @@ from recdistill.teachers.generative.answers import (
     free_answers,
     padded_answers,
 )
+from recdistill.teachers.generative.model import build_generative_model
 from recdistill.teachers.generative.reading import (
     TrustedCaches,
     answer_logits_anew,
@@ -21,6 +25,8 @@ from recdistill.teachers.generative.reading import (
     moved_left,
     trusted_caches,
 )
+from recdistill.teachers.ilora.base_llm import BaseLLM
+from recdistill.teachers.ilora.llm_source import load_llm
 
 
 @pytest.fixture(scope="module", params=[{}, {"gate_per_layer": True}])
@@ -31,6 +37,23 @@ def teacher(request):
 def test_a_llamas_caches_are_trusted_in_either_precision(teacher):
     assert trusted_caches(teacher) == (True, True)
     assert trusted_caches(trained(torch.bfloat16)) == (True, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_those_of_a_real_llm_are_trusted(dtype):
+    llm = load_llm("smollm2-135m", torch.device("cpu"), causal_lm=True)
+    torch.nn.Module.to(llm.model, dtype)
+    assert trusted_caches(build_generative_model(llm, SHAPE, TITLES, item_table()).eval()) == (True, True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cache_that_takes_padding_for_text_is_not_trusted_in_either_precision(dtype):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(tiny_config("rwkv")).to(dtype).eval().requires_grad_(False)
+    llm = BaseLLM(model, tiny_tokenizer(), "rwkv", "")
+    assert trusted_caches(build_generative_model(llm, SHAPE, TITLES, item_table()).eval()) == (False, False)
 
 
 def test_answers_without_cache_are_those_with_it(teacher, monkeypatch):

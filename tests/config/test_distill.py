@@ -1,0 +1,46 @@
+"""Options of distillation: losses of candidates by their names, and what would leave nothing to learn."""
+
+import pytest
+
+from recdistill.config import DistillConfig
+from recdistill.config.base import changed, config_of, option_table
+from recdistill.config.command_line import parse
+from recdistill.config.lineage import compared_settings, run_key
+from recdistill.errors import InputError
+
+
+def test_an_old_name_is_the_new_one_in_every_place() -> None:
+    old, new = DistillConfig(ranking_loss="ranking"), DistillConfig(ranking_loss="base")
+    assert old == new == DistillConfig()
+    assert old.values()["ranking_loss"] == "base"
+    assert run_key("distill", old, "data") == run_key("distill", new, "data")
+    assert run_key("distill", DistillConfig(ranking_loss="ce"), "data") != run_key("distill", new, "data")
+    kept = {"ranking_loss": "ranking"}
+    assert config_of(DistillConfig, kept) == new
+    assert compared_settings(DistillConfig, kept, {}) == compared_settings(DistillConfig, {}, {})
+    assert changed(new, ranking_loss="ranking") == new
+    option_table(DistillConfig)["ranking_loss"].check("ranking")
+    assert parse(DistillConfig, "distill", ["--ranking_loss", "ranking"]) == new
+
+
+def test_a_name_that_never_was_is_refused() -> None:
+    with pytest.raises(InputError, match="ranking_loss=rankings: must be one of base, bce, ce, kl"):
+        DistillConfig(ranking_loss="rankings")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"base_weight": 0.0, "lam": 0.0}, "base_weight=0: leaves nothing to learn at lam=0"),
+        ({"base_loss": "sampled", "ranking_loss": "bce"}, "ranking_loss=bce: reads other items than base_loss=sampled"),
+        ({"base_loss": "bce", "release_compat": True, "ranking_loss": "ce"}, "give both"),
+    ],
+)
+def test_losses_that_do_not_go_together_are_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        DistillConfig(**options)
+
+
+def test_distillation_alone_may_be_a_loss_term() -> None:
+    assert DistillConfig(base_weight=0.0, lam=0.0, output_weight=0.5).base_weight == 0
+    assert DistillConfig(base_weight=0.0, lam=0.5).base_weight == 0
