@@ -64,7 +64,9 @@ def further_texts(items: pd.DataFrame, used: Iterable[str]) -> pd.DataFrame:
     names = list(map(str, items.columns))
     others = further_columns(names, used)
     columns = items.iloc[:, [names.index(name) for name in others]].set_axis(others, axis=1).reset_index(drop=True)
-    found = {name: without_point_zero(texts.tolist()) for name, texts in texts_of_columns(columns, others, ITEMS).items()}
+    found = {
+        name: without_point_zero(texts.tolist()) for name, texts in texts_of_columns(columns, others, ITEMS).items()
+    }
     return pd.DataFrame(found, index=columns.index)
 
 

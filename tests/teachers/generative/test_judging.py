@@ -49,9 +49,9 @@ def test_answers_are_judged_one_by_one(data, backbone, model, answer):
 def test_prompts_have_a_template_by_sample_not_by_batch(data, backbone, model, monkeypatch):
     teacher, seen = generative_teacher(data, backbone, model), []
 
-    def noted(parts, histories, candidates, template):
+    def noted(parts, histories, candidates, template, users):
         seen.extend(template)
-        return answer_prompts(parts, histories, candidates, template)
+        return answer_prompts(parts, histories, candidates, template, users)
 
     monkeypatch.setattr(module, "answer_prompts", noted)
     judged_answers(teacher, "test", data.test)
