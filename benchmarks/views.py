@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from recdistill.config import DataConfig
+from recdistill.data.item_texts import item_texts
 from recdistill.data.load import load_data
 from recdistill.registry import VIEWS
 from recdistill.views.build import build_view
-from recdistill.views.item_texts import item_texts
 from recdistill.views.model_view import ModelView
 from recdistill.views.view import View, ViewContext
 

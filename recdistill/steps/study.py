@@ -22,11 +22,15 @@ from recdistill.runs.provenance import code_at_hand
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.runs.store_name import store_name
+from recdistill.steps.inputs import data_of
+from recdistill.students.training import check_student
 from recdistill.study.cells import CellResult, read_cell, write_cell
 from recdistill.study.plan import Cell, Plan, read_plan
 from recdistill.study.report import METRICS, NAME, TITLES, Found, found_chance, write_report
 from recdistill.sweep.shipped import plan_path
+from recdistill.teachers.checks import check_teacher
 
+STUDENT_STEPS = ("backbone", "distill")
 FIGURES = ("new_among_new", "all")
 
 
@@ -50,10 +54,25 @@ def study(config: StudyConfig) -> StepRun:
 
 
 def check_cells(cells: list[Cell]) -> None:
-    """Raise InputError for the first cell whose options cannot be used, before any is made."""
+    """Raise InputError for the first cell whose options cannot be used, before any is made.
+
+    Seeds change nothing of it: of the cells that differ by the seed alone, the student or teacher of the first is
+    looked at. It reads each data set once.
+    """
+    num_items: dict[str, int] = {}
+    seen: set[tuple[str, str, str]] = set()
     for cell in cells:
         try:
-            config_of_cell(cell, {name: "" for name in cell.of})
+            config = config_of_cell(cell, {name: "" for name in cell.of})
+            if (cell.row, cell.data, cell.student) in seen:
+                continue
+            seen.add((cell.row, cell.data, cell.student))
+            if cell.step in STUDENT_STEPS:
+                if cell.data not in num_items:
+                    num_items[cell.data] = data_of(config).num_items
+                check_student(config, num_items[cell.data])
+            elif cell.step == "teacher":
+                check_teacher(config)
         except InputError as error:
             raise InputError(f"row {cell.row}: {error}") from None
 

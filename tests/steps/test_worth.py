@@ -84,7 +84,7 @@ def test_a_row_that_cannot_be_is_refused_before_any_cell(place, tmp_path):
     plan = tmp_path / "bad.yaml"
     plan.write_text(
         "data: {small: {dataset: ml-100k}}\nstudents: {s: {student: sasrec}}\nseeds: [1]\n"
-        "rows: {bad: {step: backbone, options: {hidden_size: 7, heads: 2, ema_decay: 0.5, student: caser}}}\n"
+        "rows: {bad: {step: backbone, options: {hidden_size: 7, heads: 2, ema_decay: 0.5}}}\n"
     )
     with pytest.raises(InputError, match="row bad: heads"), entry_run("study"):
         study(StudyConfig(plan=str(plan), results=str(tmp_path / "results")))

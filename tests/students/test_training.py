@@ -160,7 +160,12 @@ def test_the_same_options_give_the_same_to_the_last_bit_and_another_seed_does_no
 def test_the_softmax_leaves_out_whole_histories_where_rankings_do(ring_data: SequenceData) -> None:
     config, train = baseline(), ring_data.train
     batch = next(student_batches(config, ring_data, causal=True)(0))
-    found = seen_mask(config, ring_data, batch)
+
+    def masked(config: BaselineConfig) -> tuple[Tensor, Tensor] | None:
+        objective = build_objective(config, torch.from_numpy(ring_data.item_count), state_size=16, teacher=None)
+        return seen_mask(config, ring_data, batch, objective.settings)
+
+    found = masked(config)
     assert found is not None
     rows, items = found
     assert (rows.diff() >= 0).all()
@@ -171,7 +176,7 @@ def test_the_softmax_leaves_out_whole_histories_where_rankings_do(ring_data: Seq
         longer += len(history) > config.max_length
     assert longer
     for changes in ({"mask_seen": False}, {"exclude_seen": False}, {"base_loss": "bce"}):
-        assert seen_mask(changed(config, **changes), ring_data, batch) is None
+        assert masked(changed(config, **changes)) is None
 
 
 @pytest.mark.parametrize("change", [{"mask_seen": False}, {"exclude_seen": False}])
