@@ -27,7 +27,7 @@ install: .venv/installed  ## make .venv and install the project into it
 	touch $@
 
 run: install  ## ratings to distilled student: prints the results and how to open the UI
-	$(BIN)/mlflow run . -e main --env-manager local -P new_items=0.1 $(ARGS)
+	$(BIN)/mlflow run . -e main --env-manager local --experiment-name recdistill -P new_items=0.1 $(ARGS)
 
 store: install  ## a small store for the notebooks, in a few minutes
 	$(BIN)/recdistill main $(SMALL) $(ARGS)
@@ -47,7 +47,8 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-ui: install  ## MLflow UI on the default store
+ui: install  ## MLflow UI on the default store; prints the address of the runs, best first
+	@$(BIN)/python -m recdistill.runs.experiment
 	$(BIN)/mlflow ui $(ARGS)
 
 mlproject: install  ## write MLproject from the options in recdistill/config

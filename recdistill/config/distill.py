@@ -11,6 +11,7 @@ from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, VIEWS, Registry
 
 RankingLoss = Literal["base", "bce", "ce", "kl"]
+Shuffled = Literal["none", "rankings", "vectors", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,11 @@ class DistillConfig(StudentConfig, TeacherConfig):
     )
     selection_fraction: float = option(
         1.0, "share of the scored samples that the policy keeps; below 1 for a policy other than all", above=0, most=1
+    )
+    teacher_shuffle: Shuffled = option(
+        "none",
+        "a control: deal the teacher's rankings to other samples, its item vectors to other items, or both; what is "
+        "gained all the same is not what the teacher knows",
     )
     refresh_interval: int = option(5, "epochs between two selections", least=1)
 

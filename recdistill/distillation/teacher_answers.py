@@ -1,6 +1,7 @@
 """A teacher's answers as the student reads them: by training sample, and the part of one batch."""
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -103,6 +104,33 @@ class TeacherAnswers:
     def state_size(self) -> int | None:
         """F, the size of the teacher's sequence embeddings; None where it kept none."""
         return None if self.sequence_embedding is None else self.sequence_embedding.shape[1]
+
+    def shuffled(self, what: str, seed: int) -> Self:
+        """The same answers dealt at random: a teacher that knows nothing, and answers as this one does.
+
+        Args:
+            what: ``rankings`` deals rankings, distances and states among the covered samples, ``vectors`` the item
+                embeddings among the items, ``both`` the two; ``none`` nothing.
+            seed: of the deal.
+
+        Raises:
+            InputError: ``what`` is none of these.
+        """
+        if what not in ("none", "rankings", "vectors", "both"):
+            raise InputError(f"teacher_shuffle={what}: must be one of none, rankings, vectors, both")
+        draw = torch.Generator().manual_seed(seed)
+        changes: dict[str, Tensor] = {}
+        if what in ("rankings", "both"):
+            dealt = torch.randperm(len(self.sample), generator=draw)
+            for name in ("ranking", "distance"):
+                rows = getattr(self, name).clone()
+                rows[self.sample] = rows[self.sample[dealt]]
+                changes[name] = rows
+            if self.sequence_embedding is not None:
+                changes["sequence_embedding"] = self.sequence_embedding[dealt]
+        if what in ("vectors", "both"):
+            changes["item_embedding"] = self.item_embedding[torch.randperm(len(self.item_embedding), generator=draw)]
+        return replace(self, **changes)
 
     def batch(self, sample: Tensor, distilled: Tensor, device: torch.device | str) -> TeacherBatch:
         """The answers for the samples of a batch.

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from recdistill.report.page import STYLE, table_head
+from recdistill.report.document import document, scrolled, table_head
 
 HIT = "✓"
 # Whatever Markdown would take for markup.
 MARKUP = re.compile(r"([\\`*_\[\]<>|~#&$])")
 OWN_STYLE = """
-.history { color: #444B55; margin: 0 0 2px; }
+.history { color: var(--quiet); margin: 0 0 2px; }
 .next { margin: 0 0 8px; }
-table { table-layout: fixed; }
-th:first-child, td:first-child { width: 2em; }
-td.hit { background: #D8EAF7; color: #00507D; font-weight: 600; }
+.titles { table-layout: fixed; min-width: 36em; }
+.titles th:first-child, .titles td:first-child { width: 2em; }
+td.hit { color: var(--better); font-weight: 600; }
 """
 
 
@@ -80,13 +80,8 @@ def plain(text: str) -> str:
 
 def examples_page(names: Sequence[str], examples: Sequence[Example], note: str) -> str:
     """The examples as HTML; arguments as in `examples_markdown`."""
-    heading = "Recommendations, side by side"
-    sections = "".join(section(names, example) for example in examples)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>{heading}</title><style>{STYLE}{OWN_STYLE}</style></head>'
-        f'<body><main><h1>{heading}</h1><p class="quiet">{escape(note)}</p>{sections}</main></body></html>\n'
-    )
+    sections = (section(names, example) for example in examples)
+    return document("Recommendations, side by side", [f'<p class="quiet">{escape(note)}</p>', *sections], OWN_STYLE)
 
 
 def section(names: Sequence[str], example: Example) -> str:
@@ -98,9 +93,10 @@ def section(names: Sequence[str], example: Example) -> str:
             for title, hit in titles
         )
         body.append(f'<tr class="first"><td class="number">{place}</td>{"".join(cells)}</tr>')
+    titles = f'<table class="titles">{table_head(("", *names), {0})}<tbody>{"".join(body)}</tbody></table>'
     return (
-        f'<section class="wide"><h2>User {escape(example.user)}</h2>'
+        f"<section><h2>User {escape(example.user)}</h2>"
         f'<p class="history">History: {escape(example.past)}</p>'
         f'<p class="next">Next: <b>{escape(example.following)}</b></p>'
-        f"<table>{table_head(('', *names), {0})}<tbody>{''.join(body)}</tbody></table></section>"
+        f"{scrolled(titles, f'recommendations for user {example.user}')}</section>"
     )

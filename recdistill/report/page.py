@@ -1,9 +1,20 @@
 """A comparison as one HTML page that needs no other file: the answer first, then the table, plots and details."""
 
-import base64
+from collections.abc import Sequence
 from html import escape
 
 from recdistill.report import plots
+from recdistill.report.document import (
+    answer_section,
+    chip,
+    details,
+    document,
+    picture,
+    scrolled,
+    table,
+    table_head,
+)
+from recdistill.report.document import plots as side_by_side
 from recdistill.report.results import Results, Row
 from recdistill.report.text import (
     HOW_TO_READ,
@@ -19,74 +30,56 @@ from recdistill.report.text import (
 
 MOST = 8  # recommenders in the first table and in the plots
 MOST_IN_DETAILS = 100
-CHIPS = {"better": "better", "worse": "worse", "unclear": "unclear"}
-STYLE = """
-:root { color-scheme: light; }
-body { font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1F2328; background: #F6F7F9;
-  margin: 0; }
-main { max-width: 1240px; margin: 0 auto; padding: 16px 20px 40px; }
-h1 { font-size: 15px; font-weight: 600; color: #444B55; margin: 0 0 10px; }
-h2 { font-size: 14px; margin: 0 0 6px; }
-section, details { background: #fff; border: 1px solid #E2E5E9; border-radius: 8px; padding: 12px 16px;
-  margin-bottom: 12px; }
-.answer { border-left: 5px solid #8A8F98; }
-.answer.better { border-left-color: #0072B2; }
-.answer.worse { border-left-color: #D55E00; }
-.answer p { margin: 2px 0; color: #444B55; }
-.answer p:first-of-type { font-size: 17px; color: #1F2328; font-weight: 600; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px; margin-bottom: 12px; }
-.plots section { margin: 0; }
-.plots img { width: 100%; max-height: 330px; object-fit: contain; object-position: left top; }
-table { border-collapse: collapse; width: 100%; }
-.wide { overflow-x: auto; }
-th { text-align: left; font-weight: 600; color: #444B55; font-size: 12px; border-bottom: 1px solid #C9CDD3; }
-th, td { padding: 3px 10px 3px 0; vertical-align: top; }
-tr.first td { border-top: 1px solid #ECEEF1; }
-tr:not(.first) td { color: #5A626D; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.best { font-weight: 600; }
-.chip { border-radius: 10px; padding: 0 8px; font-size: 12px; white-space: nowrap; background: #ECEEF1;
-  color: #444B55; }
-.chip.better { background: #D8EAF7; color: #00507D; }
-.chip.worse { background: #FBE3D3; color: #8A3C00; }
-summary { cursor: pointer; font-weight: 600; }
-code { font-size: 12px; overflow-wrap: anywhere; }
-.quiet { color: #5A626D; font-size: 12px; margin: 6px 0 0; }
-"""
 
 
 def page(results: Results) -> str:
     """The whole page."""
     shown = order(results)[:MOST]
     best = results.row_of(results.best)
-    parts = [
-        f"<h1>{escape(title(results))}</h1>",
-        f'<section class="answer {CHIPS[best.verdict] if best else "unclear"}">'
-        + "".join(f"<p>{escape(sentence)}</p>" for sentence in answer(results))
-        + "</section>",
-        f'<section class="wide">{main_table(results, shown)}'
-        f'<p class="quiet">{escape(caption(results, len(shown)))}</p></section>',
-        '<div class="plots">'
-        + figure(f"Gain in {results.metric}", plots.gains_plot(results, shown))
-        + figure("Where the gain comes from", plots.subgroup_plot(results, shown))
-        + "</div>",
-        f"<details><summary>By subgroup</summary>{subgroup_table(results)}</details>",
-        f"<details><summary>Settings and runs</summary>{settings_table(results)}</details>",
-        f"<details open><summary>How to read this</summary><p>{escape(HOW_TO_READ)} "
-        f"{results.resamples:,} resamples.</p></details>",
+    left = caption(results, len(shown))
+    drawn = [
+        picture(
+            f"Gain in {results.metric}",
+            gains_in_words(results, shown),
+            lambda theme, width: plots.gains_plot(results, shown, theme, width),
+        ),
+        picture(
+            "Where the gain comes from",
+            subgroups_in_words(results, shown),
+            lambda theme, width: plots.subgroup_plot(results, shown, theme, width),
+        ),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>{escape(title(results))}</title><style>{STYLE}</style></head>'
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    parts = [
+        answer_section(answer(results), best.verdict if best else "unclear"),
+        side_by_side(drawn),
+        f"<section>{main_table(results, shown)}"
+        + (f'<p class="quiet">{escape(left)}</p>' if left else "")
+        + "</section>",
+        details("By subgroup", subgroup_table(results)),
+        details("Settings and runs", settings_table(results)),
+        details("How to read this", f"<p>{escape(HOW_TO_READ)} {results.resamples:,} resamples.</p>", is_open=True),
+    ]
+    return document(title(results), parts)
+
+
+def gains_in_words(results: Results, shown: Sequence[int]) -> str:
+    """What the plot of gains shows."""
+    rows = [row for row in (results.row_of(index) for index in shown) if row is not None]
+    said = (f"{results.groups[row.group].label} {gain(row)}, {interval(row)}, {row.verdict}" for row in rows)
+    return f"Gains in {results.metric} against the baseline with 95 % intervals: " + "; ".join(said)
+
+
+def subgroups_in_words(results: Results, shown: Sequence[int]) -> str:
+    """What the plot by subgroup shows: of the best recommender that has a baseline."""
+    first = next((index for index in shown if results.row_of(index) is not None), None)
+    if first is None:
+        return "No recommender here has a baseline."
+    said = (
+        f"{row.kind} {row.subgroup} {row.difference:+.4f}, {row.verdict}"
+        for row in results.slices
+        if row.group == first
     )
-
-
-def figure(heading: str, svg: str) -> str:
-    """A plot as an image inside the page; as an image it can run no script and shares no ids with another."""
-    data = base64.b64encode(svg.encode()).decode()
-    text = escape(heading, quote=True)
-    return f'<section><h2>{text}</h2><img alt="{text}" src="data:image/svg+xml;base64,{data}"></section>'
+    return f"Gains by subgroup of {results.groups[first].label}: " + "; ".join(said)
 
 
 def main_table(results: Results, shown: list[int]) -> str:
@@ -106,7 +99,7 @@ def main_table(results: Results, shown: list[int]) -> str:
                 f'<td class="number">{between}</td><td class="number">{probability}</td>'
                 f"<td>{chip(verdict)}</td></tr>"
             )
-    return f"<table>{head}<tbody>{''.join(body)}</tbody></table>"
+    return scrolled(f"<table>{head}<tbody>{''.join(body)}</tbody></table>", "recommenders against their baselines")
 
 
 def subgroup_table(results: Results) -> str:
@@ -127,31 +120,14 @@ def subgroup_table(results: Results) -> str:
                 f'<td class="number">{escape(p_value(row.adjusted))}</td><td>{chip(row.verdict)}</td></tr>'
             )
     head = table_head(columns, {2, 3, 4, 5, 6, 7})
-    return f'<div class="wide"><table>{head}<tbody>{"".join(body)}</tbody></table></div>'
+    return scrolled(f"<table>{head}<tbody>{''.join(body)}</tbody></table>", "gains by subgroup")
 
 
 def settings_table(results: Results) -> str:
     """Run ids and seeds of each recommender."""
-    body = []
+    rows = []
     for index in order(results)[:MOST_IN_DETAILS]:
         group = results.groups[index]
         runs = ", ".join(f"<code>{escape(run.run_id)}</code> (seed {run.seed})" for run in group.runs)
-        body.append(
-            f'<tr class="first"><td>{escape(group.label)}</td><td>{escape(group.step)}</td><td>{runs}</td></tr>'
-        )
-    head = table_head(("recommender", "step", "runs"), set())
-    return f'<div class="wide"><table>{head}<tbody>{"".join(body)}</tbody></table></div>'
-
-
-def table_head(columns: tuple[str, ...], numbers: set[int]) -> str:
-    """The head of a table; the columns of ``numbers`` stand to the right."""
-    made = "".join(
-        f"<th{' class=number' if place in numbers else ''}>{escape(column)}</th>"
-        for place, column in enumerate(columns)
-    )
-    return f"<thead><tr>{made}</tr></thead>"
-
-
-def chip(verdict: str) -> str:
-    """The verdict as a coloured word."""
-    return f'<span class="chip {CHIPS[verdict]}">{escape(verdict)}</span>' if verdict in CHIPS else ""
+        rows.append((escape(group.label), escape(group.step), runs))
+    return table(("recommender", "step", "runs"), rows, (), "settings and runs")

@@ -2,86 +2,104 @@
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal, Protocol
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recdistill.report.results import Results, Row
+from recdistill.report.results import Results
+from recdistill.report.theme import LIGHT, MARKERS, WIDE, Theme, drawing
 
-# Told apart by readers who see no red or green (Okabe and Ito, 2008).
-VERDICT_COLOURS = {"better": "#0072B2", "worse": "#D55E00", "unclear": "#8A8F98"}
-SERIES_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
-LABEL_LENGTH = 38
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a name may hold a dollar sign
-    "svg.hashsalt": "recdistill",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": "#C9CDD3",
-    "axes.labelcolor": "#444B55",
-    "xtick.color": "#444B55",
-    "ytick.color": "#1F2328",
-}
+LABEL_LENGTH, NARROW_LABEL_LENGTH = 38, 20
+#: Of figures that are drawn for a white page alone, PNG files.
+STYLE, SERIES_COLOURS = LIGHT.style | {"figure.facecolor": "w", "savefig.facecolor": "w"}, LIGHT.series
 
 
-def gains_plot(results: Results, groups: Sequence[int]) -> str:
+def gains_plot(results: Results, groups: Sequence[int], theme: Theme = LIGHT, width: float = WIDE) -> str:
     """SVG of the headline gains of some recommenders against their baselines, the best on top."""
     rows = [row for row in (results.row_of(index) for index in groups) if row is not None]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = canvas(len(rows))
+    with drawing(theme):
+        figure, axes = canvas(len(rows), width)
         for place, row in enumerate(rows):
-            interval_line(axes, row, place, VERDICT_COLOURS[row.verdict], weight=2.5)
-        axes.set_yticks(range(len(rows)), [short(results.groups[row.group].label) for row in rows])
-        finish(axes, results)
+            interval_line(axes, row, place, theme.verdict(row.verdict), theme, weight=2.5)
+        axes.set_yticks(range(len(rows)), [short(results.groups[row.group].label, width) for row in rows])
+        finish(axes, f"gain in {results.metric} against the baseline, 95 % interval", theme)
         return svg(figure)
 
 
-def subgroup_plot(results: Results, groups: Sequence[int]) -> str:
-    """SVG of the headline gains by subgroup, a colour for each of up to four recommenders."""
-    shown = [index for index in groups if results.row_of(index) is not None][: len(SERIES_COLOURS)]
+def subgroup_plot(results: Results, groups: Sequence[int], theme: Theme = LIGHT, width: float = WIDE) -> str:
+    """SVG of the headline gains by subgroup, a colour and a shape for each of up to four recommenders."""
+    shown = [index for index in groups if results.row_of(index) is not None][: len(theme.series)]
     subgroups = list(dict.fromkeys((row.kind, row.subgroup) for row in results.slices))
-    with matplotlib.rc_context(STYLE):
-        figure, axes = canvas(len(subgroups))
+    with drawing(theme):
+        figure, axes = canvas(len(subgroups), width)
         for series, index in enumerate(shown):
             offset = (series - (len(shown) - 1) / 2) * 0.6 / max(len(shown), 2)
+            colour, marker = theme.series[series], MARKERS[series]
             for row in results.slices:
                 if row.group == index:
                     place = subgroups.index((row.kind, row.subgroup)) + offset
-                    interval_line(axes, row, place, SERIES_COLOURS[series], weight=1.8)
-            axes.plot([], [], color=SERIES_COLOURS[series], marker="o", label=short(results.groups[index].label))
+                    interval_line(axes, row, place, colour, theme, weight=1.8, marker=marker)
+            axes.plot([], [], color=colour, marker=marker, label=short(results.groups[index].label))
         axes.set_yticks(range(len(subgroups)), [f"{kind}: {name}" for kind, name in subgroups])
         if shown:
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=8)
-        finish(axes, results)
+            columns = 2 if width >= WIDE else 1
+            axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=columns, frameon=False, fontsize=8)
+        finish(axes, f"gain in {results.metric} against the baseline, 95 % interval", theme)
         return svg(figure)
 
 
-def canvas(places: int) -> tuple[Figure, Axes]:
+def canvas(places: int, width: float) -> tuple[Figure, Axes]:
     """A figure with room for so many lines."""
-    figure = Figure(figsize=(6.2, 1.0 + 0.32 * max(places, 3)), layout="constrained")
+    figure = Figure(figsize=(width, 1.0 + 0.32 * max(places, 3)), layout="constrained")
     axes = figure.subplots()
     axes.set_ylim(max(places, 1) - 0.4, -0.6)
     return figure, axes
 
 
-def interval_line(axes: Axes, row: Row, place: float, colour: str, weight: float) -> None:
+class Measured(Protocol):
+    """A difference with its interval and verdict."""
+
+    @property
+    def difference(self) -> float:
+        """Its value."""
+
+    @property
+    def low(self) -> float:
+        """Lower bound."""
+
+    @property
+    def high(self) -> float:
+        """Upper bound."""
+
+    @property
+    def verdict(self) -> str:
+        """'better', 'worse', or another word."""
+
+
+def interval_line(
+    axes: Axes, row: Measured, place: float, colour: str, theme: Theme, *, weight: float, marker: str = "o"
+) -> None:
     """A difference with its interval; hollow where it may be luck."""
     axes.plot([row.low, row.high], [place, place], color=colour, linewidth=weight, solid_capstyle="round")
-    filled = row.verdict != "unclear"
-    axes.plot(row.difference, place, marker="o", markersize=6, color=colour, markerfacecolor=colour if filled else "w")
+    inside = colour if row.verdict in ("better", "worse") else theme.card
+    axes.plot(row.difference, place, marker=marker, markersize=6, color=colour, markerfacecolor=inside)
 
 
-def finish(axes: Axes, results: Results) -> None:
+def finish(axes: Axes, name: str, theme: Theme) -> None:
     """The line of no difference, the grid, the axis's name."""
-    axes.axvline(0, color="#1F2328", linewidth=1, zorder=0)
-    axes.grid(axis="x", color="#ECEEF1", zorder=-1)
+    axes.axvline(0, color=theme.ink, linewidth=1, zorder=0)
+    bare(axes, "x", name)
+
+
+def bare(axes: Axes, grid: Literal["x", "y"], name: str) -> None:
+    """Axes without a frame, with a grid along one of them and the name of the lower one."""
+    axes.grid(axis=grid, zorder=-1)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_xlabel(f"gain in {results.metric} against the baseline, 95 % interval")
+    axes.set_xlabel(name)
+    axes.locator_params(axis=grid, nbins=6)
 
 
 def svg(figure: Figure) -> str:
@@ -91,6 +109,7 @@ def svg(figure: Figure) -> str:
     return written.getvalue()
 
 
-def short(label: str) -> str:
-    """A label cut to what an axis has room for."""
-    return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
+def short(label: str, width: float = WIDE) -> str:
+    """A label cut to what an axis of a plot so many inches wide has room for."""
+    most = LABEL_LENGTH if width >= WIDE else NARROW_LABEL_LENGTH
+    return label if len(label) <= most else label[: most - 1] + "…"

@@ -109,6 +109,8 @@ class StepRun:
             if known is None:
                 raise
             return {name: value for name, (_, _, value) in known.items()}
+        # What this process logged may wait yet.
+        found |= {name: value for name, (_, _, value) in (known or {}).items()}
         if self.reused:
             box.metrics[self.run_id] = {name: (0, 0, value) for name, value in found.items()}
         return found

@@ -4,6 +4,7 @@ The *entry run* is the one a user started, by ``mlflow run`` or from the command
 it; every other step it needs is a run nested in it.
 """
 
+import functools
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import Pruned
 from recdistill.runs.artifacts import local_artifact
 from recdistill.runs.datasets import log_data
+from recdistill.runs.experiment import chosen_experiment, describe_experiment, experiment_of_nested, how_to_open
 from recdistill.runs.finished_runs import (
     find_finished,
     find_near,
@@ -38,6 +40,7 @@ from recdistill.runs.finished_runs import (
 )
 from recdistill.runs.folder_lock import locked
 from recdistill.runs.logged_options import log_options, used_options
+from recdistill.runs.open_runs import end_left_open, hold, release
 from recdistill.runs.outbox import LostStoreError, grace_seconds, outbox, post, read, send_left_behind
 from recdistill.runs.provenance import CodeState, code_at_hand, differences
 from recdistill.runs.run import (
@@ -59,7 +62,7 @@ from recdistill.runs.run import (
     StepRun,
     reason,
 )
-from recdistill.runs.tracking_store import check_writable, fault, is_mistake, refusal, tracking_address
+from recdistill.runs.tracking_store import check_writable, fault, is_mistake, refusal
 from recdistill.runs.writes import Write, batch
 
 __all__ = [
@@ -72,7 +75,6 @@ __all__ = [
     "newest",
     "options_of_run",
     "step_run",
-    "ui_command",
 ]
 
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
@@ -102,6 +104,7 @@ def entry_run(step: str) -> Iterator[None]:
     something still waits.
     """
     run = opened_entry(step)
+    hold(run.info.run_id)
     failure: BaseException | None = None
     try:
         check_writable(run.info.artifact_uri)
@@ -111,6 +114,7 @@ def entry_run(step: str) -> Iterator[None]:
             )
         with claimable(run.info.run_id, step):
             yield
+        print(f"runs, best first: {how_to_open(run.info.experiment_id)}", flush=True)
     except BaseException as error:
         failure = fault(error) or error
         post(batch(run.info.run_id, tags={REASON: reason(failure)}))
@@ -119,6 +123,8 @@ def entry_run(step: str) -> Iterator[None]:
         raise failure from error
     finally:
         end_run(run.info.run_id, "FINISHED" if failure is None else "FAILED")
+        # At the end: what a step continues from its checkpoint it has marked itself, with a link.
+        end_left_open()
         wait_for_store(failure)
 
 
@@ -127,7 +133,10 @@ def opened_entry(step: str) -> Run:
     launched = bool(os.environ.get("MLFLOW_RUN_ID"))
     try:
         # With its tags from the first moment: a command may be killed in the next.
-        run: Run = mlflow.start_run(run_name=None if launched else step, tags={STEP: step})
+        experiment = None if launched else chosen_experiment()
+        place = None if experiment is None else experiment.experiment_id
+        run: Run = mlflow.start_run(run_name=None if launched else step, experiment_id=place, tags={STEP: step})
+        describe_experiment(experiment or MlflowClient().get_experiment(run.info.experiment_id))
         if launched and GENERATED_NAME.fullmatch(run.info.run_name or ""):
             MlflowClient().set_tag(run.info.run_id, "mlflow.runName", step)
     except Exception as error:
@@ -149,6 +158,7 @@ def end_run(run_id: str, status: str) -> None:
         waits = True
     if waits:
         post(Write("end", run_id, {"status": status, "time": time}))
+    release(run_id)
 
 
 def wait_for_store(failure: BaseException | None) -> None:
@@ -297,7 +307,11 @@ class Opening:
             return entry_id
         nested = mlflow.active_run() is not None
         tags = dict(self.tags)
-        return str(read(lambda: mlflow.start_run(run_name=self.step, nested=nested, tags=tags)).info.run_id)
+        place = read(experiment_of_nested)
+        begin = functools.partial(mlflow.start_run, run_name=self.step, experiment_id=place, nested=nested, tags=tags)
+        run_id = str(read(begin).info.run_id)
+        hold(run_id)
+        return run_id
 
     def log(self, run_id: str) -> None:
         """Log options, what the key is made of, code, versions and data."""
@@ -377,9 +391,3 @@ def alive(process: int) -> bool:
     except PermissionError:
         return True
     return process != os.getpid()
-
-
-def ui_command() -> str:
-    """The command that opens the MLflow UI on the store at hand."""
-    uri = tracking_address()
-    return f"mlflow ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else f"open {uri}"

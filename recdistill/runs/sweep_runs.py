@@ -24,6 +24,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import Pruned
 from recdistill.runs.finished_runs import find_finished, run_of, search
 from recdistill.runs.logged_options import used_options
+from recdistill.runs.open_runs import hold
 from recdistill.runs.outbox import post, read
 from recdistill.runs.run import CONTINUED, KEY, REASON, STEP, StepRun, reason
 from recdistill.runs.step_runs import Opening, claimable, claimed_entry, end_run, reused_run
@@ -119,6 +120,7 @@ def child_run(
     own = {PARENT: parent_run_id, STEP: step, STATE: "running"} | dict(tags)
     created = read(lambda: MlflowClient().create_run(place, tags=resolve_tags(own), run_name=name))
     run_id: str = created.info.run_id
+    hold(run_id)
     read(lambda: mlflow.start_run(run_id=run_id, nested=mlflow.active_run() is not None))
     state = "complete"
     try:

@@ -39,7 +39,7 @@ def train(
     config: DistillConfig, data: SequenceData, outputs: TeacherOutputs, run: StepRun, report: Report | None
 ) -> None:
     """Fit the student by the objective of DLLM2Rec, and say what it gained."""
-    answers = outputs.answers(config.candidate_topk)
+    answers = outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
     # Read before the training: a tracking server may be lost by its end.
     found = find_finished(key_of_baseline(narrow(config, BaselineConfig), data.fingerprint))
     baseline = None if found is None else finished_run(found.info.run_id, "backbone")

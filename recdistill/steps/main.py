@@ -23,7 +23,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.runs.finished_runs import finished_run
 from recdistill.runs.run import StepRun
-from recdistill.runs.step_runs import step_run, ui_command
+from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.examples import log_examples
@@ -100,8 +100,7 @@ def main(config: MainConfig) -> StepRun:
     rows = [Row(**values) for values in json.loads(run.artifact("results.json").read_text(encoding="utf-8"))]
     show(rows)
     print(headline(rows))
-    print(run.artifact("worth.md").read_text(encoding="utf-8"))
-    print(f"compare the runs: {ui_command()}", flush=True)
+    print(run.artifact("worth.md").read_text(encoding="utf-8"), flush=True)
     return run
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,15 @@ def read_plan(path: Path) -> Plan:
     comparisons = read_comparisons(top["comparisons"][1], rows) if "comparisons" in top else ()
     margin = top["margin"][1].value(setting("margin", float, least=0)) if "margin" in top else 0.01
     found: dict[str, Cell] = {}
-    for row in in_order(rows):
-        for dataset in row.data:
+    ordered = in_order(rows)
+    # By seed before row: a study that was stopped has all rows of its first seeds, which can be compared.
+    for dataset, seed in product(data, sorted({seed for row in ordered for seed in row.seeds})):
+        for row in ordered:
+            if dataset not in row.data or seed not in row.seeds:
+                continue
             for student in row.students or (NO_STUDENT,):
-                for seed in row.seeds:
-                    cell = cell_of(row, dataset, student, seed, shared, data, students, found)
-                    found[cell.name] = cell
+                cell = cell_of(row, dataset, student, seed, shared, data, students, found)
+                found[cell.name] = cell
     return Plan(path, data, students, rows, comparisons, margin, tuple(found.values()))
 
 
@@ -160,9 +164,13 @@ def any_entries(node: FileNode, what: str) -> dict[str, FileNode]:
     return found
 
 
-def options_of(node: FileNode, what: str) -> Options:
-    """Options of any step, read by their types."""
-    table = {name: one for kind in STEPS.values() for name, one in option_table(kind).items()}
+def options_of(node: FileNode, what: str, step: str = "") -> Options:
+    """Options of a step, of any without one, read by their types."""
+    kinds = [STEPS[step]] if step else list(STEPS.values())
+    table = {name: one for kind in kinds for name, one in option_table(kind).items()}
+    if not step:
+        # It takes every recommender, where steps that distil take those that are trained by gradient.
+        table |= option_table(STEPS["backbone"])
     return {name: value.value(table[name]) for name, (_, value) in node.entries(what, table).items()}
 
 
@@ -187,7 +195,7 @@ def read_rows(
         step = given["step"][1].text("step")
         if step not in STEPS_OF_ROWS:
             given["step"][0].fail(f"step: {step}: must be one of {', '.join(STEPS_OF_ROWS)}")
-        options = options_of(given["options"][1], f"row {name}: options") if "options" in given else {}
+        options = options_of(given["options"][1], f"row {name}: options", step) if "options" in given else {}
         of: dict[str, str] = {}
         if "of" in given:
             for option, (key, other) in given["of"][1].entries("of", option_table(STEPS[step])).items():
@@ -267,9 +275,11 @@ def cell_of(
     options = {name: value for name, value in given.items() if name in known} | row.options
     of = {}
     for option, other in row.of.items():
-        names = [f"{dataset}/{other}/{by}-{seed}" for by in (student, NO_STUDENT)]
-        found = next((made[name] for name in names if name in made), None)
-        if found is None:
-            raise InputError(f"row {row.name}: starts from {names[0]}, which the plan does not make")
-        of[option] = found
+        found = [one for one in made.values() if (one.data, one.row, one.seed) == (dataset, other, seed)]
+        # A row that is made for one student, or for none, is the same for all.
+        own = found if len(found) == 1 else [one for one in found if one.student == student]
+        if not own:
+            name = f"{dataset}/{other}/{student}-{seed}"
+            raise InputError(f"row {row.name}: starts from {name}, which the plan does not make")
+        of[option] = own[0]
     return Cell(row.name, dataset, student, seed, row.step, options, of)

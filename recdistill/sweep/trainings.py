@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from recdistill.config import DistillConfig, StudentConfig, changed
 from recdistill.errors import one_line
 from recdistill.plugins import load_plugins
+from recdistill.runs.outbox import LostStoreError
 from recdistill.runs.step_runs import StepRun
 from recdistill.runs.sweep_runs import (
     STUDY,
@@ -23,6 +24,7 @@ from recdistill.runs.sweep_runs import (
     settle_trials,
     use_tracking,
 )
+from recdistill.runs.tracking_store import fault
 from recdistill.sweep.lead import LEADER
 from recdistill.sweep.totals import counts
 from recdistill.sweep.trials import NotBegunError, Report, Start
@@ -69,7 +71,14 @@ class TrialTraining:
                 run_id = stack.enter_context(self.opened_run(start))
             except Exception as error:
                 raise NotBegunError(f"its run cannot be opened ({type(error).__name__}: {one_line(error)})") from error
-            metrics = self.trained(start.values, start.report)
+            try:
+                metrics = self.trained(start.values, start.report)
+            except Exception as error:
+                said = fault(error)
+                if said is None and not isinstance(error, LostStoreError):
+                    raise
+                # A full disk or a lost server is no fault of the trial's values: they are tried again.
+                raise NotBegunError(one_line(said or error, 300)) from error
             if self.seeds > 1:
                 log_child_metrics(run_id, metrics)
             yield metrics

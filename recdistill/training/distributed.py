@@ -81,6 +81,14 @@ class Processes:
         self.from_main(lambda: made.append(make()))
         return made[0] if made else make()
 
+    def agreed(self, decision: bool) -> bool:
+        """What the main process has decided, in all processes."""
+        if self.count == 1:
+            return decision
+        told = torch.tensor(float(decision), device=self.device)
+        torch.distributed.broadcast(told, src=0)
+        return bool(told)
+
     def wait(self) -> None:
         """Wait until all processes have called this."""
         if self.count > 1:

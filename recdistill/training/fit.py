@@ -143,7 +143,6 @@ def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int],
     """
     reset_peak_memory(devices_of(plan))
     progress, kept = resume(plan, checkpoint)
-    plan.processes.seed_apart(progress.steps)
     for epoch, metrics in progress.history if plan.processes.is_main else ():
         log(metrics, epoch)
     base_rates = [group["lr"] for group in plan.optimizer.param_groups]
@@ -240,7 +239,7 @@ def run_epoch(
         bar.update(len(together))
         now = time.perf_counter()
         progress.step_seconds, before = progress.step_seconds + now - before, now
-        if now - saved > plan.checkpoint_seconds:
+        if plan.processes.agreed(now - saved > plan.checkpoint_seconds):
             progress.seconds += now - started
             started = saved = now
             save(plan, progress, kept, checkpoint)
@@ -287,17 +286,33 @@ def random_states(devices: set[torch.device]) -> dict[str, Tensor]:
     return {"random": torch.get_rng_state()} | cuda
 
 
-def restore_random_states(devices: set[torch.device], tensors: Mapping[str, Tensor]) -> None:
-    """Set the random number generators of the devices in use to the states of `random_states`."""
-    torch.set_rng_state(tensors["random"])
+def process_prefix(index: int) -> str:
+    """What precedes the names of a process's random states in a checkpoint: nothing for the main process's."""
+    return f"process.{index}." if index else ""
+
+
+def restore_random_states(
+    devices: set[torch.device], tensors: Mapping[str, Tensor], processes: Processes = ALONE, steps: int = 0
+) -> None:
+    """Set the random number generators of the devices in use to the states of `random_states` of this process.
+
+    A process of which the checkpoint has none, as under a launch of more processes, gets a seed of its own.
+    """
+    own = process_prefix(processes.index)
+    apart = f"{own}random" not in tensors
+    prefix = "" if apart else own
+    torch.set_rng_state(tensors[f"{prefix}random"])
     for device in devices:
         # A checkpoint of another device, or of a version that kept none, has no state for this one.
-        if (state := tensors.get(f"random.{device}")) is not None:
+        if (state := tensors.get(f"{prefix}random.{device}")) is not None:
             torch.cuda.set_rng_state(state, device)
+    if apart:
+        processes.seed_apart(steps)
 
 
 def save(plan: TrainingPlan[Any], progress: Progress, kept: Kept, checkpoint: Path) -> None:
-    """Write the checkpoint, in the main process."""
+    """Write the checkpoint, in the main process; all processes call this, for their random numbers are in it."""
+    states = plan.processes.gathered(random_states(devices_of(plan)))
     if not plan.processes.is_main:
         return
     tensors = {f"parameter.{name}": tensor for name, tensor in plan.parameters.items()}
@@ -305,7 +320,9 @@ def save(plan: TrainingPlan[Any], progress: Progress, kept: Kept, checkpoint: Pa
     if kept.averages is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in kept.averages.tensors.items()}
     tensors |= {f"memory.{name}": tensor for name, tensor in plan.memory.items()}
-    tensors |= optimizer_tensors(plan.optimizer) | random_states(devices_of(plan))
+    tensors |= optimizer_tensors(plan.optimizer)
+    for index, state in enumerate(states):
+        tensors |= {process_prefix(index) + name: tensor for name, tensor in state.items()}
     write_checkpoint(checkpoint, tensors, vars(progress) | {"best": repr(progress.best)})
 
 
@@ -317,6 +334,7 @@ def resume(plan: TrainingPlan[Any], checkpoint: Path) -> tuple[Progress, Kept]:
     found = read_checkpoint(checkpoint)
     averages = AveragedWeights(plan.parameters, plan.ema_decay) if plan.ema_decay else None
     if found is None:
+        plan.processes.seed_apart(0)
         return Progress(), Kept(averages=averages)
     tensors, values = found
     parts: dict[str, dict[str, Tensor]] = {"parameter": {}, "best": {}, "average": {}, "memory": {}}
@@ -329,7 +347,7 @@ def resume(plan: TrainingPlan[Any], checkpoint: Path) -> tuple[Progress, Kept]:
         averages.restore(parts["average"])
     plan.memory.update(parts["memory"])
     restore_optimizer(plan.optimizer, tensors)
-    restore_random_states(devices_of(plan), tensors)
     progress = Progress(**(values | {"best": float(values["best"])}))
+    restore_random_states(devices_of(plan), tensors, plan.processes, progress.steps)
     progress.history = [(epoch, metrics) for epoch, metrics in progress.history]
     return progress, Kept(parts["best"], averages)

@@ -74,3 +74,31 @@ def test_shapes_that_do_not_fit_are_refused():
         dataclasses.replace(batch, distance=batch.distance[:, 1:]).filled(target)
     with pytest.raises(InputError, match="one bool a sample"):
         dataclasses.replace(batch, distilled=torch.ones(3)).filled(target)
+
+
+@pytest.mark.parametrize("what", ["none", "rankings", "vectors", "both"])
+def test_shuffled_answers_are_the_same_rows_elsewhere(what):
+    answers = make_answers([0, 2, 3, 5, 6])
+    answers = dataclasses.replace(answers, item_embedding=torch.arange(40.0).view(20, 2))
+    dealt = answers.shuffled(what, seed=3)
+    covered = answers.sample
+    assert torch.equal(dealt.sample, covered)
+    assert torch.equal(dealt.covered, answers.covered)
+    # Each row keeps its distances and its state.
+    whole = [torch.cat([one.ranking[covered], one.distance[covered], one.sequence_embedding], 1).tolist()
+             for one in (answers, dealt)]  # fmt: skip
+    assert sorted(whole[0]) == sorted(whole[1])
+    assert (whole[0] != whole[1]) == (what in ("rankings", "both"))
+    assert sorted(answers.item_embedding.tolist()) == sorted(dealt.item_embedding.tolist())
+    assert torch.equal(answers.item_embedding, dealt.item_embedding) == (what in ("none", "rankings"))
+    again, other = (answers.shuffled(what, seed) for seed in (3, 4))
+    assert torch.equal(again.ranking, dealt.ranking)
+    if what != "none":
+        assert not (
+            torch.equal(other.ranking, dealt.ranking) and torch.equal(other.item_embedding, dealt.item_embedding)
+        )
+
+
+def test_an_unknown_control_is_refused():
+    with pytest.raises(InputError, match="teacher_shuffle=rows"):
+        make_answers([1]).shuffled("rows", 1)

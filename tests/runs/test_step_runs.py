@@ -1,5 +1,6 @@
 """A run a step: what it logs, when it is found again, how it ends, and what a kill leaves."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -365,6 +366,24 @@ def test_a_store_that_is_lost_for_good_gets_all_from_the_next_command(
     assert again.metrics()["test/hr_at_10"] == 0.25
     assert not list(outbox_folder().glob("*"))
     assert not (cache_dir() / "runs" / again.key).exists()
+
+
+def test_metrics_that_wait_count_where_the_store_answers(
+    client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of artifacts that is read-only holds up what comes after it, and the database can be read."""
+    box = outbox()
+    with monkeypatch.context() as patch:
+
+        def refuse(write, files) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        patch.setattr(box, "perform", refuse)
+        run = StepRun(str(client.create_run("0").info.run_id), "", fingerprint, reused=False)
+        run.log_metrics({"test/hr_at_10": 0.5})
+        assert run.metrics() == {"test/hr_at_10": 0.5}
+    assert box.drain(0)
+    assert client.get_run(run.run_id).data.metrics == {"test/hr_at_10": 0.5}
 
 
 def lost_key(client: MlflowClient, run_id: str) -> str:

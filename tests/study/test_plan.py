@@ -51,6 +51,24 @@ def test_cells_are_rows_by_data_students_and_seeds(tmp_path):
     assert found["small/popularity/any-1"].options == {"new_items_seed": 1, "dataset": "ml-100k", "max_users": 50}
 
 
+def test_all_rows_of_a_seed_come_before_the_next_seed(tmp_path):
+    cells = read_plan(written(tmp_path, PLAN)).cells
+    assert [(cell.data, cell.seed) for cell in cells] == sorted(
+        ((cell.data, cell.seed) for cell in cells), key=lambda one: (["small", "other"].index(one[0]), one[1])
+    )
+
+
+def test_a_row_of_one_student_is_what_rows_of_all_start_from(tmp_path):
+    own = "{step: teacher, students: [sasrec], of: {backbone_run_id: undistilled},"
+    text = PLAN.replace("{step: teacher, students: [],", own)
+    found = {cell.name: cell for cell in read_plan(written(tmp_path, text)).cells}
+    teacher = found["small/teacher/sasrec-1"]
+    assert teacher.of["backbone_run_id"] is found["small/undistilled/sasrec-1"]
+    assert "small/teacher/gru-1" not in found
+    for student in ("sasrec", "gru"):
+        assert found[f"small/distilled/{student}-1"].of["teacher_run_id"] is teacher
+
+
 def test_a_cells_key_is_of_all_it_depends_on(tmp_path):
     def keys(text: str) -> dict[str, str]:
         return {cell.name: cell.key for cell in read_plan(written(tmp_path, text)).cells}

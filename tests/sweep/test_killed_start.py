@@ -15,6 +15,7 @@ from sweep_stub import STEPS, as_given, options, sweep
 
 from recdistill.config import DistillConfig
 from recdistill.errors import InputError
+from recdistill.runs.outbox import LostStoreError
 from recdistill.sweep.lead import LEADER, Lead
 from recdistill.sweep.named_study import DESCRIPTION
 from recdistill.sweep.study_run import Steps
@@ -129,3 +130,14 @@ def test_trials_whose_runs_could_not_be_opened_are_made_up_for(folder: Path, mon
     check_whole(folder, parent)
     states = Counter(trial.state for trial in the_study(folder).get_trials())
     assert states == {TrialState.FAIL: 6, TrialState.COMPLETE: 3}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), LostStoreError("nobody answers")])
+def test_a_full_disk_or_a_lost_server_is_no_fault_of_a_trial(folder: Path, error: Exception) -> None:
+    def fails(config: DistillConfig, **options: Any) -> NoReturn:
+        raise error
+
+    with pytest.raises(InputError, match="3 trials failed one after another"):
+        start(folder, Steps(fails, as_given, as_given, STEPS.baseline))
+    assert finished(the_study(folder)) == 0
+    check_whole(folder, start(folder))

@@ -9,6 +9,7 @@ from torch import nn
 from recdistill.errors import InputError
 from recdistill.training import fit as fit_module
 from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
+from recdistill.training.distributed import Processes
 from recdistill.training.fit import TrainingPlan, fit, random_states, restore_random_states
 
 
@@ -292,6 +293,45 @@ def test_a_checkpoint_without_a_devices_state_is_gone_on_from(monkeypatch):
     torch.rand(3)
     restore_random_states({torch.device("cuda", 0)}, kept)
     assert torch.equal(torch.get_rng_state(), kept["random"])
+
+
+class BesideAnother(Processes):
+    """The main process of two, without the other one."""
+
+    def gathered(self, item):
+        return [item, self.other]
+
+    def agreed(self, decision):
+        return decision
+
+    def sum_gradients(self, parameters):
+        pass
+
+    def sum_values(self, values):
+        return dict(values)
+
+    def align(self, tensors):
+        pass
+
+
+def test_a_checkpoint_keeps_the_random_numbers_of_every_process(tmp_path):
+    torch.manual_seed(11)
+    BesideAnother.other = {"random": torch.get_rng_state()}
+    expected = torch.rand(3)
+    with pytest.raises(KilledError):
+        fit(make_plan(kill_at=7, processes=BesideAnother(0, 2)), tmp_path / "c", lambda *_: None)
+    tensors = read_checkpoint(tmp_path / "c")[0]
+    assert not torch.equal(tensors["random"], tensors["process.1.random"])
+    restore_random_states(set(), tensors, Processes(1, 2), 7)
+    assert torch.equal(torch.rand(3), expected)
+    restore_random_states(set(), tensors, Processes(0, 2), 7)
+    assert torch.equal(torch.get_rng_state(), tensors["random"])
+    # Under a launch of more processes: of its own, and of the step.
+    drawn = []
+    for index, steps in ((0, 7), (2, 7), (2, 8), (3, 7)):
+        restore_random_states(set(), tensors, Processes(index, 4), steps)
+        drawn.append(tuple(torch.rand(3).tolist()))
+    assert len({*drawn, tuple(expected.tolist())}) == 5
 
 
 LATER_FIELDS = ("amounts", "step_seconds", "norms", "norm_sum")
