@@ -12,7 +12,7 @@ SMALL += --epochs 8 --batch_size 1024 --learning_rate 0.003
 # Files of `make test-slow`; each prints its seconds.
 SLOW := $(sort $(shell grep -rl --include='test_*.py' 'mark.slow' tests))
 
-.PHONY: help install run store test test-slow lint ui mlproject
+.PHONY: help install run store test test-slow lint notebooks docs browser ui mlproject
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -46,6 +46,17 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+notebooks: install  ## run the notebooks on the store of make store, and keep their outputs
+	$(BIN)/python notebooks/execute.py
+
+docs: install  ## the documentation site, strictly built, in build/site/html
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python website/pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file build/site/mkdocs.yml
+
+browser:  ## axe for the tests of reports in Chromium, in .node; needs npm
+	npm install --silent --no-save --prefix .node axe-core@4.14.1 puppeteer-core@24.43.1
 
 ui: install  ## MLflow UI on the default store; prints the address of the runs, best first
 	@$(BIN)/python -m recdistill.runs.experiment

@@ -1,12 +1,14 @@
 """Kill commands at random moments, start each again, and check that it ends as one that was never disturbed.
 
-``python benchmarks/kill_campaign.py`` (``--help``) draws the moments by its seed, from every pair of a case (below) and
-a fault: SIGKILL, SIGTERM, a disk that is full from then on, a folder of artifacts that is read-only from then on. For
-each it starts the command with that fault (`faulty_process.py`), starts the same command again without one, and checks:
+``python benchmarks/kill_campaign.py`` (``--help``) draws the moments by its seed, each case (below) in turn with one
+fault after another: SIGKILL, SIGTERM, a disk that is full from then on, a folder of artifacts that is read-only from
+then on. For each it starts the command with that fault (`faulty_process.py`: injected, for root may write anywhere),
+starts the same command again without one, and checks:
 
-- the second start ends with status 0, and the finished runs of the step have the metrics of the undisturbed command;
+- the second start ends with status 0, and the finished runs have the metrics of the undisturbed command; as many
+  versions of models are registered;
 - no run is left RUNNING, and no write waits on disk;
-- every artifact of a finished run is there and can be read;
+- every artifact of a finished run and every result of a study is there and can be read;
 - no checkpoint is left.
 
 ``--write docs/RELIABILITY.md`` puts the table between that page's two marks. One line of JSON last: ``moments`` and how
@@ -25,14 +27,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from faulty_process import Moments, command, import_all, in_fork
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from safetensors import safe_open
@@ -40,14 +43,17 @@ from safetensors import safe_open
 PROJECT = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- kill_campaign.py writes from here -->", "<!-- to here -->")
 FAULTS = ("SIGKILL", "SIGTERM", "full disk", "read-only artifacts")
-SECONDS = 900
+SECONDS, MOMENTS = 900, 20
 USERS, ITEMS = 30, 40
 
 TEACHER = {
-    "token_budget": 8000, "tokens_per_batch": 200, "teacher_window": 12, "teacher_history": 4, "lora_dropout": 0.1,
+    "token_budget": 3000, "tokens_per_batch": 200, "teacher_window": 12, "teacher_history": 4, "lora_dropout": 0.1,
     "top_n": 10,
 }  # fmt: skip
-STUDENT = {"epochs": 10, "patience": 10, "hidden_size": 16, "blocks": 1, "max_length": 12, "batch_size": 64}
+STUDENT = {"epochs": 6, "patience": 6, "hidden_size": 16, "blocks": 1, "max_length": 12, "batch_size": 64}
+MAP = {"views": "tfidf", "register": "films"}
+ADD = {"model": "models:/films/1", "items": "new.csv"}
+STUDY = {"plan": "plan.yaml", "results": "results"}
 SWEEP = {"space": "space.yaml", "trials": 3, "final_seeds": 1}
 LAUNCH = [
     sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
@@ -66,7 +72,7 @@ class Case:
         at: texts; a moment is before a write to a path that holds one of them.
         before: steps that the command starts from, made first and undisturbed.
         processes: of the command's launch.
-        tolerance: greatest relative difference of a metric: on two processes sums round by their order.
+        measured: steps whose runs' metrics are compared, empty for the command's own.
     """
 
     name: str
@@ -75,7 +81,7 @@ class Case:
     at: tuple[str, ...]
     before: tuple[str, ...] = ()
     processes: int = 1
-    tolerance: float = 0.0
+    measured: tuple[str, ...] = ()
 
 
 #: Add a case here: everything else follows.
@@ -87,7 +93,24 @@ CASES = (
     Case("distillation, training", "distill", STUDENT, ("/student.",), ("backbone", "teacher")),
     Case("distillation, logging", "distill", STUDENT, ("/mlruns/",), ("backbone", "teacher")),
     Case("sweep", "sweep", STUDENT | SWEEP, ("/student.", "/mlruns/"), ("backbone", "teacher")),
+    Case("study", "study", STUDY, ("/student.", "/mlruns/", "/results/"), measured=("backbone", "map_items")),
+    Case("add_items", "add_items", ADD, ("/mlruns/",), ("backbone", "map_items")),
 )
+#: Options of the commands that cases start from.
+BEFORE: dict[str, dict[str, Any]] = {"backbone": STUDENT, "teacher": TEACHER, "map_items": MAP}
+DATA = {"dataset": "csv", "interactions": "interactions.csv", "items": "items.csv"}
+PLAN = """\
+shared: {epochs: 6, patience: 6, hidden_size: 16, blocks: 1, max_length: 12, batch_size: 64}
+data:
+  ring: {dataset: csv, interactions: interactions.csv, items: items.csv}
+students:
+  sasrec: {student: sasrec}
+seeds: [1, 2]
+rows:
+  ids: {step: backbone}
+  text: {step: map_items, options: {views: tfidf}, of: {student_run_id: ids}}
+comparisons: [{row: text, against: ids}]
+"""
 
 
 @dataclass
@@ -109,30 +132,37 @@ class Place:
 
     def run(self, step: str, options: dict[str, Any], *, processes: int = 1, **fault: Any) -> int:
         """Run a command to its end. Returns its exit status."""
-        plan = {"folder": str(self.folder), "log": "", "event": 0, "delay": 0.0, "fault": "", "rank": 0} | fault
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RECDISTILL_"))}
-        environment = kept | {
+        plan = {"folder": str(self.folder), "log": "", "event": 0, "delay": 0.0, "fault": "", "rank": 0, "after": 0.0}
+        plan |= fault
+        variables = {
             "MLFLOW_TRACKING_URI": self.uri, "RECDISTILL_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1",
             "RECDISTILL_FAULT": json.dumps(plan), "RECDISTILL_TRACKING_GRACE": "5", "TMPDIR": str(self.folder / "tmp"),
         }  # fmt: skip
-        start = [sys.executable] if processes == 1 else LAUNCH
-        data = {"dataset": "csv", "interactions": "interactions.csv", "items": "items.csv"}
-        data |= {} if step == "backbone" else {"llm": str(self.folder / "llm")} | TEACHER
+        data = {} if step in ("study", "add_items") else dict(DATA)
+        data |= {"llm": "llm"} | TEACHER if step in ("teacher", "distill", "sweep") else {}
         words = [f"--{name}={value}" for name, value in (data | options).items()]
-        done = subprocess.run(
-            [*start, str(PROJECT / "benchmarks" / "faulty_process.py"), step, *words],
-            env=environment, cwd=self.folder, capture_output=True, text=True, timeout=SECONDS, check=False,
-            start_new_session=True,
-        )  # fmt: skip
-        self.said = done.stdout[-1000:] + done.stderr[-3000:]
-        return done.returncode
+        said = self.folder / "said"
+        if processes == 1:
+            status = in_fork(lambda: command(prepared(), [step, *words]), said, SECONDS, **variables)
+        else:
+            with said.open("w") as file:
+                status = subprocess.run(
+                    [*LAUNCH, str(PROJECT / "benchmarks" / "faulty_process.py"), step, *words],
+                    env=os.environ | variables, cwd=self.folder, stdout=file, stderr=file, timeout=SECONDS, check=False,
+                    start_new_session=True,
+                ).returncode  # fmt: skip
+        self.said = said.read_text(encoding="utf-8", errors="replace")[-4000:]
+        return status
 
     def copied(self, folder: Path) -> "Place":
         """A copy elsewhere, which names no file of this one."""
         shutil.copytree(self.folder, folder)
+        if not (folder / "mlflow.db").exists():
+            return Place(folder)
         with closing(sqlite3.connect(folder / "mlflow.db")) as store:
             for table, column in (
                 ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
+                ("model_versions", "storage_location"), ("model_versions", "source"),
             ):  # fmt: skip
                 store.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(self.folder), str(folder)))
             store.commit()
@@ -149,13 +179,33 @@ class Undisturbed:
 
     Attributes:
         start: where it was started, with what it starts from.
-        events: time and path of each write.
+        events: time and path, of the start first, then of each write.
         metrics: of the finished runs of its step.
     """
 
     start: Place
     events: list[tuple[float, str]]
     metrics: list[dict[str, float]] = field(default_factory=list)
+
+
+@cache
+def prepared() -> Moments:
+    """This process with everything imported, before the first command is forked from it; it uses no store itself."""
+    return import_all()
+
+
+def asked(place: Place, ask: Callable[[], Any]) -> Any:
+    """What a function says that uses the store of a place, in a fork: a store is not carried over into another one."""
+    answer = place.folder / "answer.json"
+    answer.unlink(missing_ok=True)
+
+    def write() -> int:
+        answer.write_text(json.dumps(ask()), encoding="utf-8")
+        return 0
+
+    if in_fork(write, place.folder / "said", SECONDS) != 0:
+        raise RuntimeError((place.folder / "said").read_text(encoding="utf-8"))
+    return json.loads(answer.read_text(encoding="utf-8"))
 
 
 def write_files(folder: Path) -> None:
@@ -177,45 +227,65 @@ def write_files(folder: Path) -> None:
     (folder / "space.yaml").write_text(
         "objective: val/ndcg_at_20\nparameters:\n  lam: {low: 0.0, high: 1.0}\n", encoding="utf-8"
     )
+    added = ["item,title", *(f"n{item},Film {item}" for item in range(ITEMS, ITEMS + 5))]
+    (folder / "new.csv").write_text("\n".join(added) + "\n", encoding="utf-8")
+    (folder / "plan.yaml").write_text(PLAN, encoding="utf-8")
     tiny_tokenizer().save_pretrained(folder / "llm")
     tiny_model(32).save_pretrained(folder / "llm")
 
 
-def measured(place: Place, step: str) -> list[dict[str, float]]:
-    """The ranking metrics and losses of the finished runs of a step, trials in the order of their number."""
-    found = place.runs(f"tags.`recdistill.step` = '{step}' and attributes.status = 'FINISHED'")
-    found = [run for run in found if "recdistill.reused_run_id" not in run.data.tags]
-    kept = ("val/", "test/", "train/total", "train/base", "trials/", "best/", "default/", "undistilled/")
+def measured(place: Place, case: Case) -> list[dict[str, float]]:
+    """The metrics and losses of the finished runs of a case, less times; and how many versions are registered."""
+    found = [
+        run
+        for step in case.measured or (case.step,)
+        for run in place.runs(f"tags.`recdistill.step` = '{step}' and attributes.status = 'FINISHED'")
+        if "recdistill.reused_run_id" not in run.data.tags
+    ]
+    kept = (
+        "val/", "test/", "train/total", "train/base", "trials/", "best/", "default/", "undistilled/", "map/explained",
+        "map/scale", "map/offset", "add/items",
+    )  # fmt: skip
     metrics = [
         {name: value for name, value in run.data.metrics.items() if name.startswith(kept) and "latency" not in name}
         for run in found
     ]
-    return sorted((one for one in metrics if one), key=lambda one: sorted(one.items()))
+    metrics = sorted((one for one in metrics if one), key=lambda one: sorted(one.items()))
+    return [*metrics, {"versions": float(len(place.client.search_model_versions()))}]
 
 
 def begun(before: tuple[str, ...], files: Path, folder: Path) -> Place:
-    """A place where the steps before have run; cases that start from the same ones share it."""
-    place = Place(folder)
-    if not (folder / "begun").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(files, folder)
-        for step in before:
-            if place.run(step, TEACHER if step == "teacher" else {}) != 0:
+    """A place where the steps before have run; cases that start from the same ones share it.
+
+    Args:
+        before: the steps.
+        files: folder of the files that all read.
+        folder: where such places lie.
+    """
+    place = Place(folder / ("begun-" + "-".join(before)))
+    if not (place.folder / "begun").exists():
+        shutil.rmtree(place.folder, ignore_errors=True)
+        if before:
+            begun(before[:-1], files, folder).copied(place.folder)
+            (place.folder / "begun").unlink()
+            if place.run(before[-1], BEFORE[before[-1]]) != 0:
                 raise RuntimeError(place.said)
-        (folder / "begun").touch()
+        else:
+            shutil.copytree(files, place.folder)
+        (place.folder / "begun").touch()
     return place
 
 
 def undisturbed(case: Case, files: Path, scratch: Path) -> Undisturbed:
     """Run a case's command undisturbed, each of its writes noted; or take what an earlier campaign there has noted."""
     note, log = scratch / "metrics.json", scratch / "events"
-    start = begun(case.before, files, scratch.parent / "-".join(case.before))
+    start = begun(case.before, files, scratch.parent)
     if not note.exists():
         shutil.rmtree(scratch, ignore_errors=True)
         whole = start.copied(scratch / "whole")
         if whole.run(case.step, case.options, processes=case.processes, log=str(log)) != 0:
             raise RuntimeError(whole.said)
-        note.write_text(json.dumps(measured(whole, case.step)), encoding="utf-8")
+        note.write_text(json.dumps(asked(whole, lambda: measured(whole, case))), encoding="utf-8")
     events = [tuple(json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
     return Undisturbed(start, events, json.loads(note.read_text(encoding="utf-8")))
 
@@ -225,14 +295,14 @@ def drawn_moment(case: Case, found: Undisturbed, drawn: random.Random) -> tuple[
     fitting = [place for place, (_, path) in enumerate(found.events) if any(text in path for text in case.at)]
     place = drawn.choice(fitting)
     after = found.events[place + 1][0] if place + 1 < len(found.events) else found.events[place][0]
-    return place + 1, drawn.uniform(0.0, min(1.0, after - found.events[place][0]))
+    return place, drawn.uniform(0.0, min(1.0, after - found.events[place][0]))
 
 
 def faults_of(place: Place, case: Case, expected: list[dict[str, float]]) -> list[str]:
     """What is not as it should be after the second start."""
     wrong = []
-    found = measured(place, case.step)
-    if not same(found, expected, case.tolerance):
+    found = measured(place, case)
+    if not same(found, expected):
         wrong.append(f"metrics differ: {found} and {expected}")
     running = [run.info.run_id for run in place.runs("attributes.status = 'RUNNING'")]
     if running:
@@ -244,14 +314,14 @@ def faults_of(place: Place, case: Case, expected: list[dict[str, float]]) -> lis
     ]
     for run in place.runs("attributes.status = 'FINISHED'"):
         wrong += unreadable(Path(run.info.artifact_uri.removeprefix("file://")))
-    return wrong
+    return wrong + unreadable(place.folder / "results")
 
 
-def same(found: list[dict[str, float]], expected: list[dict[str, float]], tolerance: float) -> bool:
-    """Whether two lists of metrics are the same."""
+def same(found: list[dict[str, float]], expected: list[dict[str, float]]) -> bool:
+    """Whether two lists of metrics are the same to the last bit; what is no number equals itself."""
     return len(found) == len(expected) and all(
         one.keys() == other.keys()
-        and all(math.isclose(one[name], other[name], rel_tol=tolerance, abs_tol=tolerance) for name in one)
+        and all(one[name] == other[name] or (math.isnan(one[name]) and math.isnan(other[name])) for name in one)
         for one, other in zip(found, expected, strict=True)
     )
 
@@ -276,19 +346,23 @@ def unreadable(folder: Path) -> list[str]:
 def disturbed(case: Case, fault: str, found: Undisturbed, place: Place, drawn: random.Random) -> dict[str, Any]:
     """Start a command with a fault, then without, and check."""
     event, delay = drawn_moment(case, found, drawn)
+    moment: dict[str, Any] = {"event": event, "delay": delay, "fault": fault}
     rank = drawn.randrange(case.processes) if fault.startswith("SIG") else 0
+    if rank:
+        # Another process than the main one writes nothing: it is killed as long after its start.
+        moment |= {"rank": rank, "event": 0, "after": found.events[event][0] - found.events[0][0] + delay}
     options = {"processes": case.processes}
-    first = place.run(case.step, case.options, event=event, delay=delay, fault=fault, rank=rank, **options)
+    first = place.run(case.step, case.options, **moment, **options)
     said = place.said
     began = time.monotonic()
     second = place.run(case.step, case.options, **options)
     wrong = [] if second == 0 else [f"the second start ends with status {second}: {place.said}"]
-    wrong += faults_of(place, case, found.metrics)
+    wrong += asked(place, lambda: faults_of(place, case, found.metrics))
     if fault != "SIGKILL" and case.processes == 1 and "Traceback (most recent call last)" in said:
         wrong.append(f"the first start ends in a traceback: {said}")
-    path = Path(found.events[event - 1][1]).name
+    path = Path(found.events[event][1]).name
     return {
-        "case": case.name, "fault": fault, "event": event, "of": len(found.events), "write": path, "first": first,
+        "case": case.name, "fault": fault, "event": event, "of": len(found.events) - 1, "write": path, "first": first,
         "seconds": time.monotonic() - began, "wrong": wrong,
     }  # fmt: skip
 
@@ -298,16 +372,13 @@ def campaign(
 ) -> list[dict[str, Any]]:
     """All moments; each case's undisturbed command runs once. ``after`` is called with the results so far."""
     drawn = random.Random(seed)
-    pairs = list(itertools.product([case for case in CASES if not names or case.name in names], FAULTS))
-    drawn.shuffle(pairs)
-    while len(pairs) < moments:
-        pairs.append(drawn.choice(pairs))
+    pairs = pairs_in_turn([case for case in CASES if not names or case.name in names], drawn)
     files = scratch / "files"
     if not (files / "llm" / "model.safetensors").exists():
         shutil.rmtree(files, ignore_errors=True)
         write_files(files)
     results = []
-    for number, (case, fault) in enumerate(pairs[:moments], start=1):
+    for number, (case, fault) in enumerate(itertools.islice(pairs, moments), start=1):
         note = scratch / f"moment-{number}.json"
         if not note.exists():
             # Cases of one command share its undisturbed run.
@@ -324,6 +395,14 @@ def campaign(
         said = "; ".join(results[-1]["wrong"])[:3000] or "as undisturbed"
         print(f"[{number}/{moments}] {case.name}, {fault} at write {results[-1]['event']}: {said}", flush=True)
     return results
+
+
+def pairs_in_turn(cases: list[Case], drawn: random.Random) -> Iterator[tuple[Case, str]]:
+    """Every case in turn, the next time with another fault, without an end."""
+    first = drawn.randrange(len(FAULTS))
+    for turn in itertools.count():
+        for number, case in enumerate(cases):
+            yield case, FAULTS[(first + number + turn) % len(FAULTS)]
 
 
 def table(results: list[dict[str, Any]], seed: int) -> str:
@@ -356,16 +435,21 @@ def write_table(page: Path | None, seed: int, results: list[dict[str, Any]]) -> 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--moments", type=int, default=len(CASES) * len(FAULTS))
+    parser.add_argument("--moments", type=int, default=MOMENTS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", nargs="*", default=[], choices=[case.name for case in CASES])
     parser.add_argument("--write", type=Path, help="page to write the table into, between its marks")
     parser.add_argument("--folder", type=Path, help="where to work, kept: started again, it goes on from there")
     given = parser.parse_args()
     after = partial(write_table, given.write, given.seed)
-    with nullcontext(given.folder) if given.folder else tempfile.TemporaryDirectory(prefix="kill-campaign-") as scratch:
-        Path(scratch).mkdir(exist_ok=True)
-        results = campaign(given.moments, given.seed, given.cases, Path(scratch).resolve(), after)
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "RECDISTILL_"))]:
+        del os.environ[name]
+    scratch = given.folder or Path(tempfile.mkdtemp(prefix="kill-campaign-"))
+    scratch.mkdir(exist_ok=True)
+    prepared()
+    results = campaign(given.moments, given.seed, given.cases, scratch.resolve(), after)
+    if not given.folder:
+        shutil.rmtree(scratch)
     print(table(results, given.seed))
     failed = sum(bool(one["wrong"]) for one in results)
     print(json.dumps({"moments": len(results), "failed": failed}))

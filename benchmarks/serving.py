@@ -6,10 +6,13 @@ large as Amazon Games is logged as a model into a store of its own, loaded, aske
 
 One JSON line last: ``batch_s`` (median, of ``batch`` histories); ``p50_ms``, ``p99_ms`` and ``requests_per_s`` of
 a client that sends another history each time; and where ApacheBench (Debian's apache2-utils) is installed,
-``ab_p50_ms``, ``ab_p99_ms`` and ``ab_failed`` of as many requests by it.
+``ab_p50_ms``, ``ab_p99_ms`` and ``ab_failed`` of as many requests by it. Where the extra ``onnx`` is installed,
+``torch_ms`` and ``onnx_ms``: median of scoring one history and taking its ten best, in one thread, by PyTorch and by
+onnxruntime in turns. ``--no-server`` measures these and the batch alone.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -22,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -33,6 +37,7 @@ from mlflow.tracking import MlflowClient
 from recdistill.data.catalogue import Catalogue
 from recdistill.runs.served_model import load_model, log_student_model, recommendations
 from recdistill.students.build import StudentShape, build_student
+from recdistill.students.onnx_file import write_onnx
 
 START_SECONDS = 120
 
@@ -116,6 +121,36 @@ def request_milliseconds(address: str, histories: list[list[str]]) -> list[float
     return times
 
 
+def runtime_milliseconds(items: int, length: int, rounds: int) -> dict[str, float]:
+    """Median time of one answer by PyTorch and by onnxruntime, in turns, one thread each."""
+    import onnxruntime
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    shape = StudentShape("sasrec", 64, 0.1, length, "tied", {"blocks": 2, "heads": 2})
+    model = build_student(shape, items).eval()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        write_onnx(Path(folder) / "student.onnx", model)
+        session = onnxruntime.InferenceSession(f"{folder}/student.onnx", options, providers=["CPUExecutionProvider"])
+    generator = np.random.default_rng(1)
+    times: dict[str, list[float]] = {"torch_ms": [], "onnx_ms": []}
+    for _ in range(rounds):
+        history = generator.integers(0, items, (1, length))
+        count = np.array([length])
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            model.scores(torch.from_numpy(history), torch.from_numpy(count)).topk(10)
+        middle = time.perf_counter()
+        scores = session.run(["scores"], {"history": history, "length": count})[0]
+        best = np.argpartition(-scores[0], 10)[:10]
+        best[np.argsort(-scores[0, best])]
+        times["torch_ms"].append((middle - begin) * 1e3)
+        times["onnx_ms"].append((time.perf_counter() - middle) * 1e3)
+    return {name: round(statistics.median(found), 3) for name, found in times.items()}
+
+
 def apache_bench(address: str, history: list[str], number: int) -> dict[str, float]:
     """Percentiles of one request sent again and again by ApacheBench."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as body:
@@ -144,7 +179,12 @@ def main() -> None:
         ("repeats", 5, "timed batches"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
+    parser.add_argument("--no-server", action="store_true", help="measure the batch and one answer alone")
     arguments = parser.parse_args()
+    result: dict[str, float] = {"batch": arguments.batch}
+    if importlib.util.find_spec("onnxruntime") is not None:
+        result |= runtime_milliseconds(arguments.items, arguments.length, arguments.requests)
+        print(f"one answer: {result['torch_ms']} ms by PyTorch, {result['onnx_ms']} ms by onnxruntime", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
@@ -152,23 +192,16 @@ def main() -> None:
         histories = random_histories(arguments.batch, arguments.items, arguments.length)
         batch_s = batch_seconds(address, histories, arguments.repeats)
         print(f"{arguments.batch} histories over {arguments.items} items in {batch_s:.2f} s", flush=True)
-        with served(address) as server:
-            request_milliseconds(server, histories[:20])
-            times = request_milliseconds(server, histories[: arguments.requests])
-            by_apache = apache_bench(server, histories[0], arguments.requests) if shutil.which("ab") else {}
-    p50, p99 = np.percentile(times, [50, 99])
-    print(
-        json.dumps(
-            {
-                "batch": arguments.batch,
-                "batch_s": round(batch_s, 2),
-                "p50_ms": round(p50, 2),
-                "p99_ms": round(p99, 2),
-                "requests_per_s": round(1e3 * len(times) / sum(times), 1),
-            }
-            | by_apache
-        )
-    )
+        result["batch_s"] = round(batch_s, 2)
+        if not arguments.no_server:
+            with served(address) as server:
+                request_milliseconds(server, histories[:20])
+                times = request_milliseconds(server, histories[: arguments.requests])
+                result |= apache_bench(server, histories[0], arguments.requests) if shutil.which("ab") else {}
+            p50, p99 = np.percentile(times, [50, 99])
+            result |= {"p50_ms": round(p50, 2), "p99_ms": round(p99, 2)}
+            result["requests_per_s"] = round(1e3 * len(times) / sum(times), 1)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

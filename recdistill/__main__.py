@@ -1,6 +1,7 @@
 """``python -m recdistill STEP --name value``: from a step's name to its options and function."""
 
 import importlib
+import importlib.metadata
 import logging
 import os
 import signal
@@ -24,13 +25,28 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 # The steps that ``accelerate launch`` and torchrun may start in several processes.
 LAUNCHED = ("teacher",)
 GRACE_SECONDS = 60.0
-USAGE = "usage: recdistill STEP --name value ...; recdistill STEP --help lists a step's options"
+USAGE = "usage: recdistill STEP --name value ...; recdistill STEP --help lists a step's options; recdistill --version"
+#: Set by the shell where it asks what may follow: see `config.completion`.
+COMPLETE = "_RECDISTILL_COMPLETE"
 
 
 def function_of(step: str) -> Callable[[Any], object]:
     """The function of a step, which its module is named after; only its own imports are made."""
     function: Callable[[Any], object] = getattr(importlib.import_module(f"recdistill.steps.{step}"), step)
     return function
+
+
+def version() -> str:
+    """The installed version; that code is run without being installed is said."""
+    try:
+        return importlib.metadata.version("recdistill")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a folder that is not installed"
+
+
+def asks_estimate(arguments: list[str]) -> bool:
+    """Whether the option ``estimate`` is given, to whatever value."""
+    return any(argument.partition("=")[0] == "--estimate" for argument in arguments)
 
 
 def usage() -> str:
@@ -44,9 +60,14 @@ def usage() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run a step in an MLflow run. Returns the exit status: 1 after bad input, said in one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if COMPLETE in os.environ:
+        return importlib.import_module("recdistill.config.completion").complete(COMPLETE, os.environ[COMPLETE])
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0 if arguments else 1
+    if arguments[0] in ("-V", "--version"):
+        print(f"recdistill {version()}")
+        return 0
     given, *rest = arguments
     name = ALIASES.get(given, given)
     if name not in STEPS:
@@ -81,6 +102,12 @@ def run(name: str, arguments: list[str]) -> int:
     try:
         if several and name not in LAUNCHED:
             raise InputError(f"runs in one process; launch {', '.join(LAUNCHED)} alone, and start {name} by itself")
+        if asks_estimate(arguments):
+            config = parse(STEPS[name], name, arguments)
+            if config.estimate:
+                # Nothing is made: there is no run.
+                importlib.import_module("recdistill.steps.estimate").announce(name, config)
+                return 0
         with entry_run(name) if main_process and name not in WITHOUT_RUN else nullcontext():
             function_of(name)(parse(STEPS[name], name, arguments))
     except InputError:

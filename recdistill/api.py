@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from torch import Tensor, no_grad
+from torch import Tensor, as_tensor, from_numpy, no_grad
 
 from recdistill.config import (
     BaselineConfig,
@@ -29,7 +29,9 @@ from recdistill.config.lineage import plugin_contents
 from recdistill.config.steps import STEPS
 from recdistill.data.catalogue import Catalogue
 from recdistill.data.frames import data_from_frames
+from recdistill.data.item_texts import item_texts
 from recdistill.data.load import load_data as load_configured
+from recdistill.data.pinned_models import terms_of
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
@@ -40,6 +42,7 @@ from recdistill.students.recommender import Recommender
 from recdistill.students.serving import ItemRecommender
 from recdistill.students.shape import StudentShape
 from recdistill.students.student import Student
+from recdistill.students.text_vectors import TextVectors
 from recdistill.students.training import check_student, fit_recommender
 from recdistill.teachers.build import load_teacher
 from recdistill.teachers.checks import check_teacher
@@ -51,6 +54,7 @@ from recdistill.teachers.training import train_teacher as fit_teacher
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes
 from recdistill.training.recorder import Recorder
+from recdistill.views.item_vectors import ItemVectors
 
 if TYPE_CHECKING:
     from recdistill.report.results import Results
@@ -99,7 +103,8 @@ def train_student(data: SequenceData, student: str = "sasrec", *, seed: int = 1,
     load_plugins(str(options.get("plugin", "")))
     config = BaselineConfig(student=student, seed=seed, **options)
     check_student(config, data.num_items)
-    fitted = fit_recommender(config, data, recorder=recorder("backbone", config))
+    texts = text_vectors(config, data)
+    fitted = fit_recommender(config, data, recorder=recorder("backbone", config), texts=texts)
     return trained("backbone", config, data, fitted)
 
 
@@ -127,8 +132,18 @@ def distill(
         )
     check_student(config, data.num_items)
     answers = outputs.answers(config.candidate_topk)
-    fitted = fit_recommender(config, data, teacher=answers, recorder=recorder("distill", config))
+    texts = text_vectors(config, data)
+    fitted = fit_recommender(config, data, teacher=answers, recorder=recorder("distill", config), texts=texts)
     return trained("distill", config, data, fitted, outputs.manifest.llm)
+
+
+def text_vectors(config: StudentConfig, data: SequenceData) -> TextVectors | None:
+    """The vectors of the items' texts that embeddings start from; None where they are drawn. Raises InputError."""
+    if not config.starts_from_texts:
+        return None
+    texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
+    vectors = ItemVectors.fit(config, texts, data.trained, device=config.device)
+    return TextVectors(from_numpy(vectors.table), as_tensor(data.trained))
 
 
 def train_teacher(
@@ -268,7 +283,11 @@ class FittedStudent:
     exclude_seen: bool
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, exclude: Sequence[Iterable[str]] | None = None
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        exclude: Sequence[Iterable[str]] | None = None,
+        allowed_items: Sequence[Iterable[str] | None] | None = None,
     ) -> pd.DataFrame:
         """The best items after each history.
 
@@ -276,11 +295,13 @@ class FittedStudent:
             histories: item ids as the data's source writes them, oldest first; unknown ones are skipped.
             k: items for each history.
             exclude: for each history, ids of items never to recommend.
+            allowed_items: for each history, ids of the only items to recommend, or None for all.
 
         Returns a row an item: ``history`` (its number, from 0), ``rank`` (from 1), ``item``, ``title``, ``score``.
         """
         banned = [list(ids) for ids in exclude] if exclude is not None else [[] for _ in histories]
-        answers = self._serving.recommend([list(history) for history in histories], [k] * len(histories), banned)
+        only = None if allowed_items is None else [None if ids is None else list(ids) for ids in allowed_items]
+        answers = self._serving.recommend([list(history) for history in histories], [k] * len(histories), banned, only)
         ids, titles = self.catalogue.item_ids, self.catalogue.titles
         rows = [
             (number, rank, ids[item], titles[item], score)
@@ -298,8 +319,18 @@ class FittedStudent:
         from recdistill.runs.served_model import log_student_model
 
         return log_student_model(
-            active_run_id(), self.model, self.shape, catalogue=self.catalogue, exclude_seen=self.exclude_seen
+            active_run_id(),
+            self.model,
+            self.shape,
+            catalogue=self.catalogue,
+            exclude_seen=self.exclude_seen,
+            terms=self.terms,
         )
+
+    @property
+    def terms(self) -> str:
+        """The terms of the language models that it was made with; '' where none is known."""
+        return ""
 
     def save(self, folder: str | Path) -> None:
         """Write the recommender and its catalogue, readable by `load_student`; a teacher's embedding is folded in."""
@@ -309,7 +340,8 @@ class FittedStudent:
     @cached_property
     def _serving(self) -> ItemRecommender:
         counts = self.catalogue.item_count.tolist()
-        return ItemRecommender(self.model.eval(), self.catalogue.item_ids, counts, self.exclude_seen)
+        retired = self.catalogue.retired.tolist()
+        return ItemRecommender(self.model.eval(), self.catalogue.item_ids, counts, self.exclude_seen, retired)
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,6 +366,11 @@ class TrainedStudent(FittedStudent):
     def metrics(self) -> dict[str, float]:
         """``val/ndcg_at_10``, ``test/hr_at_20``, ``latency_ms`` and so on."""
         return self.fitted.metrics | self.fitted.measured
+
+    @property
+    def terms(self) -> str:
+        """The terms of the LLM that it was distilled from; '' where that has no alias."""
+        return terms_of(self.teacher)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -364,15 +401,18 @@ class TrainedTeacher:
     config: TeacherConfig
     data: SequenceData
 
-    def outputs(self, *, token_budget: int = 0, work: str | Path | None = None, **options: Any) -> TeacherOutputs:
+    def outputs(
+        self, *, token_budget: int | None = None, work: str | Path | None = None, **options: Any
+    ) -> TeacherOutputs:
         """Have it score training samples, and embed the items.
 
         Args:
-            token_budget: LLM tokens to spend; 0 scores all training samples.
+            token_budget: LLM tokens to spend; 0 scores all training samples, None is the option's own default.
             work: folder for parts of the result, from which a killed scoring goes on; None for a temporary one.
             options: ``query_policy``, ``top_n``, ``sequence_embeddings``.
         """
-        config = changed(self.config, outputs_token_budget=token_budget, **options)
+        given = {} if token_budget is None else {"outputs_token_budget": token_budget}
+        config = changed(self.config, **given, **options)
         with tempfile.TemporaryDirectory() as scratch:
             found = make_outputs(self.model, config, Path(work) if work is not None else Path(scratch))
         assert found is not None

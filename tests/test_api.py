@@ -86,3 +86,13 @@ def test_a_training_in_a_run_logs_no_data_that_it_was_not_given(tmp_path: Path, 
     assert (params["student"], params["epochs"]) == ("sasrec", "1")
     # Their defaults would name MovieLens.
     assert params.keys().isdisjoint({"dataset", "split", "max_users", "min_interactions"})
+
+
+def test_a_student_that_starts_from_texts(data):
+    options = {"epochs": 1, "hidden_size": 8, "device": "cpu"}
+    drawn, texts = (rd.train_student(data, **options | more) for more in ({}, {"item_init": "views", "views": "tfidf"}))
+    assert texts.model.items.from_text is not None
+    assert texts.settings["views"] == "tfidf"
+    assert texts.settings != drawn.settings
+    with pytest.raises(rd.InputError, match=r"^init_from=x: is of the steps backbone and distill"):
+        rd.train_student(data, init_from="x", **options)

@@ -1,6 +1,8 @@
 """A short kill campaign: `benchmarks/kill_campaign.py` at a few of its moments."""
 
+import itertools
 import json
+import math
 import os
 import random
 import subprocess
@@ -14,7 +16,9 @@ sys.path.insert(0, str(SCRIPT.parent))
 
 import kill_campaign  # noqa: E402
 
-SECONDS = 3600
+SECONDS = 1800
+#: Few, for each takes its undisturbed command first.
+CASES = ("teacher, scoring", "study", "add_items")
 
 
 @pytest.mark.slow
@@ -22,15 +26,15 @@ def test_commands_killed_at_random_moments_end_as_undisturbed(tmp_path: Path) ->
     page = tmp_path / "page.md"
     page.write_text(f"Before.\n{kill_campaign.MARKS[0]}\nold\n{kill_campaign.MARKS[1]}\nAfter.\n", encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--moments", "4", "--seed", "3", "--write", str(page)],
+        [sys.executable, str(SCRIPT), "--moments", "3", "--seed", "3", "--cases", *CASES, "--write", str(page)],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == {"moments": 4, "failed": 0}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"moments": 3, "failed": 0}
     text = page.read_text(encoding="utf-8")
     assert text.startswith("Before.\n")
     assert text.endswith("\nAfter.\n")
-    assert "4 moments, seed 3" in text
+    assert "3 moments, seed 3" in text
     assert "old" not in text
 
 
@@ -50,14 +54,25 @@ def test_a_half_artifact_is_found(tmp_path: Path) -> None:
 
 def test_other_metrics_are_told_from_the_same_ones() -> None:
     one = [{"val/mrr": 0.5}]
-    assert kill_campaign.same(one, [{"val/mrr": 0.5}], 0.0)
-    for other in ([], [{"val/mrr": 0.5000001}], [{"val/ndcg": 0.5}], one * 2):
-        assert not kill_campaign.same(one, other, 0.0)
+    assert kill_campaign.same(one, [{"val/mrr": 0.5}])
+    for other in ([], [{"val/mrr": 0.5000001}], [{"val/ndcg": 0.5}], one * 2, [{"val/mrr": math.nan}]):
+        assert not kill_campaign.same(one, other)
+    assert kill_campaign.same([{"val/mrr": math.nan}], [{"val/mrr": math.nan}])
+
+
+def test_every_case_has_another_fault_each_time() -> None:
+    turns = kill_campaign.pairs_in_turn(list(kill_campaign.CASES), random.Random(1))
+    every = len(kill_campaign.CASES) * len(kill_campaign.FAULTS)
+    pairs = [(case.name, fault) for case, fault in itertools.islice(turns, every)]
+    assert len(set(pairs)) == every
+    few = pairs[: kill_campaign.MOMENTS]
+    assert {name for name, _ in few} == {case.name for case in kill_campaign.CASES}
+    assert {fault for _, fault in few} == set(kill_campaign.FAULTS)
 
 
 def test_moments_are_of_the_case_and_before_the_next_write() -> None:
     case = kill_campaign.Case("logging", "teacher", {}, ("/mlruns/",))
-    events = [(0.0, "/a/cache/x"), (1.0, "/a/mlruns/y"), (1.5, "/a/cache/z"), (9.0, "/a/mlruns/y")]
+    events = [(-1.0, ""), (0.0, "/a/cache/x"), (1.0, "/a/mlruns/y"), (1.5, "/a/cache/z"), (9.0, "/a/mlruns/y")]
     found = kill_campaign.Undisturbed(kill_campaign.Place(Path("/a")), events)
     drawn = random.Random(0)
     for _ in range(20):

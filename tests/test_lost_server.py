@@ -43,6 +43,7 @@ class Place:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         environment |= {
             "MLFLOW_TRACKING_URI": uri or self.server.uri,
+            "MLFLOW_EXPERIMENT_ID": "0",
             "RECDISTILL_CACHE": str(self.folder / ("cache" if not uri else "other")),
             "RECDISTILL_TRACKING_GRACE": str(grace),
             "OMP_NUM_THREADS": "1",

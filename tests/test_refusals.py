@@ -111,6 +111,28 @@ def teacher_run(status: str, fingerprint: str, step: str = "teacher") -> str:
     return run_id
 
 
+@pytest.mark.parametrize("step", ["main", "worth", "sweep"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"teacher_files": "nowhere"}, "nowhere: no such folder"),
+        ({"teacher_run_id": "0" * 32}, "no such run"),
+        ({"teacher_files": "nowhere", "teacher_run_id": "0" * 32}, "give one of them, not both"),
+        ({"backbone_run_id": "0" * 32}, "no such run"),
+        ({"llm": "/no/such/model"}, "llm=/no/such/model: no such file or folder"),
+    ],
+)
+def test_a_teacher_that_cannot_be_had_is_told_before_anything_is_trained(place, capsys, step, options, message):
+    count = len(place.checkpoints("*"))
+    assert message in refused(place, capsys, step, **write_csv(place.folder) | {"epochs": 1} | options)
+    trained = MlflowClient().search_runs(
+        [one.experiment_id for one in MlflowClient().search_experiments()],
+        "tags.`recdistill.step` = 'backbone' and attributes.status = 'FINISHED'",
+    )
+    assert trained == []
+    assert len(place.checkpoints("*")) == count
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [

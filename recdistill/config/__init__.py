@@ -8,6 +8,8 @@ from recdistill.config.finished import CompareConfig, EvaluateConfig, ExportConf
 from recdistill.config.new_items import AddItemsConfig, MapItemsConfig
 from recdistill.config.option import Option, option
 from recdistill.config.promote import PromoteConfig
+from recdistill.config.recommend_spark import RecommendSparkConfig
+from recdistill.config.retire_items import RetireItemsConfig
 from recdistill.config.steps import ALIASES, STEPS, UPSTREAM
 from recdistill.config.student import BaselineConfig, StudentConfig
 from recdistill.config.study import StudyConfig
@@ -33,6 +35,8 @@ __all__ = [
     "Option",
     "PromoteConfig",
     "RecommendConfig",
+    "RecommendSparkConfig",
+    "RetireItemsConfig",
     "StudentConfig",
     "StudyConfig",
     "SweepConfig",

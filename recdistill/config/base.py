@@ -45,6 +45,11 @@ class Config(metaclass=ConfigType):
     weighted: ClassVar[Registry | None] = None
 
     force: bool = option(False, "run again even where a finished run fits", role="place")
+    estimate: bool = option(
+        False,
+        "only say what would be made, what is finished, how long the rest takes and how much memory",
+        role="place",
+    )
     plugin: str = option("", "your modules of students, policies and other parts, separated by commas", role="place")
     part_options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
 
@@ -95,9 +100,15 @@ class Config(metaclass=ConfigType):
         one = option_table(type(self))[name]
         return dict(self.part_options).get(name, one.default) if one.parts else getattr(self, name)
 
+    def unread(self) -> Collection[str]:
+        """Own options that nothing reads at the values of the others; they are in no key and not logged."""
+        return ()
+
     def values(self) -> dict[str, Any]:
         """Every option in use, by name, flat: what ``config.json`` holds."""
-        own = {name: getattr(self, name) for name, one in option_table(type(self)).items() if not one.parts}
+        unread = self.unread()
+        table = option_table(type(self))
+        own = {name: getattr(self, name) for name, one in table.items() if not one.parts and name not in unread}
         return own | dict(self.part_options)
 
     def of_part(self, registry: Registry, name: str) -> Any:

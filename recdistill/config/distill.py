@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from recdistill.config.base import WEIGHT, Config
 from recdistill.config.option import option
-from recdistill.config.student import StudentConfig
+from recdistill.config.student import StudentConfig, check_measured, check_without_teacher
 from recdistill.config.teacher import TeacherConfig
 from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, VIEWS, Registry
@@ -93,23 +93,21 @@ class MainConfig(DistillConfig):
     upstream: ClassVar[type[Config] | None] = None
 
     baselines: str = option("itemknn,ease", "recommenders without training by gradient to show beside, by commas")
+    promote: bool = option(
+        False, "hold the registered student (register) against the champion of that name, and promote it where better",
+        role="place",
+    )  # fmt: skip
     cheap_views: str = option(
         "sentence+tfidf", "views of an item's text without an LLM: what the LLM must beat for new items; empty: none",
         choices=VIEWS, several=True,
     )  # fmt: skip
-    token_budget: int = option(
-        80_000, "LLM tokens to train on; the step teacher alone takes 100,000", role="budget", least=0, common=True
-    )
-    outputs_token_budget: int = option(
-        120_000,
-        "LLM tokens to score training samples with; 0: all of them, as the step teacher does alone",
-        role="budget",
-        least=0,
-        common=True,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_without_teacher(self)
+        check_measured(self)
+        if self.promote and not self.register:
+            raise InputError("promote=true: give register, the name of the student in the registry")
         for name in self.baseline_names:
             if name not in STUDENTS.names(gradient=False):
                 raise InputError(f"baselines={name}: must be of {', '.join(STUDENTS.names(gradient=False))}, or empty")
@@ -148,5 +146,7 @@ class SweepConfig(DistillConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_without_teacher(self)
+        check_measured(self)
         if self.grace_seconds <= self.heartbeat_seconds:
             raise InputError(f"grace_seconds={self.grace_seconds}: must be above heartbeat_seconds")

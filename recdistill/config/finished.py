@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from recdistill.config.base import Config, OnDevice, Seeded
 from recdistill.config.option import option
+from recdistill.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,16 @@ class CompareConfig(Seeded):
     baseline: str = option(
         "auto", "auto: each student's undistilled twin, a teacher's backbone; or a run id", role="upstream", common=True
     )
+    promote: str = option(
+        "", "name in the registry: the best recommender gets a version there, which is promoted where it is better",
+        role="place",
+    )  # fmt: skip
+    rankings: str = option(
+        "",
+        "others' rankings beside the runs: Parquet or CSV files of user, item and rank or score, joined by commas, "
+        "each as name=file",
+        role="place", common=True,
+    )  # fmt: skip
     metric: str = option(
         "test/ndcg_at_10",
         "metric that decides: val or test, a metric and its cut-off, as test/hr_at_20 or test/mrr",
@@ -54,7 +65,7 @@ class RecommendConfig(Config):
         role="upstream", common=True, path="read-or-name",
     )  # fmt: skip
     histories: str = option(
-        "", "file with a column history of item ids, oldest first: .jsonl or .csv, gzipped or not, or .parquet",
+        "", "file with a column history of item ids, oldest first: .jsonl, .csv or .tsv, gzipped or not, or .parquet",
         role="place", common=True, content=True, path="read",
     )  # fmt: skip
     output: str = option(
@@ -66,10 +77,25 @@ class RecommendConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(Config):
-    """Options of ``export``: data and teacher outputs in the files that DLLM2Rec's release reads."""
+    """Options of ``export``: a student as an ONNX model, or data and teacher outputs in DLLM2Rec's files."""
 
     section: ClassVar[str] = "export"
 
-    teacher_run_id: str = option("", "a finished teacher run; empty: the newest", role="upstream", common=True)
+    format: Literal["dllm2rec", "onnx"] = option(
+        "dllm2rec", "dllm2rec: files that DLLM2Rec's release reads; onnx: a student as student.onnx", common=True
+    )
+    teacher_run_id: str = option(
+        "", "of dllm2rec: a finished teacher run; empty: the newest", role="upstream", common=True
+    )
+    model: str = option(
+        "", "of onnx: run of a student, or a model's address as models:/name/1; empty: the newest distill run",
+        role="upstream", common=True, path="read-or-name",
+    )  # fmt: skip
     folder: str = option("", "where the files go", role="place", common=True, path="written")
     allow_partial: bool = option(False, "write also where the teacher did not score every training sample")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, read_by in (("teacher_run_id", "dllm2rec"), ("allow_partial", "dllm2rec"), ("model", "onnx")):
+            if getattr(self, name) and self.format != read_by:
+                raise InputError(f"{name}={getattr(self, name)}: is of format={read_by}; leave it out, or set that")

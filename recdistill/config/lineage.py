@@ -83,9 +83,19 @@ def digest(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
-def run_key(step: str, config: Config, fingerprint: str, upstream: Mapping[str, str] | None = None) -> str:
-    """What two runs share that must have the same result; see `key_parts`."""
-    return digest(key_parts(step, config, fingerprint, upstream))
+def run_key(
+    step: str,
+    config: Config,
+    fingerprint: str,
+    upstream: Mapping[str, str] | None = None,
+    contents: Mapping[str, Any] | None = None,
+) -> str:
+    """What two runs share that must have the same result; see `key_parts`.
+
+    ``contents`` are what else the result depends on, as JSON values by a name that is no option's.
+    """
+    parts = key_parts(step, config, fingerprint, upstream)
+    return digest(parts | {"options": parts["options"] | dict(contents or {})})
 
 
 def near_key(step: str, config: Config, fingerprint: str) -> str:

@@ -1,13 +1,15 @@
 """Options of the steps that give a finished student new items: ``map_items`` and ``add_items``."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from recdistill.config.base import OnDevice
 from recdistill.config.option import option
-from recdistill.config.student import StudentConfig
-from recdistill.config.views import ViewsConfig
+from recdistill.config.student import StudentConfig, check_measured
+from recdistill.config.views import DEFAULT_VIEWS, ViewsConfig
 from recdistill.errors import InputError
+from recdistill.registry import VIEWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,12 @@ class MapItemsConfig(StudentConfig, ViewsConfig):
     teacher_run_id: str = option(
         "", "run of the teacher of views=teacher; empty: the one that the student was distilled from", role="upstream"
     )
+    views: str = option(
+        DEFAULT_VIEWS,
+        "views of an item's text, joined by +; with / between several choices the best on validation is taken",
+        choices=VIEWS,
+        several=True,
+    )
     item_map: Literal["ridge"] = option("ridge", "how vectors of texts become item embeddings")
     warm_cost: float = option(
         0.02, "share of the NDCG@20 of trained items that new ones may cost, on validation", least=0, most=1
@@ -33,6 +41,15 @@ class MapItemsConfig(StudentConfig, ViewsConfig):
         super().__post_init__()
         if not self.view_names:
             raise InputError("views=: names no view; give one, as views=tfidf")
+        check_measured(self)
+
+    def unread(self) -> Collection[str]:
+        """Only how the student's embeddings started: the views are those of the map."""
+        found = () if self.starts_from_texts else ("item_init",)
+        return (*found, *(name for name in ("init_from", "refit") if not getattr(self, name)))
+
+    def check_item_init(self) -> None:
+        """Nothing: what the student's embeddings start from is checked with the student."""
 
 
 @dataclass(frozen=True, kw_only=True)

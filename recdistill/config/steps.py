@@ -7,6 +7,8 @@ from recdistill.config.doctor import DoctorConfig
 from recdistill.config.finished import CompareConfig, EvaluateConfig, ExportConfig, RecommendConfig
 from recdistill.config.new_items import AddItemsConfig, MapItemsConfig
 from recdistill.config.promote import PromoteConfig
+from recdistill.config.recommend_spark import RecommendSparkConfig
+from recdistill.config.retire_items import RetireItemsConfig
 from recdistill.config.student import BaselineConfig
 from recdistill.config.study import StudyConfig
 from recdistill.config.sync import SyncConfig
@@ -22,6 +24,7 @@ STEPS: dict[str, type[Config]] = {
     "distill": DistillConfig,
     "map_items": MapItemsConfig,
     "add_items": AddItemsConfig,
+    "retire_items": RetireItemsConfig,
     "evaluate": EvaluateConfig,
     "sweep": SweepConfig,
     "study": StudyConfig,
@@ -29,6 +32,7 @@ STEPS: dict[str, type[Config]] = {
     "compare": CompareConfig,
     "promote": PromoteConfig,
     "recommend": RecommendConfig,
+    "recommend_spark": RecommendSparkConfig,
     "export": ExportConfig,
     "sync": SyncConfig,
     "doctor": DoctorConfig,

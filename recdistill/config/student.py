@@ -1,19 +1,21 @@
 """Options of a student, and of the step that trains one without a teacher."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from recdistill.config.data import TrainingConfig
 from recdistill.config.option import option
+from recdistill.config.views import DEFAULT_VIEWS, OR, OWN_OPTIONS, READING, ViewsConfig
 from recdistill.errors import InputError
-from recdistill.registry import STUDENTS
+from recdistill.registry import STUDENTS, VIEWS
 
 BaseLoss = Literal["ce", "bce", "sampled", "gbce"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentConfig(TrainingConfig):
+class StudentConfig(TrainingConfig, ViewsConfig):
     """Options of ``a student``, in every step that trains one."""
 
     section: ClassVar[str] = "student"
@@ -23,6 +25,15 @@ class StudentConfig(TrainingConfig):
     dropout: float = option(0.5, "dropout of the student", least=0, most=0.99)
     max_length: int = option(50, "history items a student reads", least=1)
     output: Literal["tied", "linear"] = option("tied", "score by the item embeddings, or by a layer of its own")
+    item_init: Literal["random", "views"] = option(
+        "random",
+        "what item embeddings start from: random numbers; or views, a map of the items' texts that is trained with the "
+        "student, plus what an item's clicks add to it",
+    )
+    views: str = option(
+        "", f"views of an item's text for item_init=views, joined by +; empty: {DEFAULT_VIEWS}",
+        choices=VIEWS, several=True,
+    )  # fmt: skip
     window_stride: int = option(
         0, "samples that a causal student answers from one window, at most max_length; 0: half of max_length", least=0
     )
@@ -53,10 +64,28 @@ class StudentConfig(TrainingConfig):
     rate_warmup: float = option(0.0, "share of the student's steps with rising learning rate", least=0, most=1)
     rate_floor: float = option(0.0, "share of the learning rate that linear and cosine end at", least=0, most=1)
     weight_decay: float = option(0.0, "Adam's weight decay for the student", least=0)
+    init_from: str = option(
+        "",
+        "a finished run of a student, or a model's address as models:/name/1, that training starts from; items may "
+        "have come since; empty: fresh parameters",
+        role="upstream",
+    )
+    refit: bool = option(
+        False,
+        "for serving: train on all interactions, validation and test included, for the epochs that the same options "
+        "chose without it; nothing is measured",
+    )
     register: str = option("", "name to register the student under, as a new version; empty: not", role="place")
 
     def __post_init__(self) -> None:
+        if self.item_init == "views" and not self.views:
+            object.__setattr__(self, "views", DEFAULT_VIEWS)
         super().__post_init__()
+        self.check_item_init()
+        if self.refit and self.new_items:
+            raise InputError(f"refit=true: new_items={self.new_items} takes items out of training; give new_items=0")
+        if self.init_from and self.student not in STUDENTS.names(gradient=True):
+            raise InputError(f"init_from={self.init_from}: {self.student} is not trained by gradient; leave it out")
         if self.window_stride > self.max_length:
             raise InputError(f"window_stride={self.window_stride}: must be at most max_length={self.max_length}")
         if self.base_loss == "gbce" and self.negative_sampling != "uniform":
@@ -64,6 +93,49 @@ class StudentConfig(TrainingConfig):
                 f"negative_sampling={self.negative_sampling}: gbce is calibrated for uniform negatives; "
                 "use uniform, or base_loss=sampled"
             )
+
+    @property
+    def starts_from_texts(self) -> bool:
+        """Whether item embeddings are mapped from the items' texts."""
+        return self.item_init == "views"
+
+    def unread(self) -> Collection[str]:
+        """What is not asked for of the views and runs to start from: runs of versions without them keep their keys."""
+        found = () if self.starts_from_texts else ("item_init", *OWN_OPTIONS)
+        return (*found, *(name for name in ("init_from", "refit") if not getattr(self, name)))
+
+    def check_item_init(self) -> None:
+        """Raise InputError where embeddings cannot start from the views, or views are given and not read."""
+        if not self.starts_from_texts:
+            defaults = {spec.name: spec.default for spec in fields(self)}
+            for name in OWN_OPTIONS:
+                if getattr(self, name) != defaults[name]:
+                    raise InputError(
+                        f"{name}={getattr(self, name)}: is of item_init=views; set that, or leave {name} out"
+                    )
+            return
+        if self.student not in STUDENTS.names(gradient=True):
+            raise InputError(
+                f"item_init=views: {self.student} has no item embeddings; use one of "
+                f"{', '.join(STUDENTS.names(gradient=True))}"
+            )
+        for name, value in (("views", self.views), (READING, str(self.value(READING)))):
+            if OR in value:
+                raise InputError(f"{name}={value}: item_init=views trains with one choice; give one of them")
+
+
+def check_measured(config: StudentConfig) -> None:
+    """Raise InputError where a student that is to be measured would be trained on all interactions."""
+    if config.refit:
+        raise InputError("refit=true: leaves nothing to measure on; refit what was chosen, by backbone or distill")
+
+
+def check_without_teacher(config: StudentConfig) -> None:
+    """Raise InputError where a student that no teacher teaches would start from the teacher's vectors."""
+    if config.starts_from_texts and "teacher" in config.view_names:
+        raise InputError(
+            f"views={config.views}: an undistilled student has no teacher; give other views, or use the step distill"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +147,10 @@ class BaselineConfig(StudentConfig):
     released: str = option(
         "", "file of iLoRA's released SASRec, imported instead of training", role="place", content=True, path="read"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_without_teacher(self)
+        given = {"item_init=views": self.starts_from_texts, "init_from": self.init_from, "refit=true": self.refit}
+        for name in (name for name, asked in given.items() if asked and self.released):
+            raise InputError(f"{name}: nothing is trained with released={self.released}; leave one out")

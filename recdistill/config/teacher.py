@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from recdistill.config.data import TrainingConfig
+from recdistill.config.durations import seconds_of
 from recdistill.config.option import option
 from recdistill.errors import InputError
 from recdistill.registry import GATES, POLICIES, TEACHERS
@@ -40,11 +41,17 @@ class TeacherConfig(TrainingConfig):
         False, "compute activations of the LLM again in the backward pass: less memory, a third more time", role="place"
     )
     warmup: float = option(0.05, "share of the steps with rising learning rate", least=0, most=1)
-    token_budget: int = option(100_000, "LLM tokens to train on", role="budget", least=0, common=True)
+    token_budget: int = option(80_000, "LLM tokens to train on", role="budget", least=0, common=True)
     tokens_per_batch: int = option(1024, "LLM tokens of a training batch", least=1)
     accumulation: int = option(1, "batches whose gradients make a training step", least=1)
     outputs_token_budget: int = option(
-        0, "LLM tokens to score training samples with; 0: all of them", role="budget", least=0, common=True
+        120_000, "LLM tokens to score training samples with; 0: all of them", role="budget", least=0, common=True
+    )
+    time_budget: str = option(
+        "",
+        "how long the teacher may take here, as 20m: both token budgets follow, once, by a measured half minute",
+        role="place",
+        common=True,
     )
     query_policy: str = option(
         "random",
@@ -62,6 +69,8 @@ class TeacherConfig(TrainingConfig):
         window = dict(self.part_options).get("teacher_window")
         if window is not None and self.teacher_history > window:
             raise InputError(f"teacher_history={self.teacher_history}: must be at most teacher_window={window}")
+        if self.time_budget:
+            seconds_of("time_budget", self.time_budget)
         if self.query_policy == "custom" and not self.value("policy_file"):
             raise InputError("query_policy=custom: give policy_file, see docs/DISTILLATION.md")
         asks_queries = bool(TEACHERS.declaration(self.teacher).about.get("queries"))

@@ -1,6 +1,6 @@
 """Options of the views of an item's text: which text, which views of it, and how they are brought to one size."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
 from recdistill.config.base import Config, changed, option_table
@@ -10,6 +10,7 @@ from recdistill.registry import VIEWS
 
 TOGETHER, OR = "+", "/"
 READING = "llm_reading"
+DEFAULT_VIEWS = "sentence+tfidf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class ViewsConfig(Config):
     section: ClassVar[str] = "views of an item's text"
 
     views: str = option(
-        "sentence+tfidf",
+        DEFAULT_VIEWS,
         "views of an item's text, joined by +; with / between several choices the best on validation is taken",
         choices=VIEWS,
         several=True,
@@ -83,3 +84,12 @@ class ViewsConfig(Config):
                 own = {} if reading is None else {READING: reading}
                 found.append(changed(self, views=views, **own))
         return found
+
+
+#: Options of how texts become vectors, those of single views left out.
+OWN_OPTIONS = tuple(spec.name for spec in fields(ViewsConfig) if spec.name not in {one.name for one in fields(Config)})
+
+
+def view_options() -> frozenset[str]:
+    """Names of all options by which texts become vectors, those of single views with them."""
+    return frozenset(option_table(ViewsConfig)) - {spec.name for spec in fields(Config)}

@@ -6,6 +6,7 @@ from typing import ClassVar
 from recdistill.config.base import Config
 from recdistill.config.distill import MainConfig
 from recdistill.config.option import option
+from recdistill.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +21,8 @@ class WorthConfig(MainConfig):
         role="budget", least=1, common=True,
     )  # fmt: skip
     worth_margin: float = option(0.01, "how much below still counts as not below, as a share", least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.promote:
+            raise InputError("promote=true: is of main; worth registers no student")

@@ -1,6 +1,8 @@
 """The items of a data set, without its interactions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from recdistill.data.samples import Int64Array
 
@@ -13,6 +15,7 @@ class Catalogue:
         item_ids: V ids as the source writes them.
         titles: V titles.
         item_count: int64 [V], how often each item is a training target.
+        retired: int64 [n], ascending, items that a served student no longer recommends; histories may hold them.
 
     Raises ValueError where their lengths differ.
     """
@@ -20,6 +23,7 @@ class Catalogue:
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
     item_count: Int64Array
+    retired: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         if not len(self.item_ids) == len(self.titles) == len(self.item_count):

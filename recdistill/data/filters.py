@@ -3,19 +3,25 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from recdistill.config.data import DataConfig
 from recdistill.data.interactions import Interactions
 from recdistill.data.notices import notice
 from recdistill.data.samples import Int64Array
+from recdistill.data.stable_order import stable_order
 from recdistill.errors import InputError
 
 
 def without_repeats(interactions: Interactions) -> Interactions:
     """Leave out rows that stand twice: of the same user, item and time only the first is kept, and a line says so."""
     columns = {name: getattr(interactions, name) for name in ("user", "item", "timestamp")}
-    first = ~pd.DataFrame(columns).duplicated().to_numpy(dtype=bool)
+    order = stable_order(*columns.values())
+    again = np.ones(len(order), dtype=bool)[1:]
+    for column in columns.values():
+        ordered = column[order]
+        again &= ordered[1:] == ordered[:-1]
+    first = np.ones(len(order), dtype=bool)
+    first[order[1:][again]] = False
     if first.all():
         return interactions
     notice(
@@ -66,6 +72,8 @@ def keep_active(interactions: Interactions, config: DataConfig, least: int = 0) 
         )
     users = np.flatnonzero(active_users)
     users = users[: config.max_users] if config.max_users else users
+    if kept.all() and active_items.all() and len(users) == len(active_users):
+        return interactions
     return chosen(interactions, users, np.flatnonzero(active_items), kept)
 
 

@@ -25,8 +25,11 @@ RECOMMENDED = ("row", "rank", "item", "title", "score", "unknown_items", "fallba
 MOST_COMPARED = 5_000  # ids of the model that a mistaken one is compared with
 OWN = "own_"  # what a column of the file that is called like one of these begins with in the output
 FORMATS = (".jsonl", ".parquet", ".csv")
+READ = (*FORMATS, ".tsv")
 ZIPPED = ".gz"
-LISTS = ("history", "exclude")
+LISTS = ("history", "exclude", "allowed_items")
+#: Lists that a row need not have, and what it then has: nothing left out, and all items allowed.
+ABSENT: dict[str, list[str] | None] = {"exclude": [], "allowed_items": None}
 SEPARATORS = ("|", ",")  # between the ids of a history in a CSV file; the first that any row has
 TOKEN = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\]]+"""
 PYTHON_LIST = re.compile(rf"\[\s*(?:(?:{TOKEN})\s*(?:,\s*(?:{TOKEN})\s*)*)?,?\s*\]")
@@ -35,10 +38,12 @@ PYTHON_LIST = re.compile(rf"\[\s*(?:(?:{TOKEN})\s*(?:,\s*(?:{TOKEN})\s*)*)?,?\s*
 def read_histories(file: str) -> pd.DataFrame:
     """Read rows with a column ``history`` of lists of item ids, oldest first; all other columns as they are.
 
-    In ``.jsonl`` a line is an object, in ``.parquet`` the column holds lists, and in ``.csv`` it holds lists as JSON or
-    Python write them, or ids separated by ``|``, or by commas where no row has a ``|``; as do the optional lists
-    ``exclude``. The two texts may be gzipped, with another ``.gz`` or without. Ids are text without white space around
-    it, as in training; whole numbers become text. A column of values of several types becomes text.
+    In ``.jsonl`` a line is an object, in ``.parquet`` the column holds lists, and in ``.csv`` and ``.tsv`` (the header
+    tells what separates fields) it holds lists as JSON or Python write them, or ids separated by ``|``, or by commas
+    where no row has a ``|``; as do the optional lists ``exclude``. The texts may be gzipped, with another ``.gz`` or
+    without. Ids are text without white space around it, as in training; whole numbers become text. A column of values
+    of several types becomes text. So may lists ``allowed_items`` of the only items to recommend; a row without one
+    allows all.
 
     A column ``k``, where there is one, holds numbers of at least 1, or nothing.
 
@@ -50,9 +55,10 @@ def read_histories(file: str) -> pd.DataFrame:
         ".jsonl": read_json_lines,
         ".parquet": read_parquet,
         ".csv": read_csv,
+        ".tsv": read_csv,
     }
     if suffix not in readers:
-        raise InputError(f"histories={file}: must end in {', '.join(FORMATS)}, gzipped or not")
+        raise InputError(f"histories={file}: must end in {', '.join(READ)}, gzipped or not")
     if not path.is_file():
         raise InputError(f"histories={file}: there is no such file")
     try:
@@ -141,6 +147,8 @@ def read_csv(path: Path) -> pd.DataFrame:
                 raise InputError(
                     f"{path}: row {wrong + 1}: {column} is {one_line(cells[wrong], 60)!r}; write a list as JSON does"
                 )
+            if column == "allowed_items":
+                lists = [items if text else None for items, text in zip(lists, cells, strict=True)]
             table[column] = pd.Series(lists, index=table.index, dtype=object)
     return table
 
@@ -168,10 +176,10 @@ def ids_of_cell(text: str, separator: str) -> list[Any] | None:
     return [item.strip() for item in text.split(separator) if item.strip()]
 
 
-def text_ids(path: Path, row: int, column: str, value: Any) -> list[str]:
-    """The ids as text without white space around it; an absent ``exclude`` is none."""
-    if column == "exclude" and not hasattr(value, "__iter__") and pd.isna(value):
-        return []
+def text_ids(path: Path, row: int, column: str, value: Any) -> list[str] | None:
+    """The ids as text without white space around it; of an absent list what `ABSENT` has."""
+    if column in ABSENT and not hasattr(value, "__iter__") and pd.isna(value):
+        return ABSENT[column]
     if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
         raise InputError(f"{path}: row {row}: {column} is {one_line(repr(value), 60)}; give a list of item ids")
     items = list(value)

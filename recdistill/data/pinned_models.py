@@ -107,6 +107,20 @@ SENTENCE_MODELS = by_alias(
 )
 
 
+def terms_of(*models: str) -> str:
+    """The terms of the models with these aliases, a sentence each, for whatever is made with them.
+
+    Empty where none is an alias: a model of an id or a path has terms of its own, which are not looked up.
+    """
+    pinned = LLMS | SENTENCE_MODELS
+    return joined_terms(*(pinned[name].terms for name in models if name in pinned))
+
+
+def joined_terms(*terms: str) -> str:
+    """Terms after each other, each once."""
+    return " ".join(dict.fromkeys(one for one in terms if one))
+
+
 def fetch_sentence_model(name: str) -> Path:
     """Folder of the sentence encoder with this alias (config, safetensors, tokenizer), fetched and unpacked once.
 

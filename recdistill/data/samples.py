@@ -6,7 +6,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Int64Array = NDArray[np.int64]
+from recdistill.data.stable_order import Int64Array, order_of
+
+__all__ = ["Int64Array", "Samples", "before_of_same", "gather_windows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,8 @@ class Samples:
         """Whether a sample's target is in its own history already, bool [N]."""
         # Places by item, then in order: the last place of the target before its sample's end is in the history where
         # it is not before its start.
+        if self.target is None:
+            return before_of_same(self.items)[self.end] >= self.start
         size = len(self.items) + 1
         places = np.sort(self.items * size + np.arange(len(self.items)))
         of_target = self.targets * size
@@ -103,6 +107,19 @@ class Samples:
         rows = np.repeat(np.arange(len(index), dtype=np.int64), lengths)
         before = np.cumsum(lengths) - lengths
         return rows, self.items[np.arange(len(rows), dtype=np.int64) + np.repeat(start - before, lengths)]
+
+
+def before_of_same(items: Int64Array) -> Int64Array:
+    """The last place before each [T] that holds the same item, int64 [T]; -1 where there is none.
+
+    >>> before_of_same(np.array([5, 7, 5, 5])).tolist()
+    [-1, -1, 0, 2]
+    """
+    order = order_of(items)
+    same = items[order[1:]] == items[order[:-1]]
+    found = np.full(len(items), -1, dtype=np.int64)
+    found[order[1:][same]] = order[:-1][same]
+    return found
 
 
 def gather_windows(items: Int64Array, begin: Int64Array, end: Int64Array, length: int, padding_id: int) -> Int64Array:

@@ -1,10 +1,12 @@
 """Interactions and items as two tables of text: the checks that files and frames share."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from recdistill.data.coded_column import CodedColumn, coded
 from recdistill.data.interactions import Interactions
 from recdistill.data.item_columns import item_columns
 from recdistill.data.notices import notice
@@ -36,44 +38,63 @@ def interactions_of_tables(
         InputError: a field is blank, an item stands twice, no item of ``table`` is in ``items``, or a timestamp cannot
             be read; with the row, counted from 1.
     """
+    user, item = coded(table["user"]), coded(table["item"])
+    return interactions_of_columns(
+        user, item, lambda: parse_timestamps(place, table["timestamp"]), place, items, place_of_items, missing_titles
+    )
+
+
+def interactions_of_columns(
+    user: CodedColumn,
+    item: CodedColumn,
+    timestamps: Callable[[], Int64Array],
+    place: str,
+    items: pd.DataFrame,
+    place_of_items: str,
+    missing_titles: MissingTitles = "id",
+) -> Interactions:
+    """The same of columns whose texts are numbered by first appearance.
+
+    Args:
+        user, item: N rows each.
+        timestamps: makes int64 [N]; called when users and items are checked.
+        place, items, place_of_items, missing_titles: of `interactions_of_tables`, as what is raised is.
+    """
     check_items(items, place_of_items)
-    refuse_blank(table, "user", place)
-    refuse_blank(table, "item", place)
+    for name, column in (("user", user), ("item", item)):
+        refuse_blank_rows(column.rows_of(""), name, place)
     known = pd.Index(items["item"])
-    unknown = np.flatnonzero(known.get_indexer(pd.Index(table["item"])) < 0)
-    if len(unknown) and missing_titles == "refuse":
+    number = known.get_indexer(item.texts)
+    is_unknown = number < 0
+    if is_unknown.any() and missing_titles == "refuse":
+        rows = np.flatnonzero(is_unknown[item.codes])
         raise InputError(
-            f"{place}: row {unknown[0] + 1}: unknown item {table['item'].iloc[unknown[0]]!r} "
-            f"(in {len(unknown)} rows); add it to {place_of_items} or leave the rows out"
+            f"{place}: row {rows[0] + 1}: unknown item {item.text(rows[0])!r} "
+            f"(in {len(rows)} rows); add it to {place_of_items} or leave the rows out"
         )
-    if len(unknown) == len(table):
+    if is_unknown.all():
         raise InputError(
-            f"{place}: none of its items is in {place_of_items}: row 1 has {table['item'].iloc[0]!r}, "
+            f"{place}: none of its items is in {place_of_items}: row 1 has {item.text(0)!r}, "
             f"and there row 1 has {items['item'].iloc[0]!r}; give the file that names these items"
         )
-    added = table["item"].iloc[unknown].drop_duplicates()
+    added = item.texts[is_unknown]
+    number[is_unknown] = len(items) + np.arange(len(added))
     items = pd.concat([items, pd.DataFrame({"item": added, "title": ""})], ignore_index=True)
-    user, user_ids = pd.factorize(table["user"])
-    say_ids_that_look_alike("user", pd.Index(user_ids), place)
+    say_ids_that_look_alike("user", user.texts, place)
     say_ids_that_look_alike("item", pd.Index(items["item"]), place)
-    say_line_breaks("user ids", pd.Series(user_ids), place)
+    say_line_breaks("user ids", pd.Series(user.texts), place)
     say_line_breaks("item ids", items["item"], place_of_items)
     say_line_breaks("titles", items["title"], place_of_items)
     return Interactions(
-        user=user.astype(np.int64),
-        item=item_numbers(items, table),
-        timestamp=parse_timestamps(place, table["timestamp"]),
-        user_ids=tuple(user_ids),
+        user=user.codes,
+        item=number[item.codes].astype(np.int64, copy=False),
+        timestamp=timestamps(),
+        user_ids=tuple(user.texts),
         item_ids=tuple(items["item"]),
         titles=titles_of(items, place_of_items, len(added), missing_titles),
         source=place,
         item_columns=item_columns(items),
     )
-
-
-def item_numbers(items: pd.DataFrame, table: pd.DataFrame) -> Int64Array:
-    """The place of each interaction's item among the items, int64 [N]."""
-    return pd.Index(items["item"]).get_indexer(pd.Index(table["item"])).astype(np.int64)
 
 
 def titles_of(items: pd.DataFrame, place: str, without_row: int, missing_titles: MissingTitles) -> tuple[str, ...]:
@@ -135,7 +156,11 @@ def say_line_breaks(what: str, texts: "pd.Series[str]", place: str) -> None:
 
 def refuse_blank(table: pd.DataFrame, column: str, place: str) -> None:
     """Raise InputError at the first blank field of ``column``."""
-    blank = np.flatnonzero(table[column] == "")
+    refuse_blank_rows(np.flatnonzero(table[column] == ""), column, place)
+
+
+def refuse_blank_rows(blank: Int64Array, column: str, place: str) -> None:
+    """Raise InputError where there is a row in which ``column`` is blank."""
     if len(blank):
         raise InputError(
             f"{place}: row {blank[0] + 1}: {column} is blank (in {len(blank)} rows); fill it in or leave the row out"

@@ -25,6 +25,8 @@ IN_HEADERS = (",", "\t", ";", "|")  # those that are told apart by a header
 #: Excel's own first line, which names the separator.
 SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 LINE_END = re.compile(r"\r\n|\r|\n")
+#: No text but separators, empty quotes and white space of any kind.
+BLANK_LINE = re.compile(r"[\s\"|;,]*")
 HEADER_LINES = 50  # lines that a header with line breaks in its names may take
 BLANK = "(blank "  # a name in the place of none
 UNIT_SEPARATOR = "\x1f"
@@ -102,7 +104,7 @@ def read_layout(path: Path, columns: Collection[str], quoted: bool = True) -> La
             excel = SEPARATOR_LINE.fullmatch(line)
             if excel is not None:
                 told = excel[1]
-            elif line.strip(' \r\n"\t|;,'):
+            elif not BLANK_LINE.fullmatch(line):
                 first = line
                 break
             before += 1

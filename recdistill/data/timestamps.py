@@ -49,14 +49,25 @@ def parse_timestamps(place: str, column: "pd.Series[str]") -> Int64Array:
     """
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.dtype == np.int64:
-        whole = numbers.to_numpy(dtype=np.int64)
-        places = places_of_units(place, whole)
-        return whole if places is None else whole * 10 ** (places.max() - places)
+        return moments_of_numbers(place, numbers.to_numpy(dtype=np.int64))
     is_number = np.isfinite(numbers.to_numpy(dtype=np.float64))
     if not is_number.any():
         return parse_dates(place, column)
     refuse(place, column, ~is_number, "is no whole number as other rows are, nor a fraction")
     return parse_numbers(place, column)
+
+
+def moments_of_numbers(place: str, whole: Int64Array) -> Int64Array:
+    """Whole numbers [N] as they are; where they are of several units, in the finest of these, and a line says so."""
+    places = places_of_units(place, whole)
+    return whole if places is None else whole * 10 ** (places.max() - places)
+
+
+def moments_of_nanoseconds(nanoseconds: Int64Array) -> Int64Array | None:
+    """Nanoseconds since 1970 [N] in the coarsest unit that tells them; None where one is at the border of 64 bits."""
+    if nanoseconds.min() <= pd.Timestamp.min.value or nanoseconds.max() >= pd.Timestamp.max.value:
+        return None
+    return shortest(nanoseconds, NANOSECONDS)
 
 
 def parse_numbers(place: str, column: "pd.Series[str]") -> Int64Array:

@@ -1,7 +1,7 @@
 """A teacher's answers as the student reads them: by training sample, and the part of one batch."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ class TeacherAnswers:
         if what not in ("none", "rankings", "vectors", "both"):
             raise InputError(f"teacher_shuffle={what}: must be one of none, rankings, vectors, both")
         draw = torch.Generator().manual_seed(seed)
-        changes: dict[str, Tensor] = {}
+        changes: dict[str, Any] = {}
         if what in ("rankings", "both"):
             dealt = torch.randperm(len(self.sample), generator=draw)
             for name in ("ranking", "distance"):

@@ -35,7 +35,8 @@ def metric_names() -> list[str]:
 
 def listed() -> Iterator[tuple[str, int | None]]:
     """Each metric with each of its cut-offs; None for a metric without."""
-    for name in METRICS.names():
+    # Metrics of lists read no ranks.
+    for name in METRICS.names(of=None):
         cut_offs = METRICS.declaration(name).about.get("cut_offs", ())
         yield from ((name, k) for k in cut_offs or (None,))
 

@@ -1,4 +1,4 @@
-"""The design of all reports: one HTML page that needs no other file, the answer first, light and dark, wide and narrow."""
+"""The design of all reports: one HTML page that needs no other file, the answer first, for any screen."""
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +30,7 @@ section, details { background: var(--card); border: 1px solid var(--line); borde
   margin-bottom: 14px; }
 .plots section { margin: 0; }
 img { display: block; width: 100%; max-width: 760px; height: auto; }
+.whole img { max-width: none; }
 .wide { overflow-x: auto; }
 .wide:focus-visible { outline: 3px solid var(--better); }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
@@ -80,7 +81,7 @@ def answer_section(sentences: Sequence[str], verdict: str = "unclear") -> str:
     return f'<section class="answer {verdict if verdict in VERDICTS[:2] else "unclear"}">{said}</section>'
 
 
-def picture(heading: str, alternative: str, draw: Draw) -> str:
+def picture(heading: str, alternative: str, draw: Draw, *, whole: bool = False) -> str:
     """A plot as images inside the page, of which a browser shows that of its theme and width.
 
     As images they can run no script and share no ids with others.
@@ -89,6 +90,7 @@ def picture(heading: str, alternative: str, draw: Draw) -> str:
         heading: what stands above.
         alternative: what the plot shows, in words.
         draw: draws it.
+        whole: as wide as the page.
     """
     sources = []
     for theme, scheme in ((DARK, "dark"), (LIGHT, "light")):
@@ -99,7 +101,7 @@ def picture(heading: str, alternative: str, draw: Draw) -> str:
     last = sources.pop().partition('srcset="')[2].removesuffix('">')
     text = escape(alternative, quote=True)
     return (
-        f"<section><h2>{escape(heading)}</h2><picture>{''.join(sources)}"
+        f"<section{' class=whole' if whole else ''}><h2>{escape(heading)}</h2><picture>{''.join(sources)}"
         f'<img alt="{text}" src="{last}"></picture></section>'
     )
 

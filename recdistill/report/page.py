@@ -32,8 +32,8 @@ MOST = 8  # recommenders in the first table and in the plots
 MOST_IN_DETAILS = 100
 
 
-def page(results: Results) -> str:
-    """The whole page."""
+def page(results: Results, more: Sequence[str] = ()) -> str:
+    """The whole page; ``more`` is HTML of further parts, which stand before the details."""
     shown = order(results)[:MOST]
     best = results.row_of(results.best)
     left = caption(results, len(shown))
@@ -52,9 +52,8 @@ def page(results: Results) -> str:
     parts = [
         answer_section(answer(results), best.verdict if best else "unclear"),
         side_by_side(drawn),
-        f"<section>{main_table(results, shown)}"
-        + (f'<p class="quiet">{escape(left)}</p>' if left else "")
-        + "</section>",
+        f'<section>{main_table(results, shown)}<p class="quiet">{escape(left)}</p></section>',
+        *more,
         details("By subgroup", subgroup_table(results)),
         details("Settings and runs", settings_table(results)),
         details("How to read this", f"<p>{escape(HOW_TO_READ)} {results.resamples:,} resamples.</p>", is_open=True),
@@ -74,11 +73,8 @@ def subgroups_in_words(results: Results, shown: Sequence[int]) -> str:
     first = next((index for index in shown if results.row_of(index) is not None), None)
     if first is None:
         return "No recommender here has a baseline."
-    said = (
-        f"{row.kind} {row.subgroup} {row.difference:+.4f}, {row.verdict}"
-        for row in results.slices
-        if row.group == first
-    )
+    own = [row for row in results.slices if row.group == first]
+    said = (f"{row.kind} {row.subgroup} {row.difference:+.4f}, {row.verdict}" for row in own)
     return f"Gains by subgroup of {results.groups[first].label}: " + "; ".join(said)
 
 

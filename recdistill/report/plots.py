@@ -1,6 +1,7 @@
 """Pictures of a comparison as SVG: gains with their intervals, over all samples and by subgroup."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from recdistill.report.results import Results
 from recdistill.report.theme import LIGHT, MARKERS, WIDE, Theme, drawing
 
-LABEL_LENGTH, NARROW_LABEL_LENGTH = 38, 20
+LABEL_LENGTH, NARROW_LABEL_LENGTH, NARROW_NAME_LENGTH = 38, 22, 32
 #: Of figures that are drawn for a white page alone, PNG files.
 STYLE, SERIES_COLOURS = LIGHT.style | {"figure.facecolor": "w", "savefig.facecolor": "w"}, LIGHT.series
 
@@ -23,7 +24,7 @@ def gains_plot(results: Results, groups: Sequence[int], theme: Theme = LIGHT, wi
         for place, row in enumerate(rows):
             interval_line(axes, row, place, theme.verdict(row.verdict), theme, weight=2.5)
         axes.set_yticks(range(len(rows)), [short(results.groups[row.group].label, width) for row in rows])
-        finish(axes, f"gain in {results.metric} against the baseline, 95 % interval", theme)
+        finish(axes, f"gain in {results.metric} against the baseline, 95 % interval", theme, width)
         return svg(figure)
 
 
@@ -45,13 +46,13 @@ def subgroup_plot(results: Results, groups: Sequence[int], theme: Theme = LIGHT,
         if shown:
             columns = 2 if width >= WIDE else 1
             axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=columns, frameon=False, fontsize=8)
-        finish(axes, f"gain in {results.metric} against the baseline, 95 % interval", theme)
+        finish(axes, f"gain in {results.metric} against the baseline, 95 % interval", theme, width)
         return svg(figure)
 
 
-def canvas(places: int, width: float) -> tuple[Figure, Axes]:
-    """A figure with room for so many lines."""
-    figure = Figure(figsize=(width, 1.0 + 0.32 * max(places, 3)), layout="constrained")
+def canvas(places: int, width: float, line: float = 0.32) -> tuple[Figure, Axes]:
+    """A figure with room for so many lines, each ``line`` inches high."""
+    figure = Figure(figsize=(width, 1.0 + line * max(places, 3)), layout="constrained")
     axes = figure.subplots()
     axes.set_ylim(max(places, 1) - 0.4, -0.6)
     return figure, axes
@@ -86,10 +87,10 @@ def interval_line(
     axes.plot(row.difference, place, marker=marker, markersize=6, color=colour, markerfacecolor=inside)
 
 
-def finish(axes: Axes, name: str, theme: Theme) -> None:
+def finish(axes: Axes, name: str, theme: Theme, width: float) -> None:
     """The line of no difference, the grid, the axis's name."""
     axes.axvline(0, color=theme.ink, linewidth=1, zorder=0)
-    bare(axes, "x", name)
+    bare(axes, "x", name if width >= WIDE else textwrap.fill(name, NARROW_NAME_LENGTH))
 
 
 def bare(axes: Axes, grid: Literal["x", "y"], name: str) -> None:

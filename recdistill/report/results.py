@@ -42,8 +42,8 @@ class MetricName:
     def read(cls, text: str) -> "MetricName":
         """Raises InputError unless it is a registered metric, with a cut-off where it takes one, on val or test."""
         found = re.fullmatch(r"(val|test)/(\w+?)(?:_at_([1-9]\d{0,5}))?", text)
-        if found is None or found[2] not in METRICS or has_cut_off(found[2]) != (found[3] is not None):
-            known = [f"{name}_at_10" if has_cut_off(name) else name for name in METRICS.names()]
+        if found is None or found[2] not in METRICS.names(of=None) or has_cut_off(found[2]) != (found[3] is not None):
+            known = [f"{name}_at_10" if has_cut_off(name) else name for name in METRICS.names(of=None)]
             raise InputError(
                 f"metric={text}: must be like test/ndcg_at_10: val or test, and one of {', '.join(known)}; "
                 "10 may be another cut-off"

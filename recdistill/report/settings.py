@@ -110,8 +110,9 @@ def labels(steps: Sequence[str], settings: Sequence[Settings], names: Sequence[s
         settings: of each.
         names: given by hand, '' where none was; then the step's title stands for it.
     """
-    telling = {}
-    for step in set(steps):
+    # What others made has a name, and no options that are known.
+    telling: dict[str, list[str]] = {step: [] for step in steps}
+    for step in set(steps) & STEPS.keys():
         same = [own for kind, own in zip(steps, settings, strict=True) if kind == step]
         options = option_table(STEPS[step])
         telling[step] = [

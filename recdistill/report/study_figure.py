@@ -3,42 +3,55 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from recdistill.report.plots import SERIES_COLOURS, STYLE, svg
+from recdistill.report.plots import bare, short, svg
+from recdistill.report.theme import LIGHT, WIDE, Theme, drawing
 
 #: By panel, then by row, the values of its seeds.
 Panels = Mapping[str, Mapping[str, Sequence[float]]]
+PANEL_WIDTH = 4.2
 
 
-def study_figure(panels: Panels, axis: str, chance: Mapping[str, float]) -> str:
+def study_figure(
+    panels: Panels, axis: str, chance: Mapping[str, float], theme: Theme = LIGHT, width: float = WIDE
+) -> str:
     """SVG text.
 
     Args:
         panels: values; a row without values is left out of its panel.
         axis: name of the metric.
         chance: a line in each panel that has one.
+        theme: its colours.
+        width: inches; narrower than `WIDE`, panels stand one above the other.
     """
+    stacked, number = width < WIDE, max(1, len(panels))
     most = max((len(rows) for rows in panels.values()), default=1)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.2, 4.2 * len(panels)), 1.2 + 0.28 * most), layout="constrained")
-        grid = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
+    height = 1.2 + 0.28 * most
+    size = (width, height * number) if stacked else (max(width, PANEL_WIDTH * number), height)
+    with drawing(theme):
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(number if stacked else 1, 1 if stacked else number, squeeze=False).flat
         for axes, (title, rows) in zip(grid, panels.items(), strict=False):
             shown = {name: values for name, values in rows.items() if values}
             for place, values in enumerate(shown.values()):
-                axes.plot(values, [place] * len(values), "o", markersize=4, color=SERIES_COLOURS[0], alpha=0.45)
+                axes.plot(values, [place] * len(values), "o", markersize=4, color=theme.series[0], alpha=0.6)
                 mean = statistics.fmean(values)
-                axes.plot([mean, mean], [place - 0.3, place + 0.3], color="#1F2328", linewidth=2)
+                axes.plot([mean, mean], [place - 0.3, place + 0.3], color=theme.ink, linewidth=2)
             if title in chance:
-                axes.axvline(chance[title], color=SERIES_COLOURS[1], linestyle="--", linewidth=1, label="chance")
-                axes.legend(loc="lower right", frameon=False, fontsize=8)
-            axes.set_yticks(range(len(shown)), list(shown))
+                axes.axvline(chance[title], color=theme.series[1], linestyle="--", linewidth=1, label="chance")
+                axes.legend(loc="best", frameon=False, fontsize=8)
+            axes.set_yticks(range(len(shown)), [short(name, width) for name in shown])
             axes.set_ylim(max(1, len(shown)) - 0.4, -0.6)
-            axes.set_xlabel(axis)
             axes.set_title(title, fontsize=9, loc="left")
-            axes.grid(axis="x", color="#ECEEF1")
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right", "left"]].set_visible(False)
-            axes.tick_params(length=0)
+            bare(axes, "x", axis)
         return svg(figure)
+
+
+def study_in_words(panels: Panels, axis: str) -> str:
+    """The alternative text: the mean of every row."""
+    said = []
+    for title, rows in panels.items():
+        means = ", ".join(f"{name} {statistics.fmean(values):.4f}" for name, values in rows.items() if values)
+        said.append(f"{title}: {means}")
+    return f"{axis}, means over seeds. " + "; ".join(said)

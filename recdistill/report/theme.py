@@ -1,7 +1,8 @@
 """Colours of all reports, light and dark, and how their plots are drawn in them.
 
-The hues are those of Okabe and Ito (2008), which readers who see no red or green tell apart, made darker or lighter
-where they would be faint; `tests/report/test_theme.py` measures contrast and distances. No meaning is in a colour alone.
+The hues are those of Okabe and Ito (2008), which readers who see no red or green tell apart, made darker
+where they would be faint on white; `tests/report/test_theme.py` measures contrast and distances. No colour
+alone has a meaning.
 """
 
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ class Theme:
         return {"better": self.better, "worse": self.worse}.get(verdict, self.unclear)
 
     @property
-    def style(self) -> dict[str, Any]:
+    def style(self) -> dict[Any, Any]:
         """Settings of matplotlib."""
         return {
             "svg.fonttype": "none",
@@ -80,7 +81,7 @@ LIGHT = Theme(
     better="#0067A3",
     worse="#B84A00",
     unclear="#6F7680",
-    series=("#0072B2", "#C47900", "#00805C", "#B04C88"),
+    series=("#0072B2", "#C48700", "#009E73", "#A36186"),
 )
 DARK = Theme(
     ink="#E8EAED",
@@ -92,7 +93,7 @@ DARK = Theme(
     better="#64BBEE",
     worse="#F08A45",
     unclear="#9AA2AC",
-    series=("#56B4E9", "#E69F00", "#2FBF95", "#E391C1"),
+    series=("#56B4E9", "#E69F00", "#009E73", "#CC79A7"),
 )
 #: Another shape for each colour of a series.
 MARKERS = ("o", "s", "^", "D")

@@ -72,3 +72,8 @@ def make_champion(version: Version, before: Version | None, *, override: bool) -
     client.set_model_version_tag(version.name, version.number, OVERRIDDEN, str(override).lower())
     if before is not None:
         client.set_model_version_tag(version.name, version.number, REPLACED, before.number)
+
+
+def describe_version(name: str, number: str, text: str) -> None:
+    """Set a version's description, which the registry shows."""
+    MlflowClient().update_model_version(name, number, text)

@@ -23,7 +23,7 @@ from recdistill.report.settings import EVALUATED_STEPS, Settings, digests_of, se
 from recdistill.runs.artifacts import local_artifact
 from recdistill.runs.finished_runs import run_of, search
 from recdistill.runs.kept_options import READERS, KeptOptions, kept_options
-from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, REUSED, STEP, StepRun
+from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, NAME, REFIT, REUSED, STEP, StepRun
 from recdistill.runs.tracking_store import tracking_address
 
 RANKS = "ranks/{part}.parquet"
@@ -100,6 +100,10 @@ def named_runs(ids: Sequence[str], option: str = "runs") -> list[Run]:
             )
         if run.info.status != "FINISHED":
             raise InputError(f"{option}={run_id}: is {run.info.status}, not FINISHED; leave it out")
+        if is_refit(run):
+            raise InputError(
+                f"{option}={run_id}: was trained on all interactions (refit), measured on none; give the run it refits"
+            )
         named.append(run)
     return unique(named)
 
@@ -115,6 +119,7 @@ def searched_runs(condition: str) -> list[Run]:
     reused = runs_by_id(run.data.tags.get(REUSED, "") for run in found)
     found = [reused.get(run.data.tags.get(REUSED, ""), run) for run in found]
     evaluated = [run for run in found if step_of(run) in EVALUATED_STEPS and REUSED not in run.data.tags]
+    evaluated = [run for run in evaluated if not is_refit(run)]
     if not evaluated:
         asked = f"filter={condition}: no" if condition.strip() else "no"
         raise InputError(f"{asked} finished {', '.join(EVALUATED_STEPS)} run in {tracking_address()}")
@@ -143,6 +148,11 @@ def id_of(run: Run) -> str:
 def step_of(run: Run) -> str:
     """Name of the step that made a run; '' for another program's."""
     return run.data.tags.get(STEP, "")
+
+
+def is_refit(run: Run) -> bool:
+    """Whether a student was trained on all interactions, so that no samples are left to rank."""
+    return f"recdistill.{REFIT}" in run.data.tags
 
 
 def upstream_of(runs: Sequence[Run]) -> dict[str, Run]:
@@ -184,7 +194,8 @@ def evaluated_run(run: Run, values: Mapping[str, Any], settings: Settings) -> Ev
     step, tags = step_of(run), run.data.tags
     return EvaluatedRun(
         run_id=id_of(run),
-        name=run.info.run_name or step,
+        # A name of ours tells what the settings tell, too.
+        name=step if run.info.run_name in (None, "", tags.get(NAME)) else run.info.run_name,
         step=step,
         seed=int(values.get("seed", 0)),
         settings=settings,
@@ -247,6 +258,7 @@ def place_of(run: StepRun, artifact: str) -> str:
 
 def link_runs(run: StepRun, compared: ComparedRuns) -> None:
     """Tag a comparison with the ids of its runs, as many as a tag holds; comparison.csv has them all."""
-    ids = [one.run_id for one in compared.runs]
+    # Rankings that others made have no run.
+    ids = [one.run_id for one in compared.runs if one.step in EVALUATED_STEPS]
     held = MAX_TAG_VAL_LENGTH // (len(ids[0]) + 1)
     run.tag(COMPARED, " ".join(ids[:held]))

@@ -1,4 +1,4 @@
-"""The data of a run as an MLflow input: name, digest, schema and profile."""
+"""The data of a run as MLflow inputs, one for train, validation and test: name, digest, schema and profile."""
 
 import json
 from typing import Any
@@ -13,6 +13,8 @@ from recdistill.runs.outbox import post
 from recdistill.runs.writes import Write
 
 DIGEST_LENGTH = 32
+#: Each part, by its name in metrics, and what it is for.
+CONTEXTS = {"train": "training", "val": "validation", "test": "test"}
 #: Of an MLflow data set.
 FIELDS = ("name", "digest", "source_type", "source", "schema", "profile")
 SCHEMA = Schema(
@@ -21,20 +23,26 @@ SCHEMA = Schema(
 
 
 class SplitDataset(MetaDataset):
-    """What MLflow shows of a `SequenceData`; its digest is the head of the fingerprint."""
+    """What MLflow shows of a part of a `SequenceData`; its digest is the head of the fingerprint.
 
-    def __init__(self, data: SequenceData) -> None:
+    Args:
+        data: the data set.
+        part: of `CONTEXTS`.
+    """
+
+    def __init__(self, data: SequenceData, part: str) -> None:
+        samples = {"train": data.train, "val": data.validation, "test": data.test}[part]
         self._profile = {
             "users": len(data.user_ids),
             "items": data.num_items,
-            "training_samples": len(data.train),
-            "validation_samples": len(data.validation),
-            "test_samples": len(data.test),
+            "samples": len(samples),
             "split": data.split,
+            "part": CONTEXTS[part],
             "fingerprint": data.fingerprint,
         }
         source = CodeDatasetSource(tags={"dataset": data.name, "split": data.split})
-        super().__init__(source=source, name=data.name, digest=data.fingerprint[:DIGEST_LENGTH], schema=SCHEMA)
+        name, digest = measured_on(data)[part]
+        super().__init__(source=source, name=name, digest=digest, schema=SCHEMA)
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -50,7 +58,15 @@ class SplitDataset(MetaDataset):
         return self._to_mlflow_entity()
 
 
+def measured_on(data: SequenceData) -> dict[str, tuple[str, str]]:
+    """Name and digest of the MLflow data set of each part, by the part's name in metrics: train, val, test."""
+    return {part: (f"{data.name} {part}", data.fingerprint[:DIGEST_LENGTH]) for part in CONTEXTS}
+
+
 def log_data(run_id: str, data: SequenceData) -> None:
-    """Log the data as an input of the run."""
-    entity = SplitDataset(data).entity()
-    post(Write("input", run_id, {name: getattr(entity, name) for name in FIELDS}))
+    """Log the parts of the data as inputs of the run, in one call."""
+    given = []
+    for part, context in CONTEXTS.items():
+        entity = SplitDataset(data, part).entity()
+        given.append({name: getattr(entity, name) for name in FIELDS} | {"context": context})
+    post(Write("inputs", run_id, {"datasets": given}))

@@ -78,11 +78,14 @@ def wanted_tags(present: dict[str, str]) -> dict[str, str]:
 
 def view_state() -> dict[str, object]:
     """What the UI keeps of a view of runs: the order and the columns, in its own words."""
-    columns = ["attributes.`Dataset`", *(f"metrics.`{name}`" for name in COLUMNS)]
+    columns = [f"metrics.`{name}`" for name in COLUMNS]
+    # In the order that they are shown: the UI puts attributes before them.
+    columns.append("attributes.`Dataset`")
     return {
         "orderByKey": f"metrics.`{DEFAULT_METRIC}`",
         "orderByAsc": False,
         "selectedColumns": columns,
+        "columnOrder": columns,
     }
 
 
@@ -101,8 +104,8 @@ def describe_experiment(experiment: Experiment) -> None:
 
 
 def runs_path(experiment_id: str) -> str:
-    """The part of an address behind the UI's own that opens the experiment's runs."""
-    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_KEY}"
+    """The part of an address behind the UI's own that opens the experiment's training runs in the view."""
+    return f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_KEY}"
 
 
 def how_to_open(experiment_id: str) -> str:

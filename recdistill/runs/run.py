@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +22,29 @@ from recdistill.runs.writes import Write, batch
 STEP, KEY, NEAR_KEY = "recdistill.step", "recdistill.key", "recdistill.near_key"
 FINGERPRINT, REASON = "recdistill.fingerprint", "recdistill.failure"
 REUSED, CONTINUED = "recdistill.reused_run_id", "recdistill.continued_in"
+#: The name that a run was given by us; where it has another now, a person has named it.
+NAME, RUN_NAME = "recdistill.name", "mlflow.runName"
 COMMIT, DIRTY, KEPT = "recdistill.git_commit", "recdistill.git_dirty", "recdistill.kept"
+TERMS = "recdistill.terms"
+#: Without its prefix: of a student that was trained on all interactions, and measured on none.
+REFIT = "refit"
 DESCRIPTION = "mlflow.note.content"
 #: Artifacts.
 CONFIG_FILE, KEY_FILE, VERSIONS_FILE, CHANGES_FILE = "config.json", "key.json", "versions.json", "code.diff"
 
 Kept = Literal["all", "results"]
+#: Told of the metrics that this process logs.
+_listeners: list[Callable[[Mapping[str, float]], None]] = []
+
+
+@contextmanager
+def listening(listener: Callable[[Mapping[str, float]], None]) -> Iterator[None]:
+    """While it lasts, ``listener`` is told of all metrics that this process logs."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 @dataclass
@@ -49,10 +67,20 @@ class StepRun:
     work: Path = field(default_factory=Path)
     kept: Kept = "all"
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers at an epoch."""
+    def log_metrics(
+        self,
+        metrics: Mapping[str, float],
+        step: int = 0,
+        *,
+        model: str = "",
+        datasets: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        """Log numbers at an epoch; with ``model`` as that model's too, see `writes.batch`."""
         now = get_current_time_millis()
-        post(batch(self.run_id, metrics=[(name, float(value), now, step) for name, value in metrics.items()]))
+        points = [(name, float(value), now, step) for name, value in metrics.items()]
+        for told in _listeners:
+            told(metrics)
+        post(batch(self.run_id, metrics=points, model=model, datasets=datasets))
 
     def log_folder(self, name: str, write: Callable[[Path], None]) -> None:
         """Have ``write`` fill a temporary folder, and keep it as the artifact folder ``name``."""
@@ -84,6 +112,11 @@ class StepRun:
     def describe(self, text: str) -> None:
         """Set the run's description, which the UI shows on top."""
         post(batch(self.run_id, tags={DESCRIPTION: text}))
+
+    def tag_terms(self, terms: str) -> None:
+        """Name the terms of the language models that the run's results were made with, where there are any."""
+        if terms:
+            post(batch(self.run_id, tags={TERMS: terms}))
 
     def tag(self, name: str, value: Any) -> None:
         """Set the tag ``recdistill.<name>``."""

@@ -2,14 +2,13 @@
 
 import re
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
@@ -22,8 +21,9 @@ from recdistill.data.catalogue import Catalogue
 from recdistill.errors import InputError, one_line
 from recdistill.runs.artifacts import copies
 from recdistill.runs.finished_runs import newest, run_of
+from recdistill.runs.logged_models import begun_model, finish, link, model_id_of, new_mark
 from recdistill.runs.outbox import outbox, post, read
-from recdistill.runs.run import REUSED
+from recdistill.runs.run import REUSED, TERMS
 from recdistill.runs.shipped_code import requirements, ship_code
 from recdistill.runs.writes import Write
 from recdistill.students.build import save_recommender
@@ -32,12 +32,14 @@ from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
 
 MODEL, STUDENT = "model", "student"
-#: Tag of a model: unique text of the write that made it, by which a write that is repeated finds its model.
-MARK = "recdistill.write"
+#: In a student's folder: the terms of the language models that it was made with; missing where none has an alias.
+TERMS_FILE = "terms.txt"
 RUN_ID = re.compile("[0-9a-f]{32}")
 ROWS = 10_000  # histories that a model is given at a time
 SCRIPT = Path(__file__).with_name("student_model.py")
 ITEMS = Array(DataType.string)
+#: Columns that a model reads.
+READ = ("history", "k", "exclude", "allowed_items")
 SIGNATURE = ModelSignature(
     inputs=Schema(
         [
@@ -46,6 +48,7 @@ SIGNATURE = ModelSignature(
             ColSpec(AnyType(), "history"),
             ColSpec(AnyType(), "k", required=False),
             ColSpec(AnyType(), "exclude", required=False),
+            ColSpec(AnyType(), "allowed_items", required=False),
         ]
     ),
     outputs=Schema(
@@ -68,6 +71,8 @@ def log_student_model(
     catalogue: Catalogue,
     exclude_seen: bool,
     beside: Callable[[Path], None] | None = None,
+    terms: str = "",
+    mark: str = "",
 ) -> str:
     """Log a fitted recommender as the model ``model`` of a run.
 
@@ -80,6 +85,8 @@ def log_student_model(
         catalogue: its items.
         exclude_seen: whether it was evaluated without the items of the history.
         beside: writes further files into the student's folder.
+        terms: of the language models that it was made with; see `write_terms`.
+        mark: by which metrics that are logged behind it name it, see `logged_models`; '' where none are.
 
     Raises:
         InputError: the recommender is a user's, and its code lies in no file.
@@ -91,14 +98,16 @@ def log_student_model(
         write_catalogue(folder / STUDENT, catalogue, exclude_seen)
         if beside is not None:
             beside(folder / STUDENT)
+        write_terms(folder / STUDENT, terms)
         ship_code(folder / STUDENT, shape.student)
         example = {"history": [list(ids[:3])], "k": [5], "exclude": [list(ids[3:4])]}
-        mark = uuid.uuid4().hex
+        mark = mark or new_mark()
         values = {"name": MODEL, "requirements": requirements(shape.student), "example": example, "mark": mark}
+        values["terms"] = terms
         post(Write("model", run_id, values), folder)
     if outbox().waits_for(run_id):
         return f"runs:/{run_id}/{MODEL}"
-    return f"models:/{read(lambda: marked_models(MlflowClient(), run_id, mark))[0].model_id}"
+    return f"models:/{read(lambda: model_id_of(MlflowClient(), run_id, mark))}"
 
 
 def send_model(client: MlflowClient, run_id: str, values: Mapping[str, Any], files: Path) -> None:
@@ -106,7 +115,10 @@ def send_model(client: MlflowClient, run_id: str, values: Mapping[str, Any], fil
 
     One that an earlier try made is left, and one that it began is finished: there is one in the end.
     """
-    begun = marked_models(client, run_id, values["mark"])
+    run = client.get_run(run_id)
+    begun = begun_model(client, run, values, tags_of_terms(values.get("terms", "")))
+    if begun.status == LoggedModelStatus.READY:
+        return
     saved: dict[str, Any] = {
         "python_model": str(SCRIPT),
         "artifacts": {"student": str(files / STUDENT)},
@@ -114,32 +126,40 @@ def send_model(client: MlflowClient, run_id: str, values: Mapping[str, Any], fil
         "input_example": pd.DataFrame(values["example"]),
         "pip_requirements": values["requirements"],
     }
-    if not begun:
-        tags = {MARK: values["mark"]}
-        Model.log(None, mlflow.pyfunc, name=values["name"], run_id=run_id, tags=tags, **saved)
-    elif begun[0].status != LoggedModelStatus.READY:
-        finish_model(client, run_id, begun[0], saved)
+    link(client, run, begun)
+    save_files(begun, run_id, saved)
+    finish(client, begun)
 
 
-def marked_models(client: MlflowClient, run_id: str, mark: str) -> list[LoggedModel]:
-    """The models of a run that carry a mark, those too that were begun and not finished."""
-    place = client.get_run(run_id).info.experiment_id
-    found = client.search_logged_models([place], filter_string=f"source_run_id = '{run_id}'")
-    return [one for one in found if one.tags.get(MARK) == mark]
+def write_terms(folder: Path, terms: str) -> None:
+    """Keep the terms of a student's language models in its folder, where there are any."""
+    if terms:
+        (folder / TERMS_FILE).write_text(f"{terms}\n", encoding="utf-8")
 
 
-def finish_model(client: MlflowClient, run_id: str, begun: LoggedModel, saved: Mapping[str, Any]) -> None:
-    """Write the files of a model that was begun, and link it to its run."""
-    model_id, run = begun.model_id, client.get_run(run_id)
-    linked = [] if run.outputs is None else [one.model_id for one in run.outputs.model_outputs]
-    if model_id not in linked:
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+def terms_of_student(folder: Path) -> str:
+    """The terms that `write_terms` kept; '' where there are none."""
+    path = folder / TERMS_FILE
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def tags_of_terms(terms: str) -> dict[str, str]:
+    """The tag that names the terms; none where there are none."""
+    return {TERMS: terms} if terms else {}
+
+
+def save_files(model: LoggedModel, run_id: str, saved: Mapping[str, Any]) -> None:
+    """Write the files of a model into the store.
+
+    MLflow's own ``Model.log`` asks for the history of every metric of the run, a request each, to link those that were
+    logged before the model; ours are logged behind it.
+    """
+    model_id = model.model_id
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        described = Model(artifact_path=begun.artifact_location, model_uuid=model_id, run_id=run_id, model_id=model_id)
+        described = Model(artifact_path=model.artifact_location, model_uuid=model_id, run_id=run_id, model_id=model_id)
         mlflow.pyfunc.save_model(folder, mlflow_model=described, **saved)
-        client.log_model_artifacts(model_id, str(folder))
-    client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+        MlflowClient().log_model_artifacts(model_id, str(folder))
 
 
 def register_student(run_id: str, name: str) -> str:
@@ -148,14 +168,17 @@ def register_student(run_id: str, name: str) -> str:
     A model that has a version there keeps it. Raises InputError, in one line, where the run keeps no model or the
     registry refuses the name.
     """
-    outputs = run_of(run_id).outputs
+    run = run_of(run_id)
+    outputs = run.outputs
     models = [one.model_id for one in outputs.model_outputs] if outputs is not None else []
     if not models:
         raise InputError(f"register={name}: run {run_id} keeps no model; run its step again with force=true")
     try:
         known = MlflowClient().search_model_versions(f"run_id = '{run_id}'")
         version = next((one.version for one in known if one.name == name), None)
-        version = version or mlflow.register_model(f"models:/{models[0]}", name).version
+        if version is None:
+            tags = tags_of_terms(run.data.tags.get(TERMS, ""))
+            version = mlflow.register_model(f"models:/{models[0]}", name, tags=tags).version
     except MlflowException as error:
         raise InputError(f"register={name}: {one_line(error.message)}") from None
     return f"models:/{name}/{version}"
@@ -214,11 +237,15 @@ def recommendations(model: PyFuncModel, histories: pd.DataFrame) -> pd.DataFrame
 
     Args:
         model: of `load_model`.
-        histories: column ``history``, and where given ``k`` and ``exclude``.
+        histories: column ``history``, and where given those of `READ`.
 
-    Raises InputError, in one line, where the model refuses the rows.
+    Raises InputError, in one line, where the model refuses the rows, or is of before a column was read.
     """
-    given = histories[[name for name in ("history", "k", "exclude") if name in histories]]
+    given = histories[[name for name in READ if name in histories]]
+    signature = model.metadata.signature
+    takes = signature.inputs.input_names() if signature is not None and signature.inputs is not None else READ
+    if unread := [name for name in given if name not in takes]:
+        raise InputError(f"the model does not read {unread[0]}: it is of an earlier version; log it again")
     answers: list[pd.DataFrame] = []
     for begin in tqdm(range(0, len(given), ROWS), desc="recommend", disable=len(given) <= ROWS, leave=False):
         try:

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from recdistill.config import Config
 from recdistill.config.lineage import digest, key_parts, near_key
+from recdistill.config.run_names import run_name
 from recdistill.data.downloads import cache_dir
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import Pruned
@@ -53,9 +54,11 @@ from recdistill.runs.run import (
     KEPT,
     KEY,
     KEY_FILE,
+    NAME,
     NEAR_KEY,
     REASON,
     REUSED,
+    RUN_NAME,
     STEP,
     VERSIONS_FILE,
     Kept,
@@ -74,6 +77,7 @@ __all__ = [
     "linked_run",
     "newest",
     "options_of_run",
+    "runs_of_their_own",
     "step_run",
 ]
 
@@ -82,10 +86,18 @@ GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 
 @dataclass
 class EntryRun:
-    """The run a user started; ``claimed`` once its own step writes to it."""
+    """The run a user started.
+
+    Attributes:
+        run_id: of the run.
+        step: that claims it.
+        named: it has the name that it shall keep: the user's, or that of a sweep's trial.
+        claimed: its own step writes to it.
+    """
 
     run_id: str
     step: str
+    named: bool = False
     claimed: bool = False
 
 
@@ -112,7 +124,7 @@ def entry_run(step: str) -> Iterator[None]:
             print(
                 f"{left.writes} writes of earlier commands wait for {left.address}; see `recdistill sync`", flush=True
             )
-        with claimable(run.info.run_id, step):
+        with claimable(run.info.run_id, step, named=NAME not in run.data.tags):
             yield
         print(f"runs, best first: {how_to_open(run.info.experiment_id)}", flush=True)
     except BaseException as error:
@@ -135,10 +147,12 @@ def opened_entry(step: str) -> Run:
         # With its tags from the first moment: a command may be killed in the next.
         experiment = None if launched else chosen_experiment()
         place = None if experiment is None else experiment.experiment_id
-        run: Run = mlflow.start_run(run_name=None if launched else step, experiment_id=place, tags={STEP: step})
+        tags = {STEP: step} | ({} if launched else {NAME: step})
+        run: Run = mlflow.start_run(run_name=None if launched else step, experiment_id=place, tags=tags)
         describe_experiment(experiment or MlflowClient().get_experiment(run.info.experiment_id))
         if launched and GENERATED_NAME.fullmatch(run.info.run_name or ""):
-            MlflowClient().set_tag(run.info.run_id, "mlflow.runName", step)
+            MlflowClient().log_batch(run.info.run_id, tags=[RunTag(RUN_NAME, step), RunTag(NAME, step)])
+            run = mlflow.get_run(run.info.run_id)
     except Exception as error:
         # MLflow, its databases' drivers and its file systems raise many kinds.
         raise refusal(error) from None
@@ -176,13 +190,23 @@ def wait_for_store(failure: BaseException | None) -> None:
 
 
 @contextmanager
-def claimable(run_id: str, step: str) -> Iterator[None]:
-    """While it lasts, the run is the entry run, which the step of that name claims."""
-    _entries.append(EntryRun(run_id, step))
+def claimable(run_id: str, step: str, *, named: bool = False) -> Iterator[None]:
+    """While it lasts, the run is the entry run: the step of that name claims it, and names it if not ``named``."""
+    _entries.append(EntryRun(run_id, step, named))
     try:
         yield
     finally:
         _entries.pop()
+
+
+@contextmanager
+def runs_of_their_own() -> Iterator[None]:
+    """While it lasts, no step claims the entry run, also one that is of its step."""
+    if not _entries:
+        yield
+        return
+    with claimable(_entries[-1].run_id, ""):
+        yield
 
 
 def claimed_entry(step: str) -> str | None:
@@ -222,6 +246,7 @@ def step_run(
         found = None if config.force else find_finished(key)
         if found is not None:
             if entry_id is not None:
+                post(batch(entry_id, tags=opening.naming()))
                 log_options(entry_id, config, opening.options)
             # Left by a command that ended before the store had its results.
             shutil.rmtree(work, ignore_errors=True)
@@ -300,15 +325,23 @@ class Opening:
         """What runs share that must have the same result."""
         return digest(self.parts)
 
+    def naming(self) -> dict[str, str]:
+        """The tags that give the entry run, which is this step's, its name; none where it keeps another."""
+        if _entries and _entries[-1].named:
+            return {}
+        name = run_name(self.step, self.config)
+        return {RUN_NAME: name, NAME: name}
+
     def run_id(self, entry_id: str | None) -> str:
         """Id of the run to write to: the entry run, or a new one; either gets all its tags in one call."""
         if entry_id is not None:
-            post(batch(entry_id, tags=self.tags))
+            post(batch(entry_id, tags={**self.tags, **self.naming()}))
             return entry_id
         nested = mlflow.active_run() is not None
-        tags = dict(self.tags)
+        name = run_name(self.step, self.config)
+        tags = {**self.tags, NAME: name}
         place = read(experiment_of_nested)
-        begin = functools.partial(mlflow.start_run, run_name=self.step, experiment_id=place, nested=nested, tags=tags)
+        begin = functools.partial(mlflow.start_run, run_name=name, experiment_id=place, nested=nested, tags=tags)
         run_id = str(read(begin).info.run_id)
         hold(run_id)
         return run_id

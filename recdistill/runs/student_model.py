@@ -4,20 +4,26 @@ There recdistill may be missing, or be of another version: so this file imports 
 code comes with the model, in its artifact ``student``:
 
     student.safetensors, student.json   the recommender, `students.build.save_recommender`
-    catalogue.json                      item_ids, titles and item_count, by item; exclude_seen
+    catalogue.json                      item_ids, titles and item_count, by item; exclude_seen; retired positions
     code/                               the files of recdistill, and of a user's plugin, that are needed to run it
     modules.json                        names of the user's modules among them, which register the recommender
 
 Input: a frame with a column ``history`` of lists of item ids, as the source of the data writes them, oldest first;
-optional columns ``k`` (how many items to recommend, 10 where missing or null) and ``exclude`` (lists of item ids never
-to recommend). Ids that the model does not know are skipped, in the history and in ``exclude``.
+optional columns ``k`` (how many items to recommend, 10 where missing or null), ``exclude`` (lists of item ids never
+to recommend) and ``allowed_items`` (lists of the only item ids to recommend; all where missing or null). Ids that the
+model does not know are skipped, in all of these lists. Retired items are never recommended; histories may hold them.
+
+A scoring server takes the same as JSON, or as ``text/csv`` with a header, where a list is written as JSON or its ids
+are separated by ``|``, by commas where no row has a ``|``.
 
 Output: for each row ``items``, ``titles`` and ``scores``, best first; ``unknown_items``, how many items of the history
 were skipped; and ``fallback``: whether the history held no known item (or nothing), so that the most popular items are
 recommended, their scores being how often each is a training target.
 """
 
+import csv
 import importlib
+import io
 import json
 import math
 import sys
@@ -25,7 +31,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -33,6 +39,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 DEFAULT_K = 10
+LISTS = ("history", "exclude", "allowed_items")
+SERVER = "mlflow.pyfunc.scoring_server"
 
 
 class StudentModel(PythonModel):
@@ -40,6 +48,7 @@ class StudentModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the recommender and its catalogue from the model's artifacts."""
+        take_csv()
         folder = Path(context.artifacts["student"])
         catalogue, modules = (
             json.loads((folder / name).read_text(encoding="utf-8")) for name in ("catalogue.json", "modules.json")
@@ -54,7 +63,7 @@ class StudentModel(PythonModel):
             # Here too: it imports the file of the recommender.
             loaded = build.load_recommender(folder)
         self.recommender = serving.ItemRecommender(
-            loaded, self.item_ids, catalogue["item_count"], catalogue["exclude_seen"]
+            loaded, self.item_ids, catalogue["item_count"], catalogue["exclude_seen"], catalogue.get("retired", ())
         )
 
     def predict(
@@ -70,7 +79,11 @@ class StudentModel(PythonModel):
             [] if missing(value) else item_list(value, row, "exclude")
             for row, value in enumerate(model_input.get("exclude", absent))
         ]
-        answers = self.recommender.recommend(histories, wanted, exclude)
+        allowed = [
+            None if missing(value) else item_list(value, row, "allowed_items")
+            for row, value in enumerate(model_input.get("allowed_items", absent))
+        ]
+        answers = self.recommender.recommend(histories, wanted, exclude, allowed)
         return pd.DataFrame(
             {
                 "items": [[self.item_ids[item] for item in answer.items] for answer in answers],
@@ -80,6 +93,68 @@ class StudentModel(PythonModel):
                 "fallback": [answer.fallback for answer in answers],
             }
         )
+
+
+def take_csv() -> None:
+    """Have the scoring server, where this process is one, read ``text/csv`` for this kind of model by `csv_table`.
+
+    MLflow reads it by the types of the signature's columns, and refuses all of it where one is of lists.
+    """
+    server = sys.modules.get(SERVER)
+    if server is None or hasattr(server.parse_csv_input, "before"):
+        return
+    before = server.parse_csv_input
+
+    def parse_csv_input(csv_input: TextIO, schema: Any = None) -> pd.DataFrame:
+        is_ours = schema is not None and schema.input_names()[:1] == ["history"]
+        table: pd.DataFrame = csv_table(csv_input.read()) if is_ours else before(csv_input, schema)
+        return table
+
+    parse_csv_input.before = before  # type: ignore[attr-defined]
+    server.parse_csv_input = parse_csv_input  # type: ignore[attr-defined]
+
+
+def csv_table(text: str) -> pd.DataFrame:
+    """The rows of a text of CSV, lists as lists and ``k`` as numbers. Raises MlflowException for a bad row."""
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text.removeprefix("\ufeff")), strict=True) if any(row)]
+    except csv.Error as error:
+        raise bad_input(f"text/csv: {error}") from None
+    names, *rows = rows or [[""]]
+    names = [name.strip() for name in names]
+    if len(names) == 1:
+        # Then a comma is no new field, quoted or not.
+        rows = [[",".join(row)] for row in rows]
+    for number, row in enumerate(rows):
+        if len(row) != len(names):
+            raise bad_input(f"row {number}: has {len(row)} fields, the header {len(names)}; quote lists of ids")
+    table = pd.DataFrame({name: [row[place].strip() for row in rows] for place, name in enumerate(names)}, dtype=object)
+    for name in table.columns.intersection(LISTS):
+        separator = "|" if any("|" in cell for cell in table[name]) else ","
+        lists = [list_of_cell(cell, separator, row, name) for row, cell in enumerate(table[name])]
+        table[name] = pd.Series(lists, dtype=object)
+    if "k" in table:
+        table["k"] = pd.Series([number_of_cell(cell) for cell in table["k"]], dtype=object)
+    return table
+
+
+def number_of_cell(cell: str) -> float | str | None:
+    """A number, None of a blank cell; another text as it is, which is refused later."""
+    try:
+        return float(cell) if cell else None
+    except ValueError:
+        return cell
+
+
+def list_of_cell(cell: str, separator: str, row: int, column: str) -> list[str] | None:
+    """The ids of a cell; of a blank one none, or where the column need not be filled no list."""
+    if cell.startswith("["):
+        try:
+            return list(json.loads(cell))
+        except (ValueError, RecursionError):
+            raise bad_input(f"row {row}: {column} is {cell!r}; write a list as JSON does") from None
+    found = [one.strip() for one in cell.split(separator) if one.strip()]
+    return found if found or column == "history" else None
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from recdistill.runs.finished_runs import find_finished, run_of, search
 from recdistill.runs.logged_options import used_options
 from recdistill.runs.open_runs import hold
 from recdistill.runs.outbox import post, read
-from recdistill.runs.run import CONTINUED, KEY, REASON, STEP, StepRun, reason
+from recdistill.runs.run import CONTINUED, KEY, NAME, REASON, STEP, StepRun, reason
 from recdistill.runs.step_runs import Opening, claimable, claimed_entry, end_run, reused_run
 from recdistill.runs.tracking_store import fault
 from recdistill.runs.writes import Write, batch
@@ -117,7 +117,7 @@ def child_run(
     is a tag.
     """
     place = run_of(parent_run_id).info.experiment_id
-    own = {PARENT: parent_run_id, STEP: step, STATE: "running"} | dict(tags)
+    own = {PARENT: parent_run_id, STEP: step, STATE: "running", NAME: name} | dict(tags)
     created = read(lambda: MlflowClient().create_run(place, tags=resolve_tags(own), run_name=name))
     run_id: str = created.info.run_id
     hold(run_id)
@@ -126,7 +126,7 @@ def child_run(
     try:
         # Where a finished run of the same settings is found, the step logs no parameters.
         post(batch(run_id, params=params))
-        with claimable(run_id, step):
+        with claimable(run_id, step, named=True):
             yield run_id
     except BaseException as error:
         state = "killed" if not isinstance(error, Exception) else "pruned" if isinstance(error, Pruned) else "failed"

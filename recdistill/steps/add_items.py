@@ -18,9 +18,15 @@ from recdistill.data.item_texts import item_texts
 from recdistill.data.new_item_files import read_item_vectors, read_new_items
 from recdistill.errors import InputError
 from recdistill.runs.run import StepRun
-from recdistill.runs.served_model import log_student_model, register_student, student_folder
+from recdistill.runs.served_model import (
+    log_student_model,
+    student_folder,
+    terms_of_student,
+    write_terms,
+)
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.map_items import VECTORS_FOLDER
+from recdistill.steps.registered import registered
 from recdistill.students.build import load_recommender, read_shape, save_recommender
 from recdistill.students.catalogue_file import read_catalogue, write_catalogue
 from recdistill.students.mapped import MappedStudent
@@ -56,14 +62,14 @@ def add_items(config: AddItemsConfig) -> StepRun:
     folder, address = student_folder(config.model)
     served = read_served(config.model, folder)
     items = read_new_items(config.items, config.columns, served.catalogue.item_ids, text_columns(config, served))
-    registered = REGISTERED.fullmatch(config.model)
-    name = config.register or (registered["name"] if registered else "")
+    known = REGISTERED.fullmatch(config.model)
+    name = config.register or (known["name"] if known else "")
     fingerprint = hashlib.sha256("\n".join(served.catalogue.item_ids).encode("utf-8", "surrogatepass")).hexdigest()
     with step_run("add_items", changed(config, model=address), data=fingerprint) as run:
         if not run.reused:
             keep(run, served, items, vectors_of(config, served, items, run))
             run.describe(f"{len(items):,} items added to the student {config.model}, of {len(served.catalogue):,}.")
-    written = register_student(run.run_id, name) if name else run.run_id
+    written = registered(run, name) if name else run.run_id
     print(f"{len(items):,} items added to {config.model}: {written}", flush=True)
     return run
 
@@ -108,9 +114,10 @@ def texts_of(served: Served, items: pd.DataFrame) -> tuple[str, ...]:
 def keep(run: StepRun, served: Served, items: pd.DataFrame, vectors: NDArray[np.float32]) -> None:
     """Keep the student with the new items, as the artifact ``student`` and as a model."""
     old, shape = served.catalogue, read_shape(served.folder)
+    terms = terms_of_student(served.folder)
     model = served.model.with_items(shape, torch.from_numpy(vectors))
     count = np.concatenate([old.item_count, np.zeros(len(items), dtype=np.int64)])
-    catalogue = Catalogue((*old.item_ids, *items["item"]), (*old.titles, *items["title"]), count)
+    catalogue = Catalogue((*old.item_ids, *items["item"]), (*old.titles, *items["title"]), count, old.retired)
 
     def beside(folder: Path) -> None:
         shutil.copytree(served.folder / VECTORS_FOLDER, folder / VECTORS_FOLDER)
@@ -118,7 +125,11 @@ def keep(run: StepRun, served: Served, items: pd.DataFrame, vectors: NDArray[np.
     def write(folder: Path) -> None:
         save_recommender(folder, model, shape)
         write_catalogue(folder, catalogue, served.exclude_seen)
+        write_terms(folder, terms)
         beside(folder)
 
     run.log_folder("student", write)
-    log_student_model(run.run_id, model, shape, catalogue=catalogue, exclude_seen=served.exclude_seen, beside=beside)
+    run.tag_terms(terms)
+    log_student_model(
+        run.run_id, model, shape, catalogue=catalogue, exclude_seen=served.exclude_seen, beside=beside, terms=terms
+    )

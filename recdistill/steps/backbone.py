@@ -3,44 +3,55 @@
 from pathlib import Path
 from typing import Any
 
-from recdistill.config import BaselineConfig, DataConfig, StudentConfig, TrainingConfig, narrow
+from recdistill.config import BaselineConfig, DataConfig, StudentConfig, TrainingConfig, changed, narrow
 from recdistill.config.lineage import run_key
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.release.released_students import read_released_sasrec
-from recdistill.runs.run import StepRun
-from recdistill.runs.served_model import register_student
-from recdistill.runs.step_runs import step_run
+from recdistill.runs.run import Kept, StepRun
+from recdistill.runs.step_runs import runs_of_their_own, step_run
 from recdistill.steps.inputs import data_of
+from recdistill.steps.refit import refit
+from recdistill.steps.registered import registered
 from recdistill.steps.results import keep_student
+from recdistill.steps.student_start import StudentStart, keys_of, student_start
+from recdistill.steps.student_texts import keep_trained
 from recdistill.students.build import shape_of
 from recdistill.students.measure import measure
 from recdistill.students.sasrec import SASRec, SelfAttention
-from recdistill.students.training import Report, check_student, fit_recommender
+from recdistill.students.training import Report, check_student
 from recdistill.training.device import device_of
 
 
 def backbone(config: StudentConfig, *, report: Report | None = None) -> StepRun:
     """Train, or find, the recommender of the options; ``report`` as in `fit_recommender`.
 
+    With ``refit`` that run is found or made first, and the student trained again on all interactions.
     With ``released`` it comes out of that file instead, and is measured and kept as a trained one is.
     """
     options = narrow(config, BaselineConfig)
     data = data_of(options)
-    run = imported(options, data) if options.released else trained(options, data, report)
+    if options.refit:
+        with runs_of_their_own():
+            first = backbone(changed(options, refit=False, register="", force=False))
+        run = refit("backbone", options, data, first, student_start(options, data))
+    else:
+        run = imported(options, data) if options.released else trained(options, data, report)
     if options.register:
-        register_student(run.run_id, options.register)
+        registered(run, options.register)
     return run
 
 
 def trained(config: BaselineConfig, data: SequenceData, report: Report | None) -> StepRun:
     """The run of a recommender that is trained or fitted here."""
     check_student(config, data.num_items)
-    with step_run("backbone", config, data=data, kept="all" if report is None else "results") as run:
+    start = student_start(config, data)
+    kept: Kept = "all" if report is None else "results"
+    with step_run("backbone", config, data=data, upstream=start.upstream, kept=kept, contents=start.contents) as run:
         if not run.reused:
-            fitted = fit_recommender(config, data, recorder=run, report=report)
-            keep_student(run, config, data, fitted)
+            fitted, vectors = start.fit(config, data, run, report)
+            keep_trained(run, config, data, fitted, start.texts, vectors)
             how = f"{len(data.train):,} training samples"
             if fitted.progress is not None:
                 best = fitted.progress.best_epoch + 1
@@ -100,9 +111,11 @@ def as_released(config: BaselineConfig, model: SASRec) -> BaselineConfig:
     return narrow(narrow(config, DataConfig), BaselineConfig, **kept, **shape)
 
 
-def key_of_baseline(config: StudentConfig, fingerprint: str) -> str:
-    """The key of the run that `backbone` makes or finds for these options."""
-    return run_key("backbone", narrow(config, BaselineConfig), fingerprint)
+def key_of_baseline(config: StudentConfig, fingerprint: str, start: StudentStart | None = None) -> str:
+    """The key of the run that `backbone` makes or finds for these options, with what its training starts from."""
+    start = start or StudentStart()
+    options = narrow(config, BaselineConfig)
+    return run_key("backbone", options, fingerprint, keys_of(start.upstream), start.contents)
 
 
 def frozen_backbone(config: TrainingConfig) -> BaselineConfig:

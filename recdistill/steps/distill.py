@@ -1,21 +1,25 @@
 """``distill``: a student trained with DLLM2Rec (RecSys 2024) from a teacher's outputs."""
 
-from recdistill.config import BaselineConfig, DistillConfig, narrow
+from recdistill.config import BaselineConfig, DistillConfig, changed, narrow
+from recdistill.data.item_texts import item_texts
 from recdistill.data.sequences import SequenceData
-from recdistill.errors import InputError
 from recdistill.runs.finished_runs import find_finished, finished_run
 from recdistill.runs.run import Kept, StepRun
-from recdistill.runs.served_model import register_student
-from recdistill.runs.step_runs import step_run
+from recdistill.runs.step_runs import runs_of_their_own, step_run
 from recdistill.steps.backbone import key_of_baseline
 from recdistill.steps.inputs import data_of, frozen_student, imported_teacher, teacher_outputs_of
-from recdistill.steps.results import keep_student
-from recdistill.steps.teacher import find_teacher
+from recdistill.steps.refit import refit
+from recdistill.steps.registered import registered
+from recdistill.steps.student_start import StudentStart, student_start
+from recdistill.steps.student_texts import keep_trained
+from recdistill.steps.teacher import check_teacher_of, find_teacher
 from recdistill.steps.teacher_overlap import overlaps_described, teacher_overlaps
+from recdistill.steps.time_budget import within_time
 from recdistill.students.student import Student
-from recdistill.students.training import Report, check_student, fit_recommender
+from recdistill.students.training import Report, check_student
 from recdistill.teachers.outputs import TeacherOutputs
 from recdistill.training.device import device_of
+from recdistill.views.text_teacher import TeacherTable
 
 
 def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
@@ -25,31 +29,54 @@ def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
     """
     data = data_of(config)
     check_student(config, data.num_items)
+    config = within_time(config)
     teacher, outputs = teacher_of(config, data)
     kept: Kept = "all" if report is None else "results"
-    with step_run("distill", config, data=data, upstream={"teacher": teacher}, kept=kept) as run:
+    start = start_of(config, data, teacher, outputs)
+    if config.refit:
+        return refitted(config, data, teacher, outputs, start)
+    upstream = {"teacher": teacher} | start.upstream
+    with step_run("distill", config, data=data, upstream=upstream, kept=kept, contents=start.contents) as run:
         if not run.reused:
-            train(config, data, outputs, run, report)
+            train(config, data, outputs, start, run, report)
     if config.register:
-        register_student(run.run_id, config.register)
+        registered(run, config.register)
+    return run
+
+
+def refitted(
+    config: DistillConfig, data: SequenceData, teacher: StepRun, outputs: TeacherOutputs, start: StudentStart
+) -> StepRun:
+    """The student trained again on all interactions; the run that is refitted is found or made first."""
+    with runs_of_their_own():
+        first = distill(changed(config, refit=False, register="", force=False))
+    answers = outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
+    upstream, terms = {"teacher": teacher}, outputs.manifest.terms
+    run = refit("distill", config, data, first, start, teacher=answers, upstream=upstream, terms=terms)
+    if config.register:
+        registered(run, config.register)
     return run
 
 
 def train(
-    config: DistillConfig, data: SequenceData, outputs: TeacherOutputs, run: StepRun, report: Report | None
+    config: DistillConfig,
+    data: SequenceData,
+    outputs: TeacherOutputs,
+    start: StudentStart,
+    run: StepRun,
+    report: Report | None,
 ) -> None:
     """Fit the student by the objective of DLLM2Rec, and say what it gained."""
     answers = outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
     # Read before the training: a tracking server may be lost by its end.
-    found = find_finished(key_of_baseline(narrow(config, BaselineConfig), data.fingerprint))
-    baseline = None if found is None else finished_run(found.info.run_id, "backbone")
+    baseline = twin_of(config, data, start)
     device = device_of(config)
     before = None
     if baseline is not None:
         baseline.metrics()
         before = frozen_student(baseline, device) if run.kept == "all" else None
-    fitted = fit_recommender(config, data, teacher=answers, recorder=run, report=report)
-    keep_student(run, config, data, fitted)
+    fitted, vectors = start.fit(config, data, run, report, answers)
+    keep_trained(run, config, data, fitted, start.texts, vectors, outputs.manifest.terms)
     if baseline is not None:
         run.tag("twin_run_id", baseline.run_id)
     run.log_metrics({"teacher_covered_share": outputs.covered_share})
@@ -66,12 +93,30 @@ def train(
 def teacher_of(config: DistillConfig, data: SequenceData) -> tuple[StepRun, TeacherOutputs]:
     """The teacher of the options, and its outputs: of a run that is named, found or made, or of files."""
     if config.teacher_files:
-        if config.teacher_run_id:
-            raise InputError("teacher_files, teacher_run_id: give one of them, not both")
+        check_teacher_of(config, data)
         imported = imported_teacher(config.teacher_files, data)
         return imported.run, imported.outputs
     found = find_teacher(config, config.teacher_run_id, data)
     return found, teacher_outputs_of(found, data)
+
+
+def start_of(config: DistillConfig, data: SequenceData, teacher: StepRun, outputs: TeacherOutputs) -> StudentStart:
+    """What the training starts from, with the teacher's vectors of the items' texts where ``views`` has the teacher."""
+    if not config.starts_from_texts or "teacher" not in config.view_names:
+        return student_start(config, data)
+    texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
+    return student_start(config, data, TeacherTable.of_outputs(outputs, texts, {"teacher": teacher.key}))
+
+
+def twin_of(config: DistillConfig, data: SequenceData, start: StudentStart) -> StepRun | None:
+    """The finished undistilled run of the same options, what its training starts from included; None for none.
+
+    A student that starts from its teacher's vectors has none.
+    """
+    if config.starts_from_texts and "teacher" in config.view_names:
+        return None
+    found = find_finished(key_of_baseline(narrow(config, BaselineConfig), data.fingerprint, start))
+    return None if found is None else finished_run(found.info.run_id, "backbone")
 
 
 def described(

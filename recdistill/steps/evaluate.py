@@ -1,6 +1,6 @@
 """``evaluate``: rank again with the model of a finished run."""
 
-from recdistill.config import STEPS, DataConfig, EvaluateConfig, TeacherConfig, changed, config_of
+from recdistill.config import STEPS, DataConfig, EvaluateConfig, StudentConfig, TeacherConfig, changed, config_of
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.runs.finished_runs import finished_run, linked_run, newest, options_of_run
@@ -22,6 +22,8 @@ def evaluate(config: EvaluateConfig) -> StepRun:
     of, step, values = options_of_run(config.run_id or newest("distill"), EVALUATED)
     options = config_of(STEPS[step], values)
     assert isinstance(options, DataConfig)
+    if isinstance(options, StudentConfig) and options.refit:
+        raise InputError(f"run_id={of.run_id}: was trained on all interactions (refit); evaluate the run it refits")
     if config.answer != AS_TRAINED and (step != "teacher" or "answer" not in options.values()):
         raise InputError(f"answer={config.answer}: run {of.run_id} is no generative teacher; leave it out")
     data = data_of(options)

@@ -8,23 +8,25 @@ import pandas as pd
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.report.examples import HIT, Example, examples_markdown, examples_page
+from recdistill.report.main_page import Examples
 from recdistill.runs.run import StepRun
 from recdistill.steps.results import log_slices
 
 USERS, SHOWN, HISTORY = 10, 5, 5
 
 
-def log_examples(run: StepRun, data: SequenceData, found: Mapping[str, StepRun], seed: int) -> None:
+def log_examples(run: StepRun, data: SequenceData, found: Mapping[str, StepRun], seed: int) -> Examples | None:
     """Log ``examples.md``, ``examples.html`` and ``figures/slices.*`` of the runs ``found``, named recommenders.
 
-    A run that keeps no ranks or recommendations (it is older than they are) is left out.
+    A run that keeps no ranks or recommendations (it is older than they are) is left out. Returns the examples, or None
+    where no run keeps recommendations.
     """
     ranks = tables_of(found, "ranks/test.parquet", data)
     if ranks:
         log_slices(run, data, ranks)
     recommended = tables_of(found, "recommendations/test.parquet", data)
     if not recommended:
-        return
+        return None
     names, samples = list(recommended), drawn_samples(data, seed)
     title_of = dict(zip(data.item_ids, data.titles, strict=True))
     examples = [example_of(data, sample, list(recommended.values()), title_of) for sample in samples]
@@ -37,6 +39,7 @@ def log_examples(run: StepRun, data: SequenceData, found: Mapping[str, StepRun],
         note += f" Left out, for no recommendations of it were kept: {', '.join(missing)}."
     run.log_text("examples.md", examples_markdown(names, examples, note))
     run.log_text("examples.html", examples_page(names, examples, note))
+    return Examples(names, examples, note)
 
 
 def tables_of(found: Mapping[str, StepRun], artifact: str, data: SequenceData) -> dict[str, pd.DataFrame]:

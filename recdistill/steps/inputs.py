@@ -14,6 +14,7 @@ from recdistill.errors import InputError
 from recdistill.release.teacher_files import RANKING_FILE, read_teacher_files
 from recdistill.runs.run import StepRun
 from recdistill.students.build import load_recommender
+from recdistill.students.mapped import MappedStudent
 from recdistill.students.recommender import Recommender
 from recdistill.students.student import Student
 from recdistill.teachers.outputs import TeacherOutputs, read_teacher_outputs
@@ -32,8 +33,12 @@ def fitted_recommender(run: StepRun, device: torch.device) -> Recommender:
 
 
 def frozen_student(run: StepRun, device: torch.device) -> Student:
-    """The student of a finished run, as `fitted_recommender`. Raises InputError where it has no states to read."""
+    """The student of a finished run, as `fitted_recommender`, without what maps further items into it.
+
+    Raises InputError where it has no states to read.
+    """
     found = fitted_recommender(run, device)
+    found = found.student if isinstance(found, MappedStudent) else found
     if not isinstance(found, Student):
         raise InputError(
             f"run {run.run_id}: its recommender has no states of sequences; choose a sasrec or gru4rec run"

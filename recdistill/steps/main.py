@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TypeVar
 
 from rich.console import Console
@@ -21,19 +22,24 @@ from recdistill.config import (
 )
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
-from recdistill.runs.finished_runs import finished_run
+from recdistill.runs.compared_runs import place_of
+from recdistill.runs.finished_runs import finished_run, run_of
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
+from recdistill.steps.estimate import announce
 from recdistill.steps.examples import log_examples
 from recdistill.steps.inputs import data_of
+from recdistill.steps.main_report import REPORT, log_report
+from recdistill.steps.path_bar import PathBar
 from recdistill.steps.prepare import prepare
-from recdistill.steps.teacher import teacher, wanted_teacher
-from recdistill.steps.worth import TEACHER, Runs, answer, text_rows
+from recdistill.steps.promote import promote_run
+from recdistill.steps.teacher import check_teacher_of, teacher, wanted_teacher
+from recdistill.steps.time_budget import within_time
+from recdistill.steps.worth import TEACHER, Runs, answer, price_of, text_rows
 from recdistill.students.training import check_student
 from recdistill.study.worth import BOTH, IDS
-from recdistill.teachers.checks import check_teacher
 
 Options = TypeVar("Options", bound=Config)
 RANKING = [f"{part}/{metric}_at_{k}" for part in ("val", "test") for metric in ("hr", "ndcg") for k in (10, 20)]
@@ -45,11 +51,13 @@ APART = {
 }
 
 HEADLINE = "test/ndcg_at_10"
+#: Metric of the paired test that promotes.
+PROMOTED_BY = "test/ndcg_at_20"
 #: How much below still counts as not below, as a share, where the LLM's worth is told.
 MARGIN = 0.01
 TABLE_WIDTH = 150
 ARTIFACTS = (
-    "Artifacts: examples.html, what each of them recommends to ten users; figures/slices.png, whom each serves well."
+    "Artifacts: report.html, all of this on one page, with what each recommends to ten users and whom each serves well."
 )
 
 
@@ -92,20 +100,28 @@ def main(config: MainConfig) -> StepRun:
     """Run every step, or find what it made before, and put the results side by side."""
     data = data_of(config)
     check_student(config, data.num_items)
-    if not config.teacher_files and not config.teacher_run_id:
-        check_teacher(config)
+    check_teacher_of(config, data)
+    config = within_time(config)
     with step_run("main", config, data=data) as run:
         if not run.reused:
-            keep_results(run, config, data, all_steps(config))
+            expected = announce("main", config).seconds
+            with PathBar("main", 4 + len(config.baseline_names), expected).shown() as bar:
+                found = all_steps(config, bar)
+            keep_results(run, config, data, found)
+    if config.promote:
+        distilled = run_of(run.run_id).data.tags["recdistill.distilled_run_id"]
+        promote_run(distilled, config.register, PROMOTED_BY, config.seed)
     rows = [Row(**values) for values in json.loads(run.artifact("results.json").read_text(encoding="utf-8"))]
     show(rows)
     print(headline(rows))
     print(run.artifact("worth.md").read_text(encoding="utf-8"), flush=True)
+    print(f"the report: {place_of(run, REPORT)}", flush=True)
     return run
 
 
-def all_steps(config: MainConfig) -> dict[str, StepRun]:
+def all_steps(config: MainConfig, bar: PathBar) -> dict[str, StepRun]:
     """The run of each recommender of the table, by its name there."""
+    begin = partial(begun, bar)
     found = {"popularity": begin("1/4 data", prepare, narrow(config, DataConfig))}
     plain = narrow(config, TrainingConfig)
     for name in config.baseline_names:
@@ -113,7 +129,8 @@ def all_steps(config: MainConfig) -> dict[str, StepRun]:
         try:
             check_student(baseline, data_of(config).num_items)
         except InputError as error:
-            print(f"[1/4 {name}] left out: {error}", flush=True)
+            bar.say(f"[1/4 {name}] left out: {error}")
+            bar.done()
         else:
             found[name] = begin(f"1/4 {name}", backbone, baseline)
     undistilled = f"{config.student}, undistilled"
@@ -138,7 +155,7 @@ def worth_rows(config: MainConfig, found: dict[str, StepRun]) -> Runs:
 def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: dict[str, StepRun]) -> None:
     """Log the table, the distilled student's metrics, examples, the LLM's worth, and the runs that it came from."""
     worth = worth_rows(config, found)
-    said, _ = answer([worth], MARGIN)
+    said, asked = answer([worth], config, MARGIN)
     # A teacher behind a server ranks no whole part.
     rows = [Row(name, of.run_id, of.metrics()) for name, of in found.items() if HEADLINE in of.metrics()]
     distilled = rows[-1]
@@ -150,19 +167,24 @@ def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: di
     # Side by side there is room for four.
     ranked = {row.name for row in rows if row.name in found} - set(config.baseline_names)
     shown = {name: of for name, of in found.items() if name in ranked}
-    log_examples(run, data, shown, config.seed)
+    examples = log_examples(run, data, shown, config.seed)
+    apart, scores = has_new(rows), {row.name: row.metrics[HEADLINE] for row in rows}
+    table = header(apart), [row.cells(apart) for row in rows]
+    runs = {row.name: row.run_id for row in rows}
+    log_report(run, data, headline(rows), asked, price_of([worth]), scores, table, shown, examples, runs)
     run.describe(f"{headline(rows)}\n\n{markdown(rows)}\n{said}\n{ARTIFACTS}")
     for name, of in found.items():
         run.tag(f"{name.rpartition(', ')[2]}_run_id", of.run_id)
 
 
-def begin(title: str, step: Callable[[Options], StepRun], config: Options) -> StepRun:
+def begun(bar: PathBar, title: str, step: Callable[[Options], StepRun], config: Options) -> StepRun:
     """Run a step, saying that it begins and what became of it."""
-    print(f"[{title}]", flush=True)
+    bar.say(f"[{title}]")
     started = time.perf_counter()
     run = step(config)
     said = "was finished before" if run.reused else f"took {time.perf_counter() - started:,.0f} s"
-    print(f"[{title}] {said}, run {run.run_id}", flush=True)
+    bar.say(f"[{title}] {said}, run {run.run_id}")
+    bar.done()
     return run
 
 

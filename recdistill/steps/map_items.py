@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from recdistill.config import STEPS, MapItemsConfig, changed, option_table
+from recdistill.config import STEPS, BaselineConfig, MapItemsConfig, changed, narrow, option_table
 from recdistill.config.lineage import compared_settings
 from recdistill.config.student import StudentConfig
+from recdistill.config.views import OWN_OPTIONS, view_options
 from recdistill.data.item_texts import item_texts, texts_digest
+from recdistill.data.pinned_models import joined_terms
 from recdistill.data.samples import Int64Array
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
@@ -21,11 +23,13 @@ from recdistill.registry import STUDENTS
 from recdistill.report.new_items_figure import new_items_figure
 from recdistill.runs.finished_runs import finished_run, linked_run, options_of_run
 from recdistill.runs.run import StepRun
-from recdistill.runs.served_model import register_student
+from recdistill.runs.served_model import terms_of_student
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone
 from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
+from recdistill.steps.registered import registered
 from recdistill.steps.results import keep_student
+from recdistill.steps.student_texts import VECTORS_FOLDER, about_texts
 from recdistill.students.build import StudentShape, read_shape
 from recdistill.students.calibration import (
     COSTS,
@@ -47,7 +51,7 @@ from recdistill.training.device import device_of
 from recdistill.views.item_vectors import ItemVectors
 from recdistill.views.text_teacher import TeacherTable
 
-VECTORS_FOLDER, MAP_FOLDER = "item_vectors", "new_items"
+MAP_FOLDER = "new_items"
 #: Share of the trained items that stand for new ones where validation has none.
 STAND_INS = 0.1
 #: Options of the student's run that are this step's own.
@@ -67,6 +71,21 @@ class Source:
     run: StepRun
     step: str
     settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class TaughtView:
+    """What ``views=teacher`` is made of.
+
+    Attributes:
+        run: of the teacher.
+        table: its vectors of the items.
+        terms: of its LLM.
+    """
+
+    run: StepRun
+    table: TeacherTable
+    terms: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +110,17 @@ def map_items(config: MapItemsConfig) -> StepRun:
     config, source = source_of(config)
     data = data_of(config)
     if source is None:
-        source = Source(backbone(changed(config, register="", force=False)), "backbone", {})
+        source = Source(backbone(student_options(config)), "backbone", {})
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
-    teacher = teacher_table(config, source, data, texts)
-    upstream = {source.step: source.run} | ({} if teacher is None else {"teacher": teacher[0]})
+    teacher = taught_view(config, source, data, texts)
+    upstream = {source.step: source.run} | ({} if teacher is None else {"teacher": teacher.run})
     contents = {"item texts": texts_digest(texts), **source.settings}
     with step_run("map_items", config, data=data, upstream=upstream, contents=contents) as run:
         if not run.reused:
             run.tag("mapped_run_id", source.run.run_id)
-            mapping(config, data, source, texts, None if teacher is None else teacher[1], run)
+            mapping(config, data, source, texts, teacher, run)
     if config.register:
-        register_student(run.run_id, config.register)
+        registered(run, config.register)
     return run
 
 
@@ -115,13 +134,29 @@ def source_of(config: MapItemsConfig) -> tuple[MapItemsConfig, Source | None]:
         check_student_options(config)
         return config, None
     run, step, values = options_of_run(config.student_run_id, ("backbone", "distill"))
+    if values.get("refit"):
+        raise InputError(
+            f"student_run_id={run.run_id}: was trained on all interactions (refit), so that nothing is left to choose "
+            "by; map the run that it refits, or refit with item_init=views and use add_items"
+        )
     shared = option_table(StudentConfig)
-    taken = {name: value for name, value in values.items() if name in shared and name not in OWN}
+    left = {*OWN, *view_options()}
+    taken = {name: value for name, value in values.items() if name in shared and name not in left}
     config = changed(config, student_run_id=run.run_id, **taken)
     check_student_options(config)
     own = compared_settings(STEPS[step], values, {})
     settings = {f"{step}.{name}": value for name, value in own.items() if name not in option_table(MapItemsConfig)}
-    return config, Source(run, step, settings if step != "backbone" else {})
+    settings = settings if step != "backbone" else {}
+    # The student's views are not those of the map.
+    settings |= {f"{step}.{name}": value for name, value in values.items() if name in view_options()}
+    return config, Source(run, step, settings)
+
+
+def student_options(config: MapItemsConfig) -> BaselineConfig:
+    """The options of the student that is found or made: its views are the map's, where it starts from any."""
+    defaults = {name: option_table(BaselineConfig)[name].default for name in OWN_OPTIONS}
+    unread = {} if config.starts_from_texts else defaults
+    return narrow(config, BaselineConfig, register="", force=False, **unread)
 
 
 def check_student_options(config: MapItemsConfig) -> None:
@@ -135,9 +170,9 @@ def check_student_options(config: MapItemsConfig) -> None:
         raise InputError(f"output={config.output}: new items have no row in that layer; train with output=tied")
 
 
-def teacher_table(
+def taught_view(
     config: MapItemsConfig, source: Source, data: SequenceData, texts: tuple[str, ...]
-) -> tuple[StepRun, TeacherTable] | None:
+) -> TaughtView | None:
     """The teacher of ``views=teacher`` and its vectors of the items; None where that view is not asked for."""
     if "teacher" not in config.view_names:
         if config.teacher_run_id:
@@ -150,7 +185,8 @@ def teacher_table(
     else:
         raise InputError("views=teacher: the student was not distilled; set teacher_run_id=<run of a teacher>")
     # By item: what the teacher read of an item may be another text than this step's.
-    return found, TeacherTable.of_outputs(teacher_outputs_of(found, data), texts, {"teacher": found.key})
+    outputs = teacher_outputs_of(found, data)
+    return TaughtView(found, TeacherTable.of_outputs(outputs, texts, {"teacher": found.key}), outputs.manifest.terms)
 
 
 def mapping(
@@ -158,14 +194,16 @@ def mapping(
     data: SequenceData,
     source: Source,
     texts: tuple[str, ...],
-    teacher: TeacherTable | None,
+    teacher: TaughtView | None,
     run: StepRun,
 ) -> None:
     """Choose views and interleaving on validation, measure the student with new items, and log all of it."""
     device, started = device_of(config), time.perf_counter()
-    student, shape = frozen_student(source.run, torch.device("cpu")), read_shape(source.run.artifact("student"))
+    kept = source.run.artifact("student")
+    student, shape = frozen_student(source.run, torch.device("cpu")), read_shape(kept)
     check_tied(student)
-    candidates = [candidate(one, data, student, shape, texts, teacher, device) for one in config.alternatives()]
+    table = None if teacher is None else teacher.table
+    candidates = [candidate(one, data, student, shape, texts, table, device) for one in config.alternatives()]
     best = choose_views(candidates)
     scores = validation_scores(best, data, student, shape, device)
     chosen = choose_interleaving(scores, config.warm_cost) if bool(scores.warm.any()) else None
@@ -177,7 +215,9 @@ def mapping(
     def beside(folder: Path) -> None:
         best.vectors.save(folder / VECTORS_FOLDER)
 
-    keep_student(run, config, data, fitted, beside)
+    taught = "" if teacher is None or "teacher" not in best.vectors.names else teacher.terms
+    terms = joined_terms(terms_of_student(kept), *best.vectors.terms, taught)
+    keep_student(run, config, data, fitted, beside, terms)
     tested = calibration_scores(mapped, data.test, data.new_test, config.exclude_seen, device)
     after = outcome(tested, interleaving)
     run.log_metrics(costs_logged(best, interleaving, chosen, after, seconds))
@@ -196,7 +236,7 @@ def candidate(
 ) -> Candidate:
     """The vectors of one choice of views, and the map from them."""
     vectors = ItemVectors.fit(config, texts, data.trained, teacher if "teacher" in config.view_names else None, device)
-    about = {"item_text": config.item_text, "text_template": config.text_template, "columns": list(data.item_columns)}
+    about = about_texts(config, data)
     new = np.flatnonzero(~data.trained)
     mapped, explained = mapped_student(student, shape, data, vectors, new, about)
     scores = calibration_scores(
@@ -250,6 +290,7 @@ def costs_logged(
 ) -> dict[str, float]:
     """Metrics of the map: what it explains, how new items are set, what they cost, and what their vectors took."""
     terms, costs = best.mapped.new_item_map.terms, best.vectors.costs.values()
+    assert terms is not None
     found = {
         "map/explained": terms.explained,
         "map/penalty": terms.penalty,
@@ -308,9 +349,11 @@ def described(
     test: Outcome,
 ) -> str:
     """The run's description."""
+    terms = best.mapped.new_item_map.terms
+    assert terms is not None
     text = (
         f"{config.student} of the {source.step} run {source.run.run_id} on {data.name} ({data.split}), new items "
-        f"mapped from views {best.config.views}: the map explains {best.mapped.new_item_map.terms.explained:.0%} of "
+        f"mapped from views {best.config.views}: the map explains {terms.explained:.0%} of "
         "item embeddings that it was not fitted to"
     )
     if "test/new/ndcg_at_20" not in metrics:

@@ -8,6 +8,7 @@ from recdistill.runs.champion import CHAMPION, Version, best_on_validation, cham
 from recdistill.runs.compared_runs import compared_runs
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
+from recdistill.steps.registered import registered
 
 
 def promote(config: PromoteConfig) -> StepRun:
@@ -90,3 +91,14 @@ def sentence(config: PromoteConfig, challenger: Version, champion: Version | Non
         return f"{challenger.address} is the {CHAMPION} of {config.name} now, by override. {told}."
     wanted = f"the interval must lie above {config.margin * row.baseline_value:+.4f}"
     return f"{champion.address} stays the {CHAMPION} of {config.name}: {wanted}. {challenger.address}: {told}."
+
+
+def promote_run(run_id: str, name: str, metric: str, seed: int) -> None:
+    """Register a run's student, and promote its version where the test says that it is better than the champion."""
+    run = StepRun(run_id, "", "", reused=True)
+    number = registered(run, name).rpartition("/")[2]
+    champion = champion_of(name)
+    if champion is not None and champion.number == number:
+        print(f"{champion.address} is the {CHAMPION} of {name} already.", flush=True)
+    else:
+        promote(PromoteConfig(name=name, version=number, metric=metric, seed=seed))

@@ -13,22 +13,36 @@ from recdistill.evaluation.rank_table import rank_table
 from recdistill.evaluation.recommendation_table import recommendation_table
 from recdistill.evaluation.slice_table import slice_table
 from recdistill.report.slice_figure import FEWEST, slice_figure
+from recdistill.runs.datasets import measured_on
+from recdistill.runs.logged_models import new_mark
 from recdistill.runs.run import StepRun
-from recdistill.runs.served_model import log_student_model
+from recdistill.runs.served_model import log_student_model, write_terms
 from recdistill.students.build import save_recommender
 from recdistill.students.measure import Fitted
+from recdistill.students.recommender import Recommender
+from recdistill.students.shape import StudentShape
 
 
 def log_results(
-    run: StepRun, data: SequenceData, validation: Ranked, test: Ranked, epoch: int = 0, *, in_full: bool = True
+    run: StepRun,
+    data: SequenceData,
+    validation: Ranked,
+    test: Ranked,
+    epoch: int = 0,
+    *,
+    in_full: bool = True,
+    model: str = "",
 ) -> None:
     """Log the metrics of the final ranks of both parts, and each sample's rank.
 
+    ``model`` is the mark of the logged model whose metrics they are, see `runs.logged_models`.
     ``in_full`` also logs what is recommended for the test samples (``test.best``), and `log_slices`.
     """
-    run.log_metrics(part_metrics("val", validation, data), epoch)
+    parts = measured_on(data)
+    run.log_metrics(part_metrics("val", validation, data), epoch, model=model, datasets=parts)
     # At no epoch, as all that is one number a run: the UI then draws bars side by side.
-    run.log_metrics(part_metrics("test", test, data))
+    run.log_metrics(part_metrics("test", test, data), model=model, datasets=parts)
+    run.log_metrics({"data/seen_target_share": data.seen_target_share()})
     tested = rank_table(test, data.test, data)
     run.log_ranks({"val": rank_table(validation, data.validation, data), "test": tested})
     if not in_full:
@@ -66,30 +80,53 @@ def keep_student(
     data: SequenceData,
     fitted: Fitted,
     beside: Callable[[Path], None] | None = None,
+    terms: str = "",
 ) -> None:
     """Log what a finished student measured, and keep it as the artifact ``student``.
 
-    ``beside`` writes further files into its folder. A run that keeps only results has no MLflow model, recommendations
-    or figures.
+    ``beside`` writes further files into its folder; ``terms`` are those of the language models it was made with. A run
+    that keeps only results has no MLflow model, recommendations or figures.
     """
-    in_full = run.kept == "all"
     epoch = 0 if fitted.progress is None else fitted.progress.epoch
-    log_results(run, data, fitted.validation, fitted.test, epoch, in_full=in_full)
-    run.log_metrics(fitted.measured)
+    mark = save_student(run, data, fitted.model, fitted.shape, config.exclude_seen, beside, terms)
+    # Behind the model, which they are of.
+    log_results(run, data, fitted.validation, fitted.test, epoch, in_full=run.kept == "all", model=mark)
+    run.log_metrics(fitted.measured, model=mark)
+
+
+def save_student(
+    run: StepRun,
+    data: SequenceData,
+    model: Recommender,
+    shape: StudentShape,
+    exclude_seen: bool,
+    beside: Callable[[Path], None] | None = None,
+    terms: str = "",
+) -> str:
+    """Keep a student as the artifact ``student`` and, unless the run keeps only results, as an MLflow model.
+
+    Arguments as of `keep_student`. Returns the mark of the model, '' where there is none.
+    """
+    mark = new_mark() if run.kept == "all" else ""
 
     # Folded, so that whoever loads the student needs no teacher.
     def write(folder: Path) -> None:
-        save_recommender(folder, fitted.model, fitted.shape, fold=True)
+        save_recommender(folder, model, shape, fold=True)
         if beside is not None:
             beside(folder)
+        write_terms(folder, terms)
 
+    run.tag_terms(terms)
     run.log_folder("student", write)
-    if in_full:
+    if mark:
         log_student_model(
             run.run_id,
-            fitted.model,
-            fitted.shape,
+            model,
+            shape,
             catalogue=data.catalogue,
-            exclude_seen=config.exclude_seen,
+            exclude_seen=exclude_seen,
             beside=beside,
+            terms=terms,
+            mark=mark,
         )
+    return mark

@@ -17,16 +17,33 @@ from recdistill.config.base import changed, config_of
 from recdistill.config.steps import STEPS
 from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
+from recdistill.report.finding import Finding
 from recdistill.report.study_figure import Panels, study_figure
+from recdistill.report.study_page import StudyPicture, StudyReport, study_page
 from recdistill.runs.provenance import code_at_hand
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.runs.store_name import store_name
+from recdistill.steps.estimate import announce
 from recdistill.steps.inputs import data_of
+from recdistill.steps.main_report import finding_of
+from recdistill.steps.path_bar import PathBar
 from recdistill.students.training import check_student
 from recdistill.study.cells import CellResult, read_cell, write_cell
 from recdistill.study.plan import Cell, Plan, read_plan
-from recdistill.study.report import METRICS, NAME, TITLES, Found, found_chance, write_report
+from recdistill.study.report import (
+    METRICS,
+    NAME,
+    TITLES,
+    Found,
+    answers,
+    columns_of_rows,
+    footing,
+    found_chance,
+    heading,
+    lines_of_rows,
+    write_report,
+)
 from recdistill.sweep.shipped import plan_path
 from recdistill.teachers.checks import check_teacher
 
@@ -42,14 +59,17 @@ def study(config: StudyConfig) -> StepRun:
     missing = [cell for cell in plan.cells if read_cell(folder, cell) is None]
     print(f"study: {len(plan.cells) - len(missing)} of {len(plan.cells)} cells are finished", flush=True)
     check_cells(missing)
+    if missing and config.most_cells:
+        announce("study", config)
     # A finished study is opened again: its report is written anew, from cells that may have come from elsewhere.
     with step_run("study", changed(config, force=True), data="") as run:
         make_cells(plan, folder, missing, config.most_cells)
         target = Path(config.report).expanduser() if config.report else folder / "report.md"
-        text = report_files(plan, folder, target)
+        text, page = report_files(plan, folder, target)
         run.log_text("report.md", text)
+        run.log_text("report.html", page)
         run.describe(text)
-        print(f"study: {target}", flush=True)
+        print(f"study: {target}, {target.with_suffix('.html')}", flush=True)
     return run
 
 
@@ -87,15 +107,23 @@ def make_cells(plan: Plan, folder: Path, missing: list[Cell], most: int) -> None
     wanted = missing if most < 0 else missing[:most]
     runs: dict[str, StepRun] = {}
     taken: list[float] = []
+    bar = PathBar("study", len(wanted))
+    with bar.shown():
+        make_each(wanted, folder, bar, runs, taken)
+
+
+def make_each(wanted: list[Cell], folder: Path, bar: PathBar, runs: dict[str, StepRun], taken: list[float]) -> None:
+    """Make cells in this order; ``runs`` and ``taken`` get the run and the seconds of each."""
     for number, cell in enumerate(wanted, start=1):
         left = f", about {statistics.fmean(taken) * (len(wanted) - number + 1) / 60:,.0f} minutes left" if taken else ""
-        print(f"[study {number}/{len(wanted)}{left}] {cell.name}", flush=True)
+        bar.say(f"[study {number}/{len(wanted)}{left}] {cell.name}")
         started = time.perf_counter()
         run = made(cell, runs)
         seconds = time.perf_counter() - started
         taken.append(seconds)
         ranks = pd.read_parquet(run.artifact("ranks") / "test.parquet")
         write_cell(folder, cell, result_of(cell, run, seconds), ranks)
+        bar.done()
 
 
 def made(cell: Cell, runs: dict[str, StepRun]) -> StepRun:
@@ -134,11 +162,12 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def report_files(plan: Plan, folder: Path, target: Path) -> str:
-    """Write the report and its pictures. Returns the report's text."""
+def report_files(plan: Plan, folder: Path, target: Path) -> tuple[str, str]:
+    """Write the report, its pictures and its page. Returns the report's text and the page."""
     found = Found.read(plan, folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    addresses = []
+    addresses: list[str] = []
+    pictures: list[StudyPicture] = []
     for part in FIGURES:
         panels: Panels = {
             f"{data}, {student}": {row: found.values(row, data, student, METRICS[part]) for row in plan.rows}
@@ -150,9 +179,35 @@ def report_files(plan: Plan, folder: Path, target: Path) -> str:
             continue
         lines = {title: found_chance(found, title.rpartition(", ")[0]) for title in panels}
         chance = {title: value for title, value in lines.items() if value is not None and part == "new_among_new"}
+        pictures.append(StudyPicture(f"{NAME}, {TITLES[part]}", panels, chance))
         name = f"{target.stem}_{part}.svg"
         (target.parent / name).write_text(study_figure(panels, f"{NAME}, {TITLES[part]}", chance), encoding="utf-8")
         addresses.append(name)
     text = write_report(found, folder, addresses)
     target.write_text(text, encoding="utf-8")
-    return text
+    page = study_page(page_of(found, folder, pictures))
+    target.with_suffix(".html").write_text(page, encoding="utf-8")
+    return text, page
+
+
+def page_of(found: Found, folder: Path, pictures: list[StudyPicture]) -> StudyReport:
+    """What the page shows: the same as the report's text."""
+    findings: dict[str, list[Finding]] = {}
+    for one in answers(found, folder):
+        comparison, place = one.comparison, f"{one.data}, {one.student}"
+        target = TITLES[one.difference.part]
+        finding = finding_of(comparison.row, comparison.against, target, one.difference)
+        findings.setdefault(place, []).append(finding)
+    places = [(data, student) for data in found.plan.data for student in found.plan.students]
+    rows = {f"{data}, {student}": lines_of_rows(found, data, student) for data, student in places}
+    finished, planned = len(found.results), len(found.plan.cells)
+    return StudyReport(
+        title=f"Study {found.plan.path.stem}",
+        sentences=[f"{finished} of {planned} cells are finished: rows by data set, student and seed."],
+        findings=findings,
+        metric=NAME,
+        pictures=pictures,
+        columns=columns_of_rows(),
+        rows={place: lines for place, lines in rows.items() if lines},
+        how_to_read=[text.replace("*", "") for text in (*heading(found), *footing(found)) if text],
+    )

@@ -4,13 +4,19 @@ from recdistill.config import DistillConfig, SweepConfig, changed
 from recdistill.runs.run import StepRun
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
+from recdistill.steps.estimate import announce
 from recdistill.steps.inputs import data_of
-from recdistill.steps.teacher import find_backbone, find_teacher
+from recdistill.steps.teacher import check_teacher_of, find_backbone, find_teacher
+from recdistill.steps.time_budget import within_time
 from recdistill.sweep.study_run import Steps, run_sweep
 
 
 def sweep(config: SweepConfig) -> StepRun:
     """Run, join or go on with a sweep, and answer it; see docs/SWEEPS.md."""
+    if config.teacher_files or config.teacher_run_id or config.backbone_run_id:
+        check_teacher_of(config, data_of(config))
+    config = within_time(config)
+    announce("sweep", config)
     return run_sweep(config, Steps(distill, with_teacher, with_backbone, backbone, data_of))
 
 

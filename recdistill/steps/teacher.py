@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from recdistill.config import TeacherConfig, narrow
+from recdistill.config import DistillConfig, TeacherConfig, narrow
 from recdistill.config.base import option_table
 from recdistill.config.lineage import near_key, run_key
 from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS
 from recdistill.report.gate_figure import gate_figure
 from recdistill.runs.finished_runs import find_finished, find_near, finished_run
+from recdistill.runs.logged_models import log_teacher, new_mark
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone, frozen_backbone, key_of_baseline
-from recdistill.steps.inputs import data_of, frozen_student
+from recdistill.steps.inputs import data_of, frozen_student, imported_teacher
 from recdistill.steps.results import log_results
+from recdistill.steps.time_budget import within_time
 from recdistill.students.student import Student
 from recdistill.teachers.checks import check_teacher
 from recdistill.teachers.gate_tables import gate_tables
@@ -37,6 +40,7 @@ def teacher(config: TeacherConfig) -> StepRun:
     processes = join(device_of(config))
     processes.from_main(lambda: check_teacher(config))
     data = processes.main_first(lambda: data_of(config))
+    config = processes.from_main(lambda: within_time(config))
     frozen = processes.from_main(lambda: find_backbone(config, data))
     opened = step_run("teacher", config, data=data, upstream={"backbone": frozen})
     with processes.main_enters(opened) as run:
@@ -61,15 +65,18 @@ def taught(
     answered = made.answers()
     if outputs is None:
         return
-    run.log_metrics({"outputs_seconds": outputs_seconds, "covered_share": outputs.covered_share})
-    run.log_metrics({"train_seconds": progress.seconds})
+    mark = new_mark()
+    log_teacher(run.run_id, mark)
+    measured = {"outputs_seconds": outputs_seconds, "covered_share": outputs.covered_share}
+    run.log_metrics(measured | {"train_seconds": progress.seconds}, model=mark)
+    run.tag_terms(outputs.manifest.terms)
     if isinstance(made, AsksQueries):
         run.log_metrics(made.metrics())
     if ranked is not None:
         validation, test, seconds = ranked
-        log_results(run, data, validation, test, progress.epoch)
+        log_results(run, data, validation, test, progress.epoch, model=mark)
         evaluated = len(data.validation) + len(data.test)
-        run.log_metrics({"ms_per_1000_recommendations": 1e6 * seconds / evaluated})
+        run.log_metrics({"ms_per_1000_recommendations": 1e6 * seconds / evaluated}, model=mark)
     if answered is not None:
         log_answers(run, answered)
     log_gate(run, made)
@@ -148,6 +155,23 @@ def wanted_teacher(config: TeacherConfig) -> TeacherConfig:
     )
     kept = config.sequence_embeddings or reads_states
     return narrow(config, TeacherConfig, force=False, sequence_embeddings=kept)
+
+
+def check_teacher_of(config: DistillConfig, data: SequenceData) -> None:
+    """Raise InputError, before any work, where the teacher that students are to learn from cannot be had.
+
+    Its files, or the runs that are named, must be there and of this data, its LLM as `check_teacher` wants it.
+    """
+    if config.teacher_files and config.teacher_run_id:
+        raise InputError("teacher_files, teacher_run_id: give one of them, not both")
+    if config.teacher_files:
+        imported_teacher(config.teacher_files, data)
+    elif config.teacher_run_id:
+        finished_run(config.teacher_run_id, "teacher", data.fingerprint)
+    else:
+        check_teacher(config)
+        if config.backbone_run_id:
+            finished_run(config.backbone_run_id, "backbone", data.fingerprint)
 
 
 def find_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> StepRun:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from recdistill.config import (
     BaselineConfig,
+    Config,
     DistillConfig,
     MainConfig,
     MapItemsConfig,
@@ -23,10 +24,11 @@ from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.inputs import data_of
 from recdistill.steps.map_items import map_items
-from recdistill.steps.teacher import teacher, wanted_teacher
+from recdistill.steps.teacher import check_teacher_of, teacher, wanted_teacher
+from recdistill.steps.time_budget import within_time
 from recdistill.students.training import check_student
+from recdistill.study.terms import terms_of_rows
 from recdistill.study.worth import BOTH, CHEAP, FINAL, FROZEN, IDS, TRAINED, Asked, Price, ask, report
-from recdistill.teachers.checks import check_teacher
 
 TEACHER = "teacher"
 Runs = dict[str, StepRun]
@@ -36,12 +38,13 @@ def worth(config: WorthConfig) -> StepRun:
     """Find or make the rows of each seed, and say what the LLM adds and costs."""
     data = data_of(config)
     check_student(config, data.num_items)
-    check_teacher(config)
+    check_teacher_of(config, data)
+    config = within_time(config)
     with step_run("worth", config, data=data) as run:
         if not run.reused:
             seeds = [changed(config, seed=seed, new_items_seed=draw) for seed, draw in seeds_of(config)]
             rows = [rows_of(one) for one in seeds]
-            text, asked = answer(rows, config.worth_margin)
+            text, asked = answer(rows, config, config.worth_margin)
             run.log_text("worth.md", text)
             run.log_metrics(numbers(asked))
             run.describe(text)
@@ -88,13 +91,19 @@ def mapped(config: MainConfig, student: StepRun, views: str, **options: str) -> 
     return narrow(config, MapItemsConfig, **{"force": False, "register": "", "views": views} | runs | options)
 
 
-def answer(rows: list[Runs], margin: float) -> tuple[str, list[Asked]]:
+def configs_that_read(config: MainConfig, rows: Runs) -> list[Config]:
+    """The options of those rows that read language models."""
+    found: list[Config] = [narrow(config, TeacherConfig)] if TEACHER in rows else []
+    return found + ([narrow(config, MapItemsConfig, views=config.cheap_views)] if CHEAP in rows else [])
+
+
+def answer(rows: list[Runs], config: MainConfig, margin: float) -> tuple[str, list[Asked]]:
     """The report, and the questions that it answers."""
     # A teacher behind a server ranks no whole part, and is no row.
     names = [name for name in rows[0] if name != TEACHER]
     ranks = {name: [pd.read_parquet(one[name].artifact("ranks") / "test.parquet") for one in rows] for name in names}
     asked = ask({name: [with_new(table) for table in tables] for name, tables in ranks.items()}, margin)
-    return report(asked, price_of(rows), len(rows)), asked
+    return report(asked, price_of(rows), len(rows), terms_of_rows(configs_that_read(config, rows[0]))), asked
 
 
 def with_new(ranks: pd.DataFrame) -> pd.DataFrame:

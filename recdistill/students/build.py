@@ -14,6 +14,7 @@ from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape, shape_of, shape_of_values
 from recdistill.students.student import Student
+from recdistill.students.text_vectors import TextVectors
 
 __all__ = [
     "StudentShape",
@@ -38,6 +39,7 @@ def build_recommender(
     teacher_embedding: Tensor | None = None,
     ed_weight: float = 0.0,
     project_in_bf16: bool = False,
+    texts: TextVectors | None = None,
 ) -> Recommender:
     """A freshly initialised student, see `build_student`, or a closed-form recommender that is not fitted yet.
 
@@ -49,10 +51,12 @@ def build_recommender(
     kind = STUDENTS.get(shape.student)
     kind.check(num_items, shape.own())
     if issubclass(kind, Student):
-        items = ItemEmbedding(num_items, shape.hidden_size, teacher_embedding, ed_weight, project_in_bf16)
+        items = ItemEmbedding(num_items, shape.hidden_size, teacher_embedding, ed_weight, project_in_bf16, texts)
         return kind(items, dropout=shape.dropout, max_length=shape.max_length, output=shape.output, **shape.options)
     if ed_weight:
         raise InputError(f"ed_weight is {ed_weight}, but {shape.student} has no item embedding; give 0")
+    if texts is not None:
+        raise InputError(f"item_init=views: {shape.student} has no item embedding; use item_init=random")
     model: Recommender = kind(num_items, shape.max_length, shape.own())
     return model
 
@@ -63,6 +67,7 @@ def build_student(
     teacher_embedding: Tensor | None = None,
     ed_weight: float = 0.0,
     project_in_bf16: bool = False,
+    texts: TextVectors | None = None,
 ) -> Student:
     """A freshly initialised student over ``num_items`` items.
 
@@ -72,11 +77,12 @@ def build_student(
         teacher_embedding: [V, E], added at the input with weight ``ed_weight``; see `ItemEmbedding`.
         ed_weight: 0 builds the student without teacher, bit for bit.
         project_in_bf16: see `ItemEmbedding`.
+        texts: vectors of the items' texts that embeddings start from; None for drawn ones.
 
     Raises:
-        InputError: it is not trained by gradient, or sizes or the teacher embedding do not fit.
+        InputError: it is not trained by gradient, or sizes, texts or the teacher embedding do not fit.
     """
-    return _student(shape, build_recommender(shape, num_items, teacher_embedding, ed_weight, project_in_bf16))
+    return _student(shape, build_recommender(shape, num_items, teacher_embedding, ed_weight, project_in_bf16, texts))
 
 
 def _student(shape: StudentShape, model: Recommender) -> Student:
@@ -91,7 +97,7 @@ def save_recommender(directory: str | Path, model: Recommender, shape: StudentSh
 
     Args:
         directory: where to.
-        model: the recommender, of the shape ``shape``.
+        model: the recommender, of the shape ``shape``. Embeddings from texts are written as rows of the item table.
         shape: its shape.
         fold: of a student, write the item table with the injected embedding folded in, and no projection, so that
             the loaded student needs no teacher and gives the same logits up to rounding.
@@ -106,6 +112,10 @@ def save_recommender(directory: str | Path, model: Recommender, shape: StudentSh
         return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     ed_weight = model.items.ed_weight if isinstance(model, Student) else 0.0
+    if isinstance(model, Student) and model.items.from_text is not None:
+        with torch.no_grad():
+            tensors["items.embedding.weight"] = model.items.own_table().detach().cpu().contiguous()
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("items.from_text.")}
     if fold and isinstance(model, Student) and model.items.injected:
         ed_weight = 0.0
         with torch.no_grad():

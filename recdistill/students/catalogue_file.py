@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,14 @@ CATALOGUE_FILE = "catalogue.json"
 
 def write_catalogue(folder: str | Path, catalogue: Catalogue, exclude_seen: bool) -> None:
     """Write ``catalogue.json`` into a folder that is there."""
-    values = {
+    values: dict[str, Any] = {
         "item_ids": list(catalogue.item_ids),
         "titles": list(catalogue.titles),
         "item_count": [int(count) for count in catalogue.item_count],
         "exclude_seen": exclude_seen,
     }
+    if len(catalogue.retired):
+        values["retired"] = catalogue.retired.tolist()
     (Path(folder) / CATALOGUE_FILE).write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
 
 
@@ -28,7 +31,8 @@ def read_catalogue(folder: str | Path) -> tuple[Catalogue, bool]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         count = np.asarray(values["item_count"], dtype=np.int64)
-        catalogue = Catalogue(tuple(values["item_ids"]), tuple(values["titles"]), count)
+        retired = np.asarray(values.get("retired", ()), dtype=np.int64)
+        catalogue = Catalogue(tuple(values["item_ids"]), tuple(values["titles"]), count, retired)
         return catalogue, bool(values["exclude_seen"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is no catalogue of a student ({error}); save the student again") from None

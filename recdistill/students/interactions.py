@@ -52,5 +52,5 @@ def cooccurrence(matrix: Any, begin: int, end: int) -> Tensor:
 def multi_hot(history: Tensor, length: Tensor, num_items: int) -> Tensor:
     """1 where an item is in a history, else 0: float32 [B, V] of right-padded histories [B, L] of ``length`` [B]."""
     padding = torch.arange(history.shape[1], device=history.device) >= length.unsqueeze(1)
-    found = torch.zeros(len(history), num_items + 1, device=history.device)
+    found = torch.zeros(history.shape[0], num_items + 1, device=history.device)
     return found.scatter_(1, history.masked_fill(padding, num_items), 1.0)[:, :num_items]

@@ -1,4 +1,4 @@
-"""Item embedding with the teacher's embedding injected (collaborative embedding distillation of DLLM2Rec)."""
+"""Item embedding: drawn at random or mapped from the items' texts, and with the teacher's embedding injected."""
 
 import math
 from collections.abc import Iterator
@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recdistill.distillation.projection import projection_layer
+from recdistill.distillation.projection import generator_apart, projection_layer
 from recdistill.errors import InputError
+from recdistill.students.text_vectors import TextVectors
 
 INITIAL_STD = 0.02
 
@@ -21,18 +22,27 @@ class ItemEmbedding(nn.Module):
     student without teacher: no projection is made. The projection draws from a generator of its own, so the
     other parameters and the global random state are the same with and without injection.
 
+    With ``texts``, x_i of item i, the embedding without a teacher is ``from_text(x_i) + table[i]``: a linear map that
+    is trained, and what is not known by the text, which starts at zero and stays so for items without a training
+    target. The other parameters and the random state are, again, the same as without.
+
     Args:
         num_items: V. Items are 0..V-1, the padding id is V.
         hidden_size: D.
         teacher_embedding: [V, E] or None; kept as a frozen buffer that is not saved with the model.
         ed_weight: weight of the injected embedding, at least 0.
         project_in_bf16: keep the teacher table and multiply in bfloat16; results are float32.
+        texts: vectors of the items' texts; None for embeddings that are drawn. They are kept as a frozen buffer that
+            is not saved with the model.
 
     Raises:
-        InputError: the teacher embedding is missing, not [V, E] or not finite, or the weight is negative.
+        InputError: the texts are of other items, the teacher embedding is missing, not [V, E] or not finite, or the
+            weight is negative.
     """
 
     teacher_embedding: Tensor | None
+    text_vectors: Tensor | None
+    learns: Tensor | None
 
     def __init__(
         self,
@@ -41,6 +51,7 @@ class ItemEmbedding(nn.Module):
         teacher_embedding: Tensor | None = None,
         ed_weight: float = 0.0,
         project_in_bf16: bool = False,
+        texts: TextVectors | None = None,
     ) -> None:
         super().__init__()
         self.num_items = num_items
@@ -50,6 +61,7 @@ class ItemEmbedding(nn.Module):
         nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
         with torch.no_grad():
             self.embedding.weight[num_items].zero_()
+        self._start_from(texts)
         self.projection: nn.Linear | None = None
         self._cached: tuple[tuple[object, ...], Tensor] | None = None
         self._shared: Tensor | None = None
@@ -60,10 +72,30 @@ class ItemEmbedding(nn.Module):
             checked = checked.to(torch.bfloat16 if project_in_bf16 else torch.float32)
         self.register_buffer("teacher_embedding", checked, persistent=False)
 
+    def _start_from(self, texts: TextVectors | None) -> None:
+        """Make the map from texts, where there are some, and set the items' own embeddings to zero."""
+        self.from_text: nn.Linear | None = None
+        vectors, learns = None, None
+        if texts is not None:
+            texts.check(self.num_items)
+            vectors = F.pad(texts.vectors.detach().float(), (0, 0, 0, 1))
+            self.from_text = text_map(vectors, self.hidden_size)
+            with torch.no_grad():
+                self.embedding.weight.zero_()
+            if not bool(texts.trained.all()):
+                learns = F.pad(texts.trained.float(), (0, 1)).unsqueeze(1)
+        self.register_buffer("text_vectors", vectors, persistent=False)
+        self.register_buffer("learns", learns, persistent=False)
+
     @property
     def injected(self) -> bool:
         """Whether a teacher embedding is added."""
         return self.projection is not None
+
+    @property
+    def composed(self) -> bool:
+        """Whether an embedding is more than a row of a table."""
+        return self.injected or self.from_text is not None
 
     def forward(self, items: Tensor) -> Tensor:
         """Embeddings [..., D] of item ids [...]; zero where the id is the padding id V."""
@@ -71,7 +103,7 @@ class ItemEmbedding(nn.Module):
             if self._ids is not None:
                 return F.embedding(torch.searchsorted(self._ids, items), self._shared)
             return F.embedding(items, self._shared, padding_idx=self.num_items)
-        if not self.injected:
+        if not self.composed:
             return self.embedding(items)
         if not self.training and not torch.is_grad_enabled():
             return F.embedding(items, self.padded_table())
@@ -79,11 +111,13 @@ class ItemEmbedding(nn.Module):
         distinct, position = torch.unique(items, return_inverse=True)
         if len(distinct) >= self.num_items:
             distinct, position = torch.arange(self.num_items + 1, device=items.device), items
-        return self.embedding(items) + F.embedding(position, self._injection(distinct))
+        own = self.embedding(items)
+        own = own if self.learns is None else own * F.embedding(items, self.learns)
+        return own + F.embedding(position, self._added(distinct))
 
     def item_table(self) -> Tensor:
         """The table [V, D] of all items, injection included, padding left out."""
-        if not self.injected:
+        if not self.composed:
             return self.embedding.weight[: self.num_items]
         return self.padded_table()[: self.num_items]
 
@@ -94,13 +128,13 @@ class ItemEmbedding(nn.Module):
         """
         if self._shared is not None:
             return self._shared
-        if not self.injected:
+        if not self.composed:
             return self.embedding.weight
         if self.training or torch.is_grad_enabled():
-            return self._inject_all()
+            return self._whole_table()
         key = self._parameter_state()
         if self._cached is None or self._cached[0] != key:
-            self._cached = (key, self._inject_all())
+            self._cached = (key, self._whole_table())
         return self._cached[1]
 
     @contextmanager
@@ -113,8 +147,9 @@ class ItemEmbedding(nn.Module):
         """
         if ids is not None:
             rows = F.embedding(ids, self.embedding.weight, padding_idx=self.num_items, sparse=True)
-            self._shared, self._ids = rows + self._injection(ids) if self.injected else rows, ids
-        elif self.injected:
+            rows = rows if self.learns is None else rows * self.learns.index_select(0, ids)
+            self._shared, self._ids = rows + self._added(ids) if self.composed else rows, ids
+        elif self.composed:
             self._shared = self.padded_table()
         try:
             yield
@@ -126,9 +161,27 @@ class ItemEmbedding(nn.Module):
         self._cached = None
         return super().train(mode)
 
-    def _inject_all(self) -> Tensor:
+    def own_table(self) -> Tensor:
+        """The table [V+1, D] without the injection: drawn rows, or those mapped from texts with what was learnt."""
+        own = self.embedding.weight if self.learns is None else self.embedding.weight * self.learns
+        if self.from_text is None:
+            return own
+        assert self.text_vectors is not None
+        return own + self.from_text(self.text_vectors)
+
+    def _whole_table(self) -> Tensor:
+        if not self.injected:
+            return self.own_table()
         ids = torch.arange(self.num_items + 1, device=self.embedding.weight.device)
-        return self.embedding.weight + self._injection(ids)
+        return self.own_table() + self._injection(ids)
+
+    def _added(self, distinct: Tensor) -> Tensor:
+        """What is added to the rows of distinct ids [U]: [U, D]."""
+        if self.from_text is None:
+            return self._injection(distinct)
+        assert self.text_vectors is not None
+        mapped = self.from_text(self.text_vectors.index_select(0, distinct))
+        return mapped + self._injection(distinct) if self.injected else mapped
 
     def _injection(self, distinct: Tensor) -> Tensor:
         """``ed_weight * projection(teacher[i])`` [U, D] of distinct ids [U]; zero for the padding id."""
@@ -151,6 +204,17 @@ class ItemEmbedding(nn.Module):
         parameters = tuple((id(p), p.data_ptr(), p._version, p.dtype) for p in self.parameters())
         # A table made in inference mode must not reach code that differentiates.
         return (torch.is_inference_mode_enabled(), *parameters)
+
+
+def text_map(vectors: Tensor, hidden_size: int) -> nn.Linear:
+    """A linear map without bias of vectors [n, K] to embeddings that are at first as long as drawn ones, on average.
+
+    It draws from a generator of its own.
+    """
+    linear = nn.utils.skip_init(nn.Linear, vectors.shape[1], hidden_size, bias=False)
+    length = float(vectors.square().sum(dim=1).mean().sqrt())
+    nn.init.normal_(linear.weight, std=INITIAL_STD / length if length else INITIAL_STD, generator=generator_apart())
+    return linear
 
 
 def _checked_teacher(num_items: int, teacher_embedding: Tensor | None, ed_weight: float) -> Tensor | None:

@@ -65,9 +65,11 @@ class ItemKNN(ClosedForm):
     def scores(self, history: Tensor, length: Tensor) -> Tensor:
         """See `Recommender.scores`."""
         row, item = multi_hot(history, length, self.num_items).nonzero(as_tuple=True)
-        found = torch.zeros(len(history) * self.num_items, device=history.device)
+        found = torch.zeros(history.shape[0] * self.num_items, device=history.device)
         step = max(1, MOST_VALUES // max(1, self.neighbour.shape[1]))
-        for rows, items in zip(row.split(step), item.split(step), strict=True):
+        # In ONNX the number of parts would be fixed.
+        parts = [(row, item)] if torch.onnx.is_in_onnx_export() else zip(row.split(step), item.split(step), strict=True)
+        for rows, items in parts:
             place = rows.unsqueeze(1) * self.num_items + self.neighbour[items]
             found.scatter_add_(0, place.flatten(), self.similarity[items].flatten())
-        return found.view(len(history), self.num_items)
+        return found.view(history.shape[0], self.num_items)

@@ -49,14 +49,14 @@ class NewItemMap:
 
     Attributes:
         map: from vectors of texts to item embeddings.
-        terms: that it was fitted by.
+        terms: that it was fitted by; None where it was trained with the student.
         interleaving: sets new items among the others.
         texts: how an item's text is made: ``item_text``, ``text_template`` and the ``columns`` that the items had.
         vectors: what made the texts' vectors, as JSON values by view.
     """
 
     map: ItemMap
-    terms: Terms
+    terms: Terms | None
     interleaving: Interleaving
     texts: Mapping[str, Any]
     vectors: Mapping[str, Any]
@@ -91,14 +91,14 @@ class MappedStudent(Recommender):
         """
         column = torch.arange(history.shape[1], device=history.device)
         history = history.masked_fill(column >= length.unsqueeze(1), self.num_items)
-        rows = torch.arange(len(history), device=history.device)
+        rows = torch.arange(history.shape[0], device=history.device)
         states, table = self.student(history, length, rows, length - 1), self.student.item_table()
         return F.linear(states, table[: self.base]), F.linear(states, table[self.new_items])
 
     def scores(self, history: Tensor, length: Tensor) -> Tensor:
         """Scores [B, V'] of all items; see `Recommender.scores`."""
         known, new = self.scores_apart(history, length)
-        scores = torch.cat([known, known.new_empty(len(known), self.num_items - self.base)], dim=1)
+        scores = torch.cat([known, known.new_empty(known.shape[0], self.num_items - self.base)], dim=1)
         scores[:, self.new_items] = self.new_item_map.interleaving(new)
         return scores
 
@@ -127,7 +127,7 @@ class MappedStudent(Recommender):
         described = {
             "base": self.base,
             "interleaving": asdict(new.interleaving),
-            "terms": asdict(new.terms),
+            "terms": None if new.terms is None else asdict(new.terms),
             "texts": dict(new.texts),
             "vectors": dict(new.vectors),
         }
@@ -157,6 +157,32 @@ def with_new_items(
     return MappedStudent(extended, len(table), new_items, new_item_map).eval()
 
 
+def has_own_map(student: Student) -> bool:
+    """Whether a student was trained with a map from texts by which it can score new items, too."""
+    return student.items.from_text is not None and student.output_kind == "tied" and student.scores_by_layer
+
+
+def with_own_map(
+    student: Student, shape: StudentShape, texts: Mapping[str, Any], vectors: Mapping[str, Any]
+) -> MappedStudent:
+    """A student whose embeddings start from texts, as it is served: on the CPU, with the map that it was trained with.
+
+    New are the items without a training target, which have nothing beside their text; they score as in the student.
+
+    Args:
+        student: finished, see `has_own_map`; it is not changed.
+        shape: its shape.
+        texts, vectors: see `NewItemMap`.
+    """
+    items = student.items
+    assert items.from_text is not None
+    weight = items.from_text.weight.detach().cpu().double().T.contiguous()
+    new_item_map = NewItemMap(ItemMap(weight, weight.new_zeros(weight.shape[1])), None, Interleaving(), texts, vectors)
+    extended = over_items(student, shape, student.item_table().detach().cpu().clone())
+    learns = torch.ones(items.num_items) if items.learns is None else items.learns[:-1, 0].cpu()
+    return MappedStudent(extended, items.num_items, (learns == 0).nonzero().squeeze(1), new_item_map).eval()
+
+
 def check_tied(model: Recommender) -> None:
     """Raise InputError unless a recommender scores items by their embeddings."""
     if not isinstance(model, Student):
@@ -171,7 +197,7 @@ def over_items(student: Student, shape: StudentShape, table: Tensor) -> Student:
     """The same student over a table of V' items [V', d], its padding the item V'. Raises InputError where it cannot."""
     with torch.random.fork_rng(devices=[]):
         found = build_student(shape, len(table))
-    given = {name: one.detach().cpu() for name, one in student.state_dict().items() if not _of_projection(name)}
+    given = {name: one.detach().cpu() for name, one in student.state_dict().items() if not _composes(name)}
     given[TABLE] = F.pad(table, (0, 0, 0, 1))
     for name, one in found.state_dict().items():
         if name not in given or given[name].shape != one.shape:
@@ -181,8 +207,8 @@ def over_items(student: Student, shape: StudentShape, table: Tensor) -> Student:
     return found.eval()
 
 
-def _of_projection(name: str) -> bool:
-    return name.startswith("items.projection.")
+def _composes(name: str) -> bool:
+    return name.startswith(("items.projection.", "items.from_text."))
 
 
 def load_mapped(directory: Path, student: Recommender) -> MappedStudent:
@@ -192,7 +218,7 @@ def load_mapped(directory: Path, student: Recommender) -> MappedStudent:
         tensors = load_file(directory / MAP_FILE)
         new = NewItemMap(
             ItemMap(tensors["weight"], tensors["bias"]),
-            Terms(**described["terms"]),
+            None if described["terms"] is None else Terms(**described["terms"]),
             Interleaving(**described["interleaving"]),
             described["texts"],
             described["vectors"],

@@ -142,7 +142,7 @@ class SASRec(Student):
         for attention, feed_forward in zip(self.attentions[:-1], self.feed_forwards[:-1], strict=True):
             states = feed_forward(attention(states, future))
         # Of the last block, queries and what is position-wise are computed for the asked positions alone.
-        first, count = asked_range(row, column, len(history), size)
+        first, count = asked_range(row, column, history.shape[0], size)
         if count < size:
             places = (first.unsqueeze(1) + torch.arange(count, device=first.device)).clamp_(max=size - 1)  # (W, T)
             windows = torch.arange(len(history), device=first.device).unsqueeze(1)
@@ -159,9 +159,9 @@ class SASRec(Student):
 def asked_range(row: Tensor, column: Tensor, windows: int, length: int) -> tuple[Tensor, int]:
     """The first column asked of each window, int64 [W], and how many columns hold those of any window from there.
 
-    On an accelerator, whose answer would have to be waited for, all columns.
+    On an accelerator, whose answer would have to be waited for, and in ONNX, all columns.
     """
-    if column.device.type != "cpu" or not len(column):
+    if column.device.type != "cpu" or torch.onnx.is_in_onnx_export() or not len(column):
         return column.new_zeros(windows), length
     first = column.new_full((windows,), length - 1).scatter_reduce(0, row, column, "amin")
     return first, int((column - first[row]).max()) + 1

@@ -112,7 +112,7 @@ class Student(Recommender):
 
     def scores(self, history: Tensor, length: Tensor) -> Tensor:
         """Logits [B, V] after the last item of each history; see `Recommender.scores`."""
-        return self.logits(self(history, length, torch.arange(len(history), device=history.device), length - 1))
+        return self.logits(self(history, length, torch.arange(history.shape[0], device=history.device), length - 1))
 
     def output_layer(self) -> tuple[Tensor, Tensor | None]:
         """Weight [V, D] and bias [V], or None for none, of the scores: ``logits = states @ weight^T + bias``."""

@@ -18,13 +18,17 @@ from recdistill.distillation.objective import build_objective
 from recdistill.distillation.policies.custom import policy_of_file
 from recdistill.distillation.settings import SAMPLED
 from recdistill.distillation.teacher_answers import TeacherAnswers
+from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS, STUDENTS
 from recdistill.students.build import StudentShape, build_student, shape_of
+from recdistill.students.earlier import EarlierStudent
+from recdistill.students.loss_path import loss_path, say_what_would_pay
 from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of
 from recdistill.students.recommender import ClosedForm
 from recdistill.students.selection import Selection
 from recdistill.students.step import loss_step, seen_mask, student_batches
 from recdistill.students.student import Student
+from recdistill.students.text_vectors import TextVectors
 from recdistill.training.device import device_of
 from recdistill.training.fit import Metrics, TrainingPlan, fit
 from recdistill.training.recorder import Recorder
@@ -69,6 +73,8 @@ def fit_recommender(
     teacher: TeacherAnswers | None = None,
     recorder: Recorder,
     report: Report | None = None,
+    texts: TextVectors | None = None,
+    earlier: EarlierStudent | None = None,
 ) -> Fitted:
     """Fit the recommender of the options, and measure it, on test once.
 
@@ -80,19 +86,33 @@ def fit_recommender(
             the checkpoint that a killed training goes on from.
         report: called with each epoch and its metrics; what it raises ends the training. A trial of a sweep
             reports; the items that it recommends are not kept.
+        texts: vectors of the items' texts, for ``item_init=views``.
+        earlier: the student that the training starts from; None for fresh parameters.
 
     Raises:
-        InputError: the student cannot be built, the teacher does not suit it, or the loss is not finite.
+        InputError: texts are missing or not asked for, the student cannot be built, the teacher does not suit it, or
+            the loss is not finite.
     """
     keep = KEPT if report is None else 0
     kind, shape = STUDENTS.get(config.student), shape_of(config)
+    if config.refit:
+        raise InputError("refit=true: measures nothing; train without it, or use the steps backbone and distill")
+    if config.init_from and earlier is None:
+        raise InputError(f"init_from={config.init_from}: is of the steps backbone and distill; leave it out")
+    if config.starts_from_texts != (texts is not None):
+        raise InputError(f"item_init={config.item_init}: vectors of the items' texts are for item_init=views alone")
     if issubclass(kind, ClosedForm):
         return fit_closed_form(config, data, kind, shape, keep)
+    return train_student(config, data, shape, taught_by(config, teacher), recorder, report, keep, texts, earlier)
+
+
+def taught_by(config: StudentConfig, teacher: TeacherAnswers | None) -> TeacherAnswers | None:
+    """The teacher's answers that a training of these options reads; None where it reads none."""
     taught = teacher if isinstance(config, DistillConfig) else None
     if taught is not None and not config.parts_in_use_of(LOSS_TERMS):
         # Only loss terms read the teacher's states of the samples, which are many bytes a batch.
         taught = replace(taught, sequence_embedding=None)
-    return train_student(config, data, shape, taught, recorder, report, keep)
+    return taught
 
 
 def fit_closed_form(
@@ -115,9 +135,11 @@ def train_student(
     recorder: Recorder,
     report: Report | None,
     keep: int,
+    texts: TextVectors | None = None,
+    earlier: EarlierStudent | None = None,
 ) -> Fitted:
     """Train a student by validation NDCG@10, distilled where there is a teacher, and measure it."""
-    model, plan = student_plan(config, data, shape, teacher, recorder)
+    model, plan = student_plan(config, data, shape, teacher, recorder, texts, earlier)
 
     def log(metrics: Metrics, epoch: int) -> None:
         recorder.log_metrics(metrics, epoch)
@@ -144,16 +166,24 @@ def student_plan(
     shape: StudentShape,
     teacher: TeacherAnswers | None,
     recorder: Recorder,
+    texts: TextVectors | None = None,
+    earlier: EarlierStudent | None = None,
 ) -> tuple[Student, TrainingPlan[Batch]]:
-    """A student with fresh parameters, on its device, and the plan of its training."""
+    """A student with fresh parameters, or those of an earlier one, on its device, and the plan of its training."""
     device = device_of(config)
     torch.manual_seed(config.seed)
-    model = initial_student(config, shape, data.num_items, teacher).to(device)
+    model = initial_student(config, shape, data.num_items, teacher, texts)
+    if earlier is not None:
+        earlier.start(model)
+    model = model.to(device)
     selection = selection_of(config, data, model, teacher, recorder)
     # Built after the student: it has parameters of its own where a loss term projects the states.
     objective = build_objective(
         config, torch.as_tensor(data.item_count), state_size=model.state_size, teacher=teacher
     ).to(device)
+    path = loss_path(config, model, objective, teacher is not None)
+    recorder.tag("loss_path", path)
+    say_what_would_pay(config, path, data.num_items)
     trained = nn.ModuleDict({"student": model, "extra": objective})
     optimizer = optimizer_of(config, trained)
     plan = TrainingPlan(
@@ -199,13 +229,20 @@ def learning_rate_of(config: StudentConfig) -> Callable[[int, int], float] | Non
 
 
 def initial_student(
-    config: StudentConfig, shape: StudentShape, num_items: int, teacher: TeacherAnswers | None
+    config: StudentConfig,
+    shape: StudentShape,
+    num_items: int,
+    teacher: TeacherAnswers | None,
+    texts: TextVectors | None = None,
 ) -> Student:
-    """A student with fresh parameters, the teacher's item embeddings injected where there is a teacher."""
+    """A student with fresh parameters, the teacher's item embeddings injected where there is a teacher.
+
+    Its own embeddings start from ``texts`` where there are some.
+    """
     if teacher is None or not isinstance(config, DistillConfig):
-        return build_student(shape, num_items)
-    embedding = teacher.item_embedding
-    return build_student(shape, num_items, embedding, config.ed_weight, project_in_bf16=embedding.shape[1] > WIDE)
+        return build_student(shape, num_items, texts=texts)
+    embedding, wide = teacher.item_embedding, teacher.item_embedding.shape[1] > WIDE
+    return build_student(shape, num_items, embedding, config.ed_weight, project_in_bf16=wide, texts=texts)
 
 
 def selection_of(

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recdistill.config import config_of
+from recdistill.config.steps import STEPS
 from recdistill.study.cells import CellResult, read_cell, read_ranks
 from recdistill.study.comparisons import CUT_OFF, METRIC, PARTS, SPARSE, Difference, corrected, difference
 from recdistill.study.plan import Cell, Comparison, Plan
+from recdistill.study.terms import terms_of_rows
 
 NAME = f"{METRIC.upper()}@{CUT_OFF}"
 METRICS = {
@@ -127,19 +130,30 @@ def heading(found: Found) -> list[str]:
     ]
 
 
-def table_of_rows(found: Found, data: str, student: str) -> list[str]:
-    """Each row's metrics as a Markdown table; empty where no cell is finished."""
+def columns_of_rows() -> list[str]:
+    """Titles of the table of rows."""
+    return ["row", *(TITLES[part] for part in METRICS), "training, s", ""]
+
+
+def lines_of_rows(found: Found, data: str, student: str) -> list[list[str]]:
+    """Each row's metrics, cells as text, and chance among new items; empty where no cell is finished."""
     lines = []
     for row in found.plan.rows.values():
         if found.finished(row.name, data, student):
             cells = [summary(found.values(row.name, data, student, metric)) for metric in METRICS.values()]
             seconds = found.values(row.name, data, student, "train_seconds")
-            cells.append(f"{statistics.fmean(seconds):,.0f}" if seconds else "")
-            lines.append(f"| {row.name} | {' | '.join(cells)} | {row.says} |")
+            lines.append([row.name, *cells, f"{statistics.fmean(seconds):,.0f}" if seconds else "", row.says])
     chance = found_chance(found, data)
     if lines and chance is not None:
-        lines.append(f"| *chance* | | | | {chance:.4f} | | |")
-    head = f"| row | {' | '.join(TITLES[part] for part in METRICS)} | training, s | |"
+        lines.append(["*chance*", "", "", "", f"{chance:.4f}", "", ""])
+    return lines
+
+
+def table_of_rows(found: Found, data: str, student: str) -> list[str]:
+    """The same as a Markdown table."""
+    made = lines_of_rows(found, data, student)
+    lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|" for cells in made]
+    head = f"| {' | '.join(columns_of_rows())} |"
     return [head, f"|---|{'---:|' * (len(METRICS) + 1)}---|", *lines] if lines else []
 
 
@@ -180,7 +194,7 @@ def table_of_answers(given: Iterable[Answer]) -> list[str]:
 
 
 def footing(found: Found) -> list[str]:
-    """Store, versions and machines."""
+    """Terms of the language models, store, versions and machines."""
     results = list(found.results.values())
     if not results:
         return ["No cell is finished yet."]
@@ -189,7 +203,13 @@ def footing(found: Found) -> list[str]:
         return "; ".join(sorted(set(values)))
 
     versions = listed(", ".join(f"{name} {v}" for name, v in sorted(result.versions.items())) for result in results)
+    terms = terms_of_rows(
+        config_of(STEPS[cell.step], cell.options)
+        for cell in found.plan.cells
+        if cell.name in found.results and cell.step in ("teacher", "map_items")
+    )
     return [
+        *([f"Made with language models: {terms}", ""] if terms else []),
         f"Commits: {listed(result.commit[:12] for result in results)}. Machines: "
         f"{listed(result.machine for result in results)}.",
         "",

@@ -127,12 +127,14 @@ def joined(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def report(asked: Sequence[Asked], price: Price | None, seeds: int) -> str:
-    """The answer in Markdown: the sentence, each question, the price."""
+def report(asked: Sequence[Asked], price: Price | None, seeds: int, terms: str = "") -> str:
+    """The answer in Markdown: the sentence, each question, the price, the terms of the language models."""
     lines = [f"**{sentence(asked)}**", "", f"{NAME} on test samples; intervals are the wider of users' and items'."]
     if seeds == 1:
         lines.append("One seed: another seed gives other numbers, and these intervals do not hold that.")
     lines += ["", *(f"- {one.line}" for one in asked)]
     if price is not None:
         lines += ["", f"- {price.line}"]
+    if terms:
+        lines += ["", f"Made with language models: {terms}"]
     return "\n".join(lines) + "\n"

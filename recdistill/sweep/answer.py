@@ -13,17 +13,27 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recdistill.config import Config, DistillConfig, StudentConfig, SweepConfig, changed, narrow, option_table
 from recdistill.errors import InputError
+from recdistill.runs.compared_runs import place_of
 from recdistill.runs.step_runs import StepRun
 from recdistill.runs.sweep_runs import log_values
 from recdistill.sweep import final_comparison
 from recdistill.sweep.figures import write_figures
 from recdistill.sweep.final_comparison import Row
+from recdistill.sweep.page import noise_of, sweep_page
 from recdistill.sweep.space import Space, Value
 from recdistill.sweep.trainings import Final, FinalTraining
 from recdistill.sweep.workers import map_tasks
 
+#: The page with all of it.
+REPORT = "report.html"
 #: A configuration is the same with another seed, and with other runs of the steps before.
 NOT_CONFIGURATION = ("seed", "upstream")
+#: What the answer says of serving: a sweep keeps no model, and promotes nothing by itself.
+SERVED = (
+    "To serve it: that command with `-P register=NAME`, once a seed, makes its versions; "
+    "`recdistill promote --name NAME` makes the best on validation the champion, where a paired test finds it better "
+    "than the present one."
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,8 @@ def write_answer(
     texts = {"best.yaml": as_yaml(options), "command.txt": command(options) + "\n"}
     if len(space.objectives) > 1:
         texts["pareto.csv"] = front(best, space)
+    rows: list[Row] = []
+    gained: dict[str, final_comparison.Gain] = {}
     if config.final_seeds:
         rows = final_rows(config, space, base, chosen, finals)
         gained = final_comparison.gains(rows, space, base.seed)
@@ -68,9 +80,11 @@ def write_answer(
         texts["table.json"] = final_comparison.as_json(rows, space, gained)
         run.log_metrics(final_comparison.summary(rows, space))
     said = "\n".join(texts[name] for name in ("pareto.csv", "table.md", "command.txt") if name in texts)
+    said += f"\n{SERVED}\n"
     run.log_folder("answer", lambda folder: write_texts(folder, texts | {"said.md": said}))
+    run.log_text(REPORT, sweep_page(study, space, rows, gained, texts["command.txt"], noise_of(rows, space)))
     run.describe(said)
-    print(said, flush=True)
+    print(f"{said}\nthe report: {place_of(run, REPORT)}", flush=True)
 
 
 def best_trials(study: Study, space: Space) -> list[FrozenTrial]:
@@ -131,7 +145,8 @@ def options_of(config: Config) -> dict[str, Value]:
 
 def command(options: Mapping[str, Value]) -> str:
     """The command that trains a student with these options."""
-    return " ".join(["mlflow run . -e distill --env-manager local", *(f"-P {n}={text(v)}" for n, v in options.items())])
+    begin = "mlflow run . -e distill --env-manager local --experiment-name recdistill"
+    return " ".join([begin, *(f"-P {n}={text(v)}" for n, v in options.items())])
 
 
 def text(value: Value) -> str:

@@ -1,9 +1,8 @@
 """Figures of a sweep: history, importances, parallel coordinates, slices, contours, Pareto front.
 
-Optuna draws all of them twice: with matplotlib for the PNG files, with plotly for one page that works offline.
+Optuna draws all of them twice: with matplotlib for the PNG files, with plotly for the page (`recdistill.sweep.page`).
 """
 
-import html
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
-import plotly.io
 from optuna import visualization as interactive
 from optuna.study import Study
 from optuna.trial import TrialState
@@ -36,29 +34,21 @@ class Figure:
 
 
 def write_figures(folder: Path, study: Study, space: Space) -> list[str]:
-    """Write ``NAME.png`` of each figure, and ``sweep.html`` with all of them. Returns their names.
+    """Write ``NAME.png`` of each figure. Returns their names.
 
     A figure that the trials are too few or too equal for is left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     matplotlib.use("agg")
-    sections: list[str] = []
     names: list[str] = []
     for figure in figures_of(study, space):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                page = figure.page()
                 draw_png(figure, folder / f"{figure.name}.png")
             except (ValueError, RuntimeError, ZeroDivisionError):
                 continue
-        # The library is in the page once, 4.5 MB: a page must work where there is no network.
-        text = plotly.io.to_html(page, include_plotlyjs=not names, full_html=False)
-        sections.append(f"<h2>{html.escape(figure.title)}</h2>{text}")
         names.append(figure.name)
-    title = html.escape(f"Sweep {study.study_name}")
-    text = f'<!doctype html><meta charset="utf-8"><title>{title}</title><h1>{title}</h1>' + "".join(sections)
-    (folder / "sweep.html").write_text(text, encoding="utf-8")
     return names
 
 

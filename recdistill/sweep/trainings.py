@@ -10,6 +10,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from recdistill.config import DistillConfig, StudentConfig, changed
+from recdistill.config.run_names import changes_name
 from recdistill.errors import one_line
 from recdistill.plugins import load_plugins
 from recdistill.runs.outbox import LostStoreError
@@ -88,7 +89,8 @@ class TrialTraining:
         """The trial's run. With several seeds it holds their means, and a run for each is nested in it."""
         step = "distill" if self.seeds == 1 else "trial"
         tags = {STUDY: self.study, STUDY_ID: str(start.study[IDENTITY]), TRIAL: str(start.number)}
-        with child_run(step, str(start.study[LEADER]), f"trial {start.number}", tags, start.values) as run_id:
+        name = changes_name(f"trial {start.number}", start.values)
+        with child_run(step, str(start.study[LEADER]), name, tags, start.values) as run_id:
             yield run_id
 
     def trained(self, values: Mapping[str, Any], report: Report) -> dict[str, float]:

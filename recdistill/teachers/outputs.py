@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recdistill.data.pinned_models import terms_of
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError, one_line
 
@@ -25,7 +26,7 @@ CONFIDENCE = "-log p(item) of the teacher's softmax over the catalogue, nats; sm
 #: More samples or items than any data set has.
 MOST = 2**40
 #: What the manifest holds for readers, beside the fields of `Manifest`.
-SHOWN = {"covered", "covered_share", "top_n"}
+SHOWN = {"covered", "covered_share", "top_n", "terms"}
 PACKAGES = ("recdistill", "torch", "transformers", "peft")
 
 
@@ -63,6 +64,11 @@ class Manifest:
     teacher: str = "ranking"
     confidence: str = CONFIDENCE
     versions: dict[str, str] = field(default_factory=installed_versions)
+
+    @property
+    def terms(self) -> str:
+        """The terms of the base LLM, which whatever is made with it shares; '' where it has no alias."""
+        return terms_of(self.llm)
 
     def __post_init__(self) -> None:
         texts = [self.fingerprint, self.llm, self.split, self.teacher, self.confidence]
@@ -239,6 +245,7 @@ def write_teacher_outputs(directory: str | Path, outputs: TeacherOutputs) -> Non
         "covered": len(outputs.sample),
         "covered_share": outputs.covered_share,
         "top_n": outputs.top_n,
+        "terms": outputs.manifest.terms,
     }
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         complete = Path(scratch) / directory.name

@@ -17,8 +17,9 @@ from recdistill.students.build import build_recommender, load_recommender, save_
 from recdistill.students.recommender import ClosedForm, Recommender
 from recdistill.students.shape import OUTPUTS, StudentShape
 from recdistill.students.student import Student
+from recdistill.students.text_vectors import TextVectors
 
-NUM_ITEMS, LENGTH, HIDDEN_SIZE, TEACHER_SIZE = 40, 10, 16, 24
+NUM_ITEMS, LENGTH, HIDDEN_SIZE, TEACHER_SIZE, TEXT_SIZE = 40, 10, 16, 24, 5
 #: Lengths of the histories that scores are compared on.
 LENGTHS = (1, 2, 4, 7, 9, 10)
 
@@ -28,7 +29,8 @@ def check_student(student: str | type[Recommender], options: Any = None) -> None
 
     What stands at the padding, the width of the padding and the other histories of a batch change no score; a causal
     student looks at nothing that comes later; saved and loaded it scores the same; a teacher's embedding changes
-    nothing at weight 0 and can be folded in; gradients reach every parameter. A closed-form recommender is fitted to
+    nothing at weight 0 and can be folded in; embeddings that start from texts are read everywhere, and items without
+    a training target have nothing else; gradients reach every parameter. A closed-form recommender is fitted to
     the training interactions alone, and the same each time.
 
     Args:
@@ -62,6 +64,7 @@ def check_student(student: str | type[Recommender], options: Any = None) -> None
             _check_gradients(name, shape)
             _check_teacher(name, shape)
             _check_saving(name, shape)
+            _check_texts(name, shape)
 
 
 def _name_of(student: str | type[Recommender]) -> str:
@@ -90,10 +93,18 @@ def _teacher_embedding() -> Tensor:
     return torch.randn(NUM_ITEMS, TEACHER_SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def _built(name: str, shape: StudentShape, ed_weight: float = 0.0, given: bool = True) -> Student:
-    """A student with its initial parameters, a teacher's embedding given to it or not."""
+def _texts() -> TextVectors:
+    """Vectors of the items' texts; every third item has no training target."""
+    vectors = torch.randn(NUM_ITEMS, TEXT_SIZE, generator=torch.Generator().manual_seed(4))
+    return TextVectors(vectors, torch.arange(NUM_ITEMS) % 3 > 0)
+
+
+def _built(
+    name: str, shape: StudentShape, ed_weight: float = 0.0, given: bool = True, texts: TextVectors | None = None
+) -> Student:
+    """A student with its initial parameters, a teacher's embedding and items' texts given to it or not."""
     try:
-        model = build_recommender(shape, NUM_ITEMS, _teacher_embedding() if given else None, ed_weight)
+        model = build_recommender(shape, NUM_ITEMS, _teacher_embedding() if given else None, ed_weight, texts=texts)
     except TypeError as error:
         raise AssertionError(
             f"{name}: cannot be built ({error}); its constructor takes (items, dropout, max_length, output) and its "
@@ -103,9 +114,9 @@ def _built(name: str, shape: StudentShape, ed_weight: float = 0.0, given: bool =
     return model
 
 
-def _moved(name: str, shape: StudentShape, ed_weight: float = 0.0) -> Student:
+def _moved(name: str, shape: StudentShape, ed_weight: float = 0.0, texts: TextVectors | None = None) -> Student:
     """A student in evaluation mode, its parameters moved off their initial values."""
-    model = _built(name, shape, ed_weight)
+    model = _built(name, shape, ed_weight, texts=texts)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -284,6 +295,43 @@ def _check_teacher(name: str, shape: StudentShape) -> None:
     assert all(torch.equal(drawn, after[0]) for drawn in after), (
         f"{name}: building it with a teacher's embedding draws other random numbers than without; draw the same"
     )
+
+
+def _check_texts(name: str, shape: StudentShape) -> None:
+    """Embeddings from texts change no other initial value, are causal as others, and learn where they may."""
+    torch.manual_seed(5)
+    plain = _built(name, shape).state_dict()
+    torch.manual_seed(5)
+    started = _built(name, shape, texts=_texts()).state_dict()
+    others = [one for one in plain if one != "items.embedding.weight"]
+    assert _same({one: plain[one] for one in others}, {one: started[one] for one in others}), (
+        f"{name}: texts of the items change the initial value of other parameters; draw the same numbers with and "
+        "without them"
+    )
+    for ed_weight in (0.0, 0.3):
+        model = _moved(name, shape, ed_weight, _texts())
+        _check_scores(name, model, LENGTH)
+        if type(model).causal:
+            _check_causal(name, model)
+        history, length = _windows()
+        _, logits = model.train().scored(history, length, torch.arange(len(length)), length - 1)
+        logits.square().sum().backward()
+        without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+        assert not without, (
+            f"{name}: with items' texts no gradient reaches {', '.join(without)}; read items through `items` alone"
+        )
+        gradient = model.items.embedding.weight.grad
+        assert gradient is not None
+        assert not bool(gradient[:-1][~_texts().trained].any()), (
+            f"{name}: an item without a training target gets an embedding beside its text's; read items through "
+            "`items` alone"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            save_recommender(folder, model.eval(), shape, fold=True)
+            assert _score_alike(load_recommender(folder), model, exactly=False), (
+                f"{name}: with its texts' embeddings written into the item table it gives other scores; read items "
+                "through `items` alone"
+            )
 
 
 def _check_saving(name: str, shape: StudentShape) -> None:

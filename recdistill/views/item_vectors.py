@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from recdistill.config.views import ViewsConfig
 from recdistill.errors import InputError, one_line
+from recdistill.registry import VIEWS
 from recdistill.views.build import build_views, view_context
 from recdistill.views.saved_view import load_view, save_view
 from recdistill.views.standardise import Standardiser
@@ -173,6 +174,12 @@ class ItemVectors:
             table, digests = arrays["table"], arrays["digests"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise InputError(f"{folder}: holds no items' vectors ({one_line(error)}); make them again") from None
+        for name in names:
+            if name not in VIEWS.names():
+                raise InputError(
+                    f"{folder}: names the view {one_line(name, 60)!r}; there are {', '.join(VIEWS.names())}, others "
+                    "with plugin="
+                )
         context = view_context(device, teacher)
         views = {name: load_view(folder / VIEWS_FOLDER / name, context, **options) for name in names}
         return cls(views, maps, table, digests, costs)

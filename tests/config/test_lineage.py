@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from recdistill.config import STEPS, UPSTREAM, DistillConfig, MainConfig, SweepConfig, TeacherConfig, changed, narrow
+from recdistill.config import (
+    STEPS,
+    UPSTREAM,
+    DistillConfig,
+    MainConfig,
+    MapItemsConfig,
+    SweepConfig,
+    TeacherConfig,
+    changed,
+    narrow,
+)
 from recdistill.config.base import Config, option_table
 from recdistill.config.lineage import (
     chosen,
@@ -18,6 +28,7 @@ from recdistill.config.lineage import (
 )
 from recdistill.config.option import Option
 from recdistill.config.steps import REVISIONS
+from recdistill.config.views import view_options
 
 # With these, every option has another valid value.
 VARIED = {
@@ -50,7 +61,14 @@ def base(kind: type[Config], one: Option, **more: object) -> Config:
         values |= {name: part} if equals else {one.parts[-1].partition(">")[0]: 1.0}
     if one.name == "policy_file":
         values["policy_file"] = "no_such_policy.py"
+    if step_reads_views(kind) and one.name in view_options():
+        values |= {"item_init": "views"} | ({"views": part} if one.parts else {})
     return kind(**values | more)
+
+
+def step_reads_views(kind: type[Config]) -> bool:
+    """Whether the options of views are there for ``item_init=views`` alone."""
+    return "item_init" in option_table(kind) and kind is not MapItemsConfig
 
 
 def another(config: Config, one: Option) -> Config:

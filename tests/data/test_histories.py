@@ -118,6 +118,13 @@ def test_where_one_row_has_bars_commas_are_of_the_ids(tmp_path):
     assert read_histories(write(tmp_path, "h.csv", text))["history"].tolist() == [["b1", "b2"], ["b3,b4"]]
 
 
+@pytest.mark.parametrize("separator", ["\t", ";", ","])
+def test_the_header_tells_what_separates_fields(tmp_path: Path, separator: str) -> None:
+    text = f"user{separator}history\nu1{separator}b1|b2\n"
+    for name in ("h.tsv", "h.csv"):
+        assert read_histories(write(tmp_path, name, text))["history"].tolist() == [["b1", "b2"]]
+
+
 @pytest.mark.parametrize("name", ["h.csv", "h.csv.gz", "h.jsonl", "h.jsonl.gz"])
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -286,3 +293,16 @@ def test_what_is_written_is_read_again(tmp_path, suffix):
     assert read["rank"].tolist() == [1, 2, 1]
     assert read["score"].tolist() == [2.5, 1.0, 7.0]
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_allowed_items_are_a_list_or_none(tmp_path):
+    rows = [{"history": ["1"], "allowed_items": [" 2", 3]}, {"history": ["1"]}, {"history": ["1"], "allowed_items": []}]
+    (tmp_path / "h.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pd.DataFrame({"history": [["1"]] * 3, "allowed_items": [["2", "3"], None, []]}).to_parquet(tmp_path / "h.parquet")
+    for name in ("h.jsonl", "h.parquet"):
+        assert read_histories(str(tmp_path / name))["allowed_items"].tolist() == [["2", "3"], None, []]
+    (tmp_path / "h.csv").write_text('history,allowed_items\n1|2,2|3\n1|2,\n1|2,[]\n')
+    assert read_histories(str(tmp_path / "h.csv"))["allowed_items"].tolist() == [["2", "3"], None, []]
+    (tmp_path / "h.jsonl").write_text(json.dumps({"history": ["1"], "allowed_items": "2"}))
+    with pytest.raises(InputError, match="row 1: allowed_items is '2'"):
+        read_histories(str(tmp_path / "h.jsonl"))

@@ -34,6 +34,7 @@ def read(folder: Path, content: str | bytes, used: dict[str, str] = USED, quoted
         "sep=,\n",
         "SEP=,\r\n",
         "\n,\nsep=,\n",
+        "\u00a0,\u3000\n\u2028\n",
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])

@@ -1,4 +1,4 @@
-"""The notebooks run top to bottom on a store that ``make store`` fills, and are committed without outputs."""
+"""The notebooks run top to bottom on a store that ``make store`` fills, and are committed with their outputs."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from nbclient import NotebookClient
 from small_data import write_csv
 from tiny_llm import write_tiny_llm
-from workplace import Workplace, arguments
+from workplace import Workplace, arguments, make_downloads, ml100k_files
 
 import recdistill
 from recdistill.__main__ import main
@@ -31,6 +31,10 @@ CELL_SECONDS = 120
 TEACHER = {"teacher_window": 10, "teacher_history": 4, "token_budget": 3000, "tokens_per_batch": 300, "top_n": 12}
 SMALL = {"max_users": 0, "outputs_token_budget": 0, **TEACHER}
 SWEEP = {"space": ROOT / "sweeps" / "quick.yaml", "trials": 6, "final_seeds": 2}
+
+#: Kinds of outputs that a person would show to a colleague.
+SHOWN = {"image/png", "image/svg+xml", "text/html", "text/markdown"}
+MOST_BYTES = 500_000
 
 Execute = Callable[[str], nbformat.NotebookNode]
 
@@ -48,8 +52,7 @@ def store_commands() -> list[list[str]]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """The commands of ``make store`` on a small data set, over the tiny llama; this process is there."""
     folder = tmp_path_factory.mktemp("notebooks")
-    downloads = folder / "downloads"
-    downloads.mkdir()
+    downloads = make_downloads(folder / "downloads", ml100k_files())
     files = write_csv(folder, users=USERS)
     llm = write_tiny_llm(folder / "llm")
     made = Workplace(folder, downloads)
@@ -118,25 +121,32 @@ def internals(source: str) -> list[str]:
     return found
 
 
-def test_there_are_four():
+def test_there_are_five():
     assert [path.stem for path in PATHS] == [
         "01_compare_runs",
         "02_what_the_gate_learned",
         "03_reading_a_sweep",
         "04_bring_your_own_data",
+        "05_from_a_cold_item_to_a_recommendation",
     ]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_a_committed_notebook_has_no_outputs(path: Path):
+def test_a_committed_notebook_has_its_outputs(path: Path):
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
     for cell in notebook.cells:
         assert set(cell.metadata) <= {"tags"}, cell.id
-        if cell.cell_type == "code":
-            assert (cell.outputs, cell.execution_count) == ([], None), f"{cell.id}: clear all outputs before a commit"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    # From top to bottom, once: make notebooks.
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [
+        out for cell in code for out in cell.outputs if out.output_type == "error" or out.get("name") == "stderr"
+    ]
+    assert SHOWN & {kind for out in code[-1].outputs for kind in out.get("data", {})}, "it ends in a picture or a table"
+    assert path.stat().st_size < MOST_BYTES
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     # As Jupyter saves it, so that opening and saving changes no line.
     assert path.read_text(encoding="utf-8") == nbformat.writes(notebook) + "\n"
@@ -144,7 +154,12 @@ def test_a_committed_notebook_has_no_outputs(path: Path):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_committed_notebook_names_no_place_of_a_machine(path: Path):
-    sources = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    texts = [data for out in outputs for kind, data in out.get("data", {}).items() if not kind.startswith("image/")]
+    sources = "\n".join(
+        [*(c.source for c in notebook.cells), *(out.get("text", "") for out in outputs), *map(str, texts)]
+    )
     assert re.findall(r"(?<![\w.:/}<])(?:~|[A-Z]:)?[/\\](?:[\w.-]+[/\\])+", sources) == []
     assert not re.search(r"\b[0-9a-f]{32}\b", sources), "a run id is of one store"
 
@@ -271,3 +286,18 @@ def test_own_data_end_in_a_model_that_recommends(execute: Execute):
     assert "dataset" not in run.data.params
     assert "val/ndcg_at_10" in run.data.metrics
     assert MlflowClient().get_logged_model(run.outputs.model_outputs[0].model_id).name == "model"
+
+
+@pytest.mark.slow
+def test_a_new_film_is_in_the_list_of_a_user(execute: Execute):
+    notebook = execute("05_from_a_cold_item_to_a_recommendation")
+    for film in ("Star Trek: Insurrection", "A Bug's Life"):
+        assert film in text_of(notebook, "add").replace("&#x27;", "'")
+        assert film in text_of(notebook, "fans").replace("&#x27;", "'").replace("&#39;", "'")
+    assert "image/png" in kinds_of(notebook, "taste")
+    (shown,) = (cell for cell in notebook.cells if cell.id == "list")
+    # Nowhere before it was added, and after it in the list of the user who gets it first.
+    cells = re.findall(r'<td [^>]*class="data row\d+ col(\d)"[^>]*>(.*?)</td>', shown.outputs[-1].data["text/html"])
+    found = [column for column, title in cells if "Insurrection" in title]
+    assert len(cells) >= 20
+    assert found == ["1"]

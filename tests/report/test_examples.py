@@ -31,14 +31,14 @@ class Cells(HTMLParser):
         if tag == "meta":
             return
         self.open.append(tag)
-        if tag == "td":
+        if tag == "td" and "tbody" in self.open:
             self.cells.append([dict(attrs).get("class", ""), ""])
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "td" in self.open:
+        if {"td", "tbody"} <= set(self.open):
             self.cells[-1][1] += data
 
 

@@ -9,7 +9,7 @@ from recdistill.report.compared import EvaluatedSamples, groups_of
 from recdistill.report.page import page
 from recdistill.report.results import MetricName, compare_groups
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "source"}
 
 
 class Balance(HTMLParser):
@@ -20,7 +20,7 @@ class Balance(HTMLParser):
         self.open, self.addresses = [], []
 
     def handle_starttag(self, tag, attrs):
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset")]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -42,18 +42,27 @@ def test_the_page_is_whole_and_needs_no_other_file(results):
     assert "@import" not in text
 
 
-def test_the_answer_stands_before_the_table_and_the_plots(results):
+def test_the_answer_stands_before_the_plots_and_these_before_the_table(results):
     text = page(results)
-    places = [text.index(part) for part in ("has the highest NDCG@10", "<table>", "<img")]
+    places = [text.index(part) for part in ("has the highest NDCG@10", "<img", "<table>")]
     assert places == sorted(places)
 
 
 def test_the_plots_show_each_recommender_and_subgroup(results):
-    gains, subgroups = plots(page(results))
-    for drawn in (gains, subgroups):
-        ElementTree.fromstring(drawn)
-    assert "distill lam=0.7" in gains
-    assert "popularity: cold (0)" in subgroups
+    drawn = plots(page(results))
+    # Each in two themes and two widths.
+    assert len(drawn) == len(set(drawn)) == 8
+    for one in drawn:
+        ElementTree.fromstring(one)
+    assert all("distill lam=0.7" in gains for gains in drawn[:4])
+    assert all("popularity: cold (0)" in subgroups for subgroups in drawn[4:])
+
+
+def test_a_plot_says_in_words_what_it_shows(results):
+    gains, subgroups = re.findall(r'<img alt="([^"]+)"', page(results))
+    best = results.row_of(results.best)
+    assert f"distill lam=0.7 {best.difference:+.4f}" in gains
+    assert "popularity cold (0)" in subgroups
 
 
 def test_the_same_comparison_gives_the_same_page(results):

@@ -30,4 +30,4 @@ def test_data_are_logged_where_another_process_made_their_row_first(tmp_path, cl
         assert outbox().waits_for(run.info.run_id) is (refused >= writes.ATTEMPTS)
         assert outbox().drain(5)
     found = mlflow.get_run(run.info.run_id).inputs.dataset_inputs
-    assert [entry.dataset.name for entry in found] == [data.name]
+    assert {entry.dataset.name for entry in found} == {f"{data.name} {part}" for part in ("train", "val", "test")}

@@ -1,5 +1,7 @@
 import importlib.metadata
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +13,25 @@ import pytest
 import requests
 import torch
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.scoring_server import invocations
 from mlflow.tracking import MlflowClient
 
 from recdistill.data.catalogue import Catalogue
+from recdistill.data.pinned_models import terms_of
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.runs.provenance import PACKAGE
-from recdistill.runs.served_model import address_of, load_model, log_student_model, recommendations, register_student
+from recdistill.runs.run import StepRun
+from recdistill.runs.served_model import (
+    address_of,
+    load_model,
+    log_student_model,
+    recommendations,
+    register_student,
+    student_folder,
+    terms_of_student,
+)
 from recdistill.runs.shipped_code import REQUIRED, requirements
 from recdistill.students import build
 from recdistill.students.build import StudentShape, build_recommender, build_student
@@ -45,10 +58,11 @@ def student(ed_weight: float = 0.0):
     return model.eval()
 
 
-def log(client: MlflowClient, model=None, shape: StudentShape = SHAPE) -> tuple[str, str]:
+def log(client: MlflowClient, model=None, shape: StudentShape = SHAPE, terms: str = "") -> tuple[str, str]:
     """Id of a new finished distill run and the address of its model."""
     run_id = client.create_run("0", tags={"recdistill.step": "distill"}).info.run_id
-    address = log_student_model(run_id, model or student(), shape, catalogue=CATALOGUE, exclude_seen=True)
+    StepRun(run_id, "", "", reused=False).tag_terms(terms)
+    address = log_student_model(run_id, model or student(), shape, catalogue=CATALOGUE, exclude_seen=True, terms=terms)
     client.set_terminated(run_id)
     return run_id, address
 
@@ -60,6 +74,26 @@ def logged(client: MlflowClient) -> tuple[str, str]:
 
 def frame(**columns) -> pd.DataFrame:
     return pd.DataFrame({"history": HISTORIES} | columns)
+
+
+def test_a_request_may_list_the_allowed_items(logged):
+    model, allowed = load_model(logged[0]), [["item-1", "item-7", "nowhere"], None, ["item-2"]]
+    found = model.predict(frame(k=[4, 4, 4], allowed_items=allowed))
+    expected = ItemRecommender(student(), IDS, COUNTS).recommend(HISTORIES, [4] * 3, [[], [], []], allowed)
+    assert found["items"].tolist() == [[IDS[item] for item in answer.items] for answer in expected]
+    assert sorted(found["items"][0]) == ["item-1", "item-7"]
+    assert len(found["items"][1]) == 4
+    assert found["items"][2] == ["item-2"]
+    with pytest.raises(MlflowException, match="row 0: allowed_items is 'item-1'"):
+        model.predict(frame(allowed_items=["item-1", None, None]))
+
+
+def test_a_model_of_before_does_not_ignore_the_allowed_items(logged, monkeypatch):
+    model = load_model(logged[0])
+    inputs = [one for one in model.metadata.signature.inputs.inputs if one.name != "allowed_items"]
+    monkeypatch.setattr(model.metadata.signature, "inputs", type(model.metadata.signature.inputs)(inputs))
+    with pytest.raises(InputError, match="the model does not read allowed_items"):
+        recommendations(model, frame(allowed_items=[["item-1"]] * 3))
 
 
 def test_the_loaded_model_gives_what_the_student_gives(logged):
@@ -107,6 +141,19 @@ def test_a_model_is_registered_once_and_another_is_the_next_version(client, logg
     client.delete_run(other)
 
 
+@pytest.mark.parametrize("terms", ["", terms_of("gemma3-270m")])
+def test_the_terms_of_language_models_stand_on_the_model_its_version_and_in_its_folder(client, terms):
+    run_id, address = log(client, terms=terms)
+    expected = {"recdistill.terms": terms} if terms else {}
+    name = "with terms" if terms else "without"
+    version = client.get_model_version(name, register_student(run_id, name).rpartition("/")[2])
+    model = client.get_logged_model(address.removeprefix("models:/"))
+    for tags in (client.get_run(run_id).data.tags, model.tags, version.tags):
+        assert {name: text for name, text in tags.items() if name == "recdistill.terms"} == expected
+    assert terms_of_student(student_folder(address)[0]) == terms
+    client.delete_run(run_id)
+
+
 def test_what_cannot_be_registered_is_one_line(client, logged):
     bare = client.create_run("0").info.run_id
     for run_id, name, said in ((bare, "films", "keeps no model"), (logged[0], "a/b:c", "register=a/b:c: ")):
@@ -127,7 +174,7 @@ def test_the_model_says_what_it_needs_and_takes(logged):
     assert [line.partition("==")[0] for line in needed] == list(REQUIRED)
     assert not any("+" in line for line in needed)
     info = mlflow.models.get_model_info(logged[1])
-    assert info.signature.inputs.input_names() == ["history", "k", "exclude"]
+    assert info.signature.inputs.input_names() == ["history", "k", "exclude", "allowed_items"]
     assert info.signature.inputs.required_input_names() == ["history"]
     assert info.signature.outputs.input_names() == ["items", "titles", "scores", "unknown_items", "fallback"]
     folder = Path(mlflow.artifacts.download_artifacts(logged[1]))
@@ -290,6 +337,46 @@ def test_a_good_request_is_answered_in_either_json_form(logged):
     assert records == split["predictions"]
     assert [len(row["items"]) for row in records] == [2, 10]
     assert records[1]["fallback"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("history,k\nitem-3|item-4,2\n[],\n", [{"history": HISTORIES[0], "k": 2}, {"history": []}]),
+        ('history,k\r\n"item-3, item-4",2\r\n"[]",\r\n', [{"history": HISTORIES[0], "k": 2}, {"history": []}]),
+        ('\ufeffhistory\n"[""item-3"", ""item-4""]"\n\n', [{"history": HISTORIES[0]}]),
+        ("history\nitem-3,item-4\nitem-9\n", [{"history": HISTORIES[0]}, {"history": ["item-9"]}]),
+        ("exclude,history\nitem-1|item-2,item-3\n,item-9\n",
+         [{"history": ["item-3"], "exclude": ["item-1", "item-2"]}, {"history": ["item-9"]}]),
+    ],
+)  # fmt: skip
+def test_csv_is_answered_as_the_same_rows_in_json(logged, text, same):
+    model = load_model(logged[1])
+    answered = invocations(text, "text/csv", model, model.metadata.get_input_schema())
+    assert answered.status == 200
+    assert json.loads(answered.response) == ask(model, {"dataframe_records": same})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Failed to enforce schema"),
+        ("items\nitem-3\n", "missing inputs"),
+        ("history,k\nitem-3,item-4,2\n", "row 0: has 3 fields, the header 2; quote lists of ids"),
+        ('history,k\n"item-3\n', "text/csv: unexpected end of data"),
+        ("history,k\n[item-3],2\n", "row 0: history is '[item-3]'; write a list as JSON does"),
+        ("history,k\nitem-3,ten\n", "row 0: k is"),
+    ],
+)
+def test_csv_that_is_refused(logged, text, said):
+    model = load_model(logged[1])
+    with pytest.raises(MlflowException, match=re.escape(said)):
+        invocations(text, "text/csv", model, model.metadata.get_input_schema())
+
+
+def test_csv_for_another_model_is_read_as_before(logged):
+    load_model(logged[1])
+    assert scoring_server.parse_csv_input(io.StringIO("a,b\n1,x\n")).to_dict("records") == [{"a": 1, "b": "x"}]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from recdistill.runs.run import (
     FINGERPRINT,
     KEPT,
     KEY,
+    NAME,
     NEAR_KEY,
     REASON,
     REUSED,
@@ -35,6 +36,7 @@ from recdistill.runs.run import (
 from recdistill.runs.step_runs import entry_run, find_finished, find_near, newest, step_run
 
 CONFIG = BaselineConfig(hidden_size=16)
+NAMED = "sasrec undistilled · hidden_size 16 · seed 1"
 
 
 @pytest.fixture
@@ -191,7 +193,8 @@ def test_what_mlflow_run_logged_stays(client: MlflowClient, fingerprint: str, mo
     run = client.get_run(launched)
     assert run.data.params["learning_rate"] == "0.0020"
     assert run.data.params["hidden_size"] == "16"
-    assert (run.info.run_name, run.data.tags[STEP]) == ("backbone", "backbone")
+    assert (run.info.run_name, run.data.tags[STEP]) == (NAMED, "backbone")
+    assert run.data.tags[NAME] == NAMED
 
 
 def test_a_name_that_a_user_gave_stays(client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +203,17 @@ def test_a_name_that_a_user_gave_stays(client: MlflowClient, fingerprint: str, m
     with entry_run("backbone"):
         finish(fingerprint)
     assert client.get_run(launched).info.run_name == "my run"
+    assert NAME not in client.get_run(launched).data.tags
+
+
+def test_a_run_is_named_by_what_was_asked_also_where_a_finished_one_answers(
+    client: MlflowClient, fingerprint: str
+) -> None:
+    for _ in range(2):
+        with entry_run("backbone"):
+            finish(fingerprint)
+    entries = client.search_runs(["0"], f"tags.`{NAME}` = '{NAMED}'", max_results=2)
+    assert [run.info.run_name for run in entries] == [NAMED, NAMED]
 
 
 @pytest.mark.parametrize(
@@ -284,9 +298,20 @@ def test_the_data_are_an_input(client: MlflowClient, tmp_path: Path) -> None:
     data = load_data(DataConfig(**write_csv(tmp_path)))
     with step_run("prepare", DataConfig(**write_csv(tmp_path)), data=data) as run:
         pass
-    (found,) = client.get_run(run.run_id).inputs.dataset_inputs
-    assert (found.dataset.name, found.dataset.digest) == (data.name, data.fingerprint[:32])
-    assert json.loads(found.dataset.profile)["items"] == data.num_items
+    found = {one.tags[0].value: one.dataset for one in client.get_run(run.run_id).inputs.dataset_inputs}
+    assert {(use, one.name) for use, one in found.items()} == {
+        ("training", "csv train"),
+        ("validation", "csv val"),
+        ("test", "csv test"),
+    }
+    assert {one.digest for one in found.values()} == {data.fingerprint[:32]}
+    profiles = {use: json.loads(one.profile) for use, one in found.items()}
+    assert profiles["test"]["items"] == data.num_items
+    assert {use: one["samples"] for use, one in profiles.items()} == {
+        "training": len(data.train),
+        "validation": len(data.validation),
+        "test": len(data.test),
+    }
 
 
 def test_a_file_that_cannot_be_read_is_said_before_a_run_is_made(

@@ -29,7 +29,7 @@ CONFIGS = {
 }
 KEPT = ("config.json", "key.json", "versions.json")
 ARTIFACTS = {
-    "main": {"results.md", "worth.md", "examples.md", "examples.html", "figures", *KEPT},
+    "main": {"results.md", "worth.md", "report.html", "examples.md", "examples.html", "figures", *KEPT},
     "prepare": {"ranks", "recommendations", "figures", "fingerprint.txt", *KEPT},
     "backbone": {"ranks", "recommendations", "figures", "student", *KEPT},
     "teacher": {"ranks", "recommendations", "figures", "teacher", "teacher_outputs", *KEPT},
@@ -75,7 +75,8 @@ def data_of_place(finished):
 
 def test_each_step_is_a_finished_child_of_one_parent(finished):
     parent = mlflow.get_run(finished.run_id)
-    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "main")
+    assert parent.info.status == "FINISHED"
+    assert parent.info.run_name.startswith("main ml-100k · ")
     assert "mlflow.parentRunId" not in parent.data.tags
     # The baselines, the student, and the teacher's own frozen SASRec of default options.
     assert [(step_of(run), run.data.params.get("student")) for run in children(finished.run_id)] == [
@@ -105,8 +106,9 @@ def test_a_run_carries_options_data_code_and_versions(finished, step):
     assert len(tags["recdistill.key"]) == len(tags["recdistill.near_key"]) == 20
     assert tags["recdistill.git_dirty"] in ("true", "false")
     assert "recdistill.failure" not in tags
-    dataset = run.inputs.dataset_inputs[0].dataset
-    assert (dataset.name, data.fingerprint.startswith(dataset.digest)) == ("ml-100k", True)
+    datasets = [one.dataset for one in run.inputs.dataset_inputs]
+    assert {one.name for one in datasets} == {"ml-100k train", "ml-100k val", "ml-100k test"}
+    assert all(data.fingerprint.startswith(one.digest) for one in datasets)
     assert ARTIFACTS[step] <= {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
     assert tags["mlflow.note.content"]
 

@@ -1,8 +1,6 @@
 """``map_items`` and ``add_items``: from texts to a served student with new items."""
 
-import csv
 import json
-import random
 from pathlib import Path
 
 import mlflow
@@ -10,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kinds_data import QUICK, histories_of, write_data
 from workplace import Workplace, copy_store
 
 from recdistill.config import AddItemsConfig, BaselineConfig, CompareConfig, MapItemsConfig
@@ -26,26 +25,6 @@ from recdistill.students.catalogue_file import read_catalogue
 from recdistill.students.mapped import MappedStudent
 from recdistill.views.item_vectors import ItemVectors
 from recdistill.views.model_view import LoadedModel
-
-KINDS = ("Crime", "Love", "War", "Jazz")
-QUICK = {"student": "gru4rec", "hidden_size": 16, "max_length": 10, "epochs": 20, "dropout": 0.1, "views": "tfidf"}
-QUICK |= {"device": "cpu", "new_items": 0.25, "batch_size": 64, "learning_rate": 0.01, "patience": 0}
-
-
-def write_data(folder: Path, seed=0) -> dict[str, object]:
-    """Sixty items of four kinds, named in a column; everyone keeps to a kind."""
-    drawn = random.Random(seed)
-    rows = []
-    for user in range(50):
-        kind = drawn.randrange(4)
-        liked = [item for item in range(60) if item % 4 == kind or drawn.random() < 0.1]
-        rows += [(f"u{user}", f"i{item}", time) for time, item in enumerate(drawn.sample(liked, 12))]
-    with (folder / "log.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("user", "item", "timestamp"), *rows])
-    with (folder / "items.csv").open("w", newline="") as file:
-        lines = [(f"i{item}", f"Number {item}", KINDS[item % 4]) for item in range(60)]
-        csv.writer(file).writerows([("item", "title", "kind"), *lines])
-    return {"dataset": "csv", "interactions": str(folder / "log.csv"), "items": str(folder / "items.csv")}
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +46,6 @@ def options(place):
 @pytest.fixture(scope="module")
 def mapped_run(options):
     return map_items(MapItemsConfig(**(options | {"register": "films"})))
-
-
-def histories_of(data, items, count=8):
-    generator = torch.Generator().manual_seed(0)
-    items = torch.as_tensor(items)
-    return items[torch.randint(len(items), (count, 10), generator=generator)], torch.full((count,), 10)
 
 
 def test_a_student_gets_new_items_and_keeps_its_scores_bit_for_bit(options, mapped_run):

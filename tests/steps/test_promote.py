@@ -5,10 +5,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 from synthetic_runs import Samples, add_run
 
-from recdistill.config import PromoteConfig
+from recdistill.config import CompareConfig, MainConfig, PromoteConfig, WorthConfig
 from recdistill.errors import InputError
 from recdistill.runs.champion import CHAMPION, champion_of
 from recdistill.runs.step_runs import entry_run
+from recdistill.steps import compare as compare_module
 from recdistill.steps.promote import promote
 
 SAMPLES = Samples(users=200)
@@ -89,3 +90,25 @@ def test_what_cannot_be_is_one_line(registered, options, said):
     MlflowClient().set_registered_model_alias("films", CHAMPION, "2")
     with pytest.raises(InputError, match=said), entry_run("promote"):
         promote(PromoteConfig(**({"name": "films", "resamples": 500} | options)))
+
+
+def test_a_comparison_promotes_its_best_recommender_by_the_seed_best_on_validation(client, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr(compare_module, "promote_run", lambda *given: said.append(given))
+    runs = []
+    for seed, val in ((1, 0.11), (2, 0.13)):
+        run = add_run(client, SAMPLES, "distill", SAMPLES.ranks(seed, gain=1.0), lam=0.7, seed=seed)
+        client.log_metric(run, "val/ndcg_at_20", val)
+        runs.append(run)
+    runs.append(add_run(client, SAMPLES, "distill", SAMPLES.ranks(3), lam=0.1, seed=1))
+    options = {"runs": ",".join(runs), "metric": "test/ndcg_at_20", "resamples": 300, "promote": "films"}
+    with entry_run("compare"):
+        compare_module.compare(CompareConfig(**options))
+    assert said == [(runs[1], "films", "test/ndcg_at_20", 1)]
+
+
+def test_main_promotes_only_what_is_registered():
+    with pytest.raises(InputError, match="promote=true: give register"):
+        MainConfig(promote=True)
+    with pytest.raises(InputError, match="promote=true: is of main"):
+        WorthConfig(promote=True, register="films")

@@ -67,6 +67,7 @@ def test_evaluation_hits_what_the_served_model_recommends_and_nothing_else(place
     assert 0 < seen.mean() < 1
     assert (ranks["rank"][seen] == data.num_items + 1).all()
     assert run.data.metrics["test/hr_at_10"] == pytest.approx(sum(hit) / len(hit))
+    assert run.data.metrics["data/seen_target_share"] == data.seen_target_share() > 0
 
 
 def test_a_share_of_seen_targets_is_a_metric_and_a_warning(

@@ -130,3 +130,22 @@ def test_what_a_served_model_ships_is_little():
     }
     unwanted = {"measure", "training", "selection", "signals", "catalogue_file"}
     assert not unwanted & {name.removeprefix("recdistill.students.") for name in found}
+
+
+@given(
+    allowed=st.lists(st.none() | st.lists(st.integers(0, NUM_ITEMS - 1), max_size=6), min_size=4, max_size=4),
+    retired=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=NUM_ITEMS - 1),
+    histories=st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=8), min_size=4, max_size=4),
+)
+@settings(max_examples=25, deadline=None)
+def test_what_is_allowed_and_not_retired_is_ranked_as_without_them(allowed, retired, histories):
+    texts = [[IDS[item] for item in history] for history in histories]
+    only = [None if items is None else [IDS[item] for item in items] for items in allowed]
+    whole = ItemRecommender(student(), IDS, COUNTS).recommend(texts, [NUM_ITEMS] * 4, [[]] * 4)
+    served = ItemRecommender(student(), IDS, COUNTS, retired=retired)
+    found = served.recommend(texts, [NUM_ITEMS] * 4, [[]] * 4, only)
+    for answer, before, items in zip(found, whole, allowed, strict=True):
+        kept = [one for one in before.items if one not in retired and (items is None or one in items)]
+        assert answer.items == kept
+        assert answer.scores == pytest.approx([before.scores[before.items.index(one)] for one in kept])
+        assert answer.fallback == before.fallback

@@ -15,7 +15,7 @@ from recdistill.sweep.shipped import shipped_spaces, space_path
 from recdistill.sweep.space_file import read_space
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["distill", "quick", "students", "teacher"]
+NAMES = ["distill", "new_items", "quick", "students", "teacher"]
 
 
 def test_each_space_has_the_name_of_its_file() -> None:
@@ -35,8 +35,8 @@ def test_a_name_that_is_not_there_is_one_line() -> None:
     with pytest.raises(InputError) as caught:
         space_path("quikc")
     assert str(caught.value) == (
-        "space=quikc: there is no such file or space; give a file, or one of distill, quick, students, teacher "
-        "(nearest: quick)"
+        "space=quikc: there is no such file or space; give a file, or one of distill, new_items, quick, students, "
+        "teacher (nearest: quick)"
     )
 
 

@@ -46,7 +46,7 @@ def test_a_condition_on_an_option_that_does_not_apply_does_not_hold(tmp_path: Pa
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_random_trials_are_valid_options(seed: int) -> None:
-    for name in ("distill", "students", "teacher", "quick"):
+    for name in ("distill", "new_items", "students", "teacher", "quick"):
         space = read_space(Path(__file__).parents[2] / "sweeps" / f"{name}.yaml")
         study = optuna.create_study(
             directions=[o.direction for o in space.objectives], sampler=optuna.samplers.RandomSampler(seed=seed)

@@ -82,7 +82,7 @@ def test_each_trial_is_a_nested_run_and_the_sweep_has_the_answer(folder: Path) -
     assert f"-P lam={study.best_params['lam']}" in run.artifact("answer/command.txt").read_text()
     assert digest(json.loads(run.artifact("key.json").read_text())) == parent.data.tags["recdistill.key"]
     figures = {path.name for path in run.artifact("figures").iterdir()}
-    assert {"sweep.html", "history.png", "contour.png", "parallel_coordinates.png"} <= figures
+    assert {"history.png", "contour.png", "parallel_coordinates.png"} <= figures
     assert run.artifact("space.yaml").read_text() == SPACE
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError
 from recdistill.teachers.outputs import (
     CONFIDENCE,
@@ -66,6 +67,14 @@ def test_the_manifest_says_what_the_outputs_are(tmp_path: Path) -> None:
     assert (described["top_n"], described["covered"]) == (CANDIDATES, COVERED)
     assert described["covered_share"] == pytest.approx(COVERED / SAMPLES)
     assert (make().top_n, make().covered_share) == (CANDIDATES, COVERED / SAMPLES)
+
+
+def test_the_manifest_names_the_terms_of_an_llm_with_an_alias(tmp_path: Path) -> None:
+    terms = LLMS["gemma3-270m"].terms
+    for llm, said in (("gemma3-270m", terms), ("some/model", "")):
+        write_teacher_outputs(tmp_path / "outputs", make(manifest=dataclasses.replace(make().manifest, llm=llm)))
+        assert json.loads((tmp_path / "outputs" / MANIFEST_FILE).read_text())["terms"] == said
+        assert TeacherOutputs.load(tmp_path / "outputs").manifest.terms == said
 
 
 def test_a_manifest_of_four_fields_is_read_and_claims_no_versions(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embeddings_server import Server, serving
+from safetensors.numpy import load_file, save_file
 
 from recdistill.config.views import ViewsConfig
 from recdistill.errors import InputError
@@ -162,6 +163,19 @@ def test_damage_is_one_line(name: str, content: bytes | None, tmp_path: Path) ->
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"holds no items' vectors \(.*\); make them again") as caught:
+        ItemVectors.load(tmp_path / "vectors")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../../tfidf", "..", "/etc", "nobody\nknows"])
+def test_a_name_that_is_no_view_is_refused(name: str, tmp_path: Path) -> None:
+    ItemVectors.fit(config(), TEXTS, TRAINED).save(tmp_path / "vectors")
+    path = tmp_path / "vectors" / VALUES_FILE
+    described = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(described | {"names": [name]}), encoding="utf-8")
+    tensors = load_file(path.with_name(ARRAYS_FILE))
+    save_file({key.replace("tfidf", name, 1): value for key, value in tensors.items()}, path.with_name(ARRAYS_FILE))
+    with pytest.raises(InputError, match="names the view") as caught:
         ItemVectors.load(tmp_path / "vectors")
     assert "\n" not in str(caught.value)
 

@@ -4,8 +4,9 @@ from recdistill.config.data import DataConfig
 from recdistill.data.columns import INTERACTION_COLUMNS, ITEM_COLUMNS, headers_of, refuse_unused
 from recdistill.data.interactions import Interactions
 from recdistill.data.sources.recbole import is_atomic, recbole
-from recdistill.data.table_files import existing_file, read_table
-from recdistill.data.tables import interactions_of_tables
+from recdistill.data.streamed_columns import streamed_columns
+from recdistill.data.table_files import existing_file, read_table, say_taken
+from recdistill.data.tables import interactions_of_columns, interactions_of_tables
 from recdistill.registry import SOURCES
 
 
@@ -25,6 +26,19 @@ def csv_files(config: DataConfig) -> Interactions:
     items_path = existing_file("items", config.items, folders=True)
     items, of_items = read_table(items_path, ITEM_COLUMNS, headers, further=True)
     path = existing_file("interactions", config.interactions, folders=True)
+    streamed = streamed_columns(path, headers)
+    if streamed is not None:
+        say_taken(path, streamed.form, streamed.used, len(streamed))
+        refuse_unused(config.columns, headers, of_items, streamed.used)
+        return interactions_of_columns(
+            streamed.user,
+            streamed.item,
+            streamed.timestamps,
+            str(path),
+            items,
+            str(items_path),
+            config.missing_titles,
+        )
     table, of_table = read_table(path, INTERACTION_COLUMNS, headers)
     refuse_unused(config.columns, headers, of_items, of_table)
     return interactions_of_tables(table, str(path), items, str(items_path), config.missing_titles)

@@ -9,8 +9,9 @@ from recdistill.data.columns import INTERACTION_COLUMNS, Headers, headers_of, pi
 from recdistill.data.interactions import Interactions
 from recdistill.data.item_columns import further_columns, without_point_zero
 from recdistill.data.sources.ml_100k import title_with_year
+from recdistill.data.streamed_columns import columns_of_table, streamed_text
 from recdistill.data.table_files import existing_file, say_taken
-from recdistill.data.tables import interactions_of_tables
+from recdistill.data.tables import interactions_of_columns
 from recdistill.data.text_files import Layout, read_fields, read_layout
 from recdistill.errors import InputError
 from recdistill.registry import SOURCES
@@ -38,16 +39,20 @@ def recbole(config: DataConfig) -> Interactions:
     path = interactions_file(existing_file("interactions", config.interactions, "recbole", folders=True))
     layout = read_layout(path, (), quoted=False)
     used = pick_typed(layout, INTERACTION_COLUMNS, headers, path)
-    table = read_fields(path, layout, used)
-    say_taken(path, f"RecBole, {layout.form}", used, len(table))
+    columns = streamed_text(path, layout, used)
+    if columns is None:
+        columns = columns_of_table(read_fields(path, layout, used), str(path), used, layout.form)
+    say_taken(path, f"RecBole, {columns.form}", used, len(columns))
     items_path = items_file(path, config.items)
     if items_path is None:
-        items, of_items = pd.DataFrame({"item": table["item"].drop_duplicates(), "title": ""}), dict[str, str]()
+        items, of_items = pd.DataFrame({"item": columns.item.texts, "title": ""}), dict[str, str]()
     else:
         items, of_items = read_items(items_path, headers)
     refuse_unused(config.columns, headers, bare_names(used), bare_names(of_items))
     place = str(items_path or f"{path} (no {ITEMS} file)")
-    return interactions_of_tables(table, str(path), items, place, config.missing_titles)
+    return interactions_of_columns(
+        columns.user, columns.item, columns.timestamps, str(path), items, place, config.missing_titles
+    )
 
 
 def is_atomic(name: str) -> bool:

@@ -5,6 +5,7 @@ import numpy as np
 from recdistill.data.interactions import Interactions
 from recdistill.data.samples import Samples
 from recdistill.data.splits.order import Parts, order_by_time
+from recdistill.data.stable_order import stable_order
 from recdistill.errors import InputError
 from recdistill.registry import SPLITS
 
@@ -19,7 +20,7 @@ def chronological(interactions: Interactions) -> Parts:
     """
     total = len(interactions)
     order = order_by_time(interactions)
-    by_time = np.argsort(interactions.timestamp, kind="stable")
+    by_time = stable_order(interactions.timestamp)
     rank = np.empty(total, dtype=np.int64)
     rank[by_time] = np.arange(total)
     rank = rank[order]

@@ -1,1 +1,1 @@
-"""Metrics of ranks, one a file: a pure function of ranks to gains."""
+"""Metrics, one a file: pure functions of ranks to gains, or of all lists to a number (``of="lists"``)."""

@@ -42,14 +42,6 @@ def converted_models() -> Path:
     return cache_dir() / "llm"
 
 
-def llm_terms(llm: str) -> str:
-    """The terms under which an LLM is given, one sentence, for whatever is made with it; empty where it has no alias.
-
-    A model of an id or a path has terms of its own, which are not looked up.
-    """
-    return LLMS[llm].terms if llm in LLMS else ""
-
-
 def check_llm_name(llm: str) -> None:
     """Raise InputError where ``llm`` is a path without a model, or nearly an alias; nothing is read or downloaded."""
     if llm in LLMS:

@@ -1,0 +1,172 @@
+"""How busy a device is kept: student samples a second and share of time in kernels, teacher tokens a second.
+
+``python benchmarks/device_speed.py --device cuda`` trains a SASRec by each loss over made-up histories, and a ranking
+teacher over its LLM beside the bare LLM, which runs forward and backward over the same tokens with nothing around it.
+One JSON line last: samples and tokens a second of wall-clock time, the share of a profiled stretch in which a kernel
+ran (of CUDA alone), the teacher's share of the bare model's speed, and the device's peak memory in MiB. ``--tiny``
+takes small sizes and an LLM of random weights, which shows that the script runs, not how fast anything is.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from growth import write_log  # in the same folder
+
+from recdistill.config import DataConfig, StudentConfig, TeacherConfig
+from recdistill.data.load import load_data
+from recdistill.data.sequences import SequenceData
+from recdistill.distillation.objective import build_objective
+from recdistill.students import training
+from recdistill.students.build import build_student, shape_of
+from recdistill.teachers.ilora.llm_source import load_llm
+from recdistill.teachers.ranking.lesson import training_batches
+from recdistill.teachers.ranking.teacher import RankingTeacher
+from recdistill.testing.tiny_llm import tiny_base_llm
+
+GOALS = {"teacher_share_of_bare": 0.8, "kernels_share": 0.7}
+
+
+def made_up_data(folder: Any, interactions: int, items: int) -> SequenceData:
+    """A log of a power law, split."""
+    write_log(folder, interactions, items, 40.0, 0)
+    names = {name: str(folder / f"{name}.parquet") for name in ("interactions", "items")}
+    return load_data(DataConfig(dataset="csv", **names))
+
+
+def wait(device: torch.device) -> None:
+    """Wait for all kernels."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds_of(step: Callable[[], None], steps: int, device: torch.device) -> float:
+    """Wall-clock seconds of so many steps, behind two that warm up."""
+    for _ in range(2):
+        step()
+    wait(device)
+    begun = time.perf_counter()
+    for _ in range(steps):
+        step()
+    wait(device)
+    return time.perf_counter() - begun
+
+
+def kernels_share(step: Callable[[], None], steps: int, device: torch.device) -> float | None:
+    """Share of the time of so many steps in which a kernel ran; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities) as profile:
+        begun = time.perf_counter()
+        for _ in range(steps):
+            step()
+        wait(device)
+        seconds = time.perf_counter() - begun
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / seconds
+
+
+def student_speed(data: SequenceData, loss: str, steps: int, device: torch.device) -> dict[str, float | None]:
+    """Samples a second of a SASRec, and the share of time in kernels."""
+    config = StudentConfig(base_loss=loss, batch_size=512)
+    model = build_student(shape_of(config), data.num_items).to(device)
+    count = torch.as_tensor(data.item_count)
+    objective = build_objective(config, count, state_size=model.state_size, teacher=None).to(device)
+    trained = torch.nn.ModuleDict({"student": model, "extra": objective}).train()
+    optimizer = training.optimizer_of(config, trained)
+    losses = training.loss_step(config, data, model, objective, None, device)
+    epochs = (training.student_batches(config, data, model.causal)(epoch) for epoch in range(10**6))
+    drawn = (batch for epoch in epochs for batch in epoch)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        batch = next(drawn)
+        losses(batch)["total"].backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        done += len(batch)
+
+    seconds_of(step, 1, device)
+    done = 0
+    seconds = seconds_of(step, steps, device)
+    share = kernels_share(step, steps, device)
+    # Two of the steps that are counted warmed up, and are not in the time.
+    per_second = done * steps / ((steps + 2 + (steps if share is not None else 0)) * seconds)
+    return {f"{loss}_samples_per_s": round(per_second, 1), f"{loss}_kernels_share": share}
+
+
+def teacher_speed(data: SequenceData, options: dict[str, Any], steps: int, device: torch.device) -> dict[str, float]:
+    """Tokens a second of a teacher's training, and of its bare LLM over as many tokens."""
+    config = TeacherConfig(device=device.type, **options)
+    llm = load_llm(config.llm, device, load_in_4bit=config.load_in_4bit) if "llm" in options else tiny_base_llm()
+    # Before the teacher puts its adapters into it.
+    bare = bare_speed(llm, config.tokens_per_batch, steps, device)
+    backbone = build_student(shape_of(StudentConfig()), data.num_items).to(device).eval().requires_grad_(False)
+    teacher = RankingTeacher.build(config, llm, backbone, data)
+    teacher.model.train()
+    lesson, drawn = teacher.lesson(), training_batches(teacher)
+    tokens = 0
+
+    def step() -> None:
+        nonlocal tokens
+        batch = next(drawn)
+        lesson.step(batch)["total"].backward()
+        teacher.model.zero_grad(set_to_none=True)
+        tokens += teacher.model.prompts(batch.history, batch.row, batch.column).num_tokens
+
+    seconds = seconds_of(step, steps, device)
+    of_teacher = tokens * steps / (steps + 2) / seconds
+    return {
+        "teacher_tokens_per_s": round(of_teacher, 1),
+        "bare_tokens_per_s": round(bare, 1),
+        "teacher_share_of_bare": round(of_teacher / bare, 3),
+    }
+
+
+def bare_speed(llm: Any, tokens: int, steps: int, device: torch.device) -> float:
+    """Tokens a second of the frozen LLM alone, forward, and backward to its input."""
+    model = llm.model
+    rows = max(1, tokens // 256)
+    width = model.get_input_embeddings().weight.shape[1]
+    given = torch.randn(rows, 256, width, device=device, dtype=model.dtype, requires_grad=True)
+
+    def step() -> None:
+        model(inputs_embeds=given).last_hidden_state.float().square().mean().backward()
+
+    return rows * 256 * steps / seconds_of(step, steps, device)
+
+
+def main() -> None:
+    import tempfile
+    from pathlib import Path
+
+    parser = argparse.ArgumentParser(description="How busy a device is kept.")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--tiny", action="store_true", help="small sizes, an LLM of random weights")
+    parser.add_argument("--llm", default="smollm2-135m", help="the teacher's, without --tiny")
+    parser.add_argument("--load-in-4bit", action="store_true", help="the teacher's LLM in 4 bits (extra quantized)")
+    parser.add_argument("--steps", type=int, default=30, help="timed (default 30)")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    sizes = (20_000, 500) if arguments.tiny else (1_000_000, 20_000)
+    steps = min(arguments.steps, 3) if arguments.tiny else arguments.steps
+    result: dict[str, Any] = {"device": arguments.device, "tiny": arguments.tiny}
+    if device.type == "cuda":
+        result["card"] = torch.cuda.get_device_name()
+    with tempfile.TemporaryDirectory() as folder:
+        data = made_up_data(Path(folder), *sizes)
+    for loss in ("ce", "sampled"):
+        result |= student_speed(data, loss, steps, device)
+    options = {} if arguments.tiny else {"llm": arguments.llm, "load_in_4bit": arguments.load_in_4bit}
+    result |= teacher_speed(data, options, steps, device)
+    if device.type == "cuda":
+        result["peak_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

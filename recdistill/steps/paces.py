@@ -1,0 +1,78 @@
+"""Measured paces of students and teachers, kept in the cache: what was timed once is not timed again."""
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from recdistill.config import BaselineConfig, DistillConfig, StudentConfig, TeacherConfig, narrow
+from recdistill.config.base import Config
+from recdistill.config.lineage import chosen, digest
+from recdistill.data.downloads import cache_dir
+from recdistill.data.sequences import SequenceData
+from recdistill.steps.backbone import frozen_backbone
+from recdistill.students.pace import StudentPace, student_pace
+from recdistill.teachers.pace import TeacherPace, teacher_pace
+
+Pace = TypeVar("Pace", StudentPace, TeacherPace)
+#: Raise it when what a pace says, or how it is measured, changes.
+VERSION = 1
+
+
+def pace_of_student(config: StudentConfig, data: SequenceData, *, distilled: bool) -> StudentPace | None:
+    """That of the options' student, found or measured; None of one in closed form."""
+    kind = DistillConfig if distilled else BaselineConfig
+    options = narrow(config, kind)
+    return kept(
+        "distilled" if distilled else "student",
+        options,
+        data,
+        StudentPace,
+        lambda: student_pace(options, data, distilled=distilled),
+    )
+
+
+def pace_of_teacher(config: TeacherConfig, data: SequenceData) -> TeacherPace | None:
+    """That of the options' teacher, found or measured; None of one behind a server."""
+    options = narrow(config, TeacherConfig)
+    return kept("teacher", options, data, TeacherPace, lambda: teacher_pace(options, frozen_backbone(options), data))
+
+
+def kept(
+    name: str, config: Config, data: SequenceData, kind: type[Pace], measure: Callable[[], Pace | None]
+) -> Pace | None:
+    """The pace in the cache, else the measured one, which is then kept."""
+    path = pace_file(name, config, data)
+    try:
+        return kind(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # none yet, or another's
+        found = measure()
+    if found is not None:
+        write_json(path, asdict(found))
+    return found
+
+
+def pace_file(name: str, config: Config, data: SequenceData) -> Path:
+    """Where a pace is kept: by what it depends on, options, data and machine."""
+    machine = [platform.node(), os.cpu_count(), torch.get_num_threads(), torch.cuda.device_count()]
+    parts = {
+        "version": VERSION,
+        "options": chosen(config, ("data", "result")),
+        "device": config.value("device"),
+        "fingerprint": data.fingerprint,
+        "machine": machine,
+    }
+    return cache_dir() / "paces" / f"{name}-{digest(parts)}.json"
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(values), encoding="utf-8")
+    partial.replace(path)

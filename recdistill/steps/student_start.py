@@ -1,0 +1,176 @@
+"""What a student's training starts from: the items' texts (``item_init``), and an earlier student (``init_from``)."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recdistill.config import StudentConfig
+from recdistill.config.views import TOGETHER
+from recdistill.data.item_texts import item_texts
+from recdistill.data.sequences import SequenceData
+from recdistill.distillation.teacher_answers import TeacherAnswers
+from recdistill.errors import InputError
+from recdistill.runs.run import StepRun
+from recdistill.runs.served_model import RUN_ID, student_folder
+from recdistill.steps.student_texts import VECTORS_FOLDER, StudentTexts, as_tensors, student_texts
+from recdistill.students.build import SHAPE_FILE, WEIGHTS_FILE, load_recommender, read_shape
+from recdistill.students.catalogue_file import CATALOGUE_FILE, read_catalogue
+from recdistill.students.earlier import EarlierStudent, check_shape, rows_of, tensors_of
+from recdistill.students.mapped import MAP_FILE, MappedStudent
+from recdistill.students.measure import Fitted
+from recdistill.students.shape import shape_of
+from recdistill.students.training import Report, fit_recommender
+from recdistill.views.item_vectors import ARRAYS_FILE, ItemVectors
+from recdistill.views.text_teacher import TextTeacher
+from recdistill.views.vector_cache import digest_rows
+
+#: The files of a served student that a training which starts from it depends on.
+READ = (WEIGHTS_FILE, SHAPE_FILE, CATALOGUE_FILE, MAP_FILE, f"{VECTORS_FOLDER}/{ARRAYS_FILE}")
+
+
+@dataclass(frozen=True, eq=False)
+class KeptStudent:
+    """An earlier student, as it is served.
+
+    Attributes:
+        name: how the user names it.
+        folder: where it lies, with its catalogue and, where it has them, its map and its vectors of texts.
+    """
+
+    name: str
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        """Of what is read of it."""
+        found = hashlib.sha256()
+        for name in READ:
+            path = self.folder / name
+            found.update(path.read_bytes() if path.is_file() else b"none")
+        return found.hexdigest()
+
+    @property
+    def run(self) -> StepRun:
+        """What stands for it where a run lists those that it started from."""
+        return StepRun(self.name if RUN_ID.fullmatch(self.name) else "", self.digest, "", reused=True)
+
+    def earlier(self, config: StudentConfig, data: SequenceData) -> EarlierStudent:
+        """It, by the items of today. Raises InputError, one line, where the student of the options cannot start so."""
+        check_shape(read_shape(self.folder), shape_of(config), self.name)
+        model = load_recommender(self.folder)
+        own_map = None
+        if isinstance(model, MappedStudent) and model.new_item_map.terms is None:
+            own_map = model.new_item_map.map.weight.T.float()
+        if config.starts_from_texts and own_map is None:
+            raise InputError(
+                f"item_init=views: the student of init_from={self.name} has no map from texts of its own; "
+                "leave item_init out, or start anew"
+            )
+        rows = rows_of(data.item_ids, read_catalogue(self.folder)[0].item_ids)
+        return EarlierStudent(tensors_of(model), rows, self._new_rows(model, rows, config, data), own_map)
+
+    def _new_rows(
+        self, model: object, rows: torch.Tensor, config: StudentConfig, data: SequenceData
+    ) -> torch.Tensor | None:
+        """Embeddings [V, D] of items that it lacks, by its map from texts; None where it has none, or lacks no item."""
+        missing = (rows < 0).nonzero().squeeze(1).tolist()
+        if not isinstance(model, MappedStudent) or not missing:
+            return None
+        about = model.new_item_map.texts
+        for name in about["columns"]:
+            if name not in data.item_columns:
+                raise InputError(
+                    f"init_from={self.name}: makes texts of the column {name!r}, which the items lack; add it"
+                )
+        columns = {name: [data.item_columns[name][item] for item in missing] for name in about["columns"]}
+        titles = [data.titles[item] for item in missing]
+        texts = item_texts(titles, columns, about["item_text"], about["text_template"])
+        vectors = ItemVectors.load(self.folder / VECTORS_FOLDER, device=config.device).of(texts)
+        found = torch.zeros(len(rows), model.student.items.hidden_size)
+        found[missing] = model.new_item_map.map(torch.from_numpy(vectors))
+        return found
+
+    def vectors(self, config: StudentConfig, texts: StudentTexts) -> ItemVectors:
+        """The vectors of today's texts by the earlier student's views. Raises InputError where these are others."""
+        found = ItemVectors.load(self.folder / VECTORS_FOLDER, texts.teacher, config.device)
+        if list(found.names) != config.views.split(TOGETHER):
+            raise InputError(
+                f"views={config.views}: the student of init_from={self.name} reads {TOGETHER.join(found.names)}; give "
+                "these, or start anew"
+            )
+        table = np.ascontiguousarray(found.of(texts.texts))
+        costs = {name: view.cost(texts.texts) for name, view in found.views.items()}
+        return replace(found, table=table, digests=digest_rows(texts.texts), costs=costs)
+
+
+@dataclass(frozen=True, eq=False)
+class StudentStart:
+    """What a training starts from.
+
+    Attributes:
+        texts: of the items; None where embeddings are drawn.
+        kept: the earlier student; None where there is none.
+        earlier: it, by the items of today.
+    """
+
+    texts: StudentTexts | None = None
+    kept: KeptStudent | None = None
+    earlier: EarlierStudent | None = None
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """What a run's key and settings have of it."""
+        found = {} if self.texts is None else self.texts.contents
+        return found if self.kept is None else found | {"earlier student": self.kept.digest}
+
+    @property
+    def upstream(self) -> dict[str, StepRun]:
+        """The runs that it is of, by name."""
+        return {} if self.kept is None else {"student": self.kept.run}
+
+    def vectors(self, config: StudentConfig, data: SequenceData, work: Path) -> ItemVectors | None:
+        """The vectors of the items' texts; None where embeddings are drawn."""
+        if self.texts is None:
+            return None
+        return self.texts.vectors(config, data, work) if self.kept is None else self.kept.vectors(config, self.texts)
+
+    def fit(
+        self,
+        config: StudentConfig,
+        data: SequenceData,
+        run: StepRun,
+        report: Report | None = None,
+        teacher: TeacherAnswers | None = None,
+    ) -> tuple[Fitted, ItemVectors | None]:
+        """The student trained from here, and the vectors of the items' texts."""
+        vectors = self.vectors(config, data, run.work)
+        texts = as_tensors(vectors, data)
+        fitted = fit_recommender(
+            config, data, teacher=teacher, recorder=run, report=report, texts=texts, earlier=self.earlier
+        )
+        return fitted, vectors
+
+
+def student_start(config: StudentConfig, data: SequenceData, teacher: TextTeacher | None = None) -> StudentStart:
+    """What the options say. Raises InputError, one line, where that does not fit, before anything is trained."""
+    texts = student_texts(config, data, teacher)
+    if not config.init_from:
+        return StudentStart(texts)
+    try:
+        folder, _ = student_folder(config.init_from)
+    except InputError as error:
+        raise InputError(str(error).replace("model=", "init_from=", 1)) from None
+    kept = KeptStudent(config.init_from, folder)
+    earlier = kept.earlier(config, data)
+    if texts is not None:
+        kept.vectors(config, texts)
+    return StudentStart(texts, kept, earlier)
+
+
+def keys_of(upstream: Mapping[str, StepRun]) -> dict[str, str]:
+    """The keys of runs, by name."""
+    return {name: run.key for name, run in upstream.items()}

@@ -1,0 +1,54 @@
+"""Which way a student's loss is computed: it follows from base loss, student, loss terms and the catalogue's size.
+
+What is computed is never changed: scores of all items are held, or made block by block with the same result. The loss
+over shared negatives is another objective, which only ``base_loss`` chooses; a line names it where it would pay.
+"""
+
+from typing import Literal
+
+from recdistill.config.student import StudentConfig
+from recdistill.data.notices import notice
+from recdistill.distillation.objective import Objective
+from recdistill.distillation.settings import SAMPLED
+from recdistill.students.student import Student
+
+#: ``one negative``: no sum over items. ``all scores``: [S, V] is held. ``blocks``: it never is.
+LossPath = Literal["shared negatives", "one negative", "blocks", "all scores"]
+#: From so many items on the full softmax is most of a training's time; see docs/SCALE.md.
+LARGE_CATALOGUE = 100_000
+#: Scores of a batch that are worth a word, in bytes.
+MANY_BYTES = 2**30
+GIB = 2**30
+
+
+def loss_path(config: StudentConfig, model: Student, objective: Objective, distilled: bool) -> LossPath:
+    """How the losses of a batch are computed; ``distilled``: with a teacher."""
+    if config.base_loss in SAMPLED:
+        return "shared negatives"
+    if objective.needs_logits or not model.scores_by_layer:
+        return "all scores"
+    settings = objective.settings
+    # The robust term, and what a candidate's rank in the student weighs, are over all items.
+    ranked = distilled and settings.weighs_candidates and settings.gamma_consistency
+    return "blocks" if settings.needs_softmax or settings.alpha or ranked else "one negative"
+
+
+def held_bytes(config: StudentConfig, num_items: int) -> int:
+    """Bytes of a batch's scores of all items, with their gradient, where they are held."""
+    return 2 * 4 * config.batch_size * num_items
+
+
+def say_what_would_pay(config: StudentConfig, path: LossPath, num_items: int) -> None:
+    """Say a line where the catalogue is too large for the loss, and what to set."""
+    advice = "set base_loss=sampled, whose cost does not grow with the catalogue"
+    if path == "all scores" and held_bytes(config, num_items) >= MANY_BYTES:
+        notice(
+            f"base_loss={config.base_loss}: holds scores of {num_items:,} items for {config.batch_size:,} samples, "
+            f"{held_bytes(config, num_items) / GIB:.1f} GiB a step, as the student or a loss term reads them; "
+            f"leave that term out, lower batch_size, or {advice}"
+        )
+    elif path in ("blocks", "all scores") and num_items >= LARGE_CATALOGUE:
+        notice(
+            f"base_loss={config.base_loss}: every step scores {num_items:,} items for {config.batch_size:,} samples; "
+            f"{advice}"
+        )

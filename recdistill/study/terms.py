@@ -1,0 +1,23 @@
+"""The terms of the language models that the rows of a table were made with."""
+
+from collections.abc import Iterable
+
+from recdistill.config import TeacherConfig
+from recdistill.config.base import Config
+from recdistill.data.pinned_models import terms_of
+from recdistill.registry import TEACHERS
+
+
+def terms_of_rows(rows: Iterable[Config]) -> str:
+    """The terms of all models with an alias that teachers and views of these options read; '' where there are none."""
+    return terms_of(*(name for config in rows for name in models_read(config)))
+
+
+def models_read(config: Config) -> list[str]:
+    """The models that a teacher or the views of the options read, as the options name them."""
+    values = config.values()
+    found = [str(values[name]) for name in ("view_llm", "sentence_model") if name in values]
+    # A teacher behind a server reads none of `llm`.
+    if isinstance(config, TeacherConfig) and not TEACHERS.declaration(config.teacher).about.get("queries"):
+        found.append(config.llm)
+    return found

@@ -1,0 +1,137 @@
+"""Recommendations on Spark: the answers of `recommend`, partitioned Parquet in and out, failed partitions retried."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from recdistill.data.catalogue import Catalogue
+from recdistill.errors import InputError
+from recdistill.runs import spark_recommendations as module
+from recdistill.runs.served_model import load_model, log_student_model, recommendations
+from recdistill.runs.spark_recommendations import (
+    check_partitions,
+    check_spark,
+    read_histories,
+    reason_of,
+    recommended,
+    spark_session,
+    write_partitions,
+)
+from recdistill.students.build import StudentShape, build_student
+
+IDS = [f"item-{item}" for item in range(30)]
+SHAPE = StudentShape("sasrec", 8, 0.1, 6, "tied", {"blocks": 1, "heads": 1})
+
+
+@pytest.fixture
+def address(client):
+    """Of a model of random weights."""
+    torch.manual_seed(0)
+    run_id = client.create_run("0", tags={"recdistill.step": "distill"}).info.run_id
+    catalogue = Catalogue(tuple(IDS), tuple(f"Amélie {item}" for item in range(30)), np.arange(30))
+    return log_student_model(run_id, build_student(SHAPE, 30).eval(), SHAPE, catalogue=catalogue, exclude_seen=True)
+
+
+@pytest.fixture(scope="module")
+def spark():
+    pytest.importorskip("pyspark", reason="needs pyspark: pip install 'recdistill[spark]'")
+    if shutil.which("java") is None:
+        pytest.skip("needs Java 17: install openjdk-17-jre-headless")
+    session = spark_session("local[2,3]")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = [[IDS[row % 9], IDS[(3 * row + 1) % 30], "unknown"] for row in range(40)] + [[]]
+    frame = pd.DataFrame({"user": [f"u{row}" for row in range(41)], "day": [row % 3 for row in range(41)]})
+    frame["history"] = rows
+    frame["k"] = [1 + row % 4 for row in range(40)] + [None]
+    frame["exclude"] = [[IDS[row % 30]] if row % 2 else None for row in range(41)]
+    frame["allowed_items"] = [IDS[:9] if row % 5 == 0 else None for row in range(41)]
+    folder = tmp_path / "histories"
+    frame.to_parquet(folder, partition_cols=["day"])
+    return frame, folder
+
+
+def expected_rows(address: str, frame: pd.DataFrame) -> list[tuple]:
+    answers = recommendations(load_model(address), frame.assign(k=frame["k"].fillna(7)))
+    return [
+        (user, rank, item, title, pytest.approx(score, abs=1e-5), unknown, fallback)
+        for user, items, titles, scores, unknown, fallback in zip(
+            frame["user"], *(answers[name] for name in answers.columns), strict=True
+        )
+        for rank, (item, title, score) in enumerate(zip(items, titles, scores, strict=True), 1)
+    ]
+
+
+@pytest.mark.slow
+def test_the_answers_are_those_of_recommend_though_a_partition_fails_once(address, spark, table, tmp_path):
+    frame, folder = table
+    read = read_histories(spark, str(folder), 7).repartition(4)
+
+    def failing_once(parts):
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        if context.partitionId() == 1 and context.attemptNumber() == 0:
+            (tmp_path / "failed").touch()
+            raise RuntimeError("a partition that fails once")
+        yield from parts
+
+    rows = recommended(spark, read.mapInPandas(failing_once, read.schema), address)
+    write_partitions(rows, str(tmp_path / "output"), ["day"])
+    assert (tmp_path / "failed").exists()
+    assert sorted(path.name for path in (tmp_path / "output").glob("day=*")) == ["day=0", "day=1", "day=2"]
+    found = pd.read_parquet(tmp_path / "output")
+    names = ["user", "rank", "item", "title", "score", "unknown_items", "fallback"]
+    expected = expected_rows(address, frame)
+    assert sorted(found[names].itertuples(index=False, name=None)) == sorted(expected, key=lambda row: row[:3])
+    with pytest.raises(InputError, match="output="):
+        write_partitions(rows, str(tmp_path / "output"), [])
+
+
+@pytest.mark.slow
+def test_bad_tables_are_refused_in_one_line(spark, tmp_path):
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        read_histories(spark, str(tmp_path / "nowhere"), 10)
+    pd.DataFrame({"user": ["a"]}).to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(InputError, match="has no column history; it has user"):
+        read_histories(spark, str(tmp_path / "none.parquet"), 10)
+    pd.DataFrame({"history": ["a"]}).to_parquet(tmp_path / "text.parquet")
+    with pytest.raises(InputError, match="column history holds no lists"):
+        read_histories(spark, str(tmp_path / "text.parquet"), 10)
+    pd.DataFrame({"history": [[1, 2]], "rank": [1]}).to_parquet(tmp_path / "rank.parquet")
+    frame = read_histories(spark, str(tmp_path / "rank.parquet"), 10)
+    assert frame.first().history == ["1", "2"]
+    assert frame.first().k == 10
+    with pytest.raises(InputError, match="has a column 'rank'"):
+        recommended(spark, frame, "models:/none")
+
+
+def test_without_pyspark_or_java_a_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'recdistill\[spark\]'"):
+        check_spark()
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(InputError, match="needs Java 17"):
+        check_spark()
+
+
+def test_columns_to_partition_by_are_checked():
+    check_partitions(["user", "day"], ["day"])
+    with pytest.raises(InputError, match="partition_by=month: there is no such column; choose of user, day"):
+        check_partitions(["user", "day"], ["month"])
+
+
+def test_the_reason_is_the_line_of_python():
+    assert reason_of("Job aborted\n  org.apache.spark: x\n mlflow.exceptions.MlflowException: row 0: k is 0") == (
+        "mlflow.exceptions.MlflowException: row 0: k is 0"
+    )
+    assert reason_of("Job aborted\nmore") == "Job aborted"

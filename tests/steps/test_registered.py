@@ -1,0 +1,65 @@
+"""The card of a version in the model registry."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+from workplace import Workplace, run_step
+
+from recdistill.evaluation.intervals import clustered_interval
+from recdistill.runs.run import StepRun
+from recdistill.steps.promote import promote_run
+from recdistill.steps.registered import card
+
+SMALL = {"hidden_size": 8, "heads": 1, "blocks": 1, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory, downloads, small_files):
+    """A place with a registered student, its run's id."""
+    place = Workplace(tmp_path_factory.mktemp("registered"), downloads)
+    with place.entered():
+        assert run_step("backbone", **small_files, **SMALL, register="films") == 0
+        yield place.newest("backbone").info.run_id
+
+
+def test_a_version_has_its_card(registered):
+    version = MlflowClient().get_model_version("films", "1")
+    text = version.description
+    for part in ("**Data.** csv", "**Measured** on test", "**Compared with**", "**Limits.**", "**How to call it.**"):
+        assert part in text
+    assert "models:/films@champion" in text
+    ndcg = MlflowClient().get_run(registered).data.metrics["test/ndcg_at_20"]
+    assert f"| NDCG@20 | {ndcg:.4f} |" in text
+
+
+def test_the_champion_recommends(registered, tmp_path):
+    promote_run(registered, "films", "test/ndcg_at_20", seed=1)
+    assert MlflowClient().get_model_version_by_alias("films", "champion").version == "1"
+    (tmp_path / "histories.jsonl").write_text('{"history": ["i1", "i2"]}\n')
+    out = tmp_path / "out.csv"
+    assert (
+        run_step("recommend", model="models:/films@champion", histories=tmp_path / "histories.jsonl", output=out) == 0
+    )
+    assert len(pd.read_csv(out)) == 10
+
+
+def test_a_champion_stays_one_without_a_test(registered, capsys):
+    promote_run(registered, "films", "test/ndcg_at_20", seed=1)
+    assert "is the champion of films already" in capsys.readouterr().out
+
+
+def test_terms_stand_on_the_card(registered):
+    client = MlflowClient()
+    client.set_tag(registered, "recdistill.terms", "Llama 3 licence")
+    assert "**Terms.** Llama 3 licence" in card(StepRun(registered, "", "", reused=True), "films")
+
+
+def test_the_interval_of_a_mean_over_users_covers_the_truth_about_as_often_as_it_says():
+    drawn, covered, tries = np.random.default_rng(0), 0, 400
+    for _ in range(tries):
+        users = np.repeat(np.arange(80), drawn.integers(1, 6, 80))
+        values = drawn.normal(0, 1, 80)[users] + drawn.normal(0, 1, len(users)) + 3.0
+        _, low, high = clustered_interval(values, users)
+        covered += low <= 3.0 <= high
+    assert 0.91 < covered / tries < 0.98

@@ -1,0 +1,182 @@
+"""``init_from`` and ``refit``: students that start from yesterday's, and students for serving."""
+
+import csv
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from kinds_data import QUICK, write_data
+from mlflow.tracking import MlflowClient
+from workplace import Workplace, copy_store, run_step
+
+from recdistill.config import (
+    AddItemsConfig,
+    BaselineConfig,
+    CompareConfig,
+    EvaluateConfig,
+    MainConfig,
+    MapItemsConfig,
+    changed,
+)
+from recdistill.errors import InputError
+from recdistill.runs.served_model import load_model
+from recdistill.steps.add_items import add_items
+from recdistill.steps.backbone import backbone
+from recdistill.steps.compare import compare
+from recdistill.steps.evaluate import evaluate
+from recdistill.steps.inputs import data_of, frozen_student
+from recdistill.steps.map_items import map_items
+from recdistill.students.build import load_recommender
+from recdistill.students.mapped import MappedStudent
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, downloads, empty_store):
+    folder = tmp_path_factory.mktemp("student_start") / "place"
+    folder.mkdir()
+    copy_store(empty_store, folder)
+    made = Workplace(folder, downloads)
+    with made.entered():
+        yield made
+
+
+@pytest.fixture(scope="module")
+def options(place):
+    given = QUICK | write_data(place.folder) | {"epochs": 4, "new_items": 0.0}
+    del given["views"]
+    return given
+
+
+@pytest.fixture(scope="module")
+def yesterday(options):
+    return backbone(BaselineConfig(**options))
+
+
+@pytest.fixture(scope="module")
+def today(options, place):
+    """The same data after a day: two films came, which two users have seen."""
+    folder = place.folder / "today"
+    folder.mkdir()
+    paths = {name: folder / Path(options[name]).name for name in ("interactions", "items")}
+    rows = [("u0", "n1", 50), ("u1", "n1", 51), ("u1", "n2", 52), ("u2", "n2", 53), ("u2", "n1", 54)]
+    lines = [("n2", "Number 102", "Crime"), ("n1", "Number 101", "Jazz")]
+    for name, more in (("interactions", rows), ("items", lines)):
+        paths[name].write_text(Path(options[name]).read_text())
+        with paths[name].open("a", newline="") as file:
+            csv.writer(file).writerows(more)
+    return options | {name: str(path) for name, path in paths.items()}
+
+
+def table_by_id(run, data):
+    return dict(zip(data.item_ids, frozen_student(run, CPU).item_table(), strict=True))
+
+
+def test_training_goes_on_from_yesterday_s_student(yesterday, options, today):
+    config = BaselineConfig(**today | {"learning_rate": 1e-9, "epochs": 1}, init_from=yesterday.run_id)
+    run = backbone(config)
+    assert not run.reused
+    data = data_of(config)
+    before, after = table_by_id(yesterday, data_of(BaselineConfig(**options))), table_by_id(run, data)
+    assert set(after) - set(before) == {"n1", "n2"}
+    assert all(torch.allclose(after[item], before[item], atol=1e-6) for item in before)
+    assert after["n1"].any()
+    assert MlflowClient().get_run(run.run_id).data.tags["recdistill.student_run_id"] == yesterday.run_id
+    assert backbone(config).reused
+    fresh = backbone(changed(config, init_from=""))
+    assert fresh.run_id != run.run_id
+    compared = compare(CompareConfig(runs=f"{run.run_id},{fresh.run_id}", baseline=fresh.run_id, resamples=100))
+    assert "earlier student" in (compared.artifact("comparison") / "comparison.csv").read_text()
+
+
+def test_new_items_start_from_their_texts_where_yesterday_s_student_has_a_map(yesterday, today):
+    mapped = map_items(MapItemsConfig(student_run_id=yesterday.run_id, views="tfidf", device="cpu"))
+    config = BaselineConfig(**today | {"learning_rate": 1e-9, "epochs": 1}, init_from=mapped.run_id)
+    after = table_by_id(backbone(config), data_of(config))
+    drawn = table_by_id(backbone(changed(config, init_from=yesterday.run_id)), data_of(config))
+    assert not torch.allclose(after["n1"], drawn["n1"])
+    jazz, crime = (torch.stack([after[f"i{one}"] for one in range(kind, 60, 4)]).mean(dim=0) for kind in (3, 0))
+    assert torch.nn.functional.cosine_similarity(after["n1"] - crime, jazz - crime, dim=0) > 0
+
+
+def test_a_map_that_was_trained_goes_on(options, today):
+    texts = {"item_init": "views", "views": "tfidf"}
+    first = backbone(BaselineConfig(**options | texts))
+    config = BaselineConfig(**today | texts | {"learning_rate": 1e-9, "epochs": 1}, init_from=first.run_id)
+    run = backbone(config)
+    before, after = load_recommender(first.artifact("student")), load_recommender(run.artifact("student"))
+    assert isinstance(after, MappedStudent)
+    torch.testing.assert_close(after.new_item_map.map.weight, before.new_item_map.map.weight, atol=1e-6, rtol=0)
+    old, new = table_by_id(first, data_of(BaselineConfig(**options | texts))), table_by_id(run, data_of(config))
+    assert all(torch.allclose(new[item], old[item], atol=1e-5) for item in old)
+    with pytest.raises(InputError, match=r"^views=sentence: the student of init_from=.* reads tfidf"):
+        backbone(changed(config, views="sentence"))
+    plain = backbone(BaselineConfig(**options))
+    with pytest.raises(InputError, match=r"^item_init=views: the student of init_from=.* has no map"):
+        backbone(changed(config, init_from=plain.run_id))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 8}, r"^hidden_size=8: the student of init_from=\w+ has 16; give that, or start anew"),
+        ({"student": "sasrec"}, r"^student=sasrec: the student of init_from=\w+ has gru4rec"),
+        ({"init_from": "c" * 32}, r"^init_from=c+: no model at"),
+        ({"student": "ease", "hidden_size": 64}, r"^init_from=\w+: ease is not trained by gradient"),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_refused_in_one_line(yesterday, options, change, message):
+    with pytest.raises(InputError, match=message):
+        backbone(BaselineConfig(**options | {"init_from": yesterday.run_id} | change))
+
+
+@pytest.fixture(scope="module")
+def refitted(options, place):
+    given = options | {"item_init": "views", "views": "tfidf", "refit": True, "register": "served", "seed": 5}
+    assert run_step("backbone", **given) == 0
+    return place.newest("backbone")
+
+
+def test_a_refit_is_the_user_s_run_and_measures_nothing(refitted, options):
+    tags, metrics = refitted.data.tags, refitted.data.metrics
+    assert tags["recdistill.refit"] == "true"
+    assert not [name for name in metrics if name.startswith(("test/", "val/"))]
+    data = data_of(BaselineConfig(**options))
+    assert metrics["refit/samples"] == len(data.train) + len(data.validation) + len(data.test)
+    first = mlflow.get_run(tags["recdistill.refitted_run_id"])
+    assert metrics["refit/epochs"] == first.data.metrics["best_epoch"] + 1
+    assert "test/ndcg_at_10" in first.data.metrics
+    assert first.data.tags["mlflow.parentRunId"] == refitted.info.run_id
+    assert "refitted for serving" in tags["mlflow.note.content"]
+
+
+def test_a_refit_is_served_and_takes_new_items(refitted, tmp_path):
+    answer = load_model("models:/served/1").predict({"history": [["i3", "i7"]], "k": [5]})
+    assert len(answer["items"][0]) == 5
+    path = tmp_path / "new.csv"
+    path.write_text("item,title,kind\nq1,Number 200,Jazz\n")
+    added = add_items(AddItemsConfig(model="models:/served/1", items=str(path), device="cpu"))
+    assert load_recommender(added.artifact("student")).num_items == 61
+
+
+def test_a_refit_is_in_no_comparison(refitted, yesterday):
+    run_id = refitted.info.run_id
+    with pytest.raises(InputError, match=rf"^runs={run_id}: was trained on all interactions"):
+        compare(CompareConfig(runs=f"{run_id},{yesterday.run_id}"))
+    with pytest.raises(InputError, match=r"was trained on all interactions"):
+        evaluate(EvaluateConfig(run_id=run_id))
+    with pytest.raises(InputError, match=r"^student_run_id=\w+: was trained on all interactions"):
+        map_items(MapItemsConfig(student_run_id=run_id, views="tfidf", device="cpu"))
+    for kind in (MainConfig, MapItemsConfig):
+        with pytest.raises(InputError, match=r"^refit=true: leaves nothing to measure on"):
+            kind(refit=True)
+
+
+def test_the_refitted_student_learns_what_was_held_out(refitted, options):
+    data = data_of(BaselineConfig(**options))
+    held_out = np.setdiff1d(np.concatenate([data.validation.targets, data.test.targets]), np.flatnonzero(data.trained))
+    found = load_recommender(mlflow.artifacts.download_artifacts(f"runs:/{refitted.info.run_id}/student"))
+    assert not set(held_out.tolist()) & set(found.new_items.tolist())
