@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import itertools
 import logging
 import os
 import signal
@@ -45,8 +46,9 @@ def version() -> str:
 
 
 def asks_estimate(arguments: list[str]) -> bool:
-    """Whether the option ``estimate`` is given, to whatever value."""
-    return any(argument.partition("=")[0] == "--estimate" for argument in arguments)
+    """Whether the option ``estimate`` is given as true; MLproject gives it always."""
+    words = " ".join(arguments).replace("=", " ").split()
+    return any(pair == ("--estimate", "true") for pair in itertools.pairwise(map(str.lower, words)))
 
 
 def usage() -> str:
@@ -103,11 +105,10 @@ def run(name: str, arguments: list[str]) -> int:
         if several and name not in LAUNCHED:
             raise InputError(f"runs in one process; launch {', '.join(LAUNCHED)} alone, and start {name} by itself")
         if asks_estimate(arguments):
+            # Nothing is made: there is no run.
             config = parse(STEPS[name], name, arguments)
-            if config.estimate:
-                # Nothing is made: there is no run.
-                importlib.import_module("recdistill.steps.estimate").announce(name, config)
-                return 0
+            importlib.import_module("recdistill.steps.estimate").announce(name, config)
+            return 0
         with entry_run(name) if main_process and name not in WITHOUT_RUN else nullcontext():
             function_of(name)(parse(STEPS[name], name, arguments))
     except InputError:

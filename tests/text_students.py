@@ -4,6 +4,7 @@ import torch
 
 from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.students.text_vectors import TextVectors
+from recdistill.training.recorder import NoRecorder
 
 SMALL = {"hidden_size": 8, "max_length": 8, "epochs": 2, "patience": 0, "dropout": 0.1, "batch_size": 64}
 SMALL |= {"item_init": "views", "views": "tfidf", "device": "cpu", "learning_rate": 0.01}
@@ -25,3 +26,18 @@ def moved(items: ItemEmbedding) -> ItemEmbedding:
             parameter.add_(0.3 * torch.randn_like(parameter))
         items.embedding.weight[-1] = 0
     return items
+
+
+class KilledRecorder(NoRecorder):
+    """A recorder with a folder of its own, in which a training dies when it logs the epoch ``dies_at``."""
+
+    def __init__(self, folder, dies_at=None):
+        self.folder, self.dies_at = folder, dies_at
+
+    @property
+    def work(self):
+        return self.folder
+
+    def log_metrics(self, metrics, step=0):
+        if step == self.dies_at:
+            raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 """Next-item samples as pointers into one flat item array, so that every prefix of every user needs no copy."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recdistill.data.stable_order import Int64Array, order_of
 
-__all__ = ["Int64Array", "Samples", "before_of_same", "gather_windows"]
+__all__ = ["Int64Array", "Samples", "before_of_same", "find_seen", "gather_windows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +70,16 @@ class Samples:
         # Places by item, then in order: the last place of the target before its sample's end is in the history where
         # it is not before its start.
         if self.target is None:
-            return before_of_same(self.items)[self.end] >= self.start
+            return self.seen_by(before_of_same(self.items))
         size = len(self.items) + 1
         places = np.sort(self.items * size + np.arange(len(self.items)))
         of_target = self.targets * size
         last = np.searchsorted(places, of_target + self.end) - 1
         return (last >= 0) & (places[last] >= of_target + self.start)
+
+    def seen_by(self, before: Int64Array) -> NDArray[np.bool_]:
+        """`target_seen` of targets that stand in ``items``, by `before_of_same` of these."""
+        return before[self.end] >= self.start
 
     def subset(self, index: ArrayLike) -> "Samples":
         """The samples at ``index`` [n], in that order, over the same flat item array."""
@@ -107,6 +112,17 @@ class Samples:
         rows = np.repeat(np.arange(len(index), dtype=np.int64), lengths)
         before = np.cumsum(lengths) - lengths
         return rows, self.items[np.arange(len(rows), dtype=np.int64) + np.repeat(start - before, lengths)]
+
+
+def find_seen(parts: Iterable[Samples]) -> None:
+    """Find `Samples.target_seen` of several samples, once for those that share their items."""
+    found: dict[int, Int64Array] = {}
+    for samples in parts:
+        if samples.target is None and "target_seen" not in vars(samples):
+            before = found.get(id(samples.items))
+            if before is None:
+                before = found[id(samples.items)] = before_of_same(samples.items)
+            vars(samples)["target_seen"] = samples.seen_by(before)
 
 
 def before_of_same(items: Int64Array) -> Int64Array:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recdistill.data.catalogue import Catalogue
-from recdistill.data.samples import Int64Array, Samples
+from recdistill.data.samples import Int64Array, Samples, find_seen
 from recdistill.errors import InputError
 
 
@@ -69,6 +69,7 @@ class SequenceData:
     def seen_target_share(self) -> float:
         """Share of all samples, of every part, whose target is in their own history."""
         parts = (self.train, self.validation, self.test)
+        find_seen(parts)
         return float(np.concatenate([samples.target_seen for samples in parts]).mean())
 
     @property

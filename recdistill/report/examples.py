@@ -93,10 +93,10 @@ def section(names: Sequence[str], example: Example) -> str:
             for title, hit in titles
         )
         body.append(f'<tr class="first"><td class="number">{place}</td>{"".join(cells)}</tr>')
-    titles = f'<table class="titles">{table_head(("", *names), {0})}<tbody>{"".join(body)}</tbody></table>'
+    shown = f'<table class="titles">{table_head(("", *names), {0})}<tbody>{"".join(body)}</tbody></table>'
     return (
         f"<section><h2>User {escape(example.user)}</h2>"
         f'<p class="history">History: {escape(example.past)}</p>'
         f'<p class="next">Next: <b>{escape(example.following)}</b></p>'
-        f"{scrolled(titles, f'recommendations for user {example.user}')}</section>"
+        f"{scrolled(shown, f'recommendations for user {example.user}')}</section>"
     )

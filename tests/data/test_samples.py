@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recdistill.data.samples import Samples
+from recdistill.data.samples import Samples, find_seen
 
 
 def prefixes(lengths: list[int]) -> Samples:
@@ -119,3 +119,22 @@ def test_a_seen_target_is_one_that_its_own_history_has(users: list[list[int]], f
     expected = [one in items[since:end] for one, since, end in zip(other, samples.start, samples.end, strict=True)]
     apart = Samples(samples.items, samples.start, samples.end, samples.user, other)
     assert apart.target_seen.tolist() == expected
+
+
+@given(
+    items=st.lists(st.integers(0, 4), min_size=6, max_size=20),
+    places=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=6),
+)
+def test_targets_are_seen_where_their_history_has_them(items, places):
+    pairs = [(min(one), max(one)) for one in places if min(one) < max(one) < len(items)]
+    start, end = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
+    user = np.zeros(len(pairs), dtype=np.int64)
+    parts = [
+        Samples(np.array(items), start, end, user),
+        Samples(np.array(items), start, end, user, np.array(items)[end]),
+    ]
+    shared = [Samples(parts[0].items, start, end, user), Samples(parts[0].items, start[::-1], end[::-1], user)]
+    expected = [items[last] in items[first:last] for first, last in pairs]
+    assert [one.target_seen.tolist() for one in parts] == [expected, expected]
+    find_seen(shared)
+    assert [one.target_seen.tolist() for one in shared] == [expected, expected[::-1]]

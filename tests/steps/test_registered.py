@@ -35,7 +35,7 @@ def test_a_version_has_its_card(registered):
 
 def test_the_champion_recommends(registered, tmp_path):
     promote_run(registered, "films", "test/ndcg_at_20", seed=1)
-    assert MlflowClient().get_model_version_by_alias("films", "champion").version == "1"
+    assert str(MlflowClient().get_model_version_by_alias("films", "champion").version) == "1"
     (tmp_path / "histories.jsonl").write_text('{"history": ["i1", "i2"]}\n')
     out = tmp_path / "out.csv"
     assert (

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from text_students import SMALL, of_data
+from text_students import SMALL, KilledRecorder, of_data
 
 from recdistill.config import BaselineConfig, DistillConfig
 from recdistill.data.all_interactions import all_as_training, joined
@@ -61,6 +61,16 @@ def test_it_is_the_training_on_all_samples_without_a_choice(schedule, ring_data)
     weights = found.state_dict(), model.state_dict()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert len(rates) == 2 * plan.num_batches
+
+
+def test_a_killed_refit_goes_on_to_the_same_student(ring_data, tmp_path):
+    config, everything = BaselineConfig(**PLAIN | {"ema_decay": 0.9, "refit": True}), all_as_training(ring_data)
+    expected, _ = refit_recommender(config, everything, 3, recorder=KilledRecorder(tmp_path / "a"))
+    with pytest.raises(KeyboardInterrupt):
+        refit_recommender(config, everything, 3, recorder=KilledRecorder(tmp_path / "b", 1))
+    found, _ = refit_recommender(config, everything, 3, recorder=KilledRecorder(tmp_path / "b"))
+    weights = found.state_dict(), expected.state_dict()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_the_rate_goes_as_in_the_plan_that_was_cut(ring_data):

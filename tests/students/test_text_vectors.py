@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from text_students import SMALL, moved, of_data, texts_of
+from text_students import SMALL, KilledRecorder, moved, of_data, texts_of
 
 from recdistill.config import BaselineConfig, DistillConfig, narrow
 from recdistill.distillation.teacher_answers import TeacherAnswers
@@ -101,24 +101,12 @@ def test_a_sampled_step_changes_no_row_that_it_does_not_use(ring_data):
 @pytest.mark.parametrize("base_loss", ["ce", "sampled"])
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_killed_training_goes_on_to_the_same_student(base_loss, ema_decay, ring_data, tmp_path):
-    class Recorder(NoRecorder):
-        def __init__(self, work, dies_at=None):
-            self.folder, self.dies_at = work, dies_at
-
-        @property
-        def work(self):
-            return self.folder
-
-        def log_metrics(self, metrics, step=0):
-            if step == self.dies_at:
-                raise KeyboardInterrupt
-
     options = SMALL | {"epochs": 3, "base_loss": base_loss, "ema_decay": ema_decay, "negatives": 20}
     config, texts = BaselineConfig(**options), of_data(ring_data)
-    expected = fit_recommender(config, ring_data, recorder=Recorder(tmp_path / "a"), texts=texts)
+    expected = fit_recommender(config, ring_data, recorder=KilledRecorder(tmp_path / "a"), texts=texts)
     with pytest.raises(KeyboardInterrupt):
-        fit_recommender(config, ring_data, recorder=Recorder(tmp_path / "b", 1), texts=texts)
-    found = fit_recommender(config, ring_data, recorder=Recorder(tmp_path / "b"), texts=texts)
+        fit_recommender(config, ring_data, recorder=KilledRecorder(tmp_path / "b", 1), texts=texts)
+    found = fit_recommender(config, ring_data, recorder=KilledRecorder(tmp_path / "b"), texts=texts)
     weights = expected.model.state_dict(), found.model.state_dict()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
