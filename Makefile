@@ -37,6 +37,8 @@ test: install  ## the tests, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: install  ## the slow tests, file by file: notebooks, kills, launches, real LLMs
+	@if command -v java > /dev/null; then $(BIN)/python -m pip install --quiet --constraint constraints.txt pyspark; \
+	  else echo "no Java: the tests of Spark are skipped; install openjdk-17-jre-headless for them"; fi
 	@failed=0; for file in $(SLOW); do \
 	  began=$$(date +%s); OMP_NUM_THREADS=1 $(BIN)/pytest -m slow $$file $(ARGS); status=$$?; \
 	  echo "$$file: $$(($$(date +%s) - began)) s"; [ $$status = 0 ] || [ $$status = 5 ] || failed=1; \

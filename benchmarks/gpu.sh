@@ -2,10 +2,10 @@
 # All that a GPU is needed for, in under 8 minutes: tests marked cuda, how busy it is kept, peak memory, a base in 4 bits.
 #   sh benchmarks/gpu.sh            on a CUDA device
 #   DEVICE=cpu sh benchmarks/gpu.sh a dry run: small sizes, which tells that every command runs, and no speed
-# OUT: folder of the results, gpu by default. LLM: alias, id or path. PYTHON: of the environment.
+# OUT: folder of the results, build/gpu by default. LLM: alias, id or path. PYTHON: of the environment.
 set -eu
 cd "$(dirname "$0")/.."
-DEVICE=${DEVICE:-cuda} OUT=${OUT:-gpu} LLM=${LLM:-smollm2-135m} PYTHON=${PYTHON:-.venv/bin/python}
+DEVICE=${DEVICE:-cuda} OUT=${OUT:-build/gpu} LLM=${LLM:-smollm2-135m} PYTHON=${PYTHON:-.venv/bin/python}
 mkdir -p "$OUT"
 # Its output to a file and the terminal, its failure to the script.
 kept() { file=$OUT/$1; shift; "$@" > "$file" || { cat "$file"; exit 1; }; cat "$file"; }

@@ -251,7 +251,7 @@ def table(lines: list[dict[str, Any]]) -> str:
     rows = [[name for name, _, _ in COLUMNS], ["---:"] * len(COLUMNS)]
     for line in sorted(lines, key=lambda one: (one["items"], one["interactions"])):
         values = [line.get(key) for _, key, _ in COLUMNS]
-        rows.append(["-" if value is None else f"{value:,}" if value >= 100 else f"{value:.3g}" for value in values])
+        rows.append(["-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

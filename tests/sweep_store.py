@@ -28,6 +28,7 @@ def own_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         path = Path(name)
         shutil.copy(Path(empty_store().name) / "mlflow.db", path / "mlflow.db")
         monkeypatch.setenv("RECDISTILL_CACHE", str(path / "cache"))
+        monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "sweeps")
         monkeypatch.chdir(path)
         mlflow.set_tracking_uri(f"sqlite:///{path}/mlflow.db")

@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 
 from recdistill.config.base import Config, OnDevice, Seeded
 from recdistill.config.option import option
-from recdistill.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +92,3 @@ class ExportConfig(Config):
     )  # fmt: skip
     folder: str = option("", "where the files go", role="place", common=True, path="written")
     allow_partial: bool = option(False, "write also where the teacher did not score every training sample")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, read_by in (("teacher_run_id", "dllm2rec"), ("allow_partial", "dllm2rec"), ("model", "onnx")):
-            if getattr(self, name) and self.format != read_by:
-                raise InputError(f"{name}={getattr(self, name)}: is of format={read_by}; leave it out, or set that")

@@ -20,7 +20,7 @@ class RecommendSparkConfig(Config):
     histories: str = option(
         "", "Parquet that Spark reads, a folder or an address as s3a://…: column history, and as recommend reads them "
         "k, exclude and allowed_items; other columns are kept",
-        role="place", common=True,
+        role="place", common=True, path="read-or-name",
     )  # fmt: skip
     output: str = option("", "folder or address to write Parquet to; must not be there", role="place", common=True)
     k: int = option(10, "items to recommend where the table gives no k", least=1, common=True)

@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from recdistill.report.results import Results
-from recdistill.report.theme import LIGHT, MARKERS, WIDE, Theme, drawing
+from recdistill.report.theme import MARKERS, PAPER, WIDE, Theme, drawing
 
 LABEL_LENGTH, NARROW_LABEL_LENGTH, NARROW_NAME_LENGTH = 38, 22, 32
 #: Of figures that are drawn for a white page alone, PNG files.
-STYLE, SERIES_COLOURS = LIGHT.style | {"figure.facecolor": "w", "savefig.facecolor": "w"}, LIGHT.series
+STYLE, SERIES_COLOURS = PAPER.style, PAPER.series
 
 
-def gains_plot(results: Results, groups: Sequence[int], theme: Theme = LIGHT, width: float = WIDE) -> str:
+def gains_plot(results: Results, groups: Sequence[int], theme: Theme = PAPER, width: float = WIDE) -> str:
     """SVG of the headline gains of some recommenders against their baselines, the best on top."""
     rows = [row for row in (results.row_of(index) for index in groups) if row is not None]
     with drawing(theme):
@@ -28,7 +28,7 @@ def gains_plot(results: Results, groups: Sequence[int], theme: Theme = LIGHT, wi
         return svg(figure)
 
 
-def subgroup_plot(results: Results, groups: Sequence[int], theme: Theme = LIGHT, width: float = WIDE) -> str:
+def subgroup_plot(results: Results, groups: Sequence[int], theme: Theme = PAPER, width: float = WIDE) -> str:
     """SVG of the headline gains by subgroup, a colour and a shape for each of up to four recommenders."""
     shown = [index for index in groups if results.row_of(index) is not None][: len(theme.series)]
     subgroups = list(dict.fromkeys((row.kind, row.subgroup) for row in results.slices))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from recdistill.report.plots import bare, short, svg
-from recdistill.report.theme import LIGHT, WIDE, Theme, drawing
+from recdistill.report.theme import PAPER, WIDE, Theme, drawing
 
 #: By panel, then by row, the values of its seeds.
 Panels = Mapping[str, Mapping[str, Sequence[float]]]
@@ -14,7 +14,7 @@ PANEL_WIDTH = 4.2
 
 
 def study_figure(
-    panels: Panels, axis: str, chance: Mapping[str, float], theme: Theme = LIGHT, width: float = WIDE
+    panels: Panels, axis: str, chance: Mapping[str, float], theme: Theme = PAPER, width: float = WIDE
 ) -> str:
     """SVG text.
 

@@ -7,7 +7,7 @@ alone has a meaning.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -26,6 +26,7 @@ class Theme:
         line, grid: of axes and borders, and of grids.
         better, worse, unclear: verdicts.
         series: of up to four recommenders in one plot.
+        behind: what a plot is drawn on; ``none`` shows the page.
     """
 
     ink: str
@@ -38,6 +39,7 @@ class Theme:
     worse: str
     unclear: str
     series: tuple[str, str, str, str]
+    behind: str = "none"
 
     def verdict(self, verdict: str) -> str:
         """The colour of 'better', 'worse', or anything else: unclear."""
@@ -53,8 +55,8 @@ class Theme:
             "font.family": "sans-serif",
             "font.size": 9,
             "text.color": self.ink,
-            "figure.facecolor": "none",
-            "savefig.facecolor": "none",
+            "figure.facecolor": self.behind,
+            "savefig.facecolor": self.behind,
             "axes.facecolor": "none",
             "axes.edgecolor": self.line,
             "axes.labelcolor": self.quiet,
@@ -67,7 +69,7 @@ class Theme:
     @property
     def css(self) -> str:
         """Its colours as variables of a style sheet."""
-        named = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "series"}
+        named = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("series", "behind")}
         return " ".join(f"--{name}: {colour};" for name, colour in named.items())
 
 
@@ -95,6 +97,8 @@ DARK = Theme(
     unclear="#9AA2AC",
     series=("#56B4E9", "#E69F00", "#009E73", "#CC79A7"),
 )
+#: For plots that stand alone, as in a notebook of any colour.
+PAPER = replace(LIGHT, behind="#FFFFFF")
 #: Another shape for each colour of a series.
 MARKERS = ("o", "s", "^", "D")
 

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from recdistill.errors import InputError
 from recdistill.runs.outbox import read
-from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, KEPT, KEY, NEAR_KEY, REUSED, STEP, StepRun
+from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, KEPT, KEY, NEAR_KEY, REFIT, REUSED, STEP, StepRun
 from recdistill.runs.tracking_store import tracking_address
 
 #: Tags of a sweep's trials, which keep no model to serve.
@@ -72,6 +72,10 @@ def finished_run(run_id: str, step: str, fingerprint: str | None = None, option:
         raise InputError(f"{option}={run_id}: is a {tags.get(STEP, 'foreign')} run, not a {step} run")
     if run.info.status != "FINISHED":
         raise InputError(f"{option}={run_id}: is {run.info.status}, not FINISHED; choose a finished run")
+    if fingerprint is not None and f"recdistill.{REFIT}" in tags:
+        raise InputError(
+            f"{option}={run_id}: is a refit, trained on what this data holds out; choose the run that it refits"
+        )
     made_for = tags.get(FINGERPRINT, "")
     if fingerprint is not None and made_for != fingerprint:
         raise InputError(
@@ -109,4 +113,6 @@ def newest(step: str) -> str:
     found = [run for run in found if run.data.tags.keys().isdisjoint(OF_TRIALS)]
     if not found:
         raise InputError(f"run_id=: there is no finished {step} run in {tracking_address()}; make one first")
-    return str(found[0].data.tags.get(REUSED, found[0].info.run_id))
+    # By its end: a run may make another of its step while it goes on.
+    last = max(found, key=lambda run: run.info.end_time or 0)
+    return str(last.data.tags.get(REUSED, last.info.run_id))

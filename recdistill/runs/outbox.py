@@ -24,7 +24,7 @@ import mlflow
 from recdistill.data.downloads import cache_dir
 from recdistill.errors import InputError
 from recdistill.runs.tracking_store import answers, is_mistake, is_of_files, is_silence, reason_of, tracking_address
-from recdistill.runs.writes import Write, perform
+from recdistill.runs.writes import RUN_KEY, Write, perform
 
 Answer = TypeVar("Answer")
 #: Seconds that a command waits for a store that does not answer, at its end and where it must read from it.
@@ -308,13 +308,17 @@ def read_write(place: Path) -> Write:
     return Write.of((place / WRITE_FILE).read_text(encoding="utf-8"))
 
 
-def send(queue: Queue, place: Path, perform: Callable[[Write, Path], None]) -> None:
+def send(queue: Queue, place: Path, perform: Callable[[Write, Path], None]) -> str:
     """Send a write of a queue and remove it; one that the store refuses is set aside, with a line that says so.
 
-    Raises what the store says where it does not take it now.
+    Returns the key that the write gives its run, which has all its results then; '' where it gives none. Raises what
+    the store says where it does not take it now.
     """
+    key = ""
     try:
-        perform(read_write(place), place / FILES)
+        write = read_write(place)
+        perform(write, place / FILES)
+        key = str(write.values.get("tags", {}).get(RUN_KEY, ""))
     except Exception as error:
         if not is_mistake(error) and not isinstance(error, ValueError):
             raise
@@ -322,6 +326,7 @@ def send(queue: Queue, place: Path, perform: Callable[[Write, Path], None]) -> N
         print(f"tracking store {queue.address} refuses a write that waited ({reason_of(error)}): {refused}", flush=True)
     else:
         queue.remove(place)
+    return key
 
 
 _outboxes: dict[tuple[int, str, Path], Outbox] = {}
@@ -382,20 +387,22 @@ class Unsent:
 def send_left_behind() -> list[Unsent]:
     """Send what ended commands left for the store at hand, in order, up to the first that it does not take.
 
-    Returns what still waits, by store.
+    Checkpoints of runs that have all their results then are removed. Returns what still waits, by store.
     """
     waiting: dict[str, int] = {}
     reason, sent, here = "", 0, tracking_address()
     with left_behind() as queues:
         for queue in queues:
-            places = queue.waiting()
+            places, keys = queue.waiting(), list[str]()
             while places and queue.address == here and not reason:
                 try:
-                    send(queue, places[0], perform)
+                    keys.append(send(queue, places[0], perform))
                 except Exception as error:
                     reason = reason_of(error)
                 else:
                     places, sent = places[1:], sent + 1
+            for key in () if places else filter(None, keys):
+                shutil.rmtree(cache_dir() / "runs" / key, ignore_errors=True)
             if places:
                 waiting[queue.address] = waiting.get(queue.address, 0) + len(places)
     if sent:

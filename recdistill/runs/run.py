@@ -16,10 +16,10 @@ from mlflow.utils.time import get_current_time_millis
 from recdistill.errors import InputError, one_line
 from recdistill.runs.artifacts import local_artifact
 from recdistill.runs.outbox import LostStoreError, outbox, post, read
-from recdistill.runs.writes import Write, batch
+from recdistill.runs.writes import RUN_KEY, Write, batch
 
 #: Tags; docs/TRACKING.md says what each means.
-STEP, KEY, NEAR_KEY = "recdistill.step", "recdistill.key", "recdistill.near_key"
+STEP, KEY, NEAR_KEY = "recdistill.step", RUN_KEY, "recdistill.near_key"
 FINGERPRINT, REASON = "recdistill.fingerprint", "recdistill.failure"
 REUSED, CONTINUED = "recdistill.reused_run_id", "recdistill.continued_in"
 #: The name that a run was given by us; where it has another now, a person has named it.

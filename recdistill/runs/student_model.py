@@ -129,7 +129,7 @@ def csv_table(text: str) -> pd.DataFrame:
         if len(row) != len(names):
             raise bad_input(f"row {number}: has {len(row)} fields, the header {len(names)}; quote lists of ids")
     table = pd.DataFrame({name: [row[place].strip() for row in rows] for place, name in enumerate(names)}, dtype=object)
-    for name in table.columns.intersection(LISTS):
+    for name in table.columns.intersection(list(LISTS)):
         separator = "|" if any("|" in cell for cell in table[name]) else ","
         lists = [list_of_cell(cell, separator, row, name) for row, cell in enumerate(table[name])]
         table[name] = pd.Series(lists, dtype=object)

@@ -21,6 +21,8 @@ Perform = Callable[[MlflowClient, str, Mapping[str, Any], Path], None]
 #: Metrics of one call, parameters and tags of one call: no store takes more.
 MOST_METRICS, MOST_PAIRS = 1000, 100
 ATTEMPTS = 5
+#: Tag: what runs share that must have the same result; a run gets it as the last of its results.
+RUN_KEY = "recdistill.key"
 
 
 @dataclass(frozen=True)

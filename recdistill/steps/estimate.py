@@ -31,6 +31,7 @@ from recdistill.runs.run import KEY
 from recdistill.steps.backbone import frozen_backbone, key_of_baseline
 from recdistill.steps.inputs import data_of
 from recdistill.steps.paces import pace_of_student, pace_of_teacher
+from recdistill.steps.student_start import student_start
 from recdistill.steps.teacher import wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.study.cells import read_cell
@@ -187,7 +188,7 @@ def path_parts(config: MainConfig, *, with_baselines: bool) -> Iterator[Part]:
 def student_part(config: BaselineConfig) -> Part:
     """An undistilled student."""
     data = data_of(config)
-    found = "" if config.force else finished(key_of_baseline(config, data.fingerprint))
+    found = "" if config.force else finished(key_of_baseline(config, data.fingerprint, student_start(config, data)))
     kind = " undistilled" if config.student in STUDENTS.names(gradient=True) else ""
     name = f"{config.student}{kind}, seed {config.seed}"
     if found or config.released:

@@ -18,12 +18,17 @@ from recdistill.students.catalogue_file import CATALOGUE_FILE, read_catalogue
 from recdistill.students.onnx_file import check_onnx, write_onnx
 
 ONNX_FILE = "student.onnx"
+#: Options that one format alone reads.
+READ_BY = {"teacher_run_id": "dllm2rec", "allow_partial": "dllm2rec", "model": "onnx"}
 
 
 def export(config: ExportConfig) -> StepRun:
     """Write the files into the folder; a run says which teacher or student they are of."""
     if not config.folder:
         raise InputError("folder=: say where to write; set folder=<folder>")
+    for name, read_by in READ_BY.items():
+        if getattr(config, name) and config.format != read_by:
+            raise InputError(f"{name}={getattr(config, name)}: is of format={read_by}; leave it out, or set that")
     return export_student(config) if config.format == "onnx" else export_data(config)
 
 

@@ -43,7 +43,7 @@ def log_report(
     ranks = tables_of(shown, "ranks/test.parquet", data)
     report = MainReport(
         title=f"{data.name}, {data.split}: {len(data.test):,} test samples, {data.num_items:,} items",
-        sentences=[sentence(asked), said],
+        sentences=[sentence(asked), said.replace("`", "")],
         findings=[finding_of(one.row, one.against, one.target, one.difference) for one in asked],
         finding_metric=f"test {NAME}",
         scores=scores,

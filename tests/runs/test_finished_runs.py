@@ -44,6 +44,20 @@ def test_the_newest_is_no_trial_and_no_other_step(client: MlflowClient) -> None:
         newest("export")
 
 
+def test_of_a_run_and_one_that_it_made_the_outer_is_the_newest(client: MlflowClient) -> None:
+    outer = client.create_run("0", tags={"recdistill.step": "distill"}).info.run_id
+    make(client, "distill")
+    client.set_terminated(outer)
+    assert newest("distill") == outer
+
+
+def test_a_refit_is_served_and_nothing_on_its_data_starts_from_it(client: MlflowClient) -> None:
+    refit = make(client, "backbone", refit="true")
+    assert finished_run(refit, "backbone").run_id == refit
+    with pytest.raises(InputError, match=f"backbone_run_id={refit}: is a refit, trained on what this data holds out"):
+        finished_run(refit, "backbone", "f" * 64)
+
+
 @pytest.mark.parametrize(
     ("step", "status", "fingerprint", "said"),
     [

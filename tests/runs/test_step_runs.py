@@ -378,13 +378,16 @@ def test_a_store_that_is_lost_for_good_gets_all_from_the_next_command(
         with pytest.raises(LostStoreError, match=said), entry_run("backbone"):
             ids.append(finish(fingerprint).run_id)
         assert lost.slept == 30
-        assert (cache_dir() / "runs" / lost_key(client, ids[0])).is_dir()
+        kept = cache_dir() / "runs" / lost_key(client, ids[0])
+        assert kept.is_dir()
     assert KEY not in client.get_run(ids[0]).data.tags
     # Its process ends.
     lost.box.queue.lock.close()
     outbox_module._outboxes.clear()
     with entry_run("prepare"):
         assert "writes that earlier commands left" in capsys.readouterr().out
+        # Whether or not anybody asks for it again, as for a trial of a sweep nobody does.
+        assert not kept.exists()
         again = finish(fingerprint)
     assert (again.run_id, again.reused) == (ids[0], True)
     assert client.get_run(ids[0]).info.status == "FINISHED"

@@ -202,7 +202,9 @@ def test_the_terminal_shows_progress_the_table_and_how_to_open_the_ui(finished):
         name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
         shown = next(line for line in lines if line.startswith(f"│ {name} "))
         assert re.findall(r"[\d.,]+", shown.replace(name, "")) == [cell for cell in cells if cell]
-    assert lines[-1].endswith(f"mlflow ui --backend-store-uri sqlite:///{finished.place.folder}/mlflow.db")
+    assert f"mlflow ui --backend-store-uri sqlite:///{finished.place.folder}/mlflow.db, then http://" in lines[-1]
+    assert lines[-1].endswith("viewStateShareKey=recdistill")
+    assert any(re.fullmatch(r"main: about .* at most.*GiB of memory.*", line) for line in lines)
 
 
 def test_nothing_is_left_in_the_cache(finished):

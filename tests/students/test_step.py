@@ -148,6 +148,9 @@ def test_a_student_of_shared_negatives_learns_and_goes_on_after_a_kill(
             if step == self.kill_at:
                 raise Killed
 
+        def tag(self, name: str, value: object) -> None:
+            pass
+
     whole, killed = Recorder(tmp_path / "a"), Recorder(tmp_path / "b", kill_at=4)
     expected = fit_recommender(config, ring_data, recorder=whole)
     assert expected.metrics["val/ndcg_at_10"] > 0.3

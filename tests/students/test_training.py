@@ -54,6 +54,9 @@ class InMemory:
         if len(self.epochs) == self.kill_at:
             raise KilledError
 
+    def tag(self, name: str, value: Any) -> None:
+        pass
+
     def log_file(self, path: Path, folder: str) -> None:
         self.files[f"{folder}/{path.name}"] = load_file(path)["sample"]
 

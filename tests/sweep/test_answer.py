@@ -38,7 +38,8 @@ def test_the_command_and_the_file_give_the_options_back(
     assert DistillConfig(**yaml.safe_load(answer.as_yaml(options))) == config
     words = shlex.split(answer.command(options))
     assert words[:6] == ["mlflow", "run", ".", "-e", "distill", "--env-manager"]
-    arguments = [f"--{word}" for word in words[7:] if word != "-P"]
+    assert words[7:9] == ["--experiment-name", "recdistill"]
+    arguments = [f"--{word}" for word in words[9:] if word != "-P"]
     if "=" not in interactions:
         # A path that is nowhere is told as the absolute one that was looked for.
         found = parse(DistillConfig, "distill", arguments)
