@@ -20,6 +20,7 @@ from plotly.colors import sample_colorscale
 from scipy.stats import t as student_t
 
 from recdistill.report.document import answer_section, chip, details, document, table
+from recdistill.report.text import equals
 from recdistill.sweep.figures import figures_of, value_at
 from recdistill.sweep.final_comparison import Gain, Row, shown_metrics
 from recdistill.sweep.space import Space
@@ -291,12 +292,14 @@ def sentences(trials: Trials, rows: Sequence[Row], gained: Mapping[str, Gain]) -
 
 
 def gain_sentence(name: str, gain: Gain) -> str:
-    """``Trained with new seeds, the best is 0.0041 above default on test, which may be luck (p 0.210).``"""
+    """``Trained with new seeds, the best is 0.0041 above default on test, which may be luck (…, p = 0.210).``"""
+    if gain.low == gain.high == 0:
+        return f"The best configuration is the {name} one."
     side = "above" if gain.difference >= 0 else "below"
     luck = "which is not luck" if gain.p_value < SIGNIFICANCE else "which may be luck"
     return (
         f"Trained with new seeds, the best one is {abs(gain.difference):.4f} {side} the {name} one on test, "
-        f"{luck} (95 % interval {gain.low:+.4f} to {gain.high:+.4f}, p {gain.p_value:.3f})."
+        f"{luck} (95 % interval {gain.low:+.4f} to {gain.high:+.4f}, p {equals(gain.p_value)})."
     )
 
 

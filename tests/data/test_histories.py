@@ -301,7 +301,7 @@ def test_allowed_items_are_a_list_or_none(tmp_path):
     pd.DataFrame({"history": [["1"]] * 3, "allowed_items": [["2", "3"], None, []]}).to_parquet(tmp_path / "h.parquet")
     for name in ("h.jsonl", "h.parquet"):
         assert read_histories(str(tmp_path / name))["allowed_items"].tolist() == [["2", "3"], None, []]
-    (tmp_path / "h.csv").write_text('history,allowed_items\n1|2,2|3\n1|2,\n1|2,[]\n')
+    (tmp_path / "h.csv").write_text("history,allowed_items\n1|2,2|3\n1|2,\n1|2,[]\n")
     assert read_histories(str(tmp_path / "h.csv"))["allowed_items"].tolist() == [["2", "3"], None, []]
     (tmp_path / "h.jsonl").write_text(json.dumps({"history": ["1"], "allowed_items": "2"}))
     with pytest.raises(InputError, match="row 1: allowed_items is '2'"):

@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 from small_sweep import EPOCHS, TEXT, make_space, place_in, run
 
 from recdistill.sweep.final_comparison import Gain, Row
-from recdistill.sweep.page import BEST, SCALE, TRIAL, Noise, Trials, noise_of, sweep_page
+from recdistill.sweep.page import BEST, SCALE, TRIAL, Noise, Trials, gain_sentence, noise_of, sweep_page
 from recdistill.sweep.space import Space
 from recdistill.sweep.study import OpenStudy, open_study
 from recdistill.sweep.trainings import Trained
@@ -139,3 +139,9 @@ def test_colours_are_seen_on_white_and_on_black_and_told_apart():
     for one, other in itertools.combinations(colours, 2):
         blue, brown = int(one[5:], 16), int(other[5:], 16)
         assert abs(blue - brown) > 40, "told apart by blue and yellow, which the colour-blind see"
+
+
+def test_the_default_that_won_is_no_gain():
+    assert gain_sentence("default", Gain(0.0, 0.0, 0.0, 1.0)) == "The best configuration is the default one."
+    assert "which is not luck" in gain_sentence("default", Gain(0.02, 0.01, 0.03, 0.0001))
+    assert "p < 0.001" in gain_sentence("default", Gain(0.02, 0.01, 0.03, 0.0001))
