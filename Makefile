@@ -9,7 +9,7 @@ ARGS ?=
 # What `make store` runs with: both commands share data, teacher and student.
 SMALL := --max_users 100 --token_budget 10000 --outputs_token_budget 20000
 SMALL += --epochs 8 --batch_size 1024 --learning_rate 0.003
-# Files of `make test-slow`; each prints its seconds.
+# Files of `make test-slow`.
 SLOW := $(sort $(shell grep -rl --include='test_*.py' 'mark.slow' tests))
 
 .PHONY: help install run store test test-slow lint notebooks docs browser ui mlproject
@@ -36,13 +36,10 @@ store: install  ## a small store for the notebooks, in a few minutes
 test: install  ## the tests, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow" $(ARGS)
 
-test-slow: install  ## the slow tests, file by file: notebooks, kills, launches, real LLMs
+test-slow: install  ## the slow tests, in two processes: notebooks, kills, launches, real LLMs
 	@if command -v java > /dev/null; then $(BIN)/python -m pip install --quiet --constraint constraints.txt pyspark; \
 	  else echo "no Java: the tests of Spark are skipped; install openjdk-17-jre-headless for them"; fi
-	@failed=0; for file in $(SLOW); do \
-	  began=$$(date +%s); OMP_NUM_THREADS=1 $(BIN)/pytest -m slow $$file $(ARGS); status=$$?; \
-	  echo "$$file: $$(($$(date +%s) - began)) s"; [ $$status = 0 ] || [ $$status = 5 ] || failed=1; \
-	done; exit $$failed
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --durations 40 -m slow $(ARGS) $(SLOW)
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ from recdistill.runs.run import KEY
 from recdistill.steps.backbone import frozen_backbone, key_of_baseline
 from recdistill.steps.inputs import data_of
 from recdistill.steps.paces import pace_of_student, pace_of_teacher
-from recdistill.steps.student_start import student_start
+from recdistill.steps.student_start import keys_of, student_start
 from recdistill.steps.teacher import wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.study.cells import read_cell
@@ -261,8 +261,13 @@ def taught_parts(config: DistillConfig) -> Iterator[Part]:
 def distilled_part(config: DistillConfig, data: SequenceData, upstream: str) -> Part:
     """A distilled student, timed where it is missing."""
     name = f"{config.student} distilled, seed {config.seed}"
-    key = run_key("distill", config, data.fingerprint, {"teacher": upstream} if upstream else None)
-    found = "" if config.force or not upstream else finished(key)
+    # Vectors of a teacher that is still to be made cannot be read.
+    reads_teacher = config.starts_from_texts and "teacher" in config.view_names
+    found = ""
+    if upstream and not config.force and not reads_teacher:
+        start = student_start(config, data)
+        before = {"teacher": upstream} | keys_of(start.upstream)
+        found = finished(run_key("distill", config, data.fingerprint, before, start.contents))
     if found:
         return Part(name, found)
     pace = pace_of_student(config, data, distilled=True)
