@@ -24,6 +24,7 @@ def blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     llm = write_tiny_llm(tmp_path / "llm")
     text = "\n".join(blocks())

@@ -148,6 +148,7 @@ def test_a_teacher_that_does_not_fit(place, capsys, made, message):
     assert f"teacher_run_id={teacher}: {message}" in said
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_says_no_more(place):
     write_csv(place.folder)
     done = subprocess.run(
@@ -173,6 +174,7 @@ def test_a_python_without_its_packages_says_so_in_one_line():
     assert line.endswith("activate the environment it is installed in, as .venv")
 
 
+@pytest.mark.slow
 def test_an_mlflow_project_run_fails_with_the_reason(place):
     program = str(Path(sys.executable).with_name("mlflow"))
     path = {"PATH": f"{Path(sys.executable).parent}:{subprocess_environment(place)['PATH']}"}

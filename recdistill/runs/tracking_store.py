@@ -39,6 +39,7 @@ REFUSED = {
 }
 #: Errors of a file system that time does not mend.
 OF_FILES = {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+START_SERVER = "start the server, or set MLFLOW_TRACKING_URI to one that runs"
 #: What to do about what a store says as a run is opened, by what it says.
 ADVICE = (
     (
@@ -73,7 +74,7 @@ ADVICE = (
         r"unauthenticated|unauthorized|not authenticated|permission_denied|error code 40[13]",
         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     ),
-    (SILENCE.pattern, "start the server, or set MLFLOW_TRACKING_URI to one that runs"),
+    (SILENCE.pattern, START_SERVER),
 )
 OTHERWISE = "check MLFLOW_TRACKING_URI"
 
@@ -150,6 +151,9 @@ def answers(uri: str) -> bool:
 
 def refusal(error: BaseException) -> InputError:
     """The one line for an error of a store as a run is opened: what it says, and what to do."""
+    if not answers(mlflow.get_tracking_uri()):
+        # MLflow may say instead that an experiment is not there.
+        return InputError(f"MLFLOW_TRACKING_URI={tracking_address()}: no server answers; {START_SERVER}")
     said = re.split(r"\. (?=[A-Z])| \[SQL| \(Caused", reason_of(error, 1000))[0][:200]
     whole = " ".join(str(one) for one in chain(error))
     advice = next((what for pattern, what in ADVICE if re.search(pattern, whole, re.IGNORECASE)), OTHERWISE)

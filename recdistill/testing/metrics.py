@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recdistill.evaluation.ranking import rank_of_target
+from recdistill.evaluation.recommended_lists import RecommendedLists
 from recdistill.registry import METRICS
 
 CATALOGUE = 60
@@ -18,6 +19,8 @@ CUT_OFFS = (1, 5, 10, 20)  # of a metric that is not registered
 
 def check_metric(metric: str | Callable[..., Tensor]) -> None:
     """Check that a metric keeps its contract: a pure function of ranks to gains in [0, 1], best at rank 1.
+
+    One that is registered with ``of="lists"`` is a pure function of all recommended lists together to one number.
 
     Args:
         metric: its name, or the function. One that is not registered is tried with cut-offs 1, 5, 10 and 20 where
@@ -29,6 +32,10 @@ def check_metric(metric: str | Callable[..., Tensor]) -> None:
     function = METRICS.get(metric) if isinstance(metric, str) else metric
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "the metric")
     cut_offs = _cut_offs(name, function)
+    if _is_of_lists(function):
+        for each in cut_offs:
+            _check_lists(f"{name} at {each}", function, each)
+        return
     curves = {}
     for k in cut_offs or (None,):
         arguments = () if k is None else (k,)
@@ -59,6 +66,36 @@ def _cut_offs(name: str, function: Callable[..., Tensor]) -> tuple[int, ...]:
         f"{name}: cut_offs={registered}; they are whole numbers of at least 1"
     )
     return tuple(sorted(registered))
+
+
+def _is_of_lists(function: Callable[..., Any]) -> bool:
+    """Whether the metric is registered as one of recommended lists."""
+    try:
+        return bool(METRICS.declaration(METRICS.name_of(function)).about.get("of") == "lists")
+    except KeyError:
+        return False
+
+
+def _check_lists(said: str, function: Callable[..., Any], k: int) -> None:
+    """One finite number of all lists, whatever their order and what stands below the cut-off."""
+    draw = torch.Generator().manual_seed(k)
+    best = torch.stack([torch.randperm(CATALOGUE, generator=draw)[: 2 * k] for _ in range(7)])
+    best[3, k // 2 :] = CATALOGUE  # a shorter list
+    count = torch.randint(1, 50, (CATALOGUE,), generator=draw)
+    vectors = torch.nn.functional.normalize(torch.randn(CATALOGUE, 4, generator=draw), dim=1)
+    lists, given = RecommendedLists(best, count, vectors), best.clone()
+    found = float(function(lists, k))
+    assert math.isfinite(found), f"{said}: gives {found:g} for lists of {2 * k} items; give a finite number"
+    assert float(function(lists, k)) == found, (
+        f"{said}: gives another number when called again; a metric draws no random numbers and keeps no state"
+    )
+    others = {
+        "the order of the lists": RecommendedLists(best.flip(0), count, vectors),
+        f"what stands below place {k}": RecommendedLists(best[:, :k], count, vectors),
+    }
+    for what, other in others.items():
+        assert math.isclose(float(function(other, k)), found, rel_tol=1e-6), f"{said}: changes with {what}"
+    assert torch.equal(best, given), f"{said}: changes the lists that it is given; work on a copy"
 
 
 def _gains(said: str, function: Callable[..., Tensor], arguments: tuple[int, ...], ranks: Tensor) -> Tensor:

@@ -83,11 +83,14 @@ def test_a_plugin_s_file_is_looked_for_where_the_user_stands(folders):
     assert config.plugin == f"{there}/parts_beside_the_user.py,json"
 
 
+NO_PATHS = {"plugin", "register", "endpoint", "endpoint_key_variable", "view_endpoint_key", "time_budget"}
+
+
 def test_every_option_of_a_place_that_is_a_text_is_a_path_or_known_not_to_be():
     for kind in (DistillConfig, RecommendConfig, ExportConfig):
         for name, one in option_table(kind).items():
             if one.role == "place" and one.type is str and not one.metadata["path"]:
-                assert name in {"plugin", "register", "endpoint", "endpoint_key_variable"}
+                assert name in NO_PATHS
 
 
 def test_the_folder_of_the_process_is_the_user_s(monkeypatch):
@@ -105,6 +108,7 @@ def mlflow_run(place: Workplace, folder: Path, *options: str) -> "subprocess.Com
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_mlflow_run_from_another_folder(tmp_path):
     (tmp_path / "downloads").mkdir()
     (tmp_path / "place").mkdir()

@@ -70,6 +70,7 @@ def test_it_is_trained_with_its_own_options_metric_and_loss(place: Workplace) ->
     assert metrics["train/distilled_share"] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_its_content_is_in_the_key(place: Workplace, options: dict[str, object]) -> None:
     artifact = place.newest("distill").info.artifact_uri
     parts = json.loads(Path(mlflow.artifacts.download_artifacts(f"{artifact}/key.json")).read_text())
@@ -103,6 +104,7 @@ def test_a_sweep_searches_its_options(place: Workplace, options: dict[str, objec
     assert 0.3 <= float(found.data.tags["recdistill.best.decay"]) <= 0.9
 
 
+@pytest.mark.slow
 def test_it_is_compared_by_its_metric(place: Workplace, options: dict[str, object]) -> None:
     again = {name: value for name, value in options.items() if not str(name).startswith("margin")}
     assert run(place, "distill", **again) == ""
@@ -115,6 +117,7 @@ def test_it_is_compared_by_its_metric(place: Workplace, options: dict[str, objec
     assert (found.data.metrics["compare/samples"], found.data.params["metric"]) == (40, "test/within_at_10")
 
 
+@pytest.mark.slow
 def test_it_is_served_where_the_plugin_is_not(place: Workplace) -> None:
     (found,) = mlflow.search_runs(
         output_format="list", filter_string="params.decay = '0.7' and params.margin = '0.5'", max_results=1
@@ -159,6 +162,7 @@ def test_mlflow_run_takes_it(place: Workplace, options: dict[str, object]) -> No
     assert found.data.metrics["test/within_at_10"] > 0
 
 
+@pytest.mark.slow
 def test_a_mistake_names_the_stranger_s_options(place: Workplace, options: dict[str, object]) -> None:
     assert "decay=2.0: must be at most 1" in run(place, "distill", **options | {"decay": 2.0})
     said = run(place, "distill", **options | {"student": "sasrec"})

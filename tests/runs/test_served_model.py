@@ -212,6 +212,7 @@ print(found.to_json(orient="columns"))
 """
 
 
+@pytest.mark.slow
 def test_the_model_runs_where_the_package_is_not_installed(logged, tmp_path):
     folder = mlflow.artifacts.download_artifacts(logged[1])
     command = [sys.executable, "-c", WITHOUT_PACKAGE, folder, json.dumps(HISTORIES), str(PACKAGE.parent)]
@@ -223,6 +224,7 @@ def test_the_model_runs_where_the_package_is_not_installed(logged, tmp_path):
     assert list(found["titles"].values()) == here["titles"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDENTS.names())
 def test_every_recommender_runs_where_the_package_is_not_installed(client, tmp_path, name):
     shape = StudentShape(name, 8, 0.1, 6, "tied")
@@ -296,6 +298,7 @@ def plugin_name(tmp_path, monkeypatch):
         sys.modules.pop(module)
 
 
+@pytest.mark.slow
 def test_a_users_recommender_brings_its_own_file(client, plugin_name, tmp_path):
     shape = StudentShape(plugin_name, 8, 0.1, 6, "tied", {"boost": 3.0})
     run_id, address = log(client, build_recommender(shape, NUM_ITEMS), shape)
@@ -413,6 +416,7 @@ def test_batches_of_rows_do_not_matter(logged, monkeypatch):
     assert recommendations(model, frame()).equals(whole)
 
 
+@pytest.mark.slow
 def test_a_real_server_answers_good_and_bad_requests(logged):
     sys.path.insert(0, str(PACKAGE.parent / "benchmarks"))
     try:

@@ -72,6 +72,7 @@ def test_another_budget_is_another_teacher_that_pays_for_the_rest_alone(place, s
     assert place.newest("teacher").data.metrics["endpoint/queries"] == 20
 
 
+@pytest.mark.slow
 def test_main_shows_what_has_ranks(place, small_files, capsys):
     with serving() as server:
         options = options_of(server.address, small_files, endpoint_evaluate=0)

@@ -238,6 +238,7 @@ def test_another_weight_makes_a_new_distillation_from_the_same_teacher(finished,
     assert children(new)[0].data.tags["recdistill.key"] != old.data.tags["recdistill.key"]
 
 
+@pytest.mark.slow
 def test_force_runs_every_step_again_with_the_same_result(finished):
     assert run_step("main", **options(finished, force=True)) == 0
     again = by_step(finished.place.newest("main").info.run_id)

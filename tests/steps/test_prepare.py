@@ -79,7 +79,7 @@ def test_a_reused_run_that_other_code_made_says_so_in_one_line(small_files, plac
     assert "other code" not in capsys.readouterr().out
     MlflowClient().set_tag(made.info.run_id, "recdistill.git_commit", "0123456789abcdef")
     assert run_step("prepare", **small_files) == 0
-    _, line = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "other code" in line)
     assert line.startswith(f"prepare: run {made.info.run_id} was made by other code (commit 0123456789, here ")
     assert line.endswith("; force=true makes it again")
     newest = place.newest("prepare")

@@ -98,6 +98,7 @@ def check_whole(folder: Path, parent: str) -> None:
     assert study.user_attrs[LEADER] == parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_next_start_goes_on_from_every_stage(folder: Path, stage: str) -> None:
     left = killed_start(folder, stage)
@@ -115,6 +116,7 @@ def test_a_study_that_another_space_began_is_refused(folder: Path) -> None:
         sweep(options(folder, trials=TRIALS, final_seeds=0, patience=3, study=the_study(folder).study_name))
 
 
+@pytest.mark.slow
 def test_trials_whose_runs_could_not_be_opened_are_made_up_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*arguments: Any) -> NoReturn:
         raise ConnectionError("the tracking server is away")
@@ -132,6 +134,7 @@ def test_trials_whose_runs_could_not_be_opened_are_made_up_for(folder: Path, mon
     assert states == {TrialState.FAIL: 6, TrialState.COMPLETE: 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), LostStoreError("nobody answers")])
 def test_a_full_disk_or_a_lost_server_is_no_fault_of_a_trial(folder: Path, error: Exception) -> None:
     def fails(config: DistillConfig, **options: Any) -> NoReturn:

@@ -131,6 +131,7 @@ def test_the_same_command_finds_the_answer_and_a_larger_total_goes_on(folder: Pa
     assert sweep(options(folder, trials=5)).run_id == larger.run_id
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_values(folder: Path) -> None:
     sequences: list[list[object]] = []
     for seed in (1, 1, 2):

@@ -112,3 +112,21 @@ def test_a_scorer_of_constants_gains_nothing_beyond_chance(monkeypatch):
     monkeypatch.setattr(metrics, "rank_of_target", lambda scores, target: torch.ones_like(target))
     with pytest.raises(AssertionError, match="one score for every item gains 1, guessing"):
         check_metric("hr")
+
+
+def of_the_first_list(lists, k):
+    return float(lists.best[0, 0])
+
+
+def of_whole_lists(lists, k):
+    return float((lists.best < lists.num_items).double().mean())
+
+
+@pytest.mark.parametrize(
+    ("function", "said"), [(of_the_first_list, "changes with the order"), (of_whole_lists, "changes with what stands")]
+)
+def test_a_broken_metric_of_lists_is_told_what_to_mend(function, said):
+    with registries_restored():
+        METRICS.register(function.__name__, of="lists", cut_offs=(4,), says="none")(function)
+        with pytest.raises(AssertionError, match=said):
+            check_metric(function.__name__)
