@@ -290,7 +290,11 @@ def test_requests_to_the_served_model(count: int, served: Any) -> None:
 @both
 def test_rows_given_to_the_served_model(count: int, served: Any) -> None:
     def tried(found: list[dict[str, Any]]) -> None:
-        assert status(lambda: 200 if len(served.predict(pd.DataFrame(found))) == len(found) else 500) in (200, 400)
+        try:
+            table = pd.DataFrame(found)
+        except UnicodeEncodeError:  # pandas holds no such name
+            return
+        assert status(lambda: 200 if len(served.predict(table)) == len(found) else 500) in (200, 400)
 
     fuzz(count, rows.filter(bool), tried)
 

@@ -4,11 +4,13 @@ There the folder that the user typed the command in is known only as that of the
 one descends.
 """
 
+import errno
 import functools
 import os
 from pathlib import Path
 
 from recdistill.config.option import Option
+from recdistill.errors import InputError, one_line
 
 
 def user_folder() -> Path:
@@ -41,8 +43,11 @@ def located(one: Option, value: str) -> str:
 
     A relative path is looked for where the user stands, then in the working folder. One that is nowhere becomes the
     absolute path that was looked for first, so that messages name it, unless it may be a name (of an LLM, of a plan).
+    Raises InputError where no file system takes the name.
     """
     path = one.metadata["path"]
+    if path and value and not is_possible(Path(value).expanduser()):
+        raise InputError(f"{one.name}={one_line(value, 60)}: no file can have this name; give the path of one")
     if not path or not value or value.startswith("~") or Path(value).is_absolute():
         return value
     there, here = user_folder(), Path.cwd()
@@ -56,6 +61,17 @@ def located(one: Option, value: str) -> str:
         return value
     # A file to write goes where the user stands.
     return value if path == "written" and there == here else str(there / value)
+
+
+def is_possible(path: Path) -> bool:
+    """Whether a file could be at a path: False of too long a name, and of a zero byte in it."""
+    try:
+        path.exists()
+    except ValueError:
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
 
 
 def is_there(path: Path) -> bool:

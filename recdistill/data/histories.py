@@ -170,7 +170,10 @@ def ids_of_cell(text: str, separator: str) -> list[Any] | None:
             return found
         if PYTHON_LIST.fullmatch(text):
             tokens = re.findall(TOKEN, text[1:-1])
-            return [str(literal_eval(token)) if token[0] in "'\"" else token for token in tokens]
+            try:
+                return [str(literal_eval(token)) if token[0] in "'\"" else token for token in tokens]
+            except (SyntaxError, ValueError):  # a line break or a zero byte in a text of Python
+                return None
         if text[1:2] in ("'", '"'):
             return None
     return [item.strip() for item in text.split(separator) if item.strip()]

@@ -123,7 +123,7 @@ def of_parquet(path: Path, files: Sequence[Path], headers: Headers) -> StreamedC
         with closing(parquet.ParquetFile(file)) as opened:
             names = opened.schema_arrow.names
             used = pick([*names, *folders], INTERACTION_COLUMNS, headers, str(file))
-            if set(folders).intersection(used.values()) or len({*names}) < len(names):
+            if set(folders).intersection(used.values()) or len({*names}) < len(names) or shares_columns(used):
                 raise OtherFormError(file)
             for batch in opened.iter_batches(ROWS, columns=list(used.values())):
                 collect(found, {column: batch.column(batch.schema.names.index(name)) for column, name in used.items()})
@@ -131,8 +131,15 @@ def of_parquet(path: Path, files: Sequence[Path], headers: Headers) -> StreamedC
     return joined(found, str(path), used, form, plain_texts)
 
 
+def shares_columns(used: dict[str, str]) -> bool:
+    """Whether one column of a file is to be read as two."""
+    return len(set(used.values())) < len(used)
+
+
 def of_text(path: Path, layout: Layout, used: dict[str, str]) -> StreamedColumns:
     """The columns of a text file. Raises OtherFormError."""
+    if shares_columns(used):
+        raise OtherFormError(path)
     found = Collected()
     as_written = arrow_csv.ConvertOptions(
         include_columns=list(used.values()),

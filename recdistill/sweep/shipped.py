@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
+from recdistill.config.paths import is_there
 from recdistill.errors import InputError
 from recdistill.registry import PACKAGE
 
@@ -54,7 +55,7 @@ def named_file(option: str, given: str, known: Mapping[str, Path]) -> Path:
     if given in known:
         return known[given]
     path = Path(given).expanduser()
-    if path.exists():
+    if is_there(path):
         return path
     near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.6)
     hint = f" (nearest: {near[0]})" if near else ""

@@ -12,6 +12,7 @@ from workplace import Workplace, copy_store, make_store, subprocess_environment
 from recdistill.config import DistillConfig, ExportConfig, RecommendConfig, option_table
 from recdistill.config import paths as module
 from recdistill.config.command_line import parse
+from recdistill.errors import InputError
 
 PROJECT = Path(__file__).parents[2]
 
@@ -122,3 +123,10 @@ def test_mlflow_run_from_another_folder(tmp_path):
     done = mlflow_run(place, user, "dataset=csv", "interactions=nowhere.csv", "items=items.csv")
     assert done.returncode != 0
     assert f"interactions={user}/nowhere.csv: no such file" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "/" + "c" * 300])
+@pytest.mark.parametrize("option", ["interactions", "items"])
+def test_a_name_that_no_file_can_have_is_refused_while_parsing(option, name):
+    with pytest.raises(InputError, match=f"{option}=.*: no file can have this name"):
+        parse(DistillConfig, "distill", [f"--{option}={name}"])

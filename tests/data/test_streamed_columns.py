@@ -194,6 +194,14 @@ def test_other_forms_are_left_to_the_reader_of_all(tmp_path, text):
     assert streamed.streamed_columns(path, {}) is None
 
 
+def test_one_column_read_as_two_is_left_to_the_reader_of_all(tmp_path):
+    rows = pd.DataFrame({"user": ["1", "2"], "item": ["7", "x"]})
+    rows.to_csv(tmp_path / "log.csv", index=False)
+    rows.to_parquet(tmp_path / "log.parquet")
+    for name in ("log.csv", "log.parquet"):
+        assert streamed.streamed_columns(tmp_path / name, {"timestamp": ("user",)}) is None
+
+
 def test_what_is_kept_is_at_most_forty_bytes_an_interaction(tmp_path, items):
     random = np.random.default_rng(0)
     count = 50_000
