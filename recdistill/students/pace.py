@@ -6,10 +6,11 @@ from itertools import islice
 
 import torch
 
+from recdistill.config.base import changed
 from recdistill.config.student import StudentConfig
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.teacher_answers import TeacherAnswers
-from recdistill.registry import STUDENTS
+from recdistill.registry import LOSS_TERMS, STUDENTS
 from recdistill.students.build import shape_of
 from recdistill.students.measure import ranks_of
 from recdistill.students.recommender import ClosedForm
@@ -52,6 +53,9 @@ def student_pace(config: StudentConfig, data: SequenceData, *, distilled: bool) 
     if issubclass(kind, ClosedForm):
         return None
     device = device_of(config)
+    if config.starts_from_texts:
+        # A narrow table of texts costs less than the drawn one; reading the texts would cost more than the timing.
+        config = changed(config, item_init="random", views="")
     with torch.random.fork_rng():
         teacher = made_up_answers(config, data) if distilled else None
         model, plan = student_plan(config, data, shape_of(config), teacher, NoRecorder())
@@ -91,5 +95,7 @@ def made_up_answers(config: StudentConfig, data: SequenceData) -> TeacherAnswers
         distance=torch.rand(count, candidates).sort(dim=1).values,
         item_embedding=torch.nn.functional.normalize(torch.randn(data.num_items, WIDTH), dim=1),
         sample=sample,
+        # Loss terms alone read states.
+        sequence_embedding=torch.randn(len(sample), WIDTH) if config.parts_in_use_of(LOSS_TERMS) else None,
         covered_share=len(sample) / max(1, count),
     )
