@@ -52,7 +52,7 @@ notebooks: install  ## run the notebooks on the store of make store, and keep th
 docs: install  ## the documentation site, strictly built, in build/site/html
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/python website/pages.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file build/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file build/site/mkdocs.yml
 
 browser:  ## axe for the tests of reports in Chromium, in .node; needs npm
 	npm install --silent --no-save --prefix .node axe-core@4.14.1 puppeteer-core@24.43.1

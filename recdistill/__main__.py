@@ -16,7 +16,7 @@ from typing import Any
 from recdistill.config.command_line import help_text, parse
 from recdistill.config.paths import folder_of_mlflow_run
 from recdistill.config.steps import ALIASES, STEPS, WITHOUT_RUN
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # `runs.outbox` asks a server that does not answer again: MLflow's own tries take minutes, and the training waits.
@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     given, *rest = arguments
     name = ALIASES.get(given, given)
     if name not in STEPS:
-        print(f"recdistill: {given}: no such step; choose one of {', '.join([*STEPS, *ALIASES])}", file=sys.stderr)
+        shown = one_line(given, 60).encode(errors="backslashreplace").decode()
+        print(f"recdistill: {shown}: no such step; choose one of {', '.join([*STEPS, *ALIASES])}", file=sys.stderr)
         return 1
     try:
         if "--help" in rest or "-h" in rest:
