@@ -126,7 +126,9 @@ def price_of(rows: list[Runs]) -> Price | None:
 
 
 def budget_of(config: TeacherConfig) -> int:
-    """LLM tokens that a teacher was allowed."""
+    """LLM tokens that a teacher was allowed; 0 where it scored whatever there was."""
+    if not config.outputs_token_budget:
+        return 0
     return config.token_budget + config.outputs_token_budget + int(config.value("contrast_token_budget"))
 
 

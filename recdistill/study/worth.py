@@ -63,7 +63,7 @@ class Price:
     """What a teacher and a student cost.
 
     Attributes:
-        tokens: LLM tokens that the teacher was trained with and scored.
+        tokens: LLM tokens that the teacher's budgets allowed; 0 where one of them has no limit.
         seconds: of the teacher's training and scoring on this machine.
         teacher_ms, student_ms: per 1,000 recommendations.
     """
@@ -77,8 +77,9 @@ class Price:
     def line(self) -> str:
         """The price in a sentence."""
         factor = self.teacher_ms / self.student_ms if self.student_ms else math.inf
+        tokens = f"at most {self.tokens:,} LLM tokens and " if self.tokens else ""
         return (
-            f"price: {self.tokens:,} LLM tokens and {self.seconds:,.0f} s once; per 1,000 recommendations the teacher "
+            f"price: {tokens}{self.seconds:,.0f} s once; per 1,000 recommendations the teacher "
             f"takes {self.teacher_ms / 1000:,.1f} s and the student {self.student_ms / 1000:,.2f} s "
             f"({factor:,.0f} times less)"
         )
