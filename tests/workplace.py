@@ -86,6 +86,16 @@ def copy_store(store: Path, folder: Path) -> None:
         copy.commit()
 
 
+@contextmanager
+def copied_workplace(folder: Path, downloads: Path, store: Path) -> Iterator[Workplace]:
+    """A new folder with a copy of a store without runs, entered."""
+    folder.mkdir()
+    copy_store(store, folder)
+    made = Workplace(folder, downloads)
+    with made.entered():
+        yield made
+
+
 def arguments(step: str, options: dict[str, object]) -> list[str]:
     """A command line of ``python -m recdistill``."""
     texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}

@@ -99,6 +99,11 @@ class StudentConfig(TrainingConfig, ViewsConfig):
         """Whether item embeddings are mapped from the items' texts."""
         return self.item_init == "views"
 
+    @property
+    def starts_from_teacher(self) -> bool:
+        """Whether it starts from its teacher's vectors of the items' texts."""
+        return self.starts_from_texts and "teacher" in self.view_names
+
     def unread(self) -> Collection[str]:
         """What is not asked for of the views and runs to start from: runs of versions without them keep their keys."""
         found = () if self.starts_from_texts else ("item_init", *OWN_OPTIONS)
@@ -132,7 +137,7 @@ def check_measured(config: StudentConfig) -> None:
 
 def check_without_teacher(config: StudentConfig) -> None:
     """Raise InputError where a student that no teacher teaches would start from the teacher's vectors."""
-    if config.starts_from_texts and "teacher" in config.view_names:
+    if config.starts_from_teacher:
         raise InputError(
             f"views={config.views}: an undistilled student has no teacher; give other views, or use the step distill"
         )

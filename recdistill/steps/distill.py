@@ -3,6 +3,7 @@
 from recdistill.config import BaselineConfig, DistillConfig, changed, narrow
 from recdistill.data.item_texts import item_texts
 from recdistill.data.sequences import SequenceData
+from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.runs.finished_runs import find_finished, finished_run
 from recdistill.runs.run import Kept, StepRun
 from recdistill.runs.step_runs import runs_of_their_own, step_run
@@ -31,16 +32,30 @@ def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
     check_student(config, data.num_items)
     config = within_time(config)
     teacher, outputs = teacher_of(config, data)
-    kept: Kept = "all" if report is None else "results"
     start = start_of(config, data, teacher, outputs)
     if config.refit:
-        return refitted(config, data, teacher, outputs, start)
+        run = refitted(config, data, teacher, outputs, start)
+    else:
+        run = distilled(config, data, teacher, outputs, start, report)
+    if config.register:
+        registered(run, config.register)
+    return run
+
+
+def distilled(
+    config: DistillConfig,
+    data: SequenceData,
+    teacher: StepRun,
+    outputs: TeacherOutputs,
+    start: StudentStart,
+    report: Report | None,
+) -> StepRun:
+    """The run of the student that the options name, found or trained."""
+    kept: Kept = "all" if report is None else "results"
     upstream = {"teacher": teacher} | start.upstream
     with step_run("distill", config, data=data, upstream=upstream, kept=kept, contents=start.contents) as run:
         if not run.reused:
             train(config, data, outputs, start, run, report)
-    if config.register:
-        registered(run, config.register)
     return run
 
 
@@ -50,12 +65,13 @@ def refitted(
     """The student trained again on all interactions; the run that is refitted is found or made first."""
     with runs_of_their_own():
         first = distill(changed(config, refit=False, register="", force=False))
-    answers = outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
-    upstream, terms = {"teacher": teacher}, outputs.manifest.terms
-    run = refit("distill", config, data, first, start, teacher=answers, upstream=upstream, terms=terms)
-    if config.register:
-        registered(run, config.register)
-    return run
+    answers, upstream, terms = answers_of(config, outputs), {"teacher": teacher}, outputs.manifest.terms
+    return refit("distill", config, data, first, start, teacher=answers, upstream=upstream, terms=terms)
+
+
+def answers_of(config: DistillConfig, outputs: TeacherOutputs) -> TeacherAnswers:
+    """The answers that the student learns from."""
+    return outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
 
 
 def train(
@@ -67,7 +83,7 @@ def train(
     report: Report | None,
 ) -> None:
     """Fit the student by the objective of DLLM2Rec, and say what it gained."""
-    answers = outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
+    answers = answers_of(config, outputs)
     # Read before the training: a tracking server may be lost by its end.
     baseline = twin_of(config, data, start)
     device = device_of(config)
@@ -102,7 +118,7 @@ def teacher_of(config: DistillConfig, data: SequenceData) -> tuple[StepRun, Teac
 
 def start_of(config: DistillConfig, data: SequenceData, teacher: StepRun, outputs: TeacherOutputs) -> StudentStart:
     """What the training starts from, with the teacher's vectors of the items' texts where ``views`` has the teacher."""
-    if not config.starts_from_texts or "teacher" not in config.view_names:
+    if not config.starts_from_teacher:
         return student_start(config, data)
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
     return student_start(config, data, TeacherTable.of_outputs(outputs, texts, {"teacher": teacher.key}))
@@ -113,7 +129,7 @@ def twin_of(config: DistillConfig, data: SequenceData, start: StudentStart) -> S
 
     A student that starts from its teacher's vectors has none.
     """
-    if config.starts_from_texts and "teacher" in config.view_names:
+    if config.starts_from_teacher:
         return None
     found = find_finished(key_of_baseline(narrow(config, BaselineConfig), data.fingerprint, start))
     return None if found is None else finished_run(found.info.run_id, "backbone")

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -77,10 +77,11 @@ class Estimate:
     step: str
     parts: tuple[Part, ...]
     measured: float = 0.0
-    missing: tuple[Part, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "missing", tuple(part for part in self.parts if not part.found))
+    @property
+    def missing(self) -> tuple[Part, ...]:
+        """The runs that would be made."""
+        return tuple(part for part in self.parts if not part.found)
 
     @property
     def seconds(self) -> float:
@@ -262,9 +263,8 @@ def distilled_part(config: DistillConfig, data: SequenceData, upstream: str) -> 
     """A distilled student, timed where it is missing."""
     name = f"{config.student} distilled, seed {config.seed}"
     # Vectors of a teacher that is still to be made cannot be read.
-    reads_teacher = config.starts_from_texts and "teacher" in config.view_names
     found = ""
-    if upstream and not config.force and not reads_teacher:
+    if upstream and not config.force and not config.starts_from_teacher:
         start = student_start(config, data)
         before = {"teacher": upstream} | keys_of(start.upstream)
         found = finished(run_key("distill", config, data.fingerprint, before, start.contents))

@@ -10,7 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from small_data import write_csv
 from tiny_llm import write_tiny_llm
-from workplace import Workplace, copy_store, make_downloads, make_store, ml100k_files, run_step
+from workplace import Workplace, copied_workplace, make_downloads, make_store, ml100k_files, run_step
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +34,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Pa
 @pytest.fixture
 def place(tmp_path: Path, downloads: Path, empty_store: Path) -> Iterator[Workplace]:
     """An empty place; this process is in it."""
-    folder = tmp_path / "place"
-    folder.mkdir()
-    copy_store(empty_store, folder)
-    made = Workplace(folder, downloads)
-    with made.entered():
+    with copied_workplace(tmp_path / "place", downloads, empty_store) as made:
         yield made
 
 

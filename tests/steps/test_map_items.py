@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from kinds_data import QUICK, histories_of, write_data
-from workplace import Workplace, copy_store
+from workplace import copied_workplace
 
 from recdistill.config import AddItemsConfig, BaselineConfig, CompareConfig, MapItemsConfig
 from recdistill.data.item_texts import item_texts
@@ -30,11 +30,7 @@ from recdistill.views.model_view import LoadedModel
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, downloads, empty_store):
     """One place for the whole file, so that a student is trained once."""
-    folder = tmp_path_factory.mktemp("map_items") / "place"
-    folder.mkdir()
-    copy_store(empty_store, folder)
-    made = Workplace(folder, downloads)
-    with made.entered():
+    with copied_workplace(tmp_path_factory.mktemp("map_items") / "place", downloads, empty_store) as made:
         yield made
 
 

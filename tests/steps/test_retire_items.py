@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from workplace import Workplace, copy_store
+from workplace import copied_workplace
 
 from recdistill.config import ExportConfig, RetireItemsConfig
 from recdistill.data.catalogue import Catalogue
@@ -25,11 +25,7 @@ HISTORIES = pd.DataFrame({"history": [["i1", "i2"], ["i5"], []], "k": [12, 12, 1
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, downloads, empty_store):
-    folder = tmp_path_factory.mktemp("retire_items") / "place"
-    folder.mkdir()
-    copy_store(empty_store, folder)
-    made = Workplace(folder, downloads)
-    with made.entered():
+    with copied_workplace(tmp_path_factory.mktemp("retire_items") / "place", downloads, empty_store) as made:
         yield made
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from kinds_data import QUICK, write_data
 from mlflow.tracking import MlflowClient
-from workplace import Workplace, copy_store, run_step
+from workplace import copied_workplace, run_step
 
 from recdistill.config import (
     AddItemsConfig,
@@ -36,11 +36,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, downloads, empty_store):
-    folder = tmp_path_factory.mktemp("student_start") / "place"
-    folder.mkdir()
-    copy_store(empty_store, folder)
-    made = Workplace(folder, downloads)
-    with made.entered():
+    with copied_workplace(tmp_path_factory.mktemp("student_start") / "place", downloads, empty_store) as made:
         yield made
 
 

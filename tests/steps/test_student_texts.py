@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from kinds_data import QUICK, histories_of, write_data
-from workplace import Workplace, copy_store
+from workplace import copied_workplace
 
 from recdistill.config import AddItemsConfig, BaselineConfig, CompareConfig, DistillConfig, MapItemsConfig, changed
 from recdistill.errors import InputError
@@ -27,11 +27,7 @@ from recdistill.teachers.outputs import Manifest, TeacherOutputs
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, downloads, empty_store):
-    folder = tmp_path_factory.mktemp("student_texts") / "place"
-    folder.mkdir()
-    copy_store(empty_store, folder)
-    made = Workplace(folder, downloads)
-    with made.entered():
+    with copied_workplace(tmp_path_factory.mktemp("student_texts") / "place", downloads, empty_store) as made:
         yield made
 
 
