@@ -5,7 +5,6 @@ import importlib.metadata
 import itertools
 import logging
 import os
-import signal
 import sys
 import time
 import warnings
@@ -90,6 +89,7 @@ def run(name: str, arguments: list[str]) -> int:
     """Run a step, in the processes of its launch."""
     folder_of_mlflow_run()
     try:
+        from recdistill.runs.interruption import stop_on_signals
         from recdistill.runs.step_runs import entry_run
     except ModuleNotFoundError as error:
         # `mlflow run --env-manager local` takes the first python on the PATH.
@@ -100,7 +100,7 @@ def run(name: str, arguments: list[str]) -> int:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     # As after Ctrl-C, the run is closed and says why.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended by SIGTERM"))
+    stop_on_signals(lambda: sys.exit("ended by SIGTERM"))
     several, main_process = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0") == "0"
     try:
         if several and name not in LAUNCHED:

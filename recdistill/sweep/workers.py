@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from recdistill.errors import InputError
+from recdistill.runs.interruption import interrupt, stop_on_signals
 from recdistill.sweep.space import Space
 from recdistill.sweep.study import OnStale, StudyPlace, open_study
 from recdistill.sweep.totals import finished
@@ -133,7 +133,7 @@ def worker_process(work: Work, threads: int, reasons: Connection) -> None:
 
 def begin_process(threads: int, prepare: Callable[[], None] | None) -> None:
     """A process of its own: its share of the threads, and an orderly end when it is told to stop."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_on_signals(interrupt)
     torch.set_num_threads(threads)
     if prepare is not None:
         prepare()
