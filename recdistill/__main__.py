@@ -23,7 +23,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 # The steps that ``accelerate launch`` and torchrun may start in several processes.
-LAUNCHED = ("teacher",)
+LAUNCHED = ("main", "backbone", "teacher", "distill")
 GRACE_SECONDS = 60.0
 USAGE = "usage: recdistill STEP --name value ...; recdistill STEP --help lists a step's options; recdistill --version"
 #: Set by the shell where it asks what may follow: see `config.completion`.
@@ -108,7 +108,8 @@ def run(name: str, arguments: list[str]) -> int:
         if asks_estimate(arguments):
             # Nothing is made: there is no run.
             config = parse(STEPS[name], name, arguments)
-            importlib.import_module("recdistill.steps.estimate").announce(name, config)
+            if main_process:
+                importlib.import_module("recdistill.steps.estimate").announce(name, config)
             return 0
         with entry_run(name) if main_process and name not in WITHOUT_RUN else nullcontext():
             function_of(name)(parse(STEPS[name], name, arguments))

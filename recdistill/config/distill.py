@@ -8,7 +8,7 @@ from recdistill.config.option import option
 from recdistill.config.student import StudentConfig, check_measured, check_without_teacher
 from recdistill.config.teacher import TeacherConfig
 from recdistill.errors import InputError
-from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, VIEWS, Registry
+from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, TEACHERS, VIEWS, Registry
 
 RankingLoss = Literal["base", "bce", "ce", "kl"]
 Shuffled = Literal["none", "rankings", "vectors", "both"]
@@ -61,9 +61,22 @@ class DistillConfig(StudentConfig, TeacherConfig):
         "gained all the same is not what the teacher knows",
     )
     refresh_interval: int = option(5, "epochs between two selections", least=1)
+    rounds: int = option(
+        1,
+        "times that the teacher is asked; before each further one a student is distilled, at whose doubt query_policy "
+        "looks. Each costs outputs_token_budget (or query_budget) again",
+        least=1,
+    )
+    query_share: float = option(
+        1.0,
+        "learn from this share of the teacher's answers alone, those that query_policy asks for first: what a smaller "
+        "budget would have bought, over all rounds, without asking anybody",
+        above=0, most=1,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_queries()
         if self.selection_policy == "custom" and not self.value("policy_file"):
             raise InputError("selection_policy=custom: give policy_file, see docs/DISTILLATION.md")
         if self.selection_policy != "all" and self.selection_fraction == 1:
@@ -83,6 +96,18 @@ class DistillConfig(StudentConfig, TeacherConfig):
         weights = [self.value(name + WEIGHT) for name in LOSS_TERMS.names()]
         if not self.base_weight and not self.lam and not any(weights):
             raise InputError("base_weight=0: leaves nothing to learn at lam=0; give lam, or a loss term's weight")
+
+    def check_queries(self) -> None:
+        """Raise InputError where nobody can say which samples are asked first, or a teacher cannot be asked again."""
+        name = f"rounds={self.rounds}" if self.rounds > 1 else f"query_share={self.query_share:g}"
+        if self.teacher_files and (self.rounds > 1 or self.query_share < 1):
+            raise InputError(f"{name}: files have no teacher to ask; give a teacher run in place of teacher_files")
+        asks_queries = bool(TEACHERS.declaration(self.teacher).about.get("queries"))
+        if self.rounds > 1 and self.query_share == 1 and not self.outputs_token_budget and not asks_queries:
+            raise InputError(
+                f"rounds={self.rounds}: nothing is left to ask at outputs_token_budget=0, which scores all samples; "
+                "give a budget, or query_share below 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

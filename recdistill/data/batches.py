@@ -1,7 +1,7 @@
 """Batches of windows: a causal student reads a window once, and predicts all of its samples."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Batch:
         later = torch.arange(self.history.shape[1], device=self.column.device) > self.column.unsqueeze(1)
         return self.history[self.row].masked_fill(later, padding_id)
 
-    def part(self, index: int, count: int) -> tuple["Batch", float]:
+    def part(self, index: int, count: int) -> tuple["BatchPart", float]:
         """Every ``count``-th window, from the ``index``-th on, and their share of the samples.
 
         Where there is no such window, the first one stands in with a share of 0: each process then has one to compute.
@@ -50,19 +50,36 @@ class Batch:
         chosen = torch.tensor([0]) if absent else torch.arange(index, windows, count)
         place = torch.full((windows,), -1).index_put((chosen,), torch.arange(len(chosen)))
         kept = (place[self.row] >= 0).nonzero().squeeze(1)
-        part = Batch(
+        part = BatchPart(
             history=self.history[chosen],
             length=self.length[chosen],
             row=place[self.row[kept]],
             column=self.column[kept],
             target=self.target[kept],
             sample=self.sample[kept],
+            place=kept,
+            whole=len(self),
         )
         return part, 0.0 if absent else len(part) / len(self)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        return Batch(**{spec.name: getattr(self, spec.name).to(device) for spec in fields(self)})
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchPart(Batch):
+    """Some windows of a batch, as a process of several computes them.
+
+    Attributes:
+        place: int64 [S], the position of each sample in the whole batch.
+        whole: samples of the whole batch.
+    """
+
+    place: Tensor
+    whole: int
 
 
 def seen_items(samples: Samples, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

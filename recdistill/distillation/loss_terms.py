@@ -9,6 +9,8 @@ A term is a file in ``distillation/terms/``, or in a user's ``plugin``, that reg
 
 The option ``entropy_weight`` then exists; the term is in use where it is not 0. A term that is registered with
 ``needs_logits=False`` reads none, and may be given logits [S, 0]: a training then never holds those of a whole batch.
+One that is registered with ``mean_of_samples=True`` is the mean over the S samples of a number that depends on the
+sample alone; several processes may then divide a batch.
 """
 
 from collections.abc import Callable

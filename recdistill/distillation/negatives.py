@@ -18,6 +18,7 @@ def sampled_negatives(
     num_items: int,
     generator: torch.Generator | None = None,
     among: Tensor | None = None,
+    random: Tensor | None = None,
 ) -> Tensor | None:
     """One item a sample, uniform over those neither in its history nor its target (DLLM2Rec, RecSys 2024).
 
@@ -28,6 +29,7 @@ def sampled_negatives(
         num_items: V.
         generator: of the CPU, so that devices draw alike; None for the global one.
         among: ids int64 [T], each once, that are drawn; None for all V.
+        random: `random_numbers` [S], on the CPU; None draws them.
 
     Returns:
         Item ids [S], on the device of ``target``; None where the base loss needs none.
@@ -45,7 +47,7 @@ def sampled_negatives(
         # Drawn among T items with ids 0 to T - 1, the others being as padding.
         place = torch.full((num_items + 1,), len(among), device=target.device)
         place[among] = torch.arange(len(among), device=target.device)
-        drawn = sampled_negatives(base_loss, place[history], place[target], len(among), generator)
+        drawn = sampled_negatives(base_loss, place[history], place[target], len(among), generator, random=random)
         return None if drawn is None else among[drawn]
     known = torch.cat([history, target.unsqueeze(1)], dim=1).sort(dim=1).values
     distinct = known < num_items
@@ -55,11 +57,17 @@ def sampled_negatives(
         raise InputError(
             f"base_loss=bce: a sample knows all {num_items} items, so it has no negative; set base_loss=ce"
         )
+    random = random_numbers(len(target), generator) if random is None else random
     # Far more numbers than items: the remainder is uniform to 1e-12.
-    drawn = torch.randint(2**62, target.shape, generator=generator).to(target.device) % unknown
+    drawn = random.to(target.device) % unknown
     # The r-th unknown item is r plus the known ones before it: the j-th, 0-based, is where known_j - j <= r.
     before = known - (distinct.cumsum(dim=1) - 1)
     return drawn + (distinct & (before <= drawn.unsqueeze(1))).sum(dim=1)
+
+
+def random_numbers(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Whole numbers below 2^62, int64 [count], on the CPU, from which `sampled_negatives` draws."""
+    return torch.randint(2**62, (count,), generator=generator)
 
 
 NegativeSampling = Literal["uniform", "popularity"]

@@ -1,9 +1,9 @@
 """MLflow's logged models: what a student or teacher is beside its run, and how its metrics are linked to it.
 
-A logged model has the parameters of its run. A metric that names it and the data it was measured on is a metric of the
-model, too: the UI's *Models* page compares them, and ``search_logged_models`` finds the best of a data set. A model is
-told by a *mark*, unique text that whoever logs it makes, so that a write that is repeated finds its model, and metrics
-can be written, or wait for a lost store, before anybody knows the id.
+A logged model has the name and the parameters of its run. A metric that names it and the data it was measured on is a
+metric of the model, too: the UI's *Models* page compares them, and ``search_logged_models`` finds the best of a data
+set. A model is told by a *mark*, unique text that whoever logs it makes, so that a write that is repeated finds its
+model, and metrics can be written, or wait for a lost store, before anybody knows the id.
 """
 
 import uuid
@@ -15,12 +15,16 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, R
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
-from recdistill.runs.outbox import post
+from recdistill.runs.outbox import post, read
 from recdistill.runs.writes import Write
 
+#: How MLflow's ids of logged models begin; no mark does.
+ID = "m-"
 #: Tag of a model: its mark.
 MARK = "recdistill.write"
 STUDENT_TYPE, TEACHER_TYPE = "student", "teacher"
+#: What MLflow refuses in the name of a logged model, each as an underscore.
+REFUSED = str.maketrans(dict.fromkeys("/:.%\"'", "_"))
 #: Ids by mark, of the models that this process has made or found.
 _ids: dict[str, str] = {}
 
@@ -31,8 +35,8 @@ def new_mark() -> str:
 
 
 def log_teacher(run_id: str, mark: str) -> None:
-    """Log a run's teacher as the model ``teacher``; its files stay the run's artifacts."""
-    post(Write("external_model", run_id, {"name": "teacher", "type": TEACHER_TYPE, "mark": mark}))
+    """Log a run's teacher as a model; its files stay the run's artifacts."""
+    post(Write("external_model", run_id, {"type": TEACHER_TYPE, "mark": mark}))
 
 
 def send_external_model(client: MlflowClient, run_id: str, values: Mapping[str, Any], files: Path) -> None:
@@ -52,7 +56,7 @@ def begun_model(
         return found[0]
     made = client.create_logged_model(
         run.info.experiment_id,
-        name=values["name"],
+        name=model_name(run),
         source_run_id=run.info.run_id,
         tags={MARK: values["mark"], **(tags or {})},
         params=dict(run.data.params),
@@ -60,6 +64,12 @@ def begun_model(
     )
     _ids[values["mark"]] = made.model_id
     return made
+
+
+def model_name(run: Run) -> str:
+    """The name of a run as its model has it, such as ``sasrec distilled · lam 0_5 · seed 1``."""
+    name: str = run.info.run_name or run.info.run_id
+    return name.translate(REFUSED)
 
 
 def link(client: MlflowClient, run: Run, model: LoggedModel) -> None:
@@ -84,8 +94,29 @@ def marked_models(client: MlflowClient, run: Run, mark: str) -> list[LoggedModel
     return marked
 
 
+def model_id_of_run(run_id: str) -> str:
+    """Id of the student or teacher that a finished run made; '' where it keeps none."""
+    client = MlflowClient()
+    found = read(lambda: model_of_run(client, client.get_run(run_id)))
+    return "" if found is None else str(found.model_id)
+
+
+def model_of_run(client: MlflowClient, run: Run) -> LoggedModel | None:
+    """The student or teacher that a finished run made; None where it keeps none."""
+    for one in [] if run.outputs is None else run.outputs.model_outputs:
+        found = client.get_logged_model(one.model_id)
+        if found.status == LoggedModelStatus.READY:
+            return found
+    return None
+
+
 def model_id_of(client: MlflowClient, run_id: str, mark: str) -> str | None:
-    """Id of the model that carries a mark; None where the store has none, or no mark is given."""
+    """Id of the model that carries a mark; None where the store has none, or no mark is given.
+
+    An id in place of a mark is that of a model of another run.
+    """
+    if mark.startswith(ID):
+        return mark
     if mark and mark not in _ids:
         marked_models(client, client.get_run(run_id), mark)
     return _ids.get(mark)

@@ -75,7 +75,7 @@ class StepRun:
         model: str = "",
         datasets: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
-        """Log numbers at an epoch; with ``model`` as that model's too, see `writes.batch`."""
+        """Log numbers at an epoch; with ``model``, a mark or an id, as that model's too, see `writes.batch`."""
         now = get_current_time_millis()
         points = [(name, float(value), now, step) for name, value in metrics.items()]
         for told in _listeners:

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
@@ -21,7 +21,7 @@ from recdistill.data.catalogue import Catalogue
 from recdistill.errors import InputError, one_line
 from recdistill.runs.artifacts import copies
 from recdistill.runs.finished_runs import newest, run_of
-from recdistill.runs.logged_models import begun_model, finish, link, model_id_of, new_mark
+from recdistill.runs.logged_models import STUDENT_TYPE, begun_model, finish, link, model_id_of, model_of_run, new_mark
 from recdistill.runs.outbox import outbox, post, read
 from recdistill.runs.run import REUSED, TERMS
 from recdistill.runs.shipped_code import requirements, ship_code
@@ -31,12 +31,17 @@ from recdistill.students.catalogue_file import write_catalogue
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
 
-MODEL, STUDENT = "model", "student"
+#: Artifact of a run that leads to its model, see `student_address`; of older runs, the name of the model itself.
+MODEL = "model"
+STUDENT = "student"
 #: In a student's folder: the terms of the language models that it was made with; missing where none has an alias.
 TERMS_FILE = "terms.txt"
 RUN_ID = re.compile("[0-9a-f]{32}")
+#: A run that keeps a model, by its id or as MLflow writes it.
+OF_RUN = re.compile(f"(?:runs:/)?({RUN_ID.pattern})(?:/{MODEL})?")
 ROWS = 10_000  # histories that a model is given at a time
 SCRIPT = Path(__file__).with_name("student_model.py")
+ADDRESS_SCRIPT = Path(__file__).with_name("student_address.py")
 ITEMS = Array(DataType.string)
 #: Columns that a model reads.
 READ = ("history", "k", "exclude", "allowed_items")
@@ -74,7 +79,7 @@ def log_student_model(
     terms: str = "",
     mark: str = "",
 ) -> str:
-    """Log a fitted recommender as the model ``model`` of a run.
+    """Log a fitted recommender as the model of a run, by whose name it is called.
 
     Returns its address: ``models:/<id>``, or ``runs:/<run id>/model`` while the tracking store does not take it.
 
@@ -102,8 +107,7 @@ def log_student_model(
         ship_code(folder / STUDENT, shape.student)
         example = {"history": [list(ids[:3])], "k": [5], "exclude": [list(ids[3:4])]}
         mark = mark or new_mark()
-        values = {"name": MODEL, "requirements": requirements(shape.student), "example": example, "mark": mark}
-        values["terms"] = terms
+        values = {"requirements": requirements(shape.student), "example": example, "mark": mark, "terms": terms}
         post(Write("model", run_id, values), folder)
     if outbox().waits_for(run_id):
         return f"runs:/{run_id}/{MODEL}"
@@ -128,6 +132,7 @@ def send_model(client: MlflowClient, run_id: str, values: Mapping[str, Any], fil
     }
     link(client, run, begun)
     save_files(begun, run_id, saved)
+    save_address(client, begun, run_id, saved)
     finish(client, begun)
 
 
@@ -160,6 +165,15 @@ def save_files(model: LoggedModel, run_id: str, saved: Mapping[str, Any]) -> Non
         described = Model(artifact_path=model.artifact_location, model_uuid=model_id, run_id=run_id, model_id=model_id)
         mlflow.pyfunc.save_model(folder, mlflow_model=described, **saved)
         MlflowClient().log_model_artifacts(model_id, str(folder))
+
+
+def save_address(client: MlflowClient, model: LoggedModel, run_id: str, saved: Mapping[str, Any]) -> None:
+    """Keep as a run's artifact what leads from ``runs:/<run id>/model`` to its model, see `student_address`."""
+    leads = {"python_model": str(ADDRESS_SCRIPT), "artifacts": None, "model_config": {"model": model.model_uri}}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / MODEL
+        mlflow.pyfunc.save_model(folder, mlflow_model=Model(artifact_path=MODEL, run_id=run_id), **{**saved, **leads})
+        client.log_artifacts(run_id, str(folder), MODEL)
 
 
 def register_student(run_id: str, name: str) -> str:
@@ -201,10 +215,13 @@ def student_folder(model: str) -> tuple[Path, str]:
     """
     place = tempfile.mkdtemp(dir=copies().name)
     folder = Path(_fetched(model, lambda one: mlflow.artifacts.download_artifacts(artifact_uri=one, dst_path=place)))
+    described = Model.load(str(folder))
+    leads_to = described.flavors["python_function"].get("config", {}).get("model") if described.flavors else None
+    if leads_to:
+        return student_folder(leads_to)
     student = folder / "artifacts" / STUDENT
     if not student.is_dir():
         raise InputError(f"model={model}: is no student's model; give one that map_items or add_items logged")
-    described = Model.load(str(folder))
     return student, f"models:/{described.model_id or described.model_uuid}"
 
 
@@ -212,13 +229,24 @@ def _fetched(model: str, fetch: Callable[[str], Any]) -> Any:
     """What ``fetch`` gives for a model's address. Raises InputError where there is none."""
     address = model
     try:
-        if RUN_ID.fullmatch(model):
-            address = f"runs:/{run_of(model).data.tags.get(REUSED, model)}/{MODEL}"
+        if of_run := OF_RUN.fullmatch(model):
+            address = address_in(run_of(of_run[1]))
         return read(lambda: fetch(address))
     except (MlflowException, OSError) as error:
         raise InputError(
             f"model={model}: no model at {address} ({one_line(error)}); give a run or a registered model"
         ) from None
+
+
+def address_in(run: Run) -> str:
+    """The address of a run's student; as older versions had it where the run has none."""
+    if REUSED in run.data.tags:
+        run = run_of(run.data.tags[REUSED])
+    found = read(lambda: model_of_run(MlflowClient(), run))
+    if found is None or found.model_type != STUDENT_TYPE:
+        return f"runs:/{run.info.run_id}/{MODEL}"
+    address: str = found.model_uri
+    return address
 
 
 def address_of(model: PyFuncModel) -> str:

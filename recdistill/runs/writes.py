@@ -68,7 +68,7 @@ def batch(
     Args:
         run_id: of the run.
         metrics, params, tags: what is logged.
-        model: mark of the logged model whose metrics they are, too; see `logged_models`.
+        model: mark, or id, of the logged model whose metrics they are, too; see `logged_models`.
         datasets: name and digest of the data that its metrics were measured on, by the first part of their names.
     """
     texts = [{name: str(value) for name, value in (pairs or {}).items()} for pairs in (params, tags)]

@@ -22,35 +22,44 @@ from recdistill.students.measure import measure
 from recdistill.students.sasrec import SASRec, SelfAttention
 from recdistill.students.training import Report, check_student
 from recdistill.training.device import device_of
+from recdistill.training.distributed import Processes, join
 
 
 def backbone(config: StudentConfig, *, report: Report | None = None) -> StepRun:
     """Train, or find, the recommender of the options; ``report`` as in `fit_recommender`.
 
+    Started by ``accelerate launch`` or torchrun, several processes train together; the main one has the run.
     With ``refit`` that run is found or made first, and the student trained again on all interactions.
     With ``released`` it comes out of that file instead, and is measured and kept as a trained one is.
     """
     options = narrow(config, BaselineConfig)
-    data = data_of(options)
+    processes = join(device_of(options))
+    data = processes.main_first(lambda: data_of(options))
     if options.refit:
         with runs_of_their_own():
             first = backbone(changed(options, refit=False, register="", force=False))
-        run = refit("backbone", options, data, first, student_start(options, data))
+        start = processes.main_first(lambda: student_start(options, data))
+        run = refit("backbone", options, data, first, start, processes=processes)
+    elif options.released:
+        run = processes.from_main(lambda: imported(options, data))
     else:
-        run = imported(options, data) if options.released else trained(options, data, report)
-    if options.register:
+        run = trained(options, data, report, processes)
+    if options.register and processes.is_main:
         registered(run, options.register)
     return run
 
 
-def trained(config: BaselineConfig, data: SequenceData, report: Report | None) -> StepRun:
+def trained(config: BaselineConfig, data: SequenceData, report: Report | None, processes: Processes) -> StepRun:
     """The run of a recommender that is trained or fitted here."""
-    check_student(config, data.num_items)
-    start = student_start(config, data)
+    processes.from_main(lambda: check_student(config, data.num_items, processes))
+    start = processes.main_first(lambda: student_start(config, data))
     kept: Kept = "all" if report is None else "results"
-    with step_run("backbone", config, data=data, upstream=start.upstream, kept=kept, contents=start.contents) as run:
-        if not run.reused:
-            fitted, vectors = start.fit(config, data, run, report)
+    opened = step_run("backbone", config, data=data, upstream=start.upstream, kept=kept, contents=start.contents)
+    with processes.main_enters(opened) as run:
+        if not run.reused and not processes.is_main:
+            start.help_fit(config, data, run, processes)
+        elif not run.reused:
+            fitted, vectors = start.fit(config, data, run, report, processes=processes)
             keep_trained(run, config, data, fitted, start.texts, vectors)
             how = f"{len(data.train):,} training samples"
             if fitted.progress is not None:

@@ -4,9 +4,11 @@ from recdistill.config import BaselineConfig, DistillConfig, changed, narrow
 from recdistill.data.item_texts import item_texts
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.teacher_answers import TeacherAnswers
+from recdistill.errors import InputError
 from recdistill.runs.finished_runs import find_finished, finished_run
 from recdistill.runs.run import Kept, StepRun
 from recdistill.runs.step_runs import runs_of_their_own, step_run
+from recdistill.steps.active_queries import asked_in_rounds, share_of_answers
 from recdistill.steps.backbone import key_of_baseline
 from recdistill.steps.inputs import data_of, frozen_student, imported_teacher, teacher_outputs_of
 from recdistill.steps.refit import refit
@@ -20,24 +22,27 @@ from recdistill.students.student import Student
 from recdistill.students.training import Report, check_student
 from recdistill.teachers.outputs import TeacherOutputs
 from recdistill.training.device import device_of
+from recdistill.training.distributed import Processes, join
 from recdistill.views.text_teacher import TeacherTable
 
 
 def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
     """Distil, or find, the student of the options.
 
-    With ``report`` (see `fit_recommender`) it is a trial of a sweep, whose run keeps results alone.
+    With ``report`` (see `fit_recommender`) it is a trial of a sweep, whose run keeps results alone. Started by
+    ``accelerate launch`` or torchrun, several processes train together; the main one has the run.
     """
-    data = data_of(config)
-    check_student(config, data.num_items)
-    config = within_time(config)
-    teacher, outputs = teacher_of(config, data)
-    start = start_of(config, data, teacher, outputs)
+    processes = join(device_of(config))
+    data = processes.main_first(lambda: data_of(config))
+    processes.from_main(lambda: check_student(config, data.num_items, processes))
+    config = processes.from_main(lambda: within_time(config))
+    teacher, outputs = teacher_of(config, data, processes)
+    start = processes.main_first(lambda: start_of(config, data, teacher, outputs))
     if config.refit:
-        run = refitted(config, data, teacher, outputs, start)
+        run = refitted(config, data, teacher, outputs, start, processes)
     else:
-        run = distilled(config, data, teacher, outputs, start, report)
-    if config.register:
+        run = distilled(config, data, teacher, outputs, start, report, processes)
+    if config.register and processes.is_main:
         registered(run, config.register)
     return run
 
@@ -49,24 +54,35 @@ def distilled(
     outputs: TeacherOutputs,
     start: StudentStart,
     report: Report | None,
+    processes: Processes,
 ) -> StepRun:
     """The run of the student that the options name, found or trained."""
     kept: Kept = "all" if report is None else "results"
     upstream = {"teacher": teacher} | start.upstream
-    with step_run("distill", config, data=data, upstream=upstream, kept=kept, contents=start.contents) as run:
-        if not run.reused:
-            train(config, data, outputs, start, run, report)
+    opened = step_run("distill", config, data=data, upstream=upstream, kept=kept, contents=start.contents)
+    with processes.main_enters(opened) as run:
+        if not run.reused and processes.is_main:
+            train(config, data, outputs, start, run, report, processes)
+        elif not run.reused:
+            start.help_fit(config, data, run, processes, answers_of(config, outputs))
     return run
 
 
 def refitted(
-    config: DistillConfig, data: SequenceData, teacher: StepRun, outputs: TeacherOutputs, start: StudentStart
+    config: DistillConfig,
+    data: SequenceData,
+    teacher: StepRun,
+    outputs: TeacherOutputs,
+    start: StudentStart,
+    processes: Processes,
 ) -> StepRun:
     """The student trained again on all interactions; the run that is refitted is found or made first."""
     with runs_of_their_own():
         first = distill(changed(config, refit=False, register="", force=False))
     answers, upstream, terms = answers_of(config, outputs), {"teacher": teacher}, outputs.manifest.terms
-    return refit("distill", config, data, first, start, teacher=answers, upstream=upstream, terms=terms)
+    return refit(
+        "distill", config, data, first, start, teacher=answers, upstream=upstream, terms=terms, processes=processes
+    )
 
 
 def answers_of(config: DistillConfig, outputs: TeacherOutputs) -> TeacherAnswers:
@@ -81,17 +97,18 @@ def train(
     start: StudentStart,
     run: StepRun,
     report: Report | None,
+    processes: Processes,
 ) -> None:
     """Fit the student by the objective of DLLM2Rec, and say what it gained."""
     answers = answers_of(config, outputs)
     # Read before the training: a tracking server may be lost by its end.
     baseline = twin_of(config, data, start)
-    device = device_of(config)
+    device = processes.device
     before = None
     if baseline is not None:
         baseline.metrics()
         before = frozen_student(baseline, device) if run.kept == "all" else None
-    fitted, vectors = start.fit(config, data, run, report, answers)
+    fitted, vectors = start.fit(config, data, run, report, answers, processes)
     keep_trained(run, config, data, fitted, start.texts, vectors, outputs.manifest.terms)
     if baseline is not None:
         run.tag("twin_run_id", baseline.run_id)
@@ -106,14 +123,24 @@ def train(
     run.describe(text)
 
 
-def teacher_of(config: DistillConfig, data: SequenceData) -> tuple[StepRun, TeacherOutputs]:
+def teacher_of(config: DistillConfig, data: SequenceData, processes: Processes) -> tuple[StepRun, TeacherOutputs]:
     """The teacher of the options, and its outputs: of a run that is named, found or made, or of files."""
+    if config.rounds > 1 and processes.count > 1:
+        raise InputError(f"rounds={config.rounds}: asks in one process; start distill by itself, or leave rounds out")
     if config.teacher_files:
-        check_teacher_of(config, data)
-        imported = imported_teacher(config.teacher_files, data)
+        processes.from_main(lambda: check_teacher_of(config, data))
+        imported = processes.main_first(lambda: imported_teacher(config.teacher_files, data))
         return imported.run, imported.outputs
     found = find_teacher(config, config.teacher_run_id, data)
-    return found, teacher_outputs_of(found, data)
+    if config.query_share < 1:
+        outputs = processes.from_main(
+            lambda: share_of_answers(config, data, found, teacher_outputs_of(found, data), distill)
+        )
+        return found, outputs
+    asked = found
+    if config.rounds > 1:
+        asked = asked_in_rounds(config, data, found, distill)
+    return asked, processes.main_first(lambda: teacher_outputs_of(asked, data))
 
 
 def start_of(config: DistillConfig, data: SequenceData, teacher: StepRun, outputs: TeacherOutputs) -> StudentStart:

@@ -256,7 +256,22 @@ def taught_parts(config: DistillConfig) -> Iterator[Part]:
         wanted = changed(wanted_teacher(config), force=config.force)
         upstream, _ = teacher_key(wanted, data)
         yield from teacher_parts(wanted)
+    if config.rounds > 1:
+        yield rounds_part(config, data)
+        upstream = ""
     yield distilled_part(config, data, upstream)
+
+
+def rounds_part(config: DistillConfig, data: SequenceData) -> Part:
+    """What each further round takes: a student, and the teacher's answers to what it asks."""
+    student = distilled_part(changed(config, rounds=1), data, "")
+    if config.query_share < 1:
+        return Part("further rounds", work="a student", seconds=student.seconds, times=config.rounds - 1)
+    teacher = teacher_part(wanted_teacher(changed(config, rounds=1, token_budget=0, force=True)), data, "")
+    timed = [one.seconds for one in (student, teacher) if one.seconds is not None]
+    seconds = sum(timed) if len(timed) == 2 else None
+    work = "a student, and answers to what it asks"
+    return Part("further rounds", work=work, seconds=seconds, memory_mib=teacher.memory_mib, times=config.rounds - 1)
 
 
 def distilled_part(config: DistillConfig, data: SequenceData, upstream: str) -> Part:

@@ -3,7 +3,9 @@
 from recdistill.config import STEPS, DataConfig, EvaluateConfig, StudentConfig, TeacherConfig, changed, config_of
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
+from recdistill.runs.datasets import measured_on
 from recdistill.runs.finished_runs import finished_run, linked_run, newest, options_of_run
+from recdistill.runs.logged_models import model_id_of_run
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.inputs import data_of, fitted_recommender, frozen_student
@@ -35,26 +37,28 @@ def evaluate(config: EvaluateConfig) -> StepRun:
                 assert isinstance(options, TeacherConfig)
                 rank_teacher(config, of, options, data, run)
             else:
-                rank_student(config, of, data, run)
+                rank_student(config, of, options, data, run)
             run.describe(f"The {step} run {of.run_id} ranked again, exclude_seen {str(config.exclude_seen).lower()}.")
     shown = {name: value for name, value in run.metrics().items() if "_at_" in name or "valid_ratio" in name}
     print("\n".join(f"{name} {value:.4f}" for name, value in sorted(shown.items())))
     return run
 
 
-def rank_student(config: EvaluateConfig, of: StepRun, data: SequenceData, run: StepRun) -> None:
-    """Log what the recommender of a finished run ranks."""
+def rank_student(config: EvaluateConfig, of: StepRun, options: DataConfig, data: SequenceData, run: StepRun) -> None:
+    """Log what the recommender of a finished run ranks, as metrics of its model, too."""
     device = device_of(config)
     model = fitted_recommender(of, device)
     validation, test = (
         ranked(model, samples, config.exclude_seen, device, keep=KEPT, among=new)
         for samples, new in ((data.validation, data.new_validation), (data.test, data.new_test))
     )
-    log_results(run, data, validation, test)
+    as_trained = config.exclude_seen == options.exclude_seen
+    log_results(run, data, validation, test, model=model_id_of_run(of.run_id), as_trained=as_trained)
 
 
 def rank_teacher(config: EvaluateConfig, of: StepRun, options: TeacherConfig, data: SequenceData, run: StepRun) -> None:
-    """Log what the teacher of a finished run ranks and, where it writes, answers."""
+    """Log what the teacher of a finished run ranks and, where it writes, answers, as metrics of its model, too."""
+    as_trained = config.exclude_seen == options.exclude_seen and config.answer == AS_TRAINED
     options = changed(options, exclude_seen=config.exclude_seen)
     if config.answer != AS_TRAINED:
         options = changed(options, answer=config.answer)
@@ -65,7 +69,8 @@ def rank_teacher(config: EvaluateConfig, of: StepRun, options: TeacherConfig, da
     if ranked is None:
         raise InputError(f"run_id={of.run_id}: its teacher ranks no whole part; see the run's own metrics asked/…")
     validation, test, _ = ranked
-    log_results(run, data, validation, test)
+    model = model_id_of_run(of.run_id)
+    log_results(run, data, validation, test, model=model, as_trained=as_trained)
     answered = teacher.answers()
     if answered is not None:
-        log_answers(run, answered)
+        log_answers(run, answered, model=model, datasets=measured_on(data) if as_trained else None)

@@ -40,6 +40,8 @@ from recdistill.steps.time_budget import within_time
 from recdistill.steps.worth import TEACHER, Runs, answer, price_of, text_rows
 from recdistill.students.training import check_student
 from recdistill.study.worth import BOTH, IDS
+from recdistill.training.device import device_of
+from recdistill.training.distributed import Processes, join
 
 Options = TypeVar("Options", bound=Config)
 RANKING = [f"{part}/{metric}_at_{k}" for part in ("val", "test") for metric in ("hr", "ndcg") for k in (10, 20)]
@@ -97,17 +99,24 @@ def header(apart: bool) -> list[str]:
 
 
 def main(config: MainConfig) -> StepRun:
-    """Run every step, or find what it made before, and put the results side by side."""
-    data = data_of(config)
-    check_student(config, data.num_items)
-    check_teacher_of(config, data)
-    config = within_time(config)
-    with step_run("main", config, data=data) as run:
+    """Run every step, or find what it made before, and put the results side by side.
+
+    Started by ``accelerate launch`` or torchrun, several processes train together; the main one has the runs.
+    """
+    processes = join(device_of(config))
+    data = processes.main_first(lambda: data_of(config))
+    processes.from_main(lambda: check_student(config, data.num_items, processes))
+    processes.from_main(lambda: check_teacher_of(config, data))
+    config = processes.from_main(lambda: within_time(config))
+    with processes.main_enters(step_run("main", config, data=data)) as run:
         if not run.reused:
-            expected = announce("main", config).seconds
-            with PathBar("main", 4 + len(config.baseline_names), expected).shown() as bar:
-                found = all_steps(config, bar)
-            keep_results(run, config, data, found)
+            expected = processes.from_main(lambda: announce("main", config).seconds)
+            silent = not processes.is_main
+            with PathBar("main", 4 + len(config.baseline_names), expected, silent=silent).shown() as bar:
+                found = all_steps(config, bar, processes)
+            processes.from_main(lambda: keep_results(run, config, data, found))
+    if not processes.is_main:
+        return run
     if config.promote:
         distilled = run_of(run.run_id).data.tags["recdistill.distilled_run_id"]
         promote_run(distilled, config.register, PROMOTED_BY, config.seed)
@@ -119,10 +128,11 @@ def main(config: MainConfig) -> StepRun:
     return run
 
 
-def all_steps(config: MainConfig, bar: PathBar) -> dict[str, StepRun]:
+def all_steps(config: MainConfig, bar: PathBar, processes: Processes) -> dict[str, StepRun]:
     """The run of each recommender of the table, by its name there."""
     begin = partial(begun, bar)
-    found = {"popularity": begin("1/4 data", prepare, narrow(config, DataConfig))}
+    prepared = partial(by_main, processes, prepare)
+    found = {"popularity": begin("1/4 data", prepared, narrow(config, DataConfig))}
     plain = narrow(config, TrainingConfig)
     for name in config.baseline_names:
         baseline = narrow(plain, BaselineConfig, student=name)
@@ -177,6 +187,11 @@ def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: di
         run.tag(f"{name.rpartition(', ')[2]}_run_id", of.run_id)
 
 
+def by_main(processes: Processes, step: Callable[[Options], StepRun], config: Options) -> StepRun:
+    """The run of a step that the main process does alone."""
+    return processes.from_main(lambda: step(config))
+
+
 def begun(bar: PathBar, title: str, step: Callable[[Options], StepRun], config: Options) -> StepRun:
     """Run a step, saying that it begins and what became of it."""
     bar.say(f"[{title}]")
@@ -191,7 +206,8 @@ def begun(bar: PathBar, title: str, step: Callable[[Options], StepRun], config: 
 def teacher_run(config: MainConfig) -> StepRun:
     """The teacher that the options name, or one found or made."""
     if config.teacher_run_id:
-        return finished_run(config.teacher_run_id, "teacher", data_of(config).fingerprint)
+        fingerprint = data_of(config).fingerprint
+        return join(device_of(config)).from_main(lambda: finished_run(config.teacher_run_id, "teacher", fingerprint))
     return teacher(changed(wanted_teacher(config), force=config.force))
 
 

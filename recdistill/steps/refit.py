@@ -13,6 +13,7 @@ from recdistill.steps.results import save_student
 from recdistill.steps.student_start import StudentStart
 from recdistill.steps.student_texts import as_tensors, served_student
 from recdistill.students.refit import refit_recommender
+from recdistill.training.distributed import Processes
 
 
 def refit(
@@ -25,6 +26,7 @@ def refit(
     teacher: TeacherAnswers | None = None,
     upstream: Mapping[str, StepRun] | None = None,
     terms: str = "",
+    processes: Processes,
 ) -> StepRun:
     """Train again on all interactions, or find the run that did.
 
@@ -37,13 +39,15 @@ def refit(
         teacher: its answers for the training samples, where the student is distilled.
         upstream: further runs that it starts from.
         terms: of the language models that it is made with.
+        processes: that train together; the main one has the run.
     """
     before: dict[str, Any] = {**(upstream or {}), **start.upstream, "refitted": first}
-    epochs = int(first.metrics().get("best_epoch", 0)) + 1
-    with step_run(step, config, data=data, upstream=before, contents=start.contents) as run:
+    epochs = processes.from_main(lambda: int(first.metrics().get("best_epoch", 0)) + 1)
+    opened = step_run(step, config, data=data, upstream=before, contents=start.contents)
+    with processes.main_enters(opened) as run:
         if not run.reused:
             everything = all_as_training(data)
-            vectors = start.vectors(config, everything, run.work)
+            vectors = processes.main_first(lambda: start.vectors(config, everything, run.work))
             model, shape = refit_recommender(
                 config,
                 everything,
@@ -52,7 +56,10 @@ def refit(
                 teacher=teacher,
                 texts=as_tensors(vectors, everything),
                 earlier=start.earlier,
+                processes=processes,
             )
+            if not processes.is_main:
+                return run
             served, beside, terms = served_student(model, shape, start.texts, vectors, terms)
             save_student(run, everything, served, shape, config.exclude_seen, beside, terms)
             run.log_metrics({"refit/epochs": epochs, "refit/samples": len(everything.train)})

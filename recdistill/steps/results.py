@@ -32,13 +32,15 @@ def log_results(
     *,
     in_full: bool = True,
     model: str = "",
+    as_trained: bool = True,
 ) -> None:
     """Log the metrics of the final ranks of both parts, and each sample's rank.
 
-    ``model`` is the mark of the logged model whose metrics they are, see `runs.logged_models`.
+    ``model`` is the mark, or the id, of the logged model whose metrics they are, see `runs.logged_models`. Where they
+    are not ranked ``as_trained``, these name no data set: who looks for the best model of one must not mix them.
     ``in_full`` also logs what is recommended for the test samples (``test.best``), and `log_slices`.
     """
-    parts = measured_on(data)
+    parts = measured_on(data) if as_trained else None
     run.log_metrics(part_metrics("val", validation, data), epoch, model=model, datasets=parts)
     # At no epoch, as all that is one number a run: the UI then draws bars side by side.
     run.log_metrics(part_metrics("test", test, data), model=model, datasets=parts)

@@ -23,7 +23,8 @@ from recdistill.students.earlier import EarlierStudent, check_shape, rows_of, te
 from recdistill.students.mapped import MAP_FILE, MappedStudent
 from recdistill.students.measure import Fitted
 from recdistill.students.shape import shape_of
-from recdistill.students.training import Report, fit_recommender
+from recdistill.students.training import Report, fit_recommender, help_fit
+from recdistill.training.distributed import ALONE, Processes
 from recdistill.views.item_vectors import ARRAYS_FILE, ItemVectors
 from recdistill.views.text_teacher import TextTeacher
 from recdistill.views.vector_cache import digest_rows
@@ -145,14 +146,44 @@ class StudentStart:
         run: StepRun,
         report: Report | None = None,
         teacher: TeacherAnswers | None = None,
+        processes: Processes | None = None,
     ) -> tuple[Fitted, ItemVectors | None]:
-        """The student trained from here, and the vectors of the items' texts."""
-        vectors = self.vectors(config, data, run.work)
-        texts = as_tensors(vectors, data)
+        """The student trained from here, and the vectors of the items' texts.
+
+        Of several processes the main one calls this, the others `help_fit`.
+        """
+        vectors = (processes or ALONE).main_first(lambda: self.vectors(config, data, run.work))
         fitted = fit_recommender(
-            config, data, teacher=teacher, recorder=run, report=report, texts=texts, earlier=self.earlier
+            config,
+            data,
+            teacher=teacher,
+            recorder=run,
+            report=report,
+            texts=as_tensors(vectors, data),
+            earlier=self.earlier,
+            processes=processes,
         )
         return fitted, vectors
+
+    def help_fit(
+        self,
+        config: StudentConfig,
+        data: SequenceData,
+        run: StepRun,
+        processes: Processes,
+        teacher: TeacherAnswers | None = None,
+    ) -> None:
+        """What the other processes do while the main one calls `fit`."""
+        vectors = processes.main_first(lambda: self.vectors(config, data, run.work))
+        help_fit(
+            config,
+            data,
+            teacher=teacher,
+            recorder=run,
+            texts=as_tensors(vectors, data),
+            earlier=self.earlier,
+            processes=processes,
+        )
 
 
 def student_start(config: StudentConfig, data: SequenceData, teacher: TextTeacher | None = None) -> StudentStart:

@@ -1,11 +1,14 @@
 """``sweep``: Optuna over a search space, each trial a ``distill`` run nested in the sweep's."""
 
+from contextlib import AbstractContextManager
+
 from recdistill.config import DistillConfig, SweepConfig, changed
 from recdistill.runs.run import StepRun
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.estimate import announce
 from recdistill.steps.inputs import data_of
+from recdistill.steps.path_bar import TrialBar
 from recdistill.steps.teacher import check_teacher_of, find_backbone, find_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.sweep.study_run import Steps, run_sweep
@@ -17,7 +20,12 @@ def sweep(config: SweepConfig) -> StepRun:
         check_teacher_of(config, data_of(config))
     config = within_time(config)
     announce("sweep", config)
-    return run_sweep(config, Steps(distill, with_teacher, with_backbone, backbone, data_of))
+    return run_sweep(config, Steps(distill, with_teacher, with_backbone, backbone, data_of, trial_bar))
+
+
+def trial_bar(name: str, trials: int) -> AbstractContextManager[TrialBar]:
+    """The bar of a sweep's trials, there while it lasts."""
+    return TrialBar(name, trials).shown()
 
 
 def with_teacher(config: DistillConfig) -> DistillConfig:

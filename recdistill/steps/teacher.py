@@ -13,6 +13,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS
 from recdistill.report.gate_figure import gate_figure
+from recdistill.runs.datasets import measured_on
 from recdistill.runs.finished_runs import find_finished, find_near, finished_run
 from recdistill.runs.logged_models import log_teacher, new_mark
 from recdistill.runs.run import StepRun
@@ -78,16 +79,21 @@ def taught(
         evaluated = len(data.validation) + len(data.test)
         run.log_metrics({"ms_per_1000_recommendations": 1e6 * seconds / evaluated}, model=mark)
     if answered is not None:
-        log_answers(run, answered)
+        log_answers(run, answered, model=mark, datasets=measured_on(data))
     log_gate(run, made)
     run.log_folder("teacher", made.save)
     run.log_folder("teacher_outputs", lambda folder: write_teacher_outputs(folder, outputs))
     run.describe(described(config, data, outputs.covered_share, run, frozen))
 
 
-def log_answers(run: StepRun, answered: JudgedAnswers) -> None:
-    """Log the metrics of written answers, and keep these as ``answers/val.parquet`` and ``answers/test.parquet``."""
-    run.log_metrics(answered.metrics)
+def log_answers(
+    run: StepRun, answered: JudgedAnswers, *, model: str = "", datasets: Mapping[str, tuple[str, str]] | None = None
+) -> None:
+    """Log the metrics of written answers, and keep these as ``answers/val.parquet`` and ``answers/test.parquet``.
+
+    ``model`` and ``datasets`` as of `StepRun.log_metrics`.
+    """
+    run.log_metrics(answered.metrics, model=model, datasets=datasets)
     run.log_folder("answers", lambda folder: write_tables(folder, answered.tables))
 
 
@@ -175,11 +181,18 @@ def check_teacher_of(config: DistillConfig, data: SequenceData) -> None:
 
 
 def find_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> StepRun:
-    """The teacher to learn from.
+    """The teacher to learn from; several processes of a launch make it together.
 
     The run named; else one of exactly these options; else, where no budget is asked for, the newest that differs in
     seed, budgets and backbone alone; else a new one.
     """
+    processes = join(device_of(config))
+    known = processes.from_main(lambda: known_teacher(config, run_id, data))
+    return teacher(wanted_teacher(config)) if known is None else known
+
+
+def known_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> StepRun | None:
+    """The finished run of `find_teacher`; None where one must be made."""
     if run_id:
         return finished_run(run_id, "teacher", data.fingerprint)
     wanted = wanted_teacher(config)
@@ -198,4 +211,4 @@ def find_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> Step
             if near is not None:
                 print(f"teacher: run {near.run_id}, the newest that fits", flush=True)
                 return near
-    return teacher(wanted)
+    return None

@@ -15,6 +15,7 @@ from recdistill.evaluation.part_metrics import part_metrics
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
+from recdistill.training.distributed import ALONE, Processes
 from recdistill.training.fit import Metrics, Progress
 
 # Items kept of each test sample's ranking.
@@ -114,9 +115,18 @@ def ranked(
     )
 
 
-def ranks_of(model: Recommender, samples: Samples, exclude_seen: bool, device: torch.device) -> Tensor:
-    """Rank of each sample's target among the whole catalogue, int64 [N]."""
-    return ranked(model, samples, exclude_seen, device, keep=0).ranks
+def ranks_of(
+    model: Recommender, samples: Samples, exclude_seen: bool, device: torch.device, processes: Processes = ALONE
+) -> Tensor:
+    """Rank of each sample's target among the whole catalogue, int64 [N]; processes rank a part of the samples each."""
+    if processes.count == 1:
+        return ranked(model, samples, exclude_seen, device, keep=0).ranks
+    own = samples.subset(np.arange(processes.index, len(samples), processes.count))
+    parts = processes.gathered(ranked(model, own, exclude_seen, device, keep=0).ranks)
+    ranks = torch.empty(len(samples), dtype=torch.int64)
+    for index, part in enumerate(parts):
+        ranks[index :: processes.count] = part
+    return ranks
 
 
 @torch.no_grad()

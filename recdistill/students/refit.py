@@ -15,6 +15,7 @@ from recdistill.students.shape import StudentShape, shape_of
 from recdistill.students.text_vectors import TextVectors
 from recdistill.students.training import CHECKPOINT, student_plan, taught_by
 from recdistill.training.device import device_of
+from recdistill.training.distributed import Processes
 from recdistill.training.fit import TrainingPlan, fit
 from recdistill.training.recorder import Recorder
 
@@ -28,6 +29,7 @@ def refit_recommender(
     teacher: TeacherAnswers | None = None,
     texts: TextVectors | None = None,
     earlier: EarlierStudent | None = None,
+    processes: Processes | None = None,
 ) -> tuple[Recommender, StudentShape]:
     """The recommender of all samples of ``data.train``, and its shape; nothing is measured.
 
@@ -38,6 +40,7 @@ def refit_recommender(
         recorder: as of `training.fit_recommender`.
         teacher: answers for the first of the samples; the others are not distilled.
         texts, earlier: as of `training.fit_recommender`.
+        processes: that train together, all of which call this; by default one alone, on the options' device.
 
     Raises:
         InputError: as `training.fit_recommender`.
@@ -48,7 +51,7 @@ def refit_recommender(
         return fitted, replace(shape, max_length=fitted.max_length)
     taught = taught_by(config, teacher)
     taught = None if taught is None else covering(taught, len(data.train))
-    model, plan = student_plan(config, data, shape, taught, recorder, texts, earlier)
+    model, plan = student_plan(config, data, shape, taught, recorder, texts, earlier, processes)
     fit(of_epochs(plan, epochs), recorder.work / CHECKPOINT, recorder.log_metrics)
     return model, shape
 

@@ -12,6 +12,7 @@ from recdistill.distillation.teacher_answers import TeacherAnswers, TeacherBatch
 from recdistill.registry import POLICIES
 from recdistill.students.signals import signals_of_student
 from recdistill.students.student import Student
+from recdistill.training.distributed import ALONE, Processes
 from recdistill.training.fit import Metrics
 
 SELECTED = "selected"
@@ -26,6 +27,7 @@ class Selection:
         model: the student whose signals the policy reads.
         teacher: its answers; the policy chooses among the samples that they cover.
         keep: called with the epoch and the mask bool [N] at each selection.
+        processes: that train together; the main one chooses.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class Selection:
         model: Student,
         teacher: TeacherAnswers,
         keep: Callable[[int, Tensor], None],
+        processes: Processes = ALONE,
     ) -> None:
         self.config, self.data, self.model, self.teacher, self.keep = config, data, model, teacher, keep
+        self.processes = processes
         self.memory = {SELECTED: teacher.covered.clone()}
 
     @property
@@ -58,15 +62,20 @@ class Selection:
         takes_all = config.selection_policy == "all" and config.selection_fraction == 1
         if takes_all or epoch % config.refresh_interval:
             return {"train/distilled_share": float(self.selected.float().mean())}
-        policy = config.selection_policy
-        options = config.of_part(POLICIES, policy)
-        chosen = select(policy, self.signals(), config.selection_fraction, config.seed + epoch, options)
+        chosen = self.processes.from_main(lambda: self.chosen(epoch))
         metrics = {"train/distilled_share": float(chosen.float().mean())}
         if epoch:
             metrics["train/selection_overlap"] = overlap(self.selected, chosen)
         self.memory[SELECTED] = chosen
-        self.keep(epoch, chosen)
+        if self.processes.is_main:
+            self.keep(epoch, chosen)
         return metrics
+
+    def chosen(self, epoch: int) -> Tensor:
+        """The samples that the policy takes in an epoch, bool [N]."""
+        config, policy = self.config, self.config.selection_policy
+        options = config.of_part(POLICIES, policy)
+        return select(policy, self.signals(), config.selection_fraction, config.seed + epoch, options)
 
     def signals(self) -> SelectionSignals:
         """What the policy reads, of the student as it is."""

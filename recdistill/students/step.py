@@ -1,19 +1,24 @@
 """What a training step of a student is: its batches, what does not compete in them, and their losses."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 
 import torch
 from torch import Tensor
 
+from recdistill.config.base import WEIGHT
+from recdistill.config.distill import DistillConfig
 from recdistill.config.student import StudentConfig
-from recdistill.data.batches import Batch, batches, seen_items
+from recdistill.data.batches import Batch, BatchPart, batches, seen_items
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.exclusion import Pairs
-from recdistill.distillation.negatives import NegativeSampler, sampled_negatives
+from recdistill.distillation.negatives import NegativeSampler, random_numbers, sampled_negatives
 from recdistill.distillation.objective import Objective
 from recdistill.distillation.settings import SAMPLED, ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.errors import InputError
+from recdistill.registry import LOSS_TERMS
+from recdistill.students.process_random import ALONE_RANDOM, ProcessRandom
 from recdistill.students.selection import Selection
 from recdistill.students.student import Student
 
@@ -27,8 +32,9 @@ def loss_step(
     objective: Objective,
     selection: Selection | None,
     device: torch.device,
+    random: ProcessRandom = ALONE_RANDOM,
 ) -> Callable[[Batch], Losses]:
-    """The losses of a batch, as a function.
+    """The losses of a batch, or of a process's part of one, as a function.
 
     Scores of all items for all samples are held only where the student makes its own, or a loss term reads them.
 
@@ -37,9 +43,9 @@ def loss_step(
     losses_of: Callable[[Batch, TeacherBatch | None], Losses]
     if config.base_loss in SAMPLED:
         check_samples(config, model, objective)
-        losses_of = sampled_step(config, data, model, objective, device)
+        losses_of = sampled_step(config, data, model, objective, device, random)
     else:
-        losses_of = full_step(config, data, model, objective, device)
+        losses_of = full_step(config, data, model, objective, device, random)
 
     def step(batch: Batch) -> Losses:
         answers = None if selection is None else selection.answers(batch.sample, device)
@@ -49,7 +55,12 @@ def loss_step(
 
 
 def full_step(
-    config: StudentConfig, data: SequenceData, model: Student, objective: Objective, device: torch.device
+    config: StudentConfig,
+    data: SequenceData,
+    model: Student,
+    objective: Objective,
+    device: torch.device,
+    random: ProcessRandom,
 ) -> Callable[[Batch, TeacherBatch | None], Losses]:
     """The losses of a batch where every item competes, or one negative a sample."""
     among = negatives_among(config, data, device)
@@ -57,14 +68,16 @@ def full_step(
     def step(batch: Batch, answers: TeacherBatch | None) -> Losses:
         place = (batch.history, batch.length, batch.row, batch.column)
         excluded, negative = seen_mask(config, data, batch, objective.settings), None
-        if model.scores_by_layer:
-            states, output = model.encoded(*place)
-        else:
-            states, logits = model.scored(*place)
+        with random.of_dropout():
+            if model.scores_by_layer:
+                states, output = model.encoded(*place)
+            else:
+                states, logits = model.scored(*place)
         if objective.settings.needs_negative:
             # Drawn after the student's dropout.
             histories = batch.histories(data.padding_id)
-            negative = sampled_negatives("bce", histories, batch.target, data.num_items, among=among)
+            numbers = numbers_of(batch)
+            negative = sampled_negatives("bce", histories, batch.target, data.num_items, among=among, random=numbers)
         if model.scores_by_layer:
             return objective.of_states(states, output, batch.target, answers, negative=negative, excluded=excluded)
         losses: Losses = objective(logits, batch.target, states, answers, negative=negative, excluded=excluded)
@@ -73,8 +86,20 @@ def full_step(
     return step
 
 
+def numbers_of(batch: Batch) -> Tensor:
+    """Random numbers of the samples, of a part those that its samples have in the whole batch: int64 [S]."""
+    if isinstance(batch, BatchPart):
+        return random_numbers(batch.whole)[batch.place.cpu()]
+    return random_numbers(len(batch))
+
+
 def sampled_step(
-    config: StudentConfig, data: SequenceData, model: Student, objective: Objective, device: torch.device
+    config: StudentConfig,
+    data: SequenceData,
+    model: Student,
+    objective: Objective,
+    device: torch.device,
+    random: ProcessRandom,
 ) -> Callable[[Batch, TeacherBatch | None], Losses]:
     """The losses of a batch over shared negatives: of the item table only the rows in use are read and learn."""
     among = negatives_among(config, data, torch.device("cpu"))
@@ -89,7 +114,8 @@ def sampled_step(
         if answers is not None:
             used.append(answers.candidates.flatten())
         ids = torch.cat(used).unique()
-        states, output = model.encoded(batch.history, batch.length, batch.row, batch.column, ids)
+        with random.of_dropout():
+            states, output = model.encoded(batch.history, batch.length, batch.row, batch.column, ids)
         excluded = seen_mask(config, data, batch, objective.settings)
         return objective.of_states(states, output, batch.target, answers, excluded=excluded, negatives=negatives)
 
@@ -104,6 +130,22 @@ def check_samples(config: StudentConfig, model: Student, objective: Objective) -
     if objective.needs_logits:
         names = ", ".join(f"{name}_weight" for name in objective.terms)
         raise InputError(f"{what}: the scores of all items are not made, but {names} reads them; use base_loss=ce")
+
+
+def check_divisible(config: StudentConfig) -> None:
+    """Raise InputError where the losses of a batch are no means over its samples, so that processes cannot share it."""
+    start = "start it in one process"
+    if not isinstance(config, DistillConfig):
+        return
+    settings = ObjectiveSettings(**{spec.name: getattr(config, spec.name) for spec in fields(ObjectiveSettings)})
+    if settings.mixes_samples:
+        raise InputError(f"release_compat=true: mixes all samples of a batch, which processes divide; {start}")
+    for name in config.parts_in_use_of(LOSS_TERMS):
+        if not LOSS_TERMS.declaration(name).about.get("mean_of_samples"):
+            raise InputError(
+                f"{name}_weight={config.value(name + WEIGHT)}: processes divide a batch, and the loss term is not "
+                f"registered with mean_of_samples=True, as one that is a mean over samples; {start}"
+            )
 
 
 def negatives_among(config: StudentConfig, data: SequenceData, device: torch.device) -> Tensor | None:

@@ -24,12 +24,14 @@ from recdistill.students.build import StudentShape, build_student, shape_of
 from recdistill.students.earlier import EarlierStudent
 from recdistill.students.loss_path import loss_path, say_what_would_pay
 from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of
+from recdistill.students.process_random import ProcessRandom
 from recdistill.students.recommender import ClosedForm
 from recdistill.students.selection import Selection
-from recdistill.students.step import loss_step, seen_mask, student_batches
+from recdistill.students.step import check_divisible, loss_step, seen_mask, student_batches
 from recdistill.students.student import Student
 from recdistill.students.text_vectors import TextVectors
 from recdistill.training.device import device_of
+from recdistill.training.distributed import ALONE, Processes
 from recdistill.training.fit import Metrics, TrainingPlan, fit
 from recdistill.training.recorder import Recorder
 from recdistill.training.row_adam import RowAdam
@@ -40,6 +42,7 @@ __all__ = [
     "Report",
     "check_student",
     "fit_recommender",
+    "help_fit",
     "loss_step",
     "seen_mask",
     "student_batches",
@@ -52,8 +55,13 @@ SELECTION = "selection"
 CHECKPOINT = "student.safetensors"
 
 
-def check_student(config: StudentConfig, num_items: int) -> None:
-    """Raise InputError, before any work, where the recommender of the options cannot be fitted to so many items."""
+def check_student(config: StudentConfig, num_items: int, processes: Processes = ALONE) -> None:
+    """Raise InputError, before any work, where the recommender of the options cannot be fitted to so many items.
+
+    Nor where it cannot be by so many processes.
+    """
+    if processes.count > 1:
+        check_divisible(config)
     shape = shape_of(config)
     kind = STUDENTS.get(config.student)
     kind.check(num_items, shape.own())
@@ -75,6 +83,7 @@ def fit_recommender(
     report: Report | None = None,
     texts: TextVectors | None = None,
     earlier: EarlierStudent | None = None,
+    processes: Processes | None = None,
 ) -> Fitted:
     """Fit the recommender of the options, and measure it, on test once.
 
@@ -88,11 +97,14 @@ def fit_recommender(
             reports; the items that it recommends are not kept.
         texts: vectors of the items' texts, for ``item_init=views``.
         earlier: the student that the training starts from; None for fresh parameters.
+        processes: those that train together, of which this is the main one; the others call `help_fit`. By default
+            one alone, on the options' device.
 
     Raises:
         InputError: texts are missing or not asked for, the student cannot be built, the teacher does not suit it, or
             the loss is not finite.
     """
+    processes = processes or Processes(device=device_of(config))
     keep = KEPT if report is None else 0
     kind, shape = STUDENTS.get(config.student), shape_of(config)
     if config.refit:
@@ -103,7 +115,33 @@ def fit_recommender(
         raise InputError(f"item_init={config.item_init}: vectors of the items' texts are for item_init=views alone")
     if issubclass(kind, ClosedForm):
         return fit_closed_form(config, data, kind, shape, keep)
-    return train_student(config, data, shape, taught_by(config, teacher), recorder, report, keep, texts, earlier)
+    taught = taught_by(config, teacher)
+    return train_student(config, data, shape, taught, recorder, report, keep, texts, earlier, processes)
+
+
+def help_fit(
+    config: StudentConfig,
+    data: SequenceData,
+    *,
+    teacher: TeacherAnswers | None = None,
+    recorder: Recorder,
+    texts: TextVectors | None = None,
+    earlier: EarlierStudent | None = None,
+    processes: Processes,
+) -> None:
+    """What the other processes do while the main one calls `fit_recommender`: their part of each batch.
+
+    Arguments are those of `fit_recommender`; of the recorder only the folder is read.
+    """
+    if issubclass(STUDENTS.get(config.student), ClosedForm):
+        return
+    taught, shape = taught_by(config, teacher), shape_of(config)
+    _, plan = student_plan(config, data, shape, taught, recorder, texts, earlier, processes)
+    fit(plan, recorder.work / CHECKPOINT, unlogged)
+
+
+def unlogged(metrics: Metrics, epoch: int) -> None:
+    """The log of a process that is not the main one."""
 
 
 def taught_by(config: StudentConfig, teacher: TeacherAnswers | None) -> TeacherAnswers | None:
@@ -135,11 +173,12 @@ def train_student(
     recorder: Recorder,
     report: Report | None,
     keep: int,
-    texts: TextVectors | None = None,
-    earlier: EarlierStudent | None = None,
+    texts: TextVectors | None,
+    earlier: EarlierStudent | None,
+    processes: Processes,
 ) -> Fitted:
     """Train a student by validation NDCG@10, distilled where there is a teacher, and measure it."""
-    model, plan = student_plan(config, data, shape, teacher, recorder, texts, earlier)
+    model, plan = student_plan(config, data, shape, teacher, recorder, texts, earlier, processes)
 
     def log(metrics: Metrics, epoch: int) -> None:
         recorder.log_metrics(metrics, epoch)
@@ -152,7 +191,7 @@ def train_student(
         model,
         shape,
         data,
-        device_of(config),
+        processes.device,
         exclude_seen=config.exclude_seen,
         keep=keep,
         progress=progress,
@@ -168,43 +207,65 @@ def student_plan(
     recorder: Recorder,
     texts: TextVectors | None = None,
     earlier: EarlierStudent | None = None,
+    processes: Processes | None = None,
 ) -> tuple[Student, TrainingPlan[Batch]]:
-    """A student with fresh parameters, or those of an earlier one, on its device, and the plan of its training."""
-    device = device_of(config)
+    """A student with fresh parameters, or those of an earlier one, on its device, and the plan of its training.
+
+    Raises InputError where several processes cannot divide its batches.
+    """
+    processes = processes or Processes(device=device_of(config))
+    if processes.count > 1:
+        check_divisible(config)
+    device = processes.device
     torch.manual_seed(config.seed)
     model = initial_student(config, shape, data.num_items, teacher, texts)
     if earlier is not None:
         earlier.start(model)
     model = model.to(device)
-    selection = selection_of(config, data, model, teacher, recorder)
+    selection = selection_of(config, data, model, teacher, recorder, processes)
     # Built after the student: it has parameters of its own where a loss term projects the states.
     objective = build_objective(
         config, torch.as_tensor(data.item_count), state_size=model.state_size, teacher=teacher
     ).to(device)
     path = loss_path(config, model, objective, teacher is not None)
-    recorder.tag("loss_path", path)
-    say_what_would_pay(config, path, data.num_items)
+    if processes.is_main:
+        recorder.tag("loss_path", path)
+        say_what_would_pay(config, path, data.num_items)
+    memory = {} if selection is None else selection.memory
+    random = ProcessRandom(processes, config.seed, memory)
     trained = nn.ModuleDict({"student": model, "extra": objective})
     optimizer = optimizer_of(config, trained)
     plan = TrainingPlan(
         parameters=trained_tensors(trained),
         optimizer=optimizer,
         batches=student_batches(config, data, model.causal),
-        step=loss_step(config, data, model, objective, selection, device),
+        step=loss_step(config, data, model, objective, selection, device, random),
         num_batches=-(-data.num_trainable(config.exclude_seen) // config.batch_size),
         module=trained,
         epochs=config.epochs,
-        validate=lambda: metrics_of("val", ranks_of(model, data.validation, config.exclude_seen, device)),
+        validate=lambda: metrics_of("val", ranks_of(model, data.validation, config.exclude_seen, device, processes)),
         patience=config.patience,
         least_epochs=config.least_epochs,
         smoothing=config.smoothing,
         ema_decay=config.ema_decay,
         learning_rate=learning_rate_of(config),
         begin_epoch=None if selection is None else selection.begin_epoch,
-        memory={} if selection is None else selection.memory,
+        memory=memory,
+        processes=processes,
+        divide=Batch.part,
+        row_sparse=row_sparse(config, model),
+        same_random=True,
         label=f"{config.student} epoch",
     )
     return model, plan
+
+
+def row_sparse(config: StudentConfig, model: Student) -> list[Tensor]:
+    """The tables of items whose gradient is sparse: under shared negatives, of input and of an own output."""
+    if config.base_loss not in SAMPLED:
+        return []
+    own = [] if model.output is None else [model.output.weight]
+    return [model.items.embedding.weight, *own]
 
 
 def optimizer_of(config: StudentConfig, trained: nn.Module) -> torch.optim.Optimizer:
@@ -246,7 +307,12 @@ def initial_student(
 
 
 def selection_of(
-    config: StudentConfig, data: SequenceData, model: Student, teacher: TeacherAnswers | None, recorder: Recorder
+    config: StudentConfig,
+    data: SequenceData,
+    model: Student,
+    teacher: TeacherAnswers | None,
+    recorder: Recorder,
+    processes: Processes = ALONE,
 ) -> Selection | None:
     """The selection of the samples that are distilled; None without a teacher.
 
@@ -254,9 +320,9 @@ def selection_of(
     """
     if teacher is None or not isinstance(config, DistillConfig):
         return None
-    for path in sorted((recorder.work / SELECTION).glob("*.safetensors")):
+    for path in sorted((recorder.work / SELECTION).glob("*.safetensors")) if processes.is_main else ():
         recorder.log_file(path, SELECTION)
-    return Selection(config, data, model, teacher, partial(keep_selection, recorder))
+    return Selection(config, data, model, teacher, partial(keep_selection, recorder), processes)
 
 
 def keep_selection(recorder: Recorder, epoch: int, mask: Tensor) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from recdistill.runs.step_runs import StepRun
 from recdistill.sweep.answer import Finals, write_answer
 from recdistill.sweep.lead import Lead
 from recdistill.sweep.named_study import description, find_or_make_study, most_epochs
+from recdistill.sweep.progress import Lines, Progress
 from recdistill.sweep.space import Space, base_config, example_configs
 from recdistill.sweep.space_file import read_space
 from recdistill.sweep.study import StudyPlace, hidden
@@ -51,6 +53,7 @@ class Steps:
         with_backbone: the options with the run of their teacher's backbone, found or made.
         baseline: trains a student without a teacher, ``(config)``.
         data: the data set of the options.
+        progress: shows the trials of a sweep, ``(name, total)``, while it lasts.
     """
 
     distill: Train
@@ -58,6 +61,7 @@ class Steps:
     with_backbone: Pin
     baseline: Train
     data: Callable[[DataConfig], SequenceData] = load_data
+    progress: Callable[[str, int], AbstractContextManager[Progress]] = lambda name, total: nullcontext(Lines())
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,8 @@ def work_until_answered(
     work = Work(place, space, base.seed, epochs, config.trials, training, stale_trial_ended, prepare)
     print(f"study {place.name} in {hidden(place.url)}: {config.trials} trials in all", flush=True)
     try:
-        run_workers(work, config.jobs)
+        with steps.progress(f"sweep {Path(space.path).stem}", config.trials) as progress:
+            run_workers(work, config.jobs, progress)
     finally:
         settle(study)
     while not lead.answered:

@@ -75,8 +75,9 @@ def run_trials(
     *,
     grace_seconds: float,
     stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = print,
 ) -> None:
-    """Run trials until ``total`` of them count, or ``stop()``.
+    """Run trials until ``total`` of them count, or ``stop()``; ``say`` takes a line of each.
 
     Raises InputError where so many fail one after another that the rest would too.
     """
@@ -91,7 +92,7 @@ def run_trials(
             continue
         began = time.monotonic()
         attempt = run_trial(study, Attempt(storage, space, total, training))
-        print(f"{attempt.summary()}, {time.monotonic() - began:.1f} s", flush=True)
+        say(f"{attempt.summary()}, {time.monotonic() - began:.1f} s")
         if not isinstance(attempt.error, (SurplusTrialError, TakenAwayError)):
             errors = errors + 1 if attempt.reason else 0
         if errors >= MOST_ERRORS:

@@ -2,11 +2,14 @@
 
 import multiprocessing
 import os
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
@@ -15,6 +18,7 @@ import torch
 
 from recdistill.errors import InputError
 from recdistill.runs.interruption import interrupt, stop_on_signals
+from recdistill.sweep.progress import Lines, Progress, Watch
 from recdistill.sweep.space import Space
 from recdistill.sweep.study import OnStale, StudyPlace, open_study
 from recdistill.sweep.totals import finished
@@ -53,30 +57,38 @@ class Work:
     prepare: Callable[[], None] | None = None
 
 
-def work_on(work: Work, stop: Callable[[], bool] = lambda: False) -> None:
-    """Run trials in this process until the total is reached, or ``stop()``."""
+def work_on(work: Work, say: Callable[[str], None], stop: Callable[[], bool] = lambda: False) -> None:
+    """Run trials in this process until the total is reached, or ``stop()``; ``say`` takes a line of each."""
     opened = open_study(work.place, work.space, work.seed, work.epochs, on_stale=work.on_stale)
     grace = work.place.grace_seconds
-    run_trials(opened.study, opened.storage, work.space, work.total, work.training, grace_seconds=grace, stop=stop)
+    trials = (opened.study, opened.storage, work.space, work.total, work.training)
+    run_trials(*trials, grace_seconds=grace, stop=stop, say=say)
 
 
-def run_workers(work: Work, jobs: int) -> None:
+def run_workers(work: Work, jobs: int, progress: Progress | None = None) -> None:
     """Run trials until the total is reached, in ``jobs`` processes; in this one where that is 1.
 
-    Raises InputError where a worker does, or where workers are killed again and again.
+    This process alone prints. Raises InputError where a worker does, or where workers are killed again and again.
     """
-    if jobs == 1:
-        work_on(work)
-        return
     study = open_study(work.place, work.space, work.seed, work.epochs, on_stale=work.on_stale).study
+    watch = Watch(progress or Lines(), study, work.space, work.total)
+    if jobs == 1:
+        with bars_on_terminals():
+            work_on(work, watch.said)
+        return
     workers = [start_worker(work, jobs) for _ in range(jobs)]
     deaths, before = 0, finished(study)
     try:
         while workers:
             time.sleep(WATCH_SECONDS)
-            for process, reasons in [worker for worker in workers if not worker[0].is_alive()]:
-                workers.remove((process, reasons))
-                raise_sent(reasons)
+            watch.look_again()
+            ended = [worker for worker in workers if not worker[0].is_alive()]
+            # Behind the look at who has ended: what one said before its end is in the pipe by then.
+            reasons = [reason for _, pipe in workers for reason in sent(pipe, watch.said)]
+            if reasons:
+                raise InputError(reasons[0])
+            for process, pipe in ended:
+                workers.remove((process, pipe))
                 now = finished(study)
                 if process.exitcode == 0 or now >= work.total:
                     continue
@@ -86,10 +98,12 @@ def run_workers(work: Work, jobs: int) -> None:
                         f"study={work.place.name}: {deaths} workers ended (exit status {process.exitcode}) without a "
                         f"finished trial; give fewer jobs where memory is short"
                     )
-                print(f"a worker ended (exit status {process.exitcode}); starting another", flush=True)
+                watch.said(f"a worker ended (exit status {process.exitcode}); starting another")
                 workers.append(start_worker(work, jobs))
     finally:
         stop_workers([process for process, _ in workers])
+        for _, pipe in workers:
+            sent(pipe, watch.progress.say)
 
 
 def quiet_context() -> SpawnContext:
@@ -98,18 +112,37 @@ def quiet_context() -> SpawnContext:
     return multiprocessing.get_context("spawn")
 
 
-def raise_sent(reasons: Connection) -> None:
-    """Raise InputError where the ended worker sent a reason."""
+@contextmanager
+def bars_on_terminals() -> Iterator[None]:
+    """While it lasts, trainings of this process show progress bars on a terminal alone: a log has a line a trial."""
+    before = os.environ.get("TQDM_DISABLE")
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
     try:
-        reason = reasons.recv() if reasons.poll() else ""
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("TQDM_DISABLE", None)
+
+
+def sent(pipe: Connection, say: Callable[[str], None]) -> list[str]:
+    """Pass on the lines that a worker has sent. Returns the reason of its failure, where it has sent one."""
+    reasons = []
+    try:
+        while pipe.poll():
+            is_reason, text = pipe.recv()
+            if is_reason:
+                reasons.append(text)
+            else:
+                say(text)
     except (EOFError, OSError):
-        return
-    if reason:
-        raise InputError(reason)
+        # It has ended.
+        pass
+    return reasons
 
 
 def start_worker(work: Work, jobs: int) -> tuple[SpawnProcess, Connection]:
-    """A new process, and the pipe that it sends the reason of a failure through."""
+    """A new process, and the pipe that it sends lines, and the reason of a failure, through."""
     context = quiet_context()
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=worker_process, args=(work, threads_each(jobs), there))
@@ -118,17 +151,23 @@ def start_worker(work: Work, jobs: int) -> tuple[SpawnProcess, Connection]:
     return process, here
 
 
-def worker_process(work: Work, threads: int, reasons: Connection) -> None:
+def worker_process(work: Work, threads: int, pipe: Connection) -> None:
     """Main function of a worker."""
     begin_process(threads, work.prepare)
     parent = multiprocessing.parent_process()
     try:
-        work_on(work, stop=lambda: parent is not None and not parent.is_alive())
+        work_on(work, partial(send, pipe, False), stop=lambda: parent is not None and not parent.is_alive())
     except InputError as error:
-        reasons.send(str(error))
+        send(pipe, True, str(error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def send(pipe: Connection, is_reason: bool, text: str) -> None:
+    """Send a line, or the reason of a failure, to the process that started this one; it may be killed by now."""
+    with suppress(OSError):
+        pipe.send((is_reason, text))
 
 
 def begin_process(threads: int, prepare: Callable[[], None] | None) -> None:
@@ -164,7 +203,8 @@ def map_tasks(
     A task whose process was killed is done again. Raises InputError where that happens `TRIES` times.
     """
     if jobs == 1:
-        return [function(task) for task in tasks]
+        with bars_on_terminals():
+            return [function(task) for task in tasks]
     results: dict[int, Any] = {}
     for _ in range(TRIES):
         left = [position for position in range(len(tasks)) if position not in results]

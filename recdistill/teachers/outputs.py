@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -148,6 +148,39 @@ class TeacherOutputs:
     def covered_share(self) -> float:
         """M / N, in [0, 1]."""
         return len(self.sample) / self.manifest.num_samples if self.manifest.num_samples else 0.0
+
+    def with_more(self, further: Self) -> Self:
+        """These answers and those of the same teacher for further samples.
+
+        Raises InputError where a sample is in both, or they are of different teachers.
+        """
+        if self.manifest != further.manifest or (self.sequence_embedding is None) != (
+            further.sequence_embedding is None
+        ):
+            raise InputError("teacher outputs: are of two teachers; ask the same one again")
+        order = torch.cat([self.sample, further.sample]).argsort()
+
+        def both(name: str) -> Tensor:
+            return torch.cat([getattr(self, name), getattr(further, name)])[order]
+
+        return replace(
+            self,
+            sample=both("sample"),
+            ranking=both("ranking"),
+            distance=both("distance"),
+            sequence_embedding=None if self.sequence_embedding is None else both("sequence_embedding"),
+        )
+
+    def only(self, sample: Tensor) -> Self:
+        """The answers for these samples, int64 [any], alone; those for others that are named are not there."""
+        kept = torch.isin(self.sample, sample)
+        return replace(
+            self,
+            sample=self.sample[kept],
+            ranking=self.ranking[kept],
+            distance=self.distance[kept],
+            sequence_embedding=None if self.sequence_embedding is None else self.sequence_embedding[kept],
+        )
 
     def answers(self, candidate_topk: int) -> TeacherAnswers:
         """The first ``candidate_topk`` items of each ranking, laid out by training sample, as students read them;

@@ -4,6 +4,7 @@ import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from recdistill.distillation.selection import query
 from recdistill.errors import InputError
 from recdistill.registry import POLICIES
 from recdistill.students.signals import signals_of_student
+from recdistill.students.student import Student
 from recdistill.teachers.outputs import Manifest, TeacherOutputs
 from recdistill.teachers.protocol import AsksQueries, LearnsContent, Teacher
 from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
@@ -26,7 +28,22 @@ from recdistill.training.distributed import Processes
 SHARD_SECONDS = 20.0
 
 
-def make_outputs(teacher: Teacher, config: TeacherConfig, work: Path) -> TeacherOutputs | None:
+@dataclass(frozen=True, eq=False)
+class Asking:
+    """What a query policy looks at, in place of the backbone and all samples.
+
+    Attributes:
+        student: whose doubt counts, in evaluation mode.
+        answered: int64 [M], the samples that the teacher has answered for; they are not asked again.
+    """
+
+    student: Student
+    answered: Tensor
+
+
+def make_outputs(
+    teacher: Teacher, config: TeacherConfig, work: Path, asking: Asking | None = None
+) -> TeacherOutputs | None:
     """Rankings of training samples within the token budget, and the embedding of all items.
 
     Under a budget the query policy says which samples come first. ``random`` draws whole windows, whose samples may
@@ -36,6 +53,7 @@ def make_outputs(teacher: Teacher, config: TeacherConfig, work: Path) -> Teacher
         teacher: in evaluation mode.
         config: budget, query policy, candidates kept, seed.
         work: folder for shards, from which a killed scoring goes on, the same for all processes.
+        asking: a student that asks for further samples by the query policy; None for the first ones.
 
     Returns None in all processes but the main one, which has the outputs of all.
     """
@@ -43,14 +61,16 @@ def make_outputs(teacher: Teacher, config: TeacherConfig, work: Path) -> Teacher
         # It keeps its answers itself, and counts all that they cost.
         shutil.rmtree(work, ignore_errors=True)
     shards = Shards(work, teacher.processes.index)
-    embedding, view = scored(teacher, config, shards)
+    embedding, view = scored(teacher, config, shards, asking)
     teacher.processes.wait()
     # Outside of inference mode, for a student may be trained on these tensors in this process.
     return outputs_of(teacher, shards.read(), embedding, view) if teacher.processes.is_main else None
 
 
 @torch.inference_mode()
-def scored(teacher: Teacher, config: TeacherConfig, shards: "Shards") -> tuple[Tensor, Tensor | None]:
+def scored(
+    teacher: Teacher, config: TeacherConfig, shards: "Shards", asking: Asking | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Score the training samples that are not in ``shards`` yet.
 
     Returns the embedding of all items [V, E], and their vectors by text alone where the teacher has them, on the CPU.
@@ -59,7 +79,7 @@ def scored(teacher: Teacher, config: TeacherConfig, shards: "Shards") -> tuple[T
     kept = min(config.top_n, teacher.data.num_items)
     # A process that wrote now would have another find less to do than the rest.
     teacher.processes.wait()
-    index = teacher.processes.from_main(lambda: asked_for(teacher, config))
+    index = teacher.processes.from_main(lambda: asked_for(teacher, config, asking))
     affordable = affordable_batches(teacher, config, index)
     total = expected_samples(teacher, config, index)
     for place, batch, wanted in shared_batches(teacher.processes, affordable, "teacher outputs", total, shards.done):
@@ -143,18 +163,19 @@ def expected_samples(teacher: Teacher, config: TeacherConfig, index: np.ndarray 
     return max(1, min(samples, round(config.outputs_token_budget / teacher.tokens_a_sample())))
 
 
-def asked_for(teacher: Teacher, config: TeacherConfig) -> np.ndarray | None:
+def asked_for(teacher: Teacher, config: TeacherConfig, asking: Asking | None = None) -> np.ndarray | None:
     """The training samples that the query policy ranks first, as many as the budget pays for; None for all."""
-    asks = isinstance(teacher, AsksQueries)
+    asks = isinstance(teacher, AsksQueries) or asking is not None
     if not asks and (not config.outputs_token_budget or config.query_policy == "random"):
         return None
     train, trainable = teacher.data.train, teacher.data.trainable(config.exclude_seen)
     eligible = torch.zeros(len(train), dtype=torch.bool)
     eligible[slice(None) if trainable is None else torch.from_numpy(trainable)] = True
+    if asking is not None:
+        eligible[asking.answered] = False
+    student = teacher.backbone if asking is None else asking.student
     none_yet = torch.zeros(len(eligible), 0, dtype=torch.int64)
-    signals, _ = signals_of_student(
-        teacher.backbone, teacher.data, eligible, none_yet, config.seed, config.exclude_seen
-    )
+    signals, _ = signals_of_student(student, teacher.data, eligible, none_yet, config.seed, config.exclude_seen)
     budget = config.outputs_token_budget
     options = config.of_part(POLICIES, config.query_policy)
     if isinstance(teacher, AsksQueries):

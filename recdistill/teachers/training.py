@@ -88,12 +88,18 @@ def fit_lesson(
 
     ``name`` is that of the checkpoint and of the bar; ``log`` takes the curve in place of the recorder.
     """
+    plan = plan_of(config, lesson, processes, name)
+    return fit(plan, recorder.work / f"{name}.safetensors", log or recorder.log_metrics)
+
+
+def plan_of(config: TeacherConfig, lesson: Lesson[Any], processes: Processes, name: str) -> TrainingPlan[Any]:
+    """How `fit_lesson` trains."""
     points, batches_a_point = curve_of(config)
 
     def of_point(point: int) -> Iterator[Any]:
         return islice(lesson.batches(), point * batches_a_point, (point + 1) * batches_a_point)
 
-    plan = TrainingPlan(
+    return TrainingPlan(
         parameters=lesson.parameters,
         optimizer=torch.optim.Adam(lesson.groups, weight_decay=config.llm_weight_decay),
         batches=of_point,
@@ -109,4 +115,3 @@ def fit_lesson(
         size=lesson.size,
         label=f"{name}, part",
     )
-    return fit(plan, recorder.work / f"{name}.safetensors", log or recorder.log_metrics)

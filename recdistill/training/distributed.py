@@ -1,9 +1,9 @@
 """Training in several processes (``accelerate launch``, torchrun): the division of work and the sums over processes.
 
 Training is data parallel: every process holds all trained parameters, draws the same batches and computes its part of
-each. Gradients are summed with the weight of their samples, so that a step equals that of one process over the whole
-batch. Trained parameters take a few megabytes, so summing and computing need not overlap. With ``--use_fsdp`` the
-layers of the frozen base model are sharded (FSDP2, ``torch.distributed.fsdp.fully_shard``); trained parameters are not.
+each. Gradients are summed with the weight of their samples, see `gradients`, so that a step equals that of one process
+over the whole batch. With ``--use_fsdp`` the layers of the frozen base model are sharded (FSDP2,
+``torch.distributed.fsdp.fully_shard``); trained parameters are not.
 """
 
 import os
@@ -14,6 +14,7 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
@@ -24,6 +25,19 @@ from recdistill.errors import InputError
 TIMEOUT = timedelta(days=1)
 
 Item = TypeVar("Item")
+
+#: Not empty while this process does something by itself, the others waiting or doing the same.
+_by_itself: list[bool] = []
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """While it lasts, `join` gives this process alone: a step within it must not wait for processes that have none."""
+    _by_itself.append(True)
+    try:
+        yield
+    finally:
+        _by_itself.pop()
 
 
 @dataclass(frozen=True)
@@ -50,17 +64,22 @@ class Processes:
 
     @property
     def bar_options(self) -> dict[str, Any]:
-        """Arguments of tqdm: in the main process none (``TQDM_DISABLE`` counts), in the others no progress bar."""
-        return {} if self.is_main else {"disable": True}
+        """Arguments of tqdm: no progress bar but in the main process, and none there while ``TQDM_DISABLE`` is set."""
+        # tqdm reads the variable as it is imported.
+        return {} if self.is_main and not os.environ.get("TQDM_DISABLE") else {"disable": True}
 
     def from_main(self, make: Callable[[], Item]) -> Item:
-        """Call ``make`` in the main process alone. Returns its result in all processes; where it raises, they end."""
+        """Call ``make`` in the main process alone. Returns its result in all processes; where it raises, they end.
+
+        A step that is run within has one process.
+        """
         if self.count == 1:
             return make()
         sent: list[Any] = [False, None]
         try:
             if self.is_main:
-                sent = [True, make()]
+                with by_itself():
+                    sent = [True, make()]
         finally:
             torch.distributed.broadcast_object_list(sent, src=0)
         made, item = sent
@@ -79,7 +98,10 @@ class Processes:
         """Call ``make`` in every process, in the main one first: it fills the caches that the others then read."""
         made: list[Item] = []
         self.from_main(lambda: made.append(make()))
-        return made[0] if made else make()
+        if made:
+            return made[0]
+        with by_itself():
+            return make()
 
     def agreed(self, decision: bool) -> bool:
         """What the main process has decided, in all processes."""
@@ -117,18 +139,30 @@ class Processes:
         torch.distributed.all_gather_object(found, item)
         return found
 
-    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Give each parameter the sum of its gradients over the processes."""
+    def sum_rows(self, gradient: Tensor) -> Tensor:
+        """The sum over the processes of sparse gradients, whose rows may be others in each process."""
         if self.count == 1:
-            return
-        parameters = list(parameters)
-        own = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        # In one piece: a sum for each parameter would wait hundreds of times.
-        total = self.sum(torch.cat([gradient.flatten() for gradient in own])).split([one.numel() for one in parameters])
-        holders = self.sum(torch.tensor([float(one.grad is not None) for one in parameters])).tolist()
-        for one, gradient, held in zip(parameters, total, holders, strict=True):
-            # A parameter without a gradient in any process stays without: Adam's weight decay would move it.
-            one.grad = gradient.view_as(one).to(one.dtype) if held else None
+            return gradient
+        own = gradient.coalesce()
+        rows, values = own.indices()[0], own.values()
+        counts = [int(one) for one in self._all(rows.new_tensor([len(rows)]))]
+        # Processes exchange tensors of one size.
+        missing = max(counts) - len(rows)
+        parts = zip(
+            self._all(torch.cat([rows, rows.new_zeros(missing)])),
+            self._all(torch.cat([values, values.new_zeros(missing, *values.shape[1:])])),
+            counts,
+            strict=True,
+        )
+        found = [(rows[:count], values[:count]) for rows, values, count in parts]
+        indices = torch.cat([rows for rows, _ in found]).unsqueeze(0)
+        return torch.sparse_coo_tensor(indices, torch.cat([values for _, values in found]), own.shape).coalesce()
+
+    def _all(self, tensor: Tensor) -> list[Tensor]:
+        """Each process's tensor, all of one shape, in the order of the processes."""
+        found = [torch.empty_like(tensor) for _ in range(self.count)]
+        torch.distributed.all_gather(found, tensor.contiguous())
+        return found
 
     def align(self, tensors: Iterable[Tensor]) -> None:
         """Copy the main process's values into every process's tensors, in place."""
@@ -153,6 +187,21 @@ class Processes:
         if not self.is_main:
             torch.manual_seed(torch.initial_seed() + 7919 * self.index + 104729 * step)
 
+    @contextmanager
+    def random_apart(self, seed: int, number: int) -> Iterator[None]:
+        """Have random numbers of this process's own within the context; behind it those of all processes go on.
+
+        They depend on a seed, the number of the use and the process; of one process alone they are the usual ones.
+        """
+        if self.count == 1:
+            yield
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            drawn = np.random.SeedSequence([seed, number, self.index]).generate_state(1, np.uint64)
+            torch.manual_seed(int(drawn[0] >> np.uint64(1)))
+            yield
+
     def shard(self, model: nn.Module) -> None:
         """Divide a frozen transformers model over the processes, where the launch shards, and move it to the device.
 
@@ -168,8 +217,11 @@ ALONE = Processes()
 
 
 def join(device: torch.device) -> Processes:
-    """The processes of this launch, on devices of the same type as ``device``; only this one without a launch."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """The processes of this launch, on devices of the same type as ``device``.
+
+    Only this one without a launch, and in what a process does by itself, see `by_itself`.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _by_itself:
         return Processes(device=device)
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env

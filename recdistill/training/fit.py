@@ -23,6 +23,7 @@ from recdistill.errors import InputError
 from recdistill.training.averaging import AveragedWeights, overwrite
 from recdistill.training.checkpoint import optimizer_tensors, read_checkpoint, restore_optimizer, write_checkpoint
 from recdistill.training.distributed import ALONE, Processes, groups_of
+from recdistill.training.gradients import SummedGradients
 from recdistill.training.resources import peak_memory, reset_peak_memory
 from recdistill.training.stopping import goes_on, smoothed
 
@@ -64,6 +65,9 @@ class TrainingPlan(Generic[BatchType]):
         processes: the processes that train together, all calling `fit`; the main one logs and writes checkpoints.
         divide: gives a process's part of a batch and its share of the samples, from (batch, index, count); needed
             where there are several processes.
+        row_sparse: the trained tensors whose gradient is sparse.
+        same_random: whether all processes draw the same random numbers, as one would, and what is to differ is drawn
+            by `Processes.random_apart`; else each draws its own.
         size: counts what is in a batch, by unit, as samples or tokens; `fit` logs them per second.
         checkpoint_seconds: the longest time between checkpoints; one is also written after each epoch.
         label: text of the progress bar.
@@ -89,6 +93,8 @@ class TrainingPlan(Generic[BatchType]):
     accumulation: int = 1
     processes: Processes = ALONE
     divide: Callable[[BatchType, int, int], tuple[BatchType, float]] | None = None
+    row_sparse: list[Tensor] = field(default_factory=list)
+    same_random: bool = False
     size: Callable[[BatchType], Mapping[str, int]] = samples_in
     checkpoint_seconds: float = 30.0
     label: str = "train"
@@ -146,10 +152,11 @@ def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int],
     for epoch, metrics in progress.history if plan.processes.is_main else ():
         log(metrics, epoch)
     base_rates = [group["lr"] for group in plan.optimizer.param_groups]
+    step = SummedGradients(plan.step, trained_by(plan.optimizer), plan.row_sparse, plan.processes)
     while progress.epoch < plan.epochs and goes_on(
         progress.epoch, progress.best_epoch, patience=plan.patience, least_epochs=plan.least_epochs
     ):
-        started = run_epoch(plan, progress, kept, checkpoint, base_rates)
+        started = run_epoch(plan, step, progress, kept, checkpoint, base_rates)
         metrics = {f"train/{name}": total / progress.batch for name, total in progress.sums.items()}
         metrics |= {f"train/{unit}_per_second": n / progress.step_seconds for unit, n in progress.amounts.items()}
         metrics |= {"train/gradient_norm": progress.norm_sum / progress.norms} if progress.norms else {}
@@ -191,8 +198,18 @@ def validated(plan: TrainingPlan[Any], progress: Progress, kept: Kept) -> Metric
     return metrics
 
 
+def trained_by(optimizer: Optimizer) -> list[Tensor]:
+    """The parameters that an optimizer changes."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def run_epoch(
-    plan: TrainingPlan[Any], progress: Progress, kept: Kept, checkpoint: Path, base_rates: list[float]
+    plan: TrainingPlan[Any],
+    step: SummedGradients,
+    progress: Progress,
+    kept: Kept,
+    checkpoint: Path,
+    base_rates: list[float],
 ) -> float:
     """Train on the epoch's remaining batches. Returns the time up to which ``progress.seconds`` counts."""
     started = saved = time.perf_counter()
@@ -200,7 +217,7 @@ def run_epoch(
         plan.module.eval()
         progress.begun = plan.begin_epoch(progress.epoch)
     plan.module.train()
-    trained = [parameter for group in plan.optimizer.param_groups for parameter in group["params"]]
+    trained = trained_by(plan.optimizer)
     batches = iter(plan.batches(progress.epoch))
     done = sum(1 for _ in islice(batches, progress.batch))
     bar = tqdm(
@@ -218,8 +235,11 @@ def run_epoch(
             for group, rate in zip(plan.optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * share
         samples = sum(len(batch) for batch in together)
-        losses = [backward(plan, batch, len(batch) / samples) for batch in together]
-        plan.processes.sum_gradients(trained)
+        losses = []
+        for batch in together:
+            with step.kept_back(last=batch is together[-1]):
+                losses.append(backward(plan, step, batch, len(batch) / samples))
+        step.sum_sparse()
         norm = gradient_norm(trained, plan.clip, progress.batch == 0 or progress.steps % NORM_EVERY == 0)
         plan.optimizer.step()
         plan.optimizer.zero_grad(set_to_none=True)
@@ -248,7 +268,7 @@ def run_epoch(
     return started
 
 
-def backward(plan: TrainingPlan[Any], batch: Any, weight: float) -> dict[str, float]:
+def backward(plan: TrainingPlan[Any], step: SummedGradients, batch: Any, weight: float) -> dict[str, float]:
     """Add ``weight`` times the gradient of this process's part of a batch.
 
     Returns the losses of the whole batch, over all processes.
@@ -256,8 +276,8 @@ def backward(plan: TrainingPlan[Any], batch: Any, weight: float) -> dict[str, fl
     share = 1.0
     if plan.divide is not None and plan.processes.count > 1:
         batch, share = plan.divide(batch, plan.processes.index, plan.processes.count)
-    losses = plan.step(batch)
-    (weight * share * losses["total"]).backward()
+    losses = step(batch)
+    (weight * share * step.factor * losses["total"]).backward()
     return plan.processes.sum_values({name: share * float(loss.detach()) for name, loss in losses.items()})
 
 
@@ -334,7 +354,8 @@ def resume(plan: TrainingPlan[Any], checkpoint: Path) -> tuple[Progress, Kept]:
     found = read_checkpoint(checkpoint)
     averages = AveragedWeights(plan.parameters, plan.ema_decay) if plan.ema_decay else None
     if found is None:
-        plan.processes.seed_apart(0)
+        if not plan.same_random:
+            plan.processes.seed_apart(0)
         return Progress(), Kept(averages=averages)
     tensors, values = found
     parts: dict[str, dict[str, Tensor]] = {"parameter": {}, "best": {}, "average": {}, "memory": {}}
@@ -348,6 +369,7 @@ def resume(plan: TrainingPlan[Any], checkpoint: Path) -> tuple[Progress, Kept]:
     plan.memory.update(parts["memory"])
     restore_optimizer(plan.optimizer, tensors)
     progress = Progress(**(values | {"best": float(values["best"])}))
-    restore_random_states(devices_of(plan), tensors, plan.processes, progress.steps)
+    random = ALONE if plan.same_random else plan.processes
+    restore_random_states(devices_of(plan), tensors, random, progress.steps)
     progress.history = [(epoch, metrics) for epoch, metrics in progress.history]
     return progress, Kept(parts["best"], averages)

@@ -15,7 +15,7 @@ from recdistill.data.load import load_data
 from recdistill.runs import logged_models, writes
 from recdistill.runs.datasets import measured_on
 from recdistill.runs.finished_runs import find_finished
-from recdistill.runs.logged_models import MARK, log_teacher, new_mark
+from recdistill.runs.logged_models import ID, MARK, log_teacher, model_id_of_run, model_name, new_mark
 from recdistill.runs.outbox import outbox, post
 from recdistill.runs.run import KEY, StepRun
 from recdistill.runs.step_runs import step_run
@@ -24,8 +24,8 @@ from recdistill.runs.writes import Write, batch, perform
 SETS = {"val": ("films val", "d" * 32), "test": ("films test", "d" * 32)}
 
 
-def run_of(client: MlflowClient, experiment: str = "0", **params: float) -> StepRun:
-    run_id = client.create_run(experiment).info.run_id
+def run_of(client: MlflowClient, experiment: str = "0", *, name: str | None = None, **params: float) -> StepRun:
+    run_id = client.create_run(experiment, run_name=name).info.run_id
     for name, value in params.items():
         client.log_param(run_id, name, value)
     return StepRun(run_id, "", "", reused=False)
@@ -51,11 +51,13 @@ def best_of(client: MlflowClient, data: str, experiment: str = "0", digest: str 
 
 
 def test_a_model_has_the_parameters_of_its_run_and_its_metrics_name_the_data(client: MlflowClient) -> None:
-    run = run_of(client, lam=0.5)
+    run = run_of(client, name="teacher qwen2.5-0.5b · 80k tokens", lam=0.5)
     modelled(run, ndcg_at_20=0.25)
     (output,) = client.get_run(run.run_id).outputs.model_outputs
     model = client.get_logged_model(output.model_id)
-    assert (model.name, model.model_type, model.status) == ("teacher", "teacher", LoggedModelStatus.READY)
+    # That of its run, but for what MLflow refuses.
+    assert model.name == "teacher qwen2_5-0_5b · 80k tokens"
+    assert (model.model_type, model.status) == ("teacher", LoggedModelStatus.READY)
     assert model.params == {"lam": "0.5"}
     assert {(one.key, one.value, one.dataset_name, one.dataset_digest) for one in model.metrics} == {
         ("test/ndcg_at_20", 0.25, "films test", "d" * 32)
@@ -76,9 +78,29 @@ def test_the_best_of_a_data_set_is_found(client: MlflowClient) -> None:
     assert best_of(client, "books test", place, "e" * 32) == [other.run_id]
 
 
+def test_what_mlflow_refuses_in_a_name_is_in_no_models_name(client: MlflowClient) -> None:
+    run = run_of(client, name="""a/b:c.d%e"f'g""")
+    assert model_name(client.get_run(run.run_id)) == "a_b_c_d_e_f_g"
+    modelled(run, mrr=0.5)
+    assert model_id_of_run(run.run_id).startswith(ID)
+    assert model_id_of_run(run_of(client).run_id) == ""
+
+
+def test_metrics_of_a_later_run_are_those_of_the_model_too(client: MlflowClient) -> None:
+    run, later = run_of(client), run_of(client)
+    modelled(run, mrr=0.5)
+    later.log_metrics({"test/mrr": 0.5, "test/ndcg_at_20": 0.25}, model=model_id_of_run(run.run_id), datasets=SETS)
+    model = client.get_logged_model(model_id_of_run(run.run_id))
+    assert {(one.key, one.run_id, one.dataset_name) for one in model.metrics} == {
+        ("test/mrr", run.run_id, "films test"),
+        ("test/mrr", later.run_id, "films test"),
+        ("test/ndcg_at_20", later.run_id, "films test"),
+    }
+
+
 def test_a_write_that_is_repeated_makes_no_second_model(client: MlflowClient, tmp_path: Path) -> None:
     run = run_of(client)
-    values = {"name": "teacher", "type": "teacher", "mark": new_mark()}
+    values = {"type": "teacher", "mark": new_mark()}
     for _ in range(2):
         perform(Write("external_model", run.run_id, values), tmp_path)
     assert len(client.search_logged_models(["0"], filter_string=f"source_run_id = '{run.run_id}'")) == 1
@@ -88,7 +110,7 @@ def test_a_write_that_is_repeated_makes_no_second_model(client: MlflowClient, tm
 def test_metrics_that_waited_are_linked_by_whoever_sends_them(client: MlflowClient, tmp_path, monkeypatch) -> None:
     run, mark = run_of(client), new_mark()
     waiting = [
-        Write("external_model", run.run_id, {"name": "teacher", "type": "teacher", "mark": mark}),
+        Write("external_model", run.run_id, {"type": "teacher", "mark": mark}),
         batch(run.run_id, metrics=[("test/mrr", 0.5, 1, 0), ("latency_ms", 2.0, 1, 0)], model=mark, datasets=SETS),
     ]
     texts = [write.text() for write in waiting]

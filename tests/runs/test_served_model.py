@@ -60,7 +60,8 @@ def student(ed_weight: float = 0.0):
 
 def log(client: MlflowClient, model=None, shape: StudentShape = SHAPE, terms: str = "") -> tuple[str, str]:
     """Id of a new finished distill run and the address of its model."""
-    run_id = client.create_run("0", tags={"recdistill.step": "distill"}).info.run_id
+    run_name = "sasrec distilled · lam 0.5"
+    run_id = client.create_run("0", run_name=run_name, tags={"recdistill.step": "distill"}).info.run_id
     StepRun(run_id, "", "", reused=False).tag_terms(terms)
     address = log_student_model(run_id, model or student(), shape, catalogue=CATALOGUE, exclude_seen=True, terms=terms)
     client.set_terminated(run_id)
@@ -70,6 +71,19 @@ def log(client: MlflowClient, model=None, shape: StudentShape = SHAPE, terms: st
 @pytest.fixture(scope="module")
 def logged(client: MlflowClient) -> tuple[str, str]:
     return log(client)
+
+
+#: A model of another kind.
+AS_IT_IS = """\
+from mlflow.models import set_model
+
+
+def as_it_is(model_input: list[str]) -> list[str]:
+    return model_input
+
+
+set_model(as_it_is)
+"""
 
 
 def frame(**columns) -> pd.DataFrame:
@@ -125,11 +139,32 @@ def test_ten_items_where_no_k_is_given_and_nulls_are_none(logged):
 
 def test_the_run_the_registry_and_the_id_lead_to_one_model(client, logged):
     assert register_student(logged[0], "film-student") == "models:/film-student/1"
-    models = [load_model(name) for name in (logged[0], logged[1], "models:/film-student/1", f"runs:/{logged[0]}/model")]
-    assert {address_of(model) for model in models} == {logged[1]}
+    addresses = (logged[0], logged[1], "models:/film-student/1", f"runs:/{logged[0]}/model")
+    assert {address_of(load_model(name)) for name in addresses} == {logged[1]}
+    assert {student_folder(name)[1] for name in addresses} == {logged[1]}
     reused = client.create_run("0", tags={"recdistill.step": "distill", "recdistill.reused_run_id": logged[0]})
     client.set_terminated(reused.info.run_id)
     assert address_of(load_model("")) == logged[1]
+
+
+def test_mlflow_itself_finds_the_model_where_it_was_before_it_had_a_name(client, logged):
+    assert client.get_logged_model(logged[1].removeprefix("models:/")).name == "sasrec distilled · lam 0_5"
+    expected = load_model(logged[1]).predict(frame())
+    of_run = mlflow.pyfunc.load_model(f"runs:/{logged[0]}/model")
+    pd.testing.assert_frame_equal(of_run.predict(frame()), expected)
+    # What is registered by that address leads on, too.
+    mlflow.register_model(f"runs:/{logged[0]}/model", "by hand")
+    assert student_folder("models:/by hand/1")[1] == logged[1]
+    pd.testing.assert_frame_equal(load_model("models:/by hand/1").predict(frame()), expected)
+
+
+def test_a_model_that_an_older_version_called_model_is_found_by_its_run(client, tmp_path):
+    (tmp_path / "as_it_is.py").write_text(AS_IT_IS)
+    with mlflow.start_run() as run:
+        mlflow.pyfunc.log_model(name="model", python_model=str(tmp_path / "as_it_is.py"), pip_requirements=["mlflow"])
+    for name in (run.info.run_id, f"runs:/{run.info.run_id}/model"):
+        assert load_model(name).predict(["a"]) == ["a"]
+    client.delete_run(run.info.run_id)
 
 
 def test_a_model_is_registered_once_and_another_is_the_next_version(client, logged):

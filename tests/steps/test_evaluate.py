@@ -9,6 +9,7 @@ from workplace import run_step
 
 from recdistill.config import BaselineConfig, EvaluateConfig, StudentConfig, TeacherConfig
 from recdistill.errors import InputError
+from recdistill.runs.logged_models import model_id_of_run
 from recdistill.runs.step_runs import finished_run
 from recdistill.steps import teacher as teacher_module
 from recdistill.steps.backbone import backbone
@@ -53,6 +54,48 @@ def test_new_items_are_measured_of_students_of_both_kinds_and_again(place, small
         ours, theirs = (pd.read_parquet(one.artifact("ranks") / "test.parquet") for one in (again, run))
         pd.testing.assert_frame_equal(ours, theirs)
         assert (ours["rank_among_new"][ours["new"]] <= ours["rank"][ours["new"]]).all()
+
+
+def metrics_of_model(run_id):
+    """Of the model of a run: name, value, run and data set of each metric that ranks."""
+    model = MlflowClient().get_logged_model(model_id_of_run(run_id))
+    return {(one.key, one.value, one.run_id, one.dataset_name) for one in model.metrics if "_at_" in one.key}
+
+
+@pytest.mark.parametrize("step", ["backbone", "teacher", "distill"])
+def test_what_is_measured_again_is_a_metric_of_the_model(finished, step):
+    run_id = newest_of(finished, step)
+    of_training = {one for one in metrics_of_model(run_id) if one[2] == run_id}
+    run = evaluate(EvaluateConfig(run_id=run_id))
+    assert {name.partition("/")[0]: data for name, _, _, data in of_training} == {
+        "val": "ml-100k val",
+        "test": "ml-100k test",
+    }
+    again = {(name, value, run_id, data) for name, value, of, data in metrics_of_model(run_id) if of == run.run_id}
+    assert again == of_training
+    # Ranked otherwise than it was trained for: its own, but of no data set, whose best it would be mixed with.
+    other = evaluate(EvaluateConfig(run_id=run_id, exclude_seen=False))
+    found = {one for one in metrics_of_model(run_id) if one[2] == other.run_id}
+    assert {name for name, *_ in found} == {name for name, *_ in of_training}
+    assert {data for *_, data in found} == {None}
+
+
+def test_the_best_model_of_a_data_set_is_found_by_what_its_runs_measured(finished):
+    run_id = newest_of(finished, "distill")
+    evaluate(EvaluateConfig(run_id=run_id, exclude_seen=False))
+    client, name = MlflowClient(), "metrics.test/ndcg_at_20"
+    run = client.get_run(run_id)
+    digest = next(one.dataset.digest for one in run.inputs.dataset_inputs if one.dataset.name == "ml-100k test")
+    found = client.search_logged_models(
+        [run.info.experiment_id],
+        filter_string="model_type = 'student'",
+        datasets=[{"dataset_name": "ml-100k test", "dataset_digest": digest}],
+        order_by=[{"field_name": name, "ascending": False, "dataset_name": "ml-100k test"}],
+    )
+    values = [client.get_run(one.source_run_id).data.metrics["test/ndcg_at_20"] for one in found]
+    assert len(values) > 1
+    assert values == sorted(values, reverse=True)
+    assert {one.model_type for one in found} == {"student"}
 
 
 def test_a_second_evaluation_is_found_and_printed_again(finished, capsys):

@@ -90,8 +90,11 @@ def test_other_steps_are_refused_under_a_launch(rank, monkeypatch, capsys):
     monkeypatch.setattr(module.time, "sleep", waited.append)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
-    assert module.main(["distill"]) == 1
-    said = "recdistill distill: runs in one process; launch teacher alone, and start distill by itself\n"
+    assert module.main(["sweep"]) == 1
+    said = (
+        "recdistill sweep: runs in one process; launch main, backbone, teacher, distill alone, and start sweep by "
+        "itself\n"
+    )
     assert capsys.readouterr().err == said
     # The main process has the first word.
     assert waited == ([] if rank == "0" else [module.GRACE_SECONDS])

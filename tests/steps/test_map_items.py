@@ -1,6 +1,7 @@
 """``map_items`` and ``add_items``: from texts to a served student with new items."""
 
 import json
+import re
 from pathlib import Path
 
 import mlflow
@@ -205,6 +206,24 @@ def test_more_items_are_added_to_those_that_were_added(mapped_run, new_file, tmp
     assert (again.run_id, again.reused) == (second.run_id, True)
     with pytest.raises(InputError, match=r"row 1: item 'n1' is known"):
         add_items(AddItemsConfig(model=second.run_id, items=new_file))
+
+
+def test_the_champion_gets_items_in_a_version_behind_it_and_stays(mapped_run, tmp_path, capsys):
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("films", "champion", "1")
+    gone = tmp_path / "new.csv"
+    gone.write_text("item,title,kind\nn7,Number 107,Jazz\n")
+    run = add_items(AddItemsConfig(model="models:/films@champion", items=str(gone), device="cpu"))
+    said = capsys.readouterr().out
+    number = re.search(r"1 items added to models:/films@champion: models:/films/(\d+)\n", said)[1]
+    assert int(number) > 1
+    assert client.get_model_version("films", number).run_id == run.run_id
+    assert read_catalogue(student_folder(f"models:/films/{number}")[0])[0].item_ids[-1] == "n7"
+    assert client.get_model_version_by_alias("films", "champion").version == 1
+    assert "n7" not in read_catalogue(student_folder("models:/films@champion")[0])[0].item_ids
+    # The same by its version, and by the run: one result.
+    again = [add_items(AddItemsConfig(model=one, items=str(gone))) for one in ("models:/films/1", mapped_run.run_id)]
+    assert [(one.run_id, one.reused) for one in again] == [(run.run_id, True)] * 2
 
 
 def test_vectors_stand_for_texts(mapped_run, new_file, tmp_path):

@@ -10,18 +10,30 @@ import pytest
 
 from recdistill.config import SweepConfig
 from recdistill.errors import InputError
+from recdistill.steps.study import config_of_cell
+from recdistill.study.plan import read_plan
 from recdistill.sweep import shipped
-from recdistill.sweep.shipped import shipped_spaces, space_path
+from recdistill.sweep.shipped import plan_path, shipped_plans, shipped_spaces, space_path
 from recdistill.sweep.space_file import read_space
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["distill", "new_items", "quick", "students", "teacher"]
+PLANS = ["study", "study_queries"]
 
 
 def test_each_space_has_the_name_of_its_file() -> None:
     assert list(shipped_spaces()) == NAMES
     assert shipped_spaces()["quick"].samefile(ROOT / "sweeps" / "quick.yaml")
     assert SweepConfig().space in NAMES
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_each_plan_can_be_read_and_its_options_used(name: str) -> None:
+    assert list(shipped_plans()) == PLANS
+    plan = read_plan(plan_path(name))
+    assert {cell.row for cell in plan.cells} == set(plan.rows)
+    for cell in plan.cells:
+        config_of_cell(cell, {option: "" for option in cell.of})
 
 
 def test_a_space_is_a_name_or_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +74,7 @@ def test_what_pip_installs_has_the_spaces(tmp_path: Path, kind: str) -> None:
         source = archive.with_name(archive.name.removesuffix(".tar.gz"))
     with zipfile.ZipFile(built(source, "build_wheel", tmp_path)) as wheel:
         inside = {name for name in wheel.namelist() if name.endswith(".yaml")}
-        assert inside == {f"recdistill/sweep/spaces/{name}.yaml" for name in (*NAMES, "study")}
+        assert inside == {f"recdistill/sweep/spaces/{name}.yaml" for name in (*NAMES, *PLANS)}
         text = wheel.read("recdistill/sweep/spaces/quick.yaml")
     assert text == (ROOT / "sweeps" / "quick.yaml").read_bytes()
 

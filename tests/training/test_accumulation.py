@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recdistill.training.fit import TrainingPlan, backward, fit
+from recdistill.training.fit import TrainingPlan, backward, fit, trained_by
+from recdistill.training.gradients import SummedGradients
 
 
 class KilledError(Exception):
@@ -93,7 +94,8 @@ def test_a_batch_counts_by_its_weight() -> None:
     gradients = []
     for weight in (1.0, 0.25):
         plan.optimizer.zero_grad()
-        losses = backward(plan, batch, weight)
+        step = SummedGradients(plan.step, trained_by(plan.optimizer), [], plan.processes)
+        losses = backward(plan, step, batch, weight)
         gradients.append(torch.cat([tensor.grad.flatten() for tensor in plan.parameters.values()]))
     torch.testing.assert_close(gradients[1], gradients[0] / 4)
     assert losses["total"] == pytest.approx(float(plan.step(batch)["total"].detach()))

@@ -9,8 +9,9 @@ from torch import nn
 from recdistill.errors import InputError
 from recdistill.training import fit as fit_module
 from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
-from recdistill.training.distributed import Processes
+from recdistill.training.distributed import ALONE, Processes
 from recdistill.training.fit import TrainingPlan, fit, random_states, restore_random_states
+from recdistill.training.gradients import SummedGradients
 
 
 class KilledError(Exception):
@@ -304,9 +305,6 @@ class BesideAnother(Processes):
     def agreed(self, decision):
         return decision
 
-    def sum_gradients(self, parameters):
-        pass
-
     def sum_values(self, values):
         return dict(values)
 
@@ -314,7 +312,10 @@ class BesideAnother(Processes):
         pass
 
 
-def test_a_checkpoint_keeps_the_random_numbers_of_every_process(tmp_path):
+def test_a_checkpoint_keeps_the_random_numbers_of_every_process(tmp_path, monkeypatch):
+    # Nobody sums gradients with it.
+    unsummed = lambda step, trained, sparse, processes: SummedGradients(step, trained, sparse, ALONE)  # noqa: E731
+    monkeypatch.setattr("recdistill.training.fit.SummedGradients", unsummed)
     torch.manual_seed(11)
     BesideAnother.other = {"random": torch.get_rng_state()}
     expected = torch.rand(3)

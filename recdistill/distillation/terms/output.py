@@ -29,6 +29,7 @@ class OutputOptions:
     help="weight of the distance between student and teacher sequence states",
     needs_states=True,
     needs_logits=False,
+    mean_of_samples=True,
 )
 class OutputTerm(nn.Module):
     """Distance of the student's projected states to the teacher's sequence embeddings.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from recdistill.errors import InputError, one_line
+from recdistill.teachers.ilora.fused_lora import can_be_fused, fused
 from recdistill.teachers.ilora.token_layers import default_targets, short_texts
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -53,6 +54,8 @@ class GateSlot:
         # One for all layers or one for each: [B, 1, r] for a sequence each, [B, T, r] for a token each.
         self._scales: tuple[Tensor, ...] = ()
         self._per_token = False
+        # The weights that were last asked for in another precision, and what they were made of.
+        self._lowered: tuple[Tensor, Tensor] | None = None
         # Sequences and tokens of the pass at hand: a layer that reads [B·T, H] does not tell them.
         self._pass: tuple[int, int] | None = None
 
@@ -79,7 +82,13 @@ class GateSlot:
 
     def clear(self) -> None:
         """Forget the weights; a forward pass then raises."""
-        self._scales = ()
+        self._scales, self._lowered = (), None
+
+    def lowered(self, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        """A scale in another precision, without gradient; made once for all layers that share it."""
+        if self._lowered is None or self._lowered[0] is not scale or self._lowered[1].dtype != dtype:
+            self._lowered = scale, scale.detach().to(dtype)
+        return self._lowered[1]
 
     def begin_pass(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Note the sequences and tokens of a pass: a hook before a model's forward pass."""
@@ -94,14 +103,19 @@ class GateSlot:
         each sequence for its n beams or samples, and so are the weights, where no gradient is recorded. Raises
         GateError while no weights are set, and where batch or T differs from theirs.
         """
-        if not self._scales:
-            raise GateError("gated LoRA: no gate weights are set; call slot.set(weights) before the forward pass")
         if hidden.ndim == 2 and self._pass is not None and len(hidden) == self._pass[0] * self._pass[1]:
             return self.mix(hidden.view(*self._pass, -1), layer).view_as(hidden)
-        scale = self._scales[0 if self.layers is None else layer]
         if hidden.ndim < 3:
             raise GateError(f"gated LoRA: a layer's input must be [B, T, H]; lora_A gave {list(hidden.shape)}")
-        (batch, length), gates = hidden.shape[:2], scale.shape[0]
+        scale = self.scale(hidden.shape[0], hidden.shape[1], layer)
+        return hidden * scale.to(hidden.dtype).view(*scale.shape[:2], *[1] * (hidden.ndim - 3), -1)
+
+    def scale(self, batch: int, length: int, layer: int = 0) -> Tensor:
+        """What `mix` multiplies by, [batch, 1 or length, r]; see there."""
+        if not self._scales:
+            raise GateError("gated LoRA: no gate weights are set; call slot.set(weights) before the forward pass")
+        scale = self._scales[0 if self.layers is None else layer]
+        gates = scale.shape[0]
         if batch != gates:
             # In training another batch is always a forgotten set, never beams.
             if batch % gates or torch.is_grad_enabled():
@@ -112,7 +126,7 @@ class GateSlot:
                 f"gated LoRA: the pass has {length} tokens but gate weights are set for {scale.shape[1]}; "
                 "generation needs weights [B, K]"
             )
-        return hidden * scale.to(hidden.dtype).view(*scale.shape[:2], *[1] * (hidden.ndim - 3), -1)
+        return scale
 
 
 class HeldWeights:
@@ -333,9 +347,24 @@ def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, gate_per_la
         layer.lora_A[adapter].register_forward_hook(
             lambda module, inputs, output, number=number: slot.mix(output, number)
         )
+        _fuse(layer, adapter, slot, number)
         _refuse_merging(layer, ("merge",))
     _refuse_merging(model.base_model, ("merge_adapter", "merge_and_unload"))
     return GatedLoRA(model, slot, tuple(gated_layers), transformer_layers, adapter)
+
+
+def _fuse(layer: Any, adapter: str, slot: GateSlot, number: int) -> None:
+    """Have the layer compute its update in one step, where that gives what peft gives."""
+    by_peft = layer.forward
+
+    def forward(x: Tensor, *others: Any, **named: Any) -> Tensor:
+        if others or named or not can_be_fused(layer, adapter, x, hooks=1):
+            result: Tensor = by_peft(x, *others, **named)
+            return result
+        scale = slot.scale(x.shape[0], x.shape[1], number)
+        return fused(layer, adapter, x, scale, slot.lowered(scale, x.dtype))
+
+    layer.forward = forward
 
 
 def _transformer_layer(name: str) -> str:
