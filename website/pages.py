@@ -22,7 +22,8 @@ CHAPTERS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("New items", "docs/NEW_ITEMS.md"),
             ("A notebook", "notebooks/05_from_a_cold_item_to_a_recommendation.ipynb"),
             ("Is the LLM worth it", "docs/STUDY.md"),
-            ("Results", "docs/results/README.md"),
+            ("What it found", "docs/RESULTS.md"),
+            ("Its files", "docs/results/README.md"),
         ),
     ),
     (

@@ -166,6 +166,10 @@ class SweepConfig(DistillConfig):
     final_seeds: int = option(
         5, "seeds of the best, the default and the undistilled student; 0: none", role="budget", least=0
     )
+    final_jobs: int = option(
+        0, "processes for the trainings of these seeds; 0: jobs, and at jobs=1 on a CPU one a thread where it pays",
+        role="place", least=0,
+    )  # fmt: skip
     heartbeat_seconds: int = option(10, "between two signs of life of a running trial", role="place", least=1)
     grace_seconds: int = option(60, "silence after which a trial's worker is taken for dead", role="place", least=1)
 

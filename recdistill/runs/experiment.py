@@ -36,7 +36,8 @@ tag names; a sweep's trials are nested in it.
 
 **How to read them.** The saved view *HR and NDCG, best first* ranks them by NDCG@20 over the whole catalogue on test.
 Choose by `val/`; `test/` is measured once, at the end of a run. Runs of other data (column *Dataset*) cannot be
-compared. A difference between two runs of one seed may be luck: `recdistill compare` tests it.
+compared. A difference between two runs of one seed may be luck: `recdistill compare` tests it. *Models* has students
+and teachers; its chart view shows the metrics of each by the data set that they were measured on.
 """
 
 
@@ -108,6 +109,14 @@ def runs_path(experiment_id: str) -> str:
     return f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_KEY}"
 
 
+def models_path(experiment_id: str) -> str:
+    """The part of an address that opens the experiment's models as charts of their metrics, by data set.
+
+    The table of the page begins with other columns, and no address and no tag of MLflow 3.17 chooses them.
+    """
+    return f"/#/experiments/{experiment_id}/models?workflowType=machine_learning&viewMode=CHART"
+
+
 def how_to_open(experiment_id: str) -> str:
     """How a person opens the runs: an address, and where no server is known the command that starts one."""
     uri = tracking_address()
@@ -117,12 +126,13 @@ def how_to_open(experiment_id: str) -> str:
 
 
 def main() -> None:
-    """Print the address at which ``mlflow ui`` on the default store shows the runs of `EXPERIMENT`."""
+    """Print the addresses at which ``mlflow ui`` on the default store shows runs and models of `EXPERIMENT`."""
     found = read(lambda: MlflowClient().get_experiment_by_name(EXPERIMENT))
     if found is None:
         print(f"no experiment {EXPERIMENT} yet: `make run` makes it", flush=True)
     else:
         print(f"runs, best first: {UI_ADDRESS}{runs_path(found.experiment_id)}", flush=True)
+        print(f"models, their metrics as charts: {UI_ADDRESS}{models_path(found.experiment_id)}", flush=True)
 
 
 if __name__ == "__main__":

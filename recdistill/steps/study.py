@@ -54,7 +54,7 @@ FIGURES = ("new_among_new", "all")
 def study(config: StudyConfig) -> StepRun:
     """Make what is missing, and write the report; see docs/STUDY.md."""
     load_plugins(config.plugin)
-    plan = read_plan(plan_path(config.plan))
+    plan = read_plan(plan_path(config.plan), config.plan)
     folder = Path(config.results).expanduser()
     missing = [cell for cell in plan.cells if read_cell(folder, cell) is None]
     print(f"study: {len(plan.cells) - len(missing)} of {len(plan.cells)} cells are finished", flush=True)
@@ -62,13 +62,16 @@ def study(config: StudyConfig) -> StepRun:
     if missing and config.most_cells:
         announce("study", config)
     # A finished study is opened again: its report is written anew, from cells that may have come from elsewhere.
-    with step_run("study", changed(config, force=True), data="") as run:
+    # Who only wants the report does not wait for the process that makes the cells.
+    reading = {"report only": True} if not config.most_cells else {}
+    with step_run("study", changed(config, force=True), data="", contents=reading) as run:
         make_cells(plan, folder, missing, config.most_cells)
         target = Path(config.report).expanduser() if config.report else folder / "report.md"
         text, page = report_files(plan, folder, target)
         run.log_text("report.md", text)
         run.log_text("report.html", page)
-        run.describe(text)
+        # A store takes no tag as long as the whole.
+        run.describe(text.partition("\n## ")[0])
         print(f"study: {target}, {target.with_suffix('.html')}", flush=True)
     return run
 

@@ -105,6 +105,7 @@ class Plan:
 
     Attributes:
         path: of its file.
+        name: as a command names it.
         data, students: options of each data set and student, by name.
         rows: by name.
         comparisons: what is asked.
@@ -113,6 +114,7 @@ class Plan:
     """
 
     path: Path
+    name: str
     data: Mapping[str, Options]
     students: Mapping[str, Options]
     rows: Mapping[str, Row]
@@ -121,8 +123,11 @@ class Plan:
     cells: tuple[Cell, ...]
 
 
-def read_plan(path: Path) -> Plan:
-    """The plan of a file. Raises InputError, one line with file and line, for the first mistake."""
+def read_plan(path: Path, called: str = "") -> Plan:
+    """The plan of a file, by its name where it is ``called`` nothing else.
+
+    Raises InputError, one line with file and line, for the first mistake.
+    """
     root = read_yaml(path, "plan", "docs/STUDY.md")
     top = root.entries("a plan", KEYS)
     for name in ("data", "students", "seeds", "rows"):
@@ -145,7 +150,7 @@ def read_plan(path: Path) -> Plan:
             for student in row.students or (NO_STUDENT,):
                 cell = cell_of(row, dataset, student, seed, shared, data, students, found)
                 found[cell.name] = cell
-    return Plan(path, data, students, rows, comparisons, margin, tuple(found.values()))
+    return Plan(path, called or path.name, data, students, rows, comparisons, margin, tuple(found.values()))
 
 
 def named_options(node: FileNode, what: str) -> dict[str, Options]:

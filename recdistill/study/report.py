@@ -119,7 +119,7 @@ def heading(found: Found) -> list[str]:
     """What was measured and how to read it."""
     finished, planned = len(found.results), len(found.plan.cells)
     return [
-        f"Written by `recdistill study --plan {found.plan.path.name}` from {finished} finished cells of {planned}. "
+        f"Written by `recdistill study --plan {found.plan.name}` from {finished} finished cells of {planned}. "
         f"All numbers are {NAME} on test samples, mean ± standard deviation over seeds (their number in brackets). "
         "*New* items took no part in training; *chance* is what a random order of the new items reaches.",
         "",

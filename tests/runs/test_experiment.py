@@ -25,10 +25,12 @@ from recdistill.runs.experiment import (
     describe_experiment,
     how_to_open,
     main,
+    models_path,
     runs_path,
 )
 from recdistill.runs.finished_runs import find_finished
-from recdistill.runs.run import KEY
+from recdistill.runs.logged_models import log_teacher, new_mark
+from recdistill.runs.run import KEY, StepRun
 from recdistill.runs.step_runs import entry_run, step_run
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +141,9 @@ def test_the_address_names_the_command_or_the_server(unnamed, monkeypatch) -> No
 def test_make_ui_says_where_the_runs_are(unnamed, capsys) -> None:
     ran(fingerprint="6" * 64)
     main()
-    assert runs_path(unnamed.get_experiment_by_name(EXPERIMENT).experiment_id) in capsys.readouterr().out
+    said, place = capsys.readouterr().out, unnamed.get_experiment_by_name(EXPERIMENT).experiment_id
+    assert runs_path(place) in said
+    assert models_path(place) in said
 
 
 def documents() -> list[Path]:
@@ -176,6 +180,11 @@ def test_the_address_opens_the_runs_best_first_with_their_columns(tmp_path: Path
         try:
             describe_experiment(client.get_experiment(place))
             page = dom(how_to_open(place), tmp_path)
+            mark = new_mark()
+            log_teacher(run.info.run_id, mark)
+            measured = StepRun(run.info.run_id, "", "", reused=False)
+            measured.log_metrics({"test/mrr": 0.5}, model=mark, datasets={"test": ("films test", "d" * 32)})
+            models = dom(server.uri + models_path(place), tmp_path)
         finally:
             mlflow.set_tracking_uri(before)
     text = html.unescape(re.sub(r"<[^>]*>", "\n", page))
@@ -187,6 +196,10 @@ def test_the_address_opens_the_runs_best_first_with_their_columns(tmp_path: Path
         name: int(re.search(rf'row-index="(\d+)"(?:(?!row-index).)*>{name}<', page, re.DOTALL)[1]) for name in values
     }
     assert sorted(rows, key=rows.__getitem__) == ["best", "middle", "worst"]
+    # The models' charts are by data set; a model is called as its run.
+    shown = html.unescape(re.sub(r"<[^>]*>", "\n", models))
+    for name in ("films test", "test/mrr", "middle"):
+        assert name in shown
 
 
 def dom(address: str, folder: Path) -> str:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,10 @@ from mlflow.tracking import MlflowClient
 from workplace import arguments, subprocess_environment
 
 from recdistill import __main__ as module
-from recdistill.config import TeacherConfig
+from recdistill.config import BaselineConfig, DistillConfig, TeacherConfig, changed, narrow
 from recdistill.runs.step_runs import finished_run
+from recdistill.steps.backbone import backbone
+from recdistill.steps.distill import distill
 from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.teacher import teacher
 
@@ -23,6 +26,19 @@ ACCELERATE = [
 ]  # fmt: skip
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 SECONDS = 300
+SMALL_STUDENT = {
+    "hidden_size": 16, "blocks": 1, "max_length": 8, "epochs": 2, "patience": 2, "dropout": 0.0, "batch_size": 64,
+    "candidate_topk": 4, "baselines": "itemknn",
+}  # fmt: skip
+#: Options by which no student is told from another.
+TEACHER_ALONE = (
+    "token_budget",
+    "tokens_per_batch",
+    "sequence_embeddings",
+    "teacher_window",
+    "teacher_history",
+    "top_n",
+)
 
 
 def config_of(taught, **changes):
@@ -33,10 +49,10 @@ def curve(run_id, name):
     return [point.value for point in MlflowClient().get_metric_history(run_id, name)]
 
 
-def launched(launcher, taught, options):
-    """The step ``teacher`` on two processes."""
+def launched(launcher, taught, options, step="teacher"):
+    """A step on two processes."""
     return subprocess.run(
-        [*launcher, "-m", "recdistill", *arguments("teacher", options)],
+        [*launcher, "-m", "recdistill", *arguments(step, options)],
         env=subprocess_environment(taught.place),
         cwd=taught.place.folder,
         capture_output=True,
@@ -82,6 +98,68 @@ def test_two_processes_train_and_score_as_one(taught, how):
         assert np.abs(ranks[0] - ranks[1]).max() <= 1
     assert together.artifact("teacher").is_dir()
     assert not list(taught.place.checkpoints("outputs"))
+
+
+@pytest.mark.slow
+def test_two_processes_go_the_whole_path_as_one(taught):
+    options = (
+        SMALL_STUDENT
+        | {"teacher_run_id": taught.run_id}
+        | {name: taught.options[name] for name in taught.options if name not in TEACHER_ALONE}
+    )
+    before = {run.info.run_id for run in MlflowClient().search_runs(["0"])}
+    done = launched(TORCHRUN, taught, options, step="main")
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = [run for run in MlflowClient().search_runs(["0"]) if run.info.run_id not in before]
+    # Each step has one run, of the main process.
+    steps = Counter(run.data.tags["recdistill.step"] for run in made)
+    assert steps == {"main": 1, "prepare": 1, "backbone": 2, "distill": 1}
+    assert {run.info.status for run in made} == {"FINISHED"}
+    assert done.stdout.count("Highest test NDCG@10") == 1
+    of_step = {run.data.tags["recdistill.step"]: run for run in made if run.data.params.get("student") != "itemknn"}
+    config = DistillConfig(
+        **{name: str(v) if name == "llm" else v for name, v in options.items() if name != "baselines"}
+    )
+    alone = {
+        "distill": distill(changed(config, force=True)),
+        "backbone": backbone(changed(narrow(config, BaselineConfig), force=True)),
+    }
+    for step, run in alone.items():
+        launched_run = of_step[step]
+        assert launched_run.data.tags["recdistill.key"] == run.key
+        for name in ("train/total", "val/ndcg_at_10"):
+            found, expected = curve(launched_run.info.run_id, name), curve(run.run_id, name)
+            assert len(found) == len(expected) >= options["epochs"]
+            assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert not list(taught.place.checkpoints("student.safetensors"))
+
+
+@pytest.mark.slow
+def test_two_processes_make_a_teacher_on_the_way_and_refit(taught):
+    student = {name: value for name, value in SMALL_STUDENT.items() if name != "baselines"}
+    options = taught.options | student | {
+        "base_loss": "sampled", "negatives": 20, "output_weight": 0.5, "refit": True,
+        "gate_scale": 0.33, "gradient_checkpointing": True,
+    }  # fmt: skip
+    before = {run.info.run_id for run in MlflowClient().search_runs(["0"])}
+    done = launched(TORCHRUN, taught, options, step="distill")
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = [run for run in MlflowClient().search_runs(["0"]) if run.info.run_id not in before]
+    assert {run.info.status for run in made} == {"FINISHED"}
+    steps = Counter(run.data.tags["recdistill.step"] for run in made)
+    # The student, and the same trained again on all interactions.
+    assert (steps["distill"], steps["teacher"]) == (2, 1)
+    (first,) = [
+        run for run in made if "test/ndcg_at_10" in run.data.metrics and "teacher_covered_share" in run.data.metrics
+    ]
+    again = [run for run in made if run.data.tags.get("recdistill.refit") == "true"]
+    assert len(again) == 1
+    own = {name: str(value) if name == "llm" else value for name, value in options.items()}
+    (learnt,) = [run for run in made if run.data.tags["recdistill.step"] == "teacher"]
+    alone = distill(DistillConfig(**own | {"refit": False, "force": True, "teacher_run_id": learnt.info.run_id}))
+    found, expected = curve(first.info.run_id, "train/total"), curve(alone.run_id, "train/total")
+    assert len(found) == len(expected) == options["epochs"]
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 
 from recdistill.config import RecommendSparkConfig
 from recdistill.data.catalogue import Catalogue
 from recdistill.errors import InputError
-from recdistill.runs.served_model import load_model, log_student_model, recommendations
+from recdistill.runs.served_model import load_model, log_student_model, recommendations, register_student
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.recommend_spark import recommend_spark
 from recdistill.students.build import StudentShape, build_student
@@ -54,6 +55,13 @@ def test_a_table_of_whole_numbers_is_answered_as_by_the_model(place, spark):
     assert made.metrics()["recommend/recommendations"] == 12
     with pytest.raises(InputError, match="output="):
         recommend_spark(RecommendSparkConfig(model=model, output=str(output), **options))
+    # The version to serve, by its alias, is the same model.
+    MlflowClient().set_registered_model_alias("films", "champion", register_student(run.run_id, "films")[-1])
+    champion = place.folder / "by the champion"
+    again = recommend_spark(RecommendSparkConfig(model="models:/films@champion", output=str(champion), **options))
+    assert MlflowClient().get_run(again.run_id).data.params["model"] == model
+    by_alias = pd.read_parquet(champion).sort_values(["user", "rank"])
+    pd.testing.assert_frame_equal(by_alias.reset_index(drop=True), found.reset_index(drop=True))
 
 
 def test_what_is_missing_is_said_first():

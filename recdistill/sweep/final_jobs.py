@@ -1,0 +1,56 @@
+"""How many processes do a sweep's final trainings: the seeds of a student cost least in processes of one thread each.
+
+A student's small steps gain little from a second thread; `benchmarks/seeds.py` measures what processes gain.
+"""
+
+import resource
+import sys
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from recdistill.config import SweepConfig
+
+#: Seconds of all trainings in turn from which processes pay; starting them takes some seconds.
+WORTH_PROCESSES = 60.0
+KIB = 1024
+
+
+def seconds_of_training(study: Study, seeds: int) -> float:
+    """Mean seconds of a training in the complete trials, each of which trains so many seeds; 0 where there is none."""
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+    taken = [trial.duration.total_seconds() for trial in complete if trial.duration is not None]
+    return fmean(taken) / seeds if taken else 0.0
+
+
+def final_jobs(config: SweepConfig, seconds: float, trainings: int) -> int:
+    """Processes for so many trainings of so many seconds each.
+
+    ``final_jobs`` where it is given; else ``jobs`` where that is above 1, a GPU trains or starting processes would not
+    pay; else one a thread, as many as memory holds.
+    """
+    if config.final_jobs:
+        return config.final_jobs
+    on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
+    if config.jobs > 1 or not on_cpu or seconds * trainings < WORTH_PROCESSES:
+        return config.jobs
+    return jobs_that_fit(min(trainings, torch.get_num_threads()), free_memory())
+
+
+def jobs_that_fit(most: int, free: int) -> int:
+    """Processes as large as this one that fit in half of ``free`` bytes: at least 1, ``most`` at most."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else KIB)
+    return max(1, min(most, free // 2 // own))
+
+
+def free_memory() -> int:
+    """Bytes that further processes may take, as Linux tells; 0 where the system does not."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    found = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return KIB * found[0] if found else 0

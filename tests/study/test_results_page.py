@@ -1,0 +1,18 @@
+"""docs/RESULTS.md is what the command writes from the cells that are kept."""
+
+from pathlib import Path
+
+from recdistill.steps.study import report_files
+from recdistill.study.plan import read_plan
+from recdistill.sweep.shipped import plan_path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_is_written_from_the_cells(tmp_path: Path):
+    plan = read_plan(plan_path("study"), "study")
+    text, _ = report_files(plan, ROOT / "docs" / "results" / "study", tmp_path / "RESULTS.md")
+    assert text == (ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8")
+    assert {path.name for path in tmp_path.glob("*.svg")} == {
+        path.name for path in (ROOT / "docs").glob("RESULTS*.svg")
+    }
