@@ -1,5 +1,6 @@
 """A picture of a study: one metric of every row, a panel a data set and student, seeds as dots."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -23,15 +24,16 @@ def study_figure(
         axis: name of the metric.
         chance: a line in each panel that has one.
         theme: its colours.
-        width: inches; narrower than `WIDE`, panels stand one above the other.
+        width: inches; narrower than `WIDE`, panels stand one above the other, else two by two.
     """
-    stacked, number = width < WIDE, max(1, len(panels))
+    across = 1 if width < WIDE or len(panels) < 2 else 2
+    down = max(1, math.ceil(len(panels) / across))
     most = max((len(rows) for rows in panels.values()), default=1)
-    height = 1.2 + 0.28 * most
-    size = (width, height * number) if stacked else (max(width, PANEL_WIDTH * number), height)
     with drawing(theme):
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(number if stacked else 1, 1 if stacked else number, squeeze=False).flat
+        figure = Figure(figsize=(max(width, PANEL_WIDTH * across), (1.2 + 0.28 * most) * down), layout="constrained")
+        grid = list(figure.subplots(down, across, squeeze=False).flat)
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
         for axes, (title, rows) in zip(grid, panels.items(), strict=False):
             shown = {name: values for name, values in rows.items() if values}
             for place, values in enumerate(shown.values()):

@@ -13,6 +13,7 @@ from recdistill.distillation.selection import permutation
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.errors import InputError
+from recdistill.registry import LOSS_TERMS
 
 SAMPLES, ITEMS, CANDIDATES, STATE, TEACHER_STATE = 16, 40, 5, 6, 9
 LARGEST = 30.0
@@ -50,6 +51,8 @@ def check_loss_term(term: str | type[nn.Module] | LossTerm, options: Any = None)
         _weighs_nothing_at_weight_zero,
     ):
         check(name, built)
+    if isinstance(term, str) and LOSS_TERMS.declaration(term).about.get("mean_of_samples"):
+        _is_a_mean_of_samples(name, built)
 
 
 def example_batch(seed: int = 0, samples: int = SAMPLES, scale: float = 2.0) -> Example:
@@ -186,24 +189,36 @@ def _reads_distilled_rows_alone(name: str, term: nn.Module) -> None:
 
 
 def _ignores_order(name: str, term: nn.Module) -> None:
-    batch, order = example_batch(), permutation(SAMPLES, 1)
-    assert batch.teacher.sequence_embedding is not None
-    moved = Example(
-        batch.logits[order],
-        batch.target[order],
-        batch.states[order],
-        TeacherBatch(
-            batch.teacher.candidates[order],
-            batch.teacher.distance[order],
-            batch.teacher.distilled[order],
-            batch.teacher.sequence_embedding[order],
-        ),
-    )
+    batch = example_batch()
+    moved = _rows(batch, permutation(SAMPLES, 1))
     expected = _loss(name, term, batch, "on an ordinary batch")
     found = _loss(name, term, moved, "on reordered samples")
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6), (
         f"{name}: is {found.item():g} and {expected.item():g} for the same samples in another order; "
         "a loss is a mean over samples, and draws no random numbers in eval mode"
+    )
+
+
+def _rows(batch: Example, index: Tensor) -> Example:
+    """The samples of a batch at ``index``, in this order."""
+    assert batch.teacher.sequence_embedding is not None
+    teacher = TeacherBatch(
+        batch.teacher.candidates[index],
+        batch.teacher.distance[index],
+        batch.teacher.distilled[index],
+        batch.teacher.sequence_embedding[index],
+    )
+    return Example(batch.logits[index], batch.target[index], batch.states[index], teacher)
+
+
+def _is_a_mean_of_samples(name: str, term: nn.Module) -> None:
+    batch = example_batch()
+    whole = _loss(name, term, batch, "on an ordinary batch")
+    parts = torch.arange(SAMPLES).split([SAMPLES - 5, 5])
+    found = sum(len(part) / SAMPLES * _loss(name, term, _rows(batch, part), "on a part of a batch") for part in parts)
+    assert torch.allclose(torch.as_tensor(found), whole, rtol=1e-4, atol=1e-6), (
+        f"{name}: is registered with mean_of_samples=True, but the means of a batch's parts are not that of the batch; "
+        "divide a sum over samples by the number of all samples, or leave mean_of_samples out"
     )
 
 

@@ -196,3 +196,14 @@ def test_a_registered_term_is_checked_with_its_defaults(registered):
         check_loss_term("power")
     with pytest.raises(AssertionError, match="the student learns nothing from it"):
         check_loss_term(Power, PowerOptions(power=2.0))
+
+
+def test_a_term_that_is_no_mean_of_samples_must_not_say_so(registered):
+    def mean_of_distilled(logits, target, states, teacher):
+        return logits[teacher.distilled].logsumexp(dim=1).sum() / teacher.distilled.sum().clamp(min=1)
+
+    LOSS_TERMS.register("of_distilled", help="")(mean_of_distilled)
+    check_loss_term("of_distilled")
+    LOSS_TERMS.register("said_of_all", help="", mean_of_samples=True)(mean_of_distilled)
+    with pytest.raises(AssertionError, match="said_of_all: is registered with mean_of_samples=True, but the means of"):
+        check_loss_term("said_of_all")
