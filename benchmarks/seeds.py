@@ -10,10 +10,10 @@ warmed up before the clock starts:
 - ``batched``: the same step for all seeds at once, by `torch.func.stack_module_state` and `torch.func.vmap`
 
 Of each the fastest turn counts, by two clocks: wall-clock seconds, which other work on the machine lengthens, most of
-all where two threads wait for each other; and CPU seconds of the thread that trains, the longest of the processes, which
-is what the wall clock would show on an idle machine, or a little less where threads wait. It prints a table and one JSON
-line a student, with ``processes`` as a share of ``in turn`` and ``batched`` as a share of ``plain in turn``, and how far
-the weights of the batched seeds are from those of the seeds trained alone (without dropout).
+all where two threads wait for each other; and CPU seconds of the thread that trains, the longest of the processes,
+which is what the wall clock would show on an idle machine, or a little less where threads wait. It prints a table and
+one JSON line a student, with ``processes`` as a share of ``in turn`` and ``batched`` as a share of ``plain in turn``,
+and how far the weights of the batched seeds are from those of the seeds trained alone (without dropout).
 """
 
 import argparse
@@ -195,7 +195,7 @@ def largest_difference(student: str) -> float | str:
 
 
 def timed(pool: Any, function: Any, tasks: list[Any], warm: list[Any]) -> tuple[float, float, str]:
-    """Wall-clock seconds of the tasks in a pool whose processes have warmed up, CPU seconds of the longest, and refusals."""
+    """Wall-clock seconds of the tasks in a pool that has warmed up, CPU seconds of the longest, and why one refused."""
     pool.map(function, warm, chunksize=1)
     begun = time.perf_counter()
     found = pool.map(function, tasks, chunksize=1)

@@ -40,6 +40,8 @@ tr.first td { border-top: 1px solid var(--grid); }
 tr:not(.first) td { color: var(--quiet); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.best { font-weight: 600; }
+thead td { border-bottom: 1px solid var(--line); }
+td:first-child:not(.number) { min-width: min(14em, 32vw); }
 td.name { min-width: 9em; }
 .chip { border: 1px solid var(--unclear); border-radius: 10px; padding: 0 8px; font-size: 13px; white-space: nowrap;
   color: var(--unclear); }

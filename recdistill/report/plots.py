@@ -100,7 +100,9 @@ def bare(axes: Axes, grid: Literal["x", "y"], name: str) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
     axes.set_xlabel(name)
-    axes.locator_params(axis=grid, nbins=6)
+    figure = axes.get_figure(root=True)
+    # On a phone's width more numbers run into each other.
+    axes.locator_params(axis=grid, nbins=6 if figure is None or figure.get_figwidth() >= WIDE else 4)
 
 
 def svg(figure: Figure) -> str:

@@ -31,6 +31,7 @@ FIRST = ("lam", "alpha", "ed_weight", "temperature", "selection_policy")
 TRIAL, BEST, SCALE = "#7F868F", "#1F8AC9", ((0.0, "#C98A1B"), (0.5, "#7F868F"), (1.0, "#1F8AC9"))
 LEVEL, SIGNIFICANCE = 0.95, 0.05
 HEIGHT, SLICE_HEIGHT = 380, 290
+MOST_TICKS = 7
 #: Narrower than this, axes of options overlap; the figure is then scrolled.
 PARALLEL_WIDTH = 620
 CONFIG = {"displayModeBar": False, "responsive": True}
@@ -201,12 +202,41 @@ def slices(drawn: Drawing, study: Study, trials: Trials, names: Sequence[str]) -
         figure.update_traces(marker={"color": TRIAL, "size": 9, "showscale": False, "line": {"width": 0}})
         if trials.noise is not None:
             figure.add_hrect(y0=trials.edge, y1=trials.top, fillcolor=TRIAL, opacity=0.22, line_width=0, layer="below")
+        plain_axes(figure, trials.metric)
         figure.add_hline(y=trials.top, line={"color": BEST, "width": 1, "dash": "dot"})
         if trials.best.number in numbers:
             marker = {"color": BEST, "size": 15, "symbol": "star"}
             at = {"x": [places[numbers.index(trials.best.number)]], "y": [trials.top]}
             figure.add_scatter(**at, mode="markers", marker=marker, name="best", showlegend=False)
         yield drawn.section(name, slice_in_words(trials, name), figure, SLICE_HEIGHT)
+
+
+def plain_axes(figure: Any, metric: str) -> None:
+    """Axes of a slice: choices without quotes, powers of ten in full, and no name that the heading tells."""
+    figure.update_yaxes(title={"text": metric, "standoff": 6, "font": {"size": 12}})
+    figure.update_xaxes(title=None)
+    if figure.layout.xaxis.type == "category":
+        choices = list(figure.layout.xaxis.categoryarray)
+        figure.update_xaxes(tickmode="array", tickvals=choices, ticktext=[one.strip("'") for one in choices])
+    if figure.layout.xaxis.type == "log":
+        ticks = log_ticks([value for value in figure.data[0].x if value > 0])
+        figure.update_xaxes(tickmode="array", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 times the powers of ten among positive values, the powers alone where these are many.
+
+    >>> log_ticks([0.22, 3.5])
+    [0.5, 1.0, 2.0]
+    """
+    low, high = min(values, default=1.0), max(values, default=1.0)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [float(f"{step}e{power}") for power in powers for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= MOST_TICKS:
+            break
+    return ticks
 
 
 def slice_in_words(trials: Trials, name: str) -> str:
@@ -284,11 +314,19 @@ def sentences(trials: Trials, rows: Sequence[Row], gained: Mapping[str, Gain]) -
     if trials.noise is None:
         said.append("How much of it is luck is not known: no configuration was trained with two seeds (final_seeds).")
     else:
-        said.append(
-            f"{len(trials.within)} of {len(trials.complete)} trials lie within the noise between seeds "
-            f"({trials.noise.width:.4f}) of the best one: this sweep does not tell them apart."
-        )
+        said.append(near_sentence(len(trials.within) - 1, len(trials.complete) - 1, trials.noise))
     return said
+
+
+def near_sentence(near: int, others: int, noise: Noise) -> str:
+    """How many of the other trials the noise does not tell from the best one."""
+    if not near:
+        return f"No other trial lies within the noise between seeds ({noise.width:.4f}) of the best one."
+    lie = "lies" if near == 1 else "lie"
+    return (
+        f"{near} of the {others} other trials {lie} within the noise between seeds ({noise.width:.4f}) of the best "
+        "one: this sweep does not tell them apart."
+    )
 
 
 def gain_sentence(name: str, gain: Gain) -> str:
@@ -329,7 +367,9 @@ def finals_table(rows: Sequence[Row], space: Space, gained: Mapping[str, Gain]) 
         cells = [escape(row.name), *(row.summary(metric) for metric in metrics), "", "", ""]
         if row.name in gained:
             gain = gained[row.name]
-            cells[-3:] = [f"{gain.difference:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}", chip(verdict(gain))]
+            interval = f"{gain.low:+.4f} to {gain.high:+.4f}"
+            is_same = gain.low == gain.high == 0
+            cells[-3:] = ["", "", "the same"] if is_same else [f"{gain.difference:+.4f}", interval, chip(verdict(gain))]
         lines.append(cells)
     columns = ("configuration", *metrics, "best's gain", "95 % interval", "")
     return table(columns, lines, range(1, len(columns) - 1), "final comparison")

@@ -11,7 +11,18 @@ from scipy.stats import t as student_t
 from small_sweep import EPOCHS, TEXT, make_space, place_in, run
 
 from recdistill.sweep.final_comparison import Gain, Row
-from recdistill.sweep.page import BEST, SCALE, TRIAL, Noise, Trials, gain_sentence, noise_of, sweep_page
+from recdistill.sweep.page import (
+    BEST,
+    SCALE,
+    TRIAL,
+    Noise,
+    Trials,
+    gain_sentence,
+    log_ticks,
+    near_sentence,
+    noise_of,
+    sweep_page,
+)
 from recdistill.sweep.space import Space
 from recdistill.sweep.study import OpenStudy, open_study
 from recdistill.sweep.trainings import Trained
@@ -55,6 +66,38 @@ def test_the_answer_stands_first_and_says_that_it_may_be_luck(page: str):
     said = "the best one is 0.0040 above the default one on test, which may be luck"
     assert 0 < words.index(said) < words.index("Plotly.newPlot(")
     assert '<section class="answer unclear">' in words
+
+
+def test_axes_of_slices_are_read_at_a_glance(page: str):
+    assert '"ticktext":["all","random","coverage"]' in page
+    assert "\"'all'\"" not in re.search(r'"ticktext":\["all".*?\]', page)[0]
+    assert log_ticks([2e-3, 0.9]) == [0.01, 0.1]  # eight steps of 1, 2 and 5 are too many
+    assert log_ticks([0.02, 0.9]) == [0.02, 0.05, 0.1, 0.2, 0.5]
+    assert log_ticks([1e-9, 1e3]) == [10.0**power for power in range(-9, 4)]
+    assert log_ticks([]) == [1.0]
+
+
+def test_a_best_one_that_is_the_default_is_called_the_same(swept: tuple[OpenStudy, Space]):
+    opened, space = swept
+    rows = [row("best", [0.5, 0.6]), row("default", [0.5, 0.6])]
+    gained = {"default": Gain(0.0, 0.0, 0.0, 1.0)}
+    made = sweep_page(opened.study, space, rows, gained, "a command", None)
+    assert "The best configuration is the default one." in made
+    assert "<td>the same</td>" in made
+    assert "+0.0000" not in made
+
+
+@pytest.mark.parametrize(
+    ("near", "said"),
+    [
+        (0, "No other trial lies within the noise between seeds (0.1000) of the best one."),
+        (1, "1 of the 8 other trials lies within the noise between seeds (0.1000) of the best one: this sweep does"),
+        (3, "3 of the 8 other trials lie within the noise between seeds (0.1000) of the best one: this sweep does"),
+    ],
+)
+def test_the_best_one_is_not_counted_among_those_that_are_near_it(near: int, said: str):
+    noise = Noise(0.1 / (student_t.ppf(0.975, 4) * math.sqrt(2)), 4, 1)
+    assert near_sentence(near, 8, noise).startswith(said)
 
 
 def test_each_slice_has_the_band_and_says_in_words_what_is_within_it(page: str, swept: tuple[OpenStudy, Space]):

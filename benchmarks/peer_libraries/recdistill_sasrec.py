@@ -1,0 +1,112 @@
+"""SASRec of this package, for `benchmarks/peers.py`: as it trains by default, or in the layout of the others."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from measurement import (
+    BLOCKS,
+    DROPOUT,
+    HEADS,
+    HIDDEN,
+    LENGTH,
+    WINDOWS,
+    Training,
+    parse_arguments,
+    peak_mib,
+    print_line,
+    read_split,
+)
+
+from recdistill.config import DataConfig, StudentConfig
+from recdistill.data.load import load_data
+from recdistill.data.samples import Samples
+from recdistill.data.sequences import SequenceData
+from recdistill.students.build import shape_of
+from recdistill.students.training import student_plan
+from recdistill.training.fit import fit
+from recdistill.training.recorder import NoRecorder
+
+
+class Over(Exception):
+    """The time is up, or the patience."""
+
+
+def one_window(data: SequenceData) -> SequenceData:
+    """The data with the last targets of each user alone, as many as one window answers, and nothing before it."""
+    train = data.train
+    end = np.zeros(len(data.user_ids), dtype=np.int64)
+    np.maximum.at(end, train.user, train.end)
+    begin = np.maximum(train.start, end[train.user] - LENGTH)
+    kept = train.end > begin
+    return replace(data, train=Samples(train.items, begin[kept], train.end[kept], train.user[kept]))
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(1)
+    split = read_split(arguments.data)
+    where = {"interactions": str(arguments.data), "items": str(arguments.data.with_name("items.csv"))}
+    data = load_data(DataConfig(dataset="csv", split="leave-one-out", **where))
+    sizes = {"hidden_size": HIDDEN, "max_length": LENGTH, "sasrec_blocks": BLOCKS, "sasrec_heads": HEADS}
+    if arguments.layout == "theirs":
+        data = one_window(data)
+        config = StudentConfig(
+            **sizes,
+            dropout=DROPOUT,
+            learning_rate=0.001,
+            mask_seen=False,
+            window_stride=LENGTH,
+            batch_size=WINDOWS * LENGTH,
+            seed=arguments.seed,
+            epochs=10**6,
+            patience=0,
+        )
+        settings = f"dropout {config.dropout}, Adam {config.learning_rate}, one window a user, no mask of seen items"
+    else:
+        config = StudentConfig(**sizes, seed=arguments.seed, epochs=10**6, patience=0)
+        settings = (
+            f"dropout {config.dropout}, Adam {config.learning_rate}, every prefix, seen items masked, "
+            f"{config.batch_size} targets a batch"
+        )
+    recorder = NoRecorder()
+    network, plan = student_plan(config, data, shape_of(config), None, recorder)
+    # Items are numbered by the file of items, as in the split.
+    assert data.item_ids == tuple(map(str, range(split.num_items)))
+
+    def score(histories: Sequence[np.ndarray]) -> np.ndarray:
+        windows = np.full((len(histories), LENGTH), data.padding_id, dtype=np.int64)
+        for row, items in enumerate(histories):
+            windows[row, : min(LENGTH, len(items))] = items[-LENGTH:]
+        lengths = np.array([min(LENGTH, len(items)) for items in histories])
+        with torch.no_grad():
+            return network.scores(torch.from_numpy(windows), torch.from_numpy(lengths)).numpy()
+
+    training = Training(arguments.seconds, arguments.patience, score, network.state_dict, split)
+
+    def batches(epoch: int):  # type: ignore[no-untyped-def]
+        for batch in plan.batches(epoch):
+            yield batch
+            # Comes back after the step.
+            if not training.step(len(batch)):
+                return
+
+    def validate() -> dict[str, float]:
+        if not training.end_epoch():
+            raise Over
+        return {plan.metric: training.best}
+
+    before = peak_mib()
+    training.start()
+    try:
+        fit(replace(plan, batches=batches, validate=validate), recorder.work / "student.safetensors", lambda *_: None)
+    except Over:
+        network.load_state_dict(training.kept)
+    network.eval()
+    classes = int(data.trained.sum()) if config.mask_untrained else data.num_items
+    print_line(training, before, classes, ("recdistill", "torch", "numpy"), settings)
+
+
+if __name__ == "__main__":
+    main()
