@@ -24,8 +24,9 @@ from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 
 from recdistill.teachers.ilora.gate import build_gate
-from recdistill.teachers.ilora.gated_lora import LLAMA_PROJECTIONS, GatedLoRA, attach_gated_lora
+from recdistill.teachers.ilora.gated_lora import GatedLoRA, attach_gated_lora
 from recdistill.teachers.ilora.llm_source import load_llm
+from recdistill.teachers.ilora.token_layers import LLAMA_PROJECTIONS
 
 STATE_SIZE, ALPHA = 64, 32.0
 CPU = torch.device("cpu")

@@ -217,16 +217,19 @@ def head(catalogue: str) -> str:
 
 
 def checked(lines: list[dict[str, Any]]) -> str:
-    """Ratios to the fastest of the libraries, and to the least of their peaks, with the goals; a line each."""
+    """Ratios to the fastest of the libraries, and to the smallest in memory, with the goals; a line each."""
     said = []
     for catalogue in dict.fromkeys(line["catalogue"] for line in lines):
         for name, goal in GOALS.items():
             others = [one for one in PEERS if PEERS[one].packages]
-            for key, best, wanted in (("positions_per_second", max, f"{goal}"), ("peak_mib", min, f"{GOAL_MEMORY:.2f}")):
+            for key, best, what, wanted in (
+                ("positions_per_second", max, "speed of the fastest library", f"{goal}"),
+                ("peak_mib", min, "peak memory of the smallest library", f"{GOAL_MEMORY:.2f}"),
+                ("training_mib", min, "smallest growth of memory in training", f"{GOAL_MEMORY:.2f}"),
+            ):
                 values = [found(lines, other, catalogue, key) for other in others]
                 known, own = [one for one in values if one is not None], found(lines, name, catalogue, key)
                 if known and own is not None:
-                    what = "speed of the fastest library" if best is max else "peak memory of the smallest library"
                     ratio = own / best(known)
                     said.append(f"- {head(catalogue)}, {name}: {ratio:.2f} times the {what} (goal {wanted})")
     return "\n".join(said)
@@ -257,8 +260,7 @@ def main() -> None:
 
         arguments.folder = (arguments.folder or cache_dir() / "peers").resolve()
         lines = run(arguments)
-    print(table(lines))
-    print(checked(lines))
+    print(f"{table(lines)}\n\n{checked(lines)}")
 
 
 if __name__ == "__main__":

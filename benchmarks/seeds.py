@@ -14,6 +14,8 @@ all where two threads wait for each other; and CPU seconds of the thread that tr
 which is what the wall clock would show on an idle machine, or a little less where threads wait. It prints a table and
 one JSON line a student, with ``processes`` as a share of ``in turn`` and ``batched`` as a share of ``plain in turn``,
 and how far the weights of the batched seeds are from those of the seeds trained alone (without dropout).
+
+``--device cuda`` measures the batched model alone: the seconds of all its seeds as a share of those of one seed.
 """
 
 import argparse
@@ -27,6 +29,8 @@ from student_step import made_up_data  # in the same folder
 
 ITEMS = 1682
 GOAL = 0.6
+#: Of all seeds batched on a GPU, as a share of one.
+GPU_GOAL = 1.5
 WARM_UP = 3
 
 
@@ -87,7 +91,7 @@ def plain_model(student: str, seed: int, dropout: float) -> Any:
 class Windows:
     """Windows of equal shape for each seed and step: history [W, L], and a target at the last half of its columns."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         import torch
 
         from recdistill.config import StudentConfig
@@ -97,9 +101,10 @@ class Windows:
         self.windows = max(1, config.batch_size // self.asked)
         samples = data_of_process().train
         self.flat = torch.as_tensor(samples.items)
-        self.row = torch.arange(self.windows).repeat_interleave(self.asked)
-        self.column = torch.arange(self.length - self.asked, self.length).repeat(self.windows)
-        self.lengths = torch.full((self.windows,), self.length)
+        self.device = device
+        self.row = torch.arange(self.windows, device=device).repeat_interleave(self.asked)
+        self.column = torch.arange(self.length - self.asked, self.length, device=device).repeat(self.windows)
+        self.lengths = torch.full((self.windows,), self.length, device=device)
 
     def of(self, seed: int, step: int) -> tuple[Any, Any]:
         """History [W, L] and targets [S] of a seed's step."""
@@ -108,17 +113,20 @@ class Windows:
         draw = torch.Generator().manual_seed(10_000 * seed + step)
         start = torch.randint(len(self.flat) - self.length - 1, (self.windows,), generator=draw)
         taken = self.flat[start.unsqueeze(1) + torch.arange(self.length + 1)]
+        taken = taken.to(self.device)
         return taken[:, :-1].contiguous(), taken[:, 1 + self.length - self.asked :].flatten()
 
 
-def plain_in_turn(student: str, seeds: list[int], steps: int, dropout: float) -> list[dict[str, Any]]:
+def plain_in_turn(
+    student: str, seeds: list[int], steps: int, dropout: float, device: str = "cpu"
+) -> list[dict[str, Any]]:
     """Train seeds in turn with the plain step. Returns the parameters of each."""
     import torch
     import torch.nn.functional as F
 
-    windows, found = Windows(), []
+    windows, found = Windows(device), []
     for seed in seeds:
-        model = plain_model(student, seed, dropout)
+        model = plain_model(student, seed, dropout).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
         for step in range(steps):
             history, target = windows.of(seed, step)
@@ -130,15 +138,15 @@ def plain_in_turn(student: str, seeds: list[int], steps: int, dropout: float) ->
     return found
 
 
-def batched(student: str, seeds: list[int], steps: int, dropout: float) -> dict[str, Any]:
+def batched(student: str, seeds: list[int], steps: int, dropout: float, device: str = "cpu") -> dict[str, Any]:
     """Train all seeds at once with the plain step. Returns the parameters, stacked."""
     import copy
 
     import torch
     import torch.nn.functional as F
 
-    windows = Windows()
-    models = [plain_model(student, seed, dropout) for seed in seeds]
+    windows = Windows(device)
+    models = [plain_model(student, seed, dropout).to(device) for seed in seeds]
     parameters, buffers = torch.func.stack_module_state(models)
     shell = copy.deepcopy(models[0])
     optimizer = torch.optim.Adam(parameters.values(), lr=1e-3, fused=True)
@@ -234,6 +242,25 @@ def measure(student: str, seeds: list[int], steps: int, cores: int, turns: int) 
     return result | {"largest difference": apart}
 
 
+def share_of_one_seed(student: str, seeds: list[int], steps: int, device: str) -> float | str:
+    """Seconds of all seeds batched as a share of those of one seed, both by the plain step on a device."""
+    import torch
+
+    def seconds(function: Any, trained: list[int], count: int) -> float:
+        begun = time.perf_counter()
+        function(student, trained, count, 0.2, device)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begun
+
+    try:
+        for function, trained in ((plain_in_turn, seeds[:1]), (batched, seeds)):
+            seconds(function, trained, WARM_UP)
+        return round(seconds(batched, seeds, steps) / seconds(plain_in_turn, seeds[:1], steps), 2)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "", allow_abbrev=False)
     parser.add_argument("--students", nargs="+", default=["sasrec", "gru4rec"])
@@ -241,7 +268,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of each seed")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="", help="measure the batched model alone, on this device")
     arguments = parser.parse_args()
+    if arguments.device:
+        for student in arguments.students:
+            share = share_of_one_seed(student, list(range(1, arguments.seeds + 1)), arguments.steps, arguments.device)
+            row = {"student": student, "seeds": arguments.seeds, "batched / one seed": share}
+            print(json.dumps(row | {"device": arguments.device, "goal": GPU_GOAL}), flush=True)
+        return
     os.environ.pop("OMP_NUM_THREADS", None)
     # A thread that waits sleeps, so that its CPU seconds are work; on an idle machine this costs little.
     os.environ["OMP_WAIT_POLICY"] = "passive"

@@ -22,6 +22,10 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
+if os.environ.get("WORLD_SIZE", "1") != "1":
+    # DDP, which allows for parameters that a loss leaves unused, warns in each process where there are none.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
 # The steps that ``accelerate launch`` and torchrun may start in several processes.
 LAUNCHED = ("main", "backbone", "teacher", "distill")
 GRACE_SECONDS = 60.0

@@ -213,7 +213,7 @@ def print_line(training: Training, before: float, classes: int, packages: Sequen
         "epochs": training.epochs,
         "best_epoch": training.best_epoch + 1,
         "peak_mib": round(training.peak),
-        "before_mib": round(before),
+        "training_mib": round(training.peak - before),
         "ndcg_at_10": round(ndcg_at_10(ranks), 4),
         "classes": classes,
         "versions": {name: version(name) for name in packages},

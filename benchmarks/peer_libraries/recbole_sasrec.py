@@ -1,5 +1,7 @@
 """SASRec of RecBole, for `benchmarks/peers.py`; runs in an environment with it."""
 
+import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,10 +84,7 @@ def main() -> None:
     split = read_split(arguments.data)
     with tempfile.TemporaryDirectory() as folder:
         write_atomic(split, Path(folder))
-        # Its command-line arguments are this program's otherwise, and its logs go to the current folder.
-        import os
-        import sys
-
+        # Its options are read from the command line too, and its logs are written to the current folder.
         sys.argv = sys.argv[:1]
         os.chdir(folder)
         train(arguments, split, config_of(Path(folder), arguments.seed))

@@ -1,6 +1,6 @@
 """SASRec of this package, for `benchmarks/peers.py`: as it trains by default, or in the layout of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +20,8 @@ from measurement import (
 )
 
 from recdistill.config import DataConfig, StudentConfig
+from recdistill.data.batches import Batch
+from recdistill.data.batches import batches as batches_of
 from recdistill.data.load import load_data
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
@@ -29,7 +31,7 @@ from recdistill.training.fit import fit
 from recdistill.training.recorder import NoRecorder
 
 
-class Over(Exception):
+class TimeUpError(Exception):
     """The time is up, or the patience."""
 
 
@@ -43,13 +45,30 @@ def one_window(data: SequenceData) -> SequenceData:
     return replace(data, train=Samples(train.items, begin[kept], train.end[kept], train.user[kept]))
 
 
+def whole_windows(data: SequenceData, seed: int, epoch: int) -> Iterator[Batch]:
+    """An epoch of 128 windows a batch, each with all targets of its user: in a new order, but never cut elsewhere."""
+    user, size = data.train.user, np.bincount(data.train.user, minlength=len(data.user_ids))
+    place = np.random.default_rng([seed, epoch]).permutation(len(size))
+    order = np.lexsort((data.train.end, place[user]))
+    return batches_of(
+        data.train.subset(order),
+        length=LENGTH,
+        batch_size=WINDOWS * len(user) // int((size > 0).sum()),
+        stride=LENGTH,
+        padding_id=data.padding_id,
+        seed=seed,
+        epoch=epoch,
+        shuffle=False,
+    )
+
+
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(1)
     split = read_split(arguments.data)
     where = {"interactions": str(arguments.data), "items": str(arguments.data.with_name("items.csv"))}
     data = load_data(DataConfig(dataset="csv", split="leave-one-out", **where))
-    sizes = {"hidden_size": HIDDEN, "max_length": LENGTH, "sasrec_blocks": BLOCKS, "sasrec_heads": HEADS}
+    sizes = {"hidden_size": HIDDEN, "max_length": LENGTH, "blocks": BLOCKS, "heads": HEADS}
     if arguments.layout == "theirs":
         data = one_window(data)
         config = StudentConfig(
@@ -58,7 +77,6 @@ def main() -> None:
             learning_rate=0.001,
             mask_seen=False,
             window_stride=LENGTH,
-            batch_size=WINDOWS * LENGTH,
             seed=arguments.seed,
             epochs=10**6,
             patience=0,
@@ -86,7 +104,8 @@ def main() -> None:
     training = Training(arguments.seconds, arguments.patience, score, network.state_dict, split)
 
     def batches(epoch: int):  # type: ignore[no-untyped-def]
-        for batch in plan.batches(epoch):
+        theirs = arguments.layout == "theirs"
+        for batch in whole_windows(data, arguments.seed, epoch) if theirs else plan.batches(epoch):
             yield batch
             # Comes back after the step.
             if not training.step(len(batch)):
@@ -94,14 +113,14 @@ def main() -> None:
 
     def validate() -> dict[str, float]:
         if not training.end_epoch():
-            raise Over
+            raise TimeUpError
         return {plan.metric: training.best}
 
     before = peak_mib()
     training.start()
     try:
         fit(replace(plan, batches=batches, validate=validate), recorder.work / "student.safetensors", lambda *_: None)
-    except Over:
+    except TimeUpError:
         network.load_state_dict(training.kept)
     network.eval()
     classes = int(data.trained.sum()) if config.mask_untrained else data.num_items

@@ -167,7 +167,7 @@ class SweepConfig(DistillConfig):
         5, "seeds of the best, the default and the undistilled student; 0: none", role="budget", least=0
     )
     final_jobs: int = option(
-        0, "processes for the trainings of these seeds; 0: jobs, and at jobs=1 on a CPU one a thread where it pays",
+        0, "processes for the trainings of these seeds; 0: jobs, and at jobs=1 on a CPU one a thread",
         role="place", least=0,
     )  # fmt: skip
     heartbeat_seconds: int = option(10, "between two signs of life of a running trial", role="place", least=1)

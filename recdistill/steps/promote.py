@@ -14,16 +14,26 @@ from recdistill.steps.registered import registered
 def promote(config: PromoteConfig) -> StepRun:
     """Move the alias, or say what is missing.
 
-    Raises InputError where there is no such version, or it was measured on other data or another split.
+    Raises InputError where there is no such version, or without ``override`` where it cannot be tested: it was measured
+    on other data or another split, or on none, as one that `add_items` made.
     """
     if not config.name:
         raise InputError("name=: give the name of a registered student")
     metric = MetricName.read(config.metric)
     champion = champion_of(config.name)
     challenger = version_of(config, champion)
-    row = None if champion is None else tested(config, metric, challenger, champion)
+    row, untested = None, ""
+    if champion is not None:
+        try:
+            row = tested(config, metric, challenger, champion)
+        except InputError as error:
+            if not config.override:
+                raise
+            untested = str(error)
     moves = config.override or row is None or proved(row, config.margin)
     said = sentence(config, challenger, champion, row, moves)
+    if untested:
+        said = f"{challenger.address} is the {CHAMPION} of {config.name} now, by override, untested: {untested}."
     with step_run("promote", config, data=challenger.address) as run:
         run.log_text("promotion.md", said)
         run.log_metrics({"promote/moved": float(moves)} | numbers(row))

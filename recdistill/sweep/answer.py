@@ -19,7 +19,7 @@ from recdistill.runs.sweep_runs import log_values
 from recdistill.sweep import final_comparison
 from recdistill.sweep.figures import write_figures
 from recdistill.sweep.final_comparison import Row
-from recdistill.sweep.final_jobs import final_jobs, seconds_of_training
+from recdistill.sweep.final_jobs import final_jobs
 from recdistill.sweep.page import noise_of, sweep_page
 from recdistill.sweep.space import Space, Value
 from recdistill.sweep.trainings import Final, FinalTraining
@@ -75,7 +75,7 @@ def write_answer(
     rows: list[Row] = []
     gained: dict[str, final_comparison.Gain] = {}
     if config.final_seeds:
-        rows = final_rows(config, space, base, chosen, finals, seconds_of_training(study, space.seeds))
+        rows = final_rows(config, space, base, chosen, finals)
         gained = final_comparison.gains(rows, space, base.seed)
         texts["table.md"] = final_comparison.table(rows, space, gained)
         texts["table.json"] = final_comparison.as_json(rows, space, gained)
@@ -102,19 +102,16 @@ def best_trials(study: Study, space: Space) -> list[FrozenTrial]:
 
 
 def final_rows(
-    config: SweepConfig, space: Space, base: DistillConfig, chosen: DistillConfig, finals: Finals, seconds: float
+    config: SweepConfig, space: Space, base: DistillConfig, chosen: DistillConfig, finals: Finals
 ) -> list[Row]:
-    """The best, the default and the undistilled student, trained with each of the final seeds.
-
-    ``seconds`` are those of a training, as the trials took.
-    """
+    """The best, the default and the undistilled student, trained with each of the final seeds."""
     # Not the seeds of the trials, which the best was chosen by.
     first = base.seed + space.seeds
     seeds = range(first, first + config.final_seeds)
     # The seeds are the students': each configuration keeps one teacher.
     default, best = finals.with_teacher(base), finals.with_teacher(chosen)
     plain = narrow(chosen, StudentConfig)
-    jobs = final_jobs(config, seconds, 3 * config.final_seeds)
+    jobs = final_jobs(config, 3 * config.final_seeds)
     named: list[tuple[str, StudentConfig]] = [("best", best), ("default", default), ("undistilled", plain)]
     tasks = [Final(name, changed(options, seed=seed)) for name, options in named for seed in seeds]
     results = map_tasks(finals.training, tasks, jobs, finals.prepare)

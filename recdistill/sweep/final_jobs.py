@@ -6,38 +6,26 @@ A student's small steps gain little from a second thread; `benchmarks/seeds.py` 
 import resource
 import sys
 from pathlib import Path
-from statistics import fmean
 
 import torch
-from optuna.study import Study
-from optuna.trial import TrialState
 
 from recdistill.config import SweepConfig
 
-#: Seconds of all trainings in turn from which processes pay; starting them takes some seconds.
-WORTH_PROCESSES = 60.0
 KIB = 1024
 
 
-def seconds_of_training(study: Study, seeds: int) -> float:
-    """Mean seconds of a training in the complete trials, each of which trains so many seeds; 0 where there is none."""
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
-    taken = [trial.duration.total_seconds() for trial in complete if trial.duration is not None]
-    return fmean(taken) / seeds if taken else 0.0
+def final_jobs(config: SweepConfig, trainings: int) -> int:
+    """Processes for so many trainings.
 
-
-def final_jobs(config: SweepConfig, seconds: float, trainings: int) -> int:
-    """Processes for so many trainings of so many seconds each.
-
-    ``final_jobs`` where it is given; else ``jobs`` where that is above 1, a GPU trains or starting processes would not
-    pay; else one a thread, as many as memory holds.
+    ``final_jobs`` where it is given; else ``jobs`` where that is above 1 or a GPU trains; else one a thread, as many as
+    memory holds. No clock decides: threads add in another order, and the same command shall give the same numbers.
     """
     if config.final_jobs:
         return config.final_jobs
     on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
-    if config.jobs > 1 or not on_cpu or seconds * trainings < WORTH_PROCESSES:
+    if config.jobs > 1 or not on_cpu:
         return config.jobs
-    return jobs_that_fit(min(trainings, torch.get_num_threads()), free_memory())
+    return jobs_that_fit(max(1, min(trainings, torch.get_num_threads())), free_memory())
 
 
 def jobs_that_fit(most: int, free: int) -> int:

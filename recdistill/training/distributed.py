@@ -156,7 +156,8 @@ class Processes:
         )
         found = [(rows[:count], values[:count]) for rows, values, count in parts]
         indices = torch.cat([rows for rows, _ in found]).unsqueeze(0)
-        return torch.sparse_coo_tensor(indices, torch.cat([values for _, values in found]), own.shape).coalesce()
+        values = torch.cat([values for _, values in found])
+        return torch.sparse_coo_tensor(indices, values, own.shape, check_invariants=False).coalesce()
 
     def _all(self, tensor: Tensor) -> list[Tensor]:
         """Each process's tensor, all of one shape, in the order of the processes."""

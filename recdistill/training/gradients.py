@@ -48,7 +48,7 @@ class SummedGradients:
             sparse = {id(one) for one in row_sparse}
             dense = StepModule(step, [one for one in trained if id(one) not in sparse])
             # A loss term may leave a parameter unused, in one process or in all.
-            self.module = DistributedDataParallel(dense, broadcast_buffers=False, find_unused_parameters=True)
+            self.module = DistributedDataParallel(dense, find_unused_parameters=True)
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         """The losses of this process's part of a batch."""

@@ -23,6 +23,7 @@ import recdistill
 from recdistill.__main__ import main
 from recdistill.config import STEPS
 from recdistill.config.command_line import parse
+from recdistill.runs.logged_models import model_name
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -287,7 +288,7 @@ def test_own_data_end_in_a_model_that_recommends(execute: Execute):
     assert (run.data.params["student"], run.data.params["epochs"]) == ("sasrec", "10")
     assert "dataset" not in run.data.params
     assert "val/ndcg_at_10" in run.data.metrics
-    assert MlflowClient().get_logged_model(run.outputs.model_outputs[0].model_id).name == "model"
+    assert MlflowClient().get_logged_model(run.outputs.model_outputs[0].model_id).name == model_name(run)
 
 
 @pytest.mark.slow

@@ -76,6 +76,27 @@ def test_an_override_moves_it_and_is_recorded(client, registered, capsys):
     assert "by override" in capsys.readouterr().out
 
 
+def test_a_version_that_was_not_measured_is_moved_by_override_alone(client, registered, capsys):
+    bare = client.create_run("0", tags={"recdistill.step": "add_items"}).info.run_id
+    client.set_terminated(bare)
+    client.create_model_version("films", source=f"runs:/{bare}/model", run_id=bare)
+    promoted(version="2")
+    with pytest.raises(InputError, match=bare):
+        promoted(version="4")
+    assert champion_of("films").number == "2"
+    run = promoted(version="4", override=True)
+    assert champion_of("films").number == "4"
+    assert client.get_model_version("films", "4").tags["recdistill.override"] == "true"
+    assert client.get_run(run.run_id).data.metrics["promote/moved"] == 1
+    said = capsys.readouterr().out
+    assert "models:/films/4 is the champion of films now, by override, untested: " in said
+    # Nor is a measured one tested against it.
+    with pytest.raises(InputError, match=bare):
+        promoted(version="2")
+    promoted(version="2", override=True)
+    assert champion_of("films").number == "2"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

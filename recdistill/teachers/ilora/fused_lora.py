@@ -1,11 +1,14 @@
 """A gated LoRA layer's update in one step of autograd: peft's numbers to the last bit, for less time and memory.
 
-Peft computes ``W x + s · B(m ∘ (A x))``, with m the scaled mixing weights and s its scaling, as eight operations that
-autograd records one by one. Two of them read and write a tensor as wide as the layer's output, and their gradients do so
-again. On a CPU these cost more than the narrow products. Here s joins the addition, which is done in place.
+Peft computes ``W x + s · B(m ∘ (A x))``, with m the mixing weights times K and s its scaling, as eight operations that
+autograd records one by one. Two of them read and write a tensor as wide as the layer's output, and their gradients do
+so again; on a CPU these cost more than the narrow products, and so do the eight themselves where texts are short. Here
+s is part of m, which rounds nothing where s is a power of two, and the addition is done in place. Layers of which that
+does not hold, or that peft is to compute otherwise, are left to peft.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,100 +18,157 @@ from torch.autograd.function import once_differentiable
 
 
 class GatedUpdate(torch.autograd.Function):
-    """``own + factor · (mixing ∘ (x Aᵀ)) Bᵀ``; ``own`` is overwritten.
+    """``own + (mixing ∘ (x Aᵀ)) Bᵀ``; ``own`` is overwritten.
 
-    Products are in ``own``'s precision, and gradients of A, B and the mixing weights in that of these, as autocast has
-    it. Arguments: ``own`` [B, T, O], x [B, T, I], mixing weights [B, 1 or T, r] and the same in ``own``'s precision, A
-    [r, I], B [O, r] and the factor.
+    Arguments: ``own`` [B, T, O], x [B, T, I], mixing weights [B, 1 or T, r], the same in ``own``'s precision, A [r, I],
+    B [O, r], both in ``own``'s precision, and room [B·T, O] that is overwritten. Products are in that precision, and
+    each is one that autograd takes, too; gradients have the precision of what they are of, as under autocast.
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, own: Tensor, x: Tensor, mixing: Tensor, low: Tensor, a: Tensor, b: Tensor, factor: float
-    ) -> Tensor:
+    def forward(ctx: Any, *given: Tensor) -> Tensor:  # type: ignore[override]
         """The layer's output [B, T, O]."""
-        a, b = a.to(own.dtype), b.to(own.dtype)
-        narrow = nn.functional.linear(x, a)
-        mixed = narrow * low
-        ctx.save_for_backward(x, low, a, b, narrow, mixed)
-        ctx.factor, ctx.dtype = factor, mixing.dtype
+        own, x, mixing, low, a, b, a_low, b_low, room = given
+        narrow, mixed = narrow_states(x, low, a_low)
+        ctx.save_for_backward(x, low, a_low, b_low, narrow, mixed)
+        ctx.precisions = mixing.dtype, a.dtype, b.dtype
         ctx.mark_dirty(own)
-        return add_update(own, mixed, b, factor)
+        return add_update(own, mixed, b_low, room)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Gradients, each by the products that autograd takes."""
-        x, low, a, b, narrow, mixed = ctx.saved_tensors
-        scaled = gradient if exact(ctx.factor) else gradient * ctx.factor
-        # A power of two may as well multiply the narrow results: no rounding differs.
-        after = ctx.factor if exact(ctx.factor) else 1.0
-        flat = scaled.reshape(-1, scaled.shape[-1])
-        of_mixed = flat.mm(b).mul_(after).view_as(mixed)
-        of_b = flat.t().mm(mixed.view(-1, mixed.shape[-1])).mul_(after)
-        of_low = (of_mixed * narrow).sum_to_size(low.shape).to(ctx.dtype) if ctx.needs_input_grad[2] else None
-        of_narrow = (of_mixed * low).view(-1, a.shape[0])
-        of_a = of_narrow.t().mm(x.reshape(-1, x.shape[-1]))
-        of_x = of_narrow.mm(a).view_as(x) if ctx.needs_input_grad[1] else None
-        return gradient, of_x, of_low, None, of_a.to(ctx.dtype), of_b.to(ctx.dtype), None
+        """Gradients of ``own``, x, mixing weights, A and B."""
+        x, low, a_low, b_low, narrow, mixed = ctx.saved_tensors
+        of_mixing, of_a, of_b = ctx.precisions
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        from_mixed = flat.mm(b_low).view_as(narrow)
+        from_b = flat.t().mm(mixed.view(-1, mixed.shape[-1])).to(of_b)
+        from_mixing = (from_mixed * narrow).sum_to_size(low.shape).to(of_mixing) if ctx.needs_input_grad[2] else None
+        from_narrow = (from_mixed * low).view(-1, low.shape[-1])
+        from_a = from_narrow.t().mm(x.reshape(-1, x.shape[-1])).to(of_a)
+        from_x = from_narrow.mm(a_low).view_as(x) if ctx.needs_input_grad[1] else None
+        return gradient, from_x, from_mixing, None, from_a, from_b, None, None, None
 
 
-def add_update(own: Tensor, mixed: Tensor, b: Tensor, factor: float) -> Tensor:
-    """``own + factor · mixed Bᵀ``, in place."""
-    update = nn.functional.linear(mixed, b)
-    if exact(factor):
-        return own.add_(update, alpha=factor)
-    return own.add_(update.mul_(factor))
+def narrow_states(x: Tensor, low: Tensor, a_low: Tensor) -> tuple[Tensor, Tensor]:
+    """``x Aᵀ`` and the same times the mixing weights, [B, T, r] each."""
+    narrow = x.reshape(-1, x.shape[-1]).mm(a_low.t()).view(*x.shape[:2], -1)
+    return narrow, narrow * low
 
 
-def exact(factor: float) -> bool:
-    """Whether multiplying by ``factor`` rounds nothing: a power of two."""
-    return abs(math.frexp(factor)[0]) == 0.5
+def add_update(own: Tensor, mixed: Tensor, b_low: Tensor, room: Tensor) -> Tensor:
+    """``own + mixed Bᵀ``, in place, the product written to ``room``."""
+    torch.mm(mixed.view(-1, mixed.shape[-1]), b_low.t(), out=room)
+    own.view(-1, own.shape[-1]).add_(room)
+    return own
 
 
-def can_be_fused(layer: Any, adapter: str, x: Tensor, hooks: int) -> bool:
-    """Whether peft would compute nothing but ``W x + s · B(m ∘ (A x))`` of ``x``, all in one precision.
+class FusedLayer:
+    """What a LoRA layer of peft needs to compute its update in one step; see `FusedLinear`.
 
     Args:
         layer: peft's.
-        adapter: the gated one.
-        x: the layer's input.
-        hooks: hooks of ``lora_A`` that the gate has put there; of others, one may want to see what passes.
+        adapter: the gated one; ``lora_A`` has the hook of its gate already.
+        slot: gives the mixing weights, by `GateSlot.factors`.
+        number: of the transformer layer.
+
+    Attributes:
+        low: A and B in the precision of the pass at hand; None outside of one.
     """
-    a, b, base = layer.lora_A[adapter], layer.lora_B[adapter], layer.base_layer
-    device = x.device.type
-    low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else a.weight.dtype
-    return (
-        type(layer) is LoraLinear
-        and type(base) is nn.Linear
-        and x.ndim == 3
-        and x.dtype == low == base.weight.dtype
-        and not layer.disable_adapters
-        and not layer.merged
-        and layer.active_adapters == [adapter]
-        and adapter not in layer.lora_variant
-        and (not layer.training or drops_nothing(layer.lora_dropout[adapter]))
-        and a.bias is None
-        and b.bias is None
-        and a.weight.dtype == b.weight.dtype
-        and len(a._forward_hooks) == hooks
-        and not (b._forward_hooks or base._forward_hooks or a._backward_hooks or b._backward_hooks)
-    )
+
+    def __init__(self, layer: Any, adapter: str, slot: Any, number: int) -> None:
+        self.adapter, self.slot, self.number = adapter, slot, number
+        # Looked up once: modules search for their parts each time.
+        self.a, self.b, self.base = layer.lora_A[adapter], layer.lora_B[adapter], layer.base_layer
+        self.dropout = layer.lora_dropout[adapter]
+        self.low: tuple[Tensor, Tensor] | None = None
+
+    def output(self, x: Tensor, factor: float) -> Tensor:
+        """The layer's output [B, T, O] of its input [B, T, I]; ``factor`` is peft's scaling."""
+        a, b = self.a.weight, self.b.weight
+        mixing, low = self.slot.factors(x.shape[0], x.shape[1], self.number, factor, x.dtype)
+        own: Tensor = self.base(x)
+        if own._is_view():
+            # Writing to it would be recorded as writing to what it is a view of.
+            own = own.clone()
+        a_low, b_low = self.low or (a.detach().to(x.dtype), b.detach().to(x.dtype))
+        # Memory that is new to the process is given page by page, which takes longer than the product.
+        room = self.slot.room(own).view(-1, own.shape[-1])
+        if torch.is_grad_enabled():
+            found: Tensor = GatedUpdate.apply(own, x, mixing, low, a, b, a_low, b_low, room)
+            return found
+        return add_update(own, narrow_states(x, low, a_low)[1], b_low, room)
+
+    def fits(self, layer: Any, x: Tensor) -> bool:
+        """Whether peft would compute the update alone, all in the precision of ``x``, and no hook would see a part."""
+        a, b = self.a.weight, self.b.weight
+        return (
+            x.ndim == 3
+            and x.dtype == (autocast_precision(x.device) or a.dtype) == self.base.weight.dtype
+            and a.dtype == b.dtype
+            and not layer.disable_adapters
+            and not layer.merged
+            and layer.active_adapters == [self.adapter]
+            and is_power_of_two(layer.scaling[self.adapter])
+            and (not layer.training or isinstance(self.dropout, nn.Identity))
+            and len(self.a._forward_hooks) == 1
+            and not (self.b._forward_hooks or self.base._forward_hooks)
+        )
 
 
-def drops_nothing(dropout: nn.Module) -> bool:
-    """Whether a layer's dropout leaves all as it is, in training too."""
-    return isinstance(dropout, nn.Identity) or getattr(dropout, "p", None) == 0.0
+class FusedLinear(LoraLinear):
+    """Peft's LoRA over a linear layer, fused where that gives what peft gives; see `fuse`."""
+
+    fused: FusedLayer
+
+    def forward(self, x: Tensor, *others: Any, **named: Any) -> Tensor:
+        """The layer's output [B, T, O] of its input [B, T, I], or what peft makes of another."""
+        if others or named or not self.fused.fits(self, x):
+            by_peft: Tensor = super().forward(x, *others, **named)
+            return by_peft
+        return self.fused.output(x, self.scaling[self.fused.adapter])
 
 
-def fused(layer: Any, adapter: str, x: Tensor, mixing: Tensor, low: Tensor) -> Tensor:
-    """The output [B, T, O] of a layer that `can_be_fused`; mixing weights [B, 1 or T, r], and in x's precision."""
-    own = layer.base_layer(x)
-    if own._is_view():
-        # As with a bias: writing to it would write to what autograd takes for another tensor.
-        own = own.clone()
-    a, b, factor = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, layer.scaling[adapter]
-    if torch.is_grad_enabled():
-        found: Tensor = GatedUpdate.apply(own, x, mixing, low, a, b, factor)
-        return found
-    return add_update(own, nn.functional.linear(x, a.to(x.dtype)) * low, b.to(x.dtype), factor)
+def fuse(layer: Any, adapter: str, slot: Any, number: int) -> FusedLayer | None:
+    """Make a layer of peft, in place, one that can be fused; arguments as of `FusedLayer`. None where it cannot be."""
+    if (
+        type(layer) is not LoraLinear
+        or type(layer.base_layer) is not nn.Linear
+        or layer.lora_A[adapter].bias is not None
+        or layer.lora_B[adapter].bias is not None
+        or adapter in layer.lora_variant
+    ):
+        return None
+    # By its class: a forward pass of its own would be a circle of references, which keeps an LLM in memory.
+    fused = FusedLayer(layer, adapter, slot, number)
+    layer.__class__ = FusedLinear
+    layer.__dict__["fused"] = fused
+    return fused
+
+
+def lower_weights(layers: Iterable[FusedLayer]) -> None:
+    """Before a pass under autocast: make A and B of all layers in its precision, together."""
+    layers = list(layers)
+    weights = [weight.detach() for layer in layers for weight in (layer.a.weight, layer.b.weight)]
+    precision = autocast_precision(weights[0].device) if weights else None
+    if precision is None or len({(weight.device, weight.dtype) for weight in weights}) > 1:
+        return
+    together = torch.cat([weight.reshape(-1) for weight in weights]).to(precision)
+    parts = together.split([weight.numel() for weight in weights])
+    lowered = [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+    for layer, a, b in zip(layers, lowered[::2], lowered[1::2], strict=True):
+        layer.low = a, b
+
+
+def autocast_precision(device: torch.device) -> torch.dtype | None:
+    """The precision of products under autocast; None where it is off."""
+    # The device of tensors without values has none.
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
+def is_power_of_two(factor: float) -> bool:
+    """Whether multiplying by ``factor`` rounds nothing."""
+    return abs(math.frexp(factor)[0]) == 0.5

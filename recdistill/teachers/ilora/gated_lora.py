@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from recdistill.errors import InputError, one_line
-from recdistill.teachers.ilora.fused_lora import can_be_fused, fused
+from recdistill.teachers.ilora.fused_lora import FusedLayer, fuse, lower_weights
 from recdistill.teachers.ilora.token_layers import default_targets, short_texts
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -54,8 +54,12 @@ class GateSlot:
         # One for all layers or one for each: [B, 1, r] for a sequence each, [B, T, r] for a token each.
         self._scales: tuple[Tensor, ...] = ()
         self._per_token = False
-        # The weights that were last asked for in another precision, and what they were made of.
-        self._lowered: tuple[Tensor, Tensor] | None = None
+        # What `factors` gave last, and what it was made of.
+        self._factors: tuple[Tensor, tuple[float, torch.dtype, bool], Tensor, Tensor] | None = None
+        # What `room` gave last, and where it may be written to.
+        self._room: tuple[Tensor, tuple[torch.dtype, torch.device, bool]] | None = None
+        #: The layers that read the weights in one step, see `fused_lora`.
+        self.fused: list[FusedLayer] = []
         # Sequences and tokens of the pass at hand: a layer that reads [B·T, H] does not tell them.
         self._pass: tuple[int, int] | None = None
 
@@ -82,19 +86,40 @@ class GateSlot:
 
     def clear(self) -> None:
         """Forget the weights; a forward pass then raises."""
-        self._scales, self._lowered = (), None
+        self._scales, self._factors = (), None
 
-    def lowered(self, scale: Tensor, dtype: torch.dtype) -> Tensor:
-        """A scale in another precision, without gradient; made once for all layers that share it."""
-        if self._lowered is None or self._lowered[0] is not scale or self._lowered[1].dtype != dtype:
-            self._lowered = scale, scale.detach().to(dtype)
-        return self._lowered[1]
+    def factors(self, batch: int, length: int, layer: int, factor: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """``factor`` times `scale`, and the same in another precision, without gradient.
+
+        Made once for all layers that share the weights.
+        """
+        scale = self.scale(batch, length, layer)
+        own = factor, dtype, torch.is_grad_enabled()
+        if self._factors is None or self._factors[0] is not scale or self._factors[1] != own:
+            wide = factor * scale
+            self._factors = scale, own, wide, wide.detach().to(dtype)
+        return self._factors[2:]
 
     def begin_pass(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Note the sequences and tokens of a pass: a hook before a model's forward pass."""
         given = (*inputs, named.get("input_ids"), named.get("inputs_embeds"))
         read = next((one for one in given if isinstance(one, Tensor)), None)
         self._pass = None if read is None else (read.shape[0], read.shape[1])
+        lower_weights(self.fused)
+
+    def end_pass(self, *_: Any) -> None:
+        """Drop what was made for a pass: a hook after a model's forward pass, also one that failed."""
+        self._room = None
+        for layer in self.fused:
+            layer.low = None
+
+    def room(self, like: Tensor) -> Tensor:
+        """Memory for as many numbers as a tensor has, in one row; the same for all layers of a pass."""
+        # Outside of inference mode, tensors made in it cannot be written to.
+        own = like.dtype, like.device, torch.is_inference_mode_enabled()
+        if self._room is None or self._room[1] != own or self._room[0].numel() < like.numel():
+            self._room = torch.empty(like.numel(), dtype=like.dtype, device=like.device), own
+        return self._room[0][: like.numel()]
 
     def mix(self, hidden: Tensor, layer: int = 0) -> Tensor:
         """``hidden`` [B·n, T, ..., r] of a layer, with every expert's rows multiplied by K times its weight.
@@ -339,6 +364,7 @@ def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, gate_per_la
     slot = GateSlot(experts, config.r, len(transformer_layers) if gate_per_layer else None)
     base_model: Any = model.get_base_model()
     base_model.register_forward_pre_hook(slot.begin_pass, with_kwargs=True)
+    base_model.register_forward_hook(slot.end_pass, always_call=True)
     for name, number in zip(gated_layers, map(transformer_layers.index, of_layer), strict=True):
         layer: Any = model.get_submodule(name)
         # Peft adapts experts that are one tensor by themselves, without a pass through lora_A that a gate could mix.
@@ -347,24 +373,11 @@ def _attach(base: PreTrainedModel, config: LoraConfig, experts: int, gate_per_la
         layer.lora_A[adapter].register_forward_hook(
             lambda module, inputs, output, number=number: slot.mix(output, number)
         )
-        _fuse(layer, adapter, slot, number)
+        if (fused := fuse(layer, adapter, slot, number)) is not None:
+            slot.fused.append(fused)
         _refuse_merging(layer, ("merge",))
     _refuse_merging(model.base_model, ("merge_adapter", "merge_and_unload"))
     return GatedLoRA(model, slot, tuple(gated_layers), transformer_layers, adapter)
-
-
-def _fuse(layer: Any, adapter: str, slot: GateSlot, number: int) -> None:
-    """Have the layer compute its update in one step, where that gives what peft gives."""
-    by_peft = layer.forward
-
-    def forward(x: Tensor, *others: Any, **named: Any) -> Tensor:
-        if others or named or not can_be_fused(layer, adapter, x, hooks=1):
-            result: Tensor = by_peft(x, *others, **named)
-            return result
-        scale = slot.scale(x.shape[0], x.shape[1], number)
-        return fused(layer, adapter, x, scale, slot.lowered(scale, x.dtype))
-
-    layer.forward = forward
 
 
 def _transformer_layer(name: str) -> str:

@@ -49,11 +49,14 @@ class ItemBatch:
         return len(self.items)
 
     def part(self, index: int, count: int) -> "tuple[ItemBatch, float]":
-        """A process's part of the samples, and its share of the loss; every process reads all items' texts."""
-        chosen = torch.arange(len(self.sample)).tensor_split(count)[index]
-        return ItemBatch(self.items, self.sample[chosen], self.label[chosen], self.tokens), len(chosen) / len(
-            self.sample
-        )
+        """A process's part of the samples, and its share of the loss; every process reads all items' texts.
+
+        Where no sample is left for it, the first one stands in with a share of 0: each process then has one to compute.
+        """
+        mine = torch.arange(len(self.sample)).tensor_split(count)[index]
+        chosen = mine if len(mine) else torch.tensor([0])
+        part = ItemBatch(self.items, self.sample[chosen], self.label[chosen], self.tokens)
+        return part, len(mine) / len(self.sample)
 
 
 def contrast_lesson(teacher: "RankingTeacher", states: Tensor) -> Lesson[ItemBatch]:

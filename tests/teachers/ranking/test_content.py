@@ -11,7 +11,7 @@ from tiny_llm import tiny_base_llm
 
 from recdistill.data.batches import batches
 from recdistill.teachers.ranking.content import HALF, PENALTY, ridge, rows_of
-from recdistill.teachers.ranking.contrast import contrast_lesson, item_batches, states_of_samples
+from recdistill.teachers.ranking.contrast import ItemBatch, contrast_lesson, item_batches, states_of_samples
 from recdistill.teachers.ranking.lesson import ranking_lesson
 from recdistill.teachers.ranking.teacher import RankingTeacher, texts_of
 from recdistill.teachers.scoring import make_outputs
@@ -182,3 +182,13 @@ def test_where_all_items_are_trained_a_teacher_is_as_before(tmp_path):
     assert not any(name.startswith("content") for name in teacher.model.trained())
     assert teacher.item_view().shape == (whole.num_items, teacher.model.head.query.in_features)
     assert texts_of(teacher.config, whole)[3] == whole.titles[3]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_processes_have_a_sample_each_and_the_shares_of_one(count):
+    batch = ItemBatch(torch.arange(4), torch.tensor([7, 9, 11]), torch.tensor([0, 1, 3]), tokens=12)
+    parts = [batch.part(index, count) for index in range(count)]
+    assert all(len(part.sample) for part, _ in parts)
+    assert sum(share for _, share in parts) == pytest.approx(1)
+    assert [one for part, share in parts if share for one in part.sample.tolist()] == [7, 9, 11]
+    assert [one for part, share in parts if share for one in part.label.tolist()] == [0, 1, 3]
