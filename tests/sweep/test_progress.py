@@ -1,13 +1,11 @@
 """What is shown of a sweep while its trials run: a line of each, once, and how far they are."""
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_sweep import EPOCHS, make_space, place_in, train
+from small_sweep import EPOCHS, make_space, place_in, refused, train
 
 from recdistill.errors import InputError
 from recdistill.sweep.progress import Watch, best_of
@@ -31,15 +29,6 @@ class Recorded:
 
     def at(self, done: int, best: str, seconds: float) -> None:
         self.states.append((done, best, seconds))
-
-
-@contextmanager
-def refused(start: Any) -> Iterator[Mapping[str, float]]:
-    """Says nothing good of trial 2 and later ones."""
-    if start.number >= 2:
-        raise InputError("no teacher there")
-    with train(start) as metrics:
-        yield metrics
 
 
 def work(folder: Path, space: Space, total: int, training: Any = train) -> Work:
