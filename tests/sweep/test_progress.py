@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 from small_sweep import EPOCHS, make_space, place_in, refused, train
 
 from recdistill.errors import InputError
@@ -43,11 +44,20 @@ def numbers(lines: list[str]) -> list[int]:
     return sorted(int(one[1]) for one in found if one is not None)
 
 
+def one_line_a_trial(lines: list[str], folder: Path, space: Space, total: int) -> None:
+    """A busy machine may cut a trial short, which comes again under a new number: so many are complete all the same."""
+    found = numbers(lines)
+    assert len(set(found)) == len(found)
+    complete = open_study(place_in(folder), space, 1, EPOCHS).study.get_trials(states=(TrialState.COMPLETE,))
+    assert len(complete) == total
+    assert {trial.number for trial in complete} <= set(found)
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_line_a_trial_is_said_here_and_nothing_else_is_printed(tmp_path, space, capfd, jobs) -> None:
     shown = Recorded()
     run_workers(work(tmp_path, space, 6), jobs, shown)
-    assert numbers(shown.lines) == list(range(6))
+    one_line_a_trial(shown.lines, tmp_path, space, 6)
     # Of the worker processes, too.
     assert "trial" not in "".join(capfd.readouterr())
     study = open_study(place_in(tmp_path), space, 1, EPOCHS).study
@@ -59,7 +69,7 @@ def test_a_line_a_trial_is_said_here_and_nothing_else_is_printed(tmp_path, space
 
 def test_lines_are_printed_where_nobody_shows_them(tmp_path, space, capfd) -> None:
     run_workers(work(tmp_path, space, 3), 2)
-    assert numbers(capfd.readouterr().out.splitlines()) == [0, 1, 2]
+    one_line_a_trial(capfd.readouterr().out.splitlines(), tmp_path, space, 3)
 
 
 def test_the_last_lines_of_a_worker_that_fails_are_said(tmp_path, space) -> None:
