@@ -1,5 +1,6 @@
 """Options of ``distill`` and of the steps built on it: ``main`` and ``sweep``."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -96,6 +97,10 @@ class DistillConfig(StudentConfig, TeacherConfig):
         weights = [self.value(name + WEIGHT) for name in LOSS_TERMS.names()]
         if not self.base_weight and not self.lam and not any(weights):
             raise InputError("base_weight=0: leaves nothing to learn at lam=0; give lam, or a loss term's weight")
+
+    def unread(self) -> Collection[str]:
+        """Also of rounds and shares what is not asked for: runs of versions without them keep their keys."""
+        return (*super().unread(), *(name for name in ("rounds", "query_share") if getattr(self, name) == 1))
 
     def check_queries(self) -> None:
         """Raise InputError where nobody can say which samples are asked first, or a teacher cannot be asked again."""

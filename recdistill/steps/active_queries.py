@@ -20,7 +20,7 @@ from recdistill.runs.finished_runs import linked_run
 from recdistill.runs.run import CONFIG_FILE, StepRun
 from recdistill.runs.step_runs import runs_of_their_own, step_run
 from recdistill.steps.inputs import frozen_student, teacher_outputs_of
-from recdistill.students.signals import signals_of_student
+from recdistill.students.signals import signals_before_answers
 from recdistill.teachers.build import load_teacher
 from recdistill.teachers.outputs import TeacherOutputs, write_teacher_outputs
 from recdistill.teachers.protocol import AsksQueries
@@ -133,8 +133,7 @@ def share_of_answers(
     eligible = torch.zeros(len(data.train), dtype=torch.bool)
     eligible[outputs.sample] = True
     eligible[known] = False
-    none_yet = torch.zeros(len(eligible), 0, dtype=torch.int64)
-    signals, _ = signals_of_student(asking, data, eligible, none_yet, config.seed, config.exclude_seen)
+    signals = signals_before_answers(asking, data, eligible, config.seed, config.exclude_seen)
     policy = config.query_policy
     asked = query(policy, signals, max(0, count), config.of_part(POLICIES, policy))
     return outputs.only(torch.cat([known, asked]))

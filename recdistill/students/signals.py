@@ -12,6 +12,17 @@ from recdistill.students.student import Student
 MOST_SAMPLES, MOST_SCORES = 1024, 1 << 25
 
 
+def signals_before_answers(
+    model: Student, data: SequenceData, eligible: Tensor, seed: int, exclude_seen: bool
+) -> StudentSignals:
+    """What a query policy looks at: a student's loss and entropy, where no teacher has answered yet.
+
+    Arguments as of `signals_of_student`.
+    """
+    none_yet = torch.zeros(len(eligible), 0, dtype=torch.int64)
+    return signals_of_student(model, data, eligible, none_yet, seed, exclude_seen)[0]
+
+
 @torch.no_grad()
 def signals_of_student(
     model: Student, data: SequenceData, eligible: Tensor, ranking: Tensor, seed: int, exclude_seen: bool

@@ -18,7 +18,7 @@ from recdistill.data.batches import Batch
 from recdistill.distillation.selection import query
 from recdistill.errors import InputError
 from recdistill.registry import POLICIES
-from recdistill.students.signals import signals_of_student
+from recdistill.students.signals import signals_before_answers
 from recdistill.students.student import Student
 from recdistill.teachers.outputs import Manifest, TeacherOutputs
 from recdistill.teachers.protocol import AsksQueries, LearnsContent, Teacher
@@ -174,8 +174,7 @@ def asked_for(teacher: Teacher, config: TeacherConfig, asking: Asking | None = N
     if asking is not None:
         eligible[asking.answered] = False
     student = teacher.backbone if asking is None else asking.student
-    none_yet = torch.zeros(len(eligible), 0, dtype=torch.int64)
-    signals, _ = signals_of_student(student, teacher.data, eligible, none_yet, config.seed, config.exclude_seen)
+    signals = signals_before_answers(student, teacher.data, eligible, config.seed, config.exclude_seen)
     budget = config.outputs_token_budget
     options = config.of_part(POLICIES, config.query_policy)
     if isinstance(teacher, AsksQueries):
