@@ -164,6 +164,8 @@ def in_fork(function: Callable[[], int], said: Path, seconds: float, **variables
         os.chdir(said.parent)
         os.environ.update(variables)
         tempfile.tempdir = None
+        # torch renews its pool of threads at its first use in a fork, and fails where two threads do that at once.
+        torch.set_num_threads(1)
         status = function()
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1

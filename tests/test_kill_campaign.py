@@ -38,6 +38,49 @@ def test_commands_killed_at_random_moments_end_as_undisturbed(tmp_path: Path) ->
     assert "old" not in text
 
 
+FORKS = """
+import threading
+from pathlib import Path
+
+import torch
+from faulty_process import in_fork
+
+torch.set_num_threads(1)
+numbers = torch.ones(1 << 16).mul_(1.0)
+
+
+def compute_in_threads() -> int:
+    failures = []
+    barrier = threading.Barrier(8)
+
+    def compute() -> None:
+        barrier.wait()
+        try:
+            numbers.mul_(1.0)
+        except RuntimeError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=compute) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(failures)
+
+
+print(sum(in_fork(compute_in_threads, Path("said").absolute(), 60) != 0 for _ in range(40)))
+"""
+
+
+def test_threads_of_a_fork_can_compute_at_once(tmp_path: Path) -> None:
+    # Without care a quarter of such forks fail: each thread would renew torch's pool of threads.
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(SCRIPT.parent)},
+        capture_output=True, text=True, timeout=SECONDS, check=True,
+    )  # fmt: skip
+    assert done.stdout == "0\n"
+
+
 def test_the_table_counts_what_ended_as_undisturbed() -> None:
     name = kill_campaign.CASES[0].name
     results = [{"case": name, "fault": "SIGKILL", "wrong": wrong} for wrong in ([], ["metrics differ"], [])]
