@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -73,6 +74,7 @@ def test_a_changed_result_is_seen() -> None:
 
 
 if __name__ == "__main__":
+    os.environ["MLFLOW_EXPERIMENT_ID"] = "0"
     with tempfile.TemporaryDirectory() as scratch:
         written = {step: {"revision": REVISIONS[step], **metrics} for step, metrics in results(Path(scratch)).items()}
     KEPT.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

@@ -35,7 +35,7 @@ class StudentConfig(TrainingConfig, ViewsConfig):
         choices=VIEWS, several=True,
     )  # fmt: skip
     window_stride: int = option(
-        0, "samples that a causal student answers from one window, at most max_length; 0: half of max_length", least=0
+        0, "samples that a causal student answers from one window, at most max_length; 0: max_length", least=0
     )
     base_loss: BaseLoss = option(
         "ce",

@@ -157,7 +157,7 @@ def negatives_among(config: StudentConfig, data: SequenceData, device: torch.dev
 
 def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
     """The batches of each epoch. A causal student answers ``window_stride`` samples a window, at most a batch."""
-    stride = max(1, min(config.window_stride or config.max_length // 2, config.batch_size)) if causal else 1
+    stride = max(1, min(config.window_stride or config.max_length, config.batch_size)) if causal else 1
     index = data.trainable(config.exclude_seen)
 
     def of_epoch(epoch: int) -> Iterator[Batch]:

@@ -1,12 +1,4 @@
-"""The view ``llm``: a frozen causal LLM's states over an item's text.
-
-Readings:
-
-- ``mean``: the mean of the text's last hidden states.
-- ``prompt``: the state that would say the text in one word (Jiang et al. 2023, arXiv 2307.16645).
-- ``echo``: the text is given twice, and the mean is of the second time, when each token has seen all others (Springer
-  et al. 2024, arXiv 2402.15449).
-"""
+"""The view ``llm``: a frozen causal LLM's states over an item's text, by a reading of `teachers.ilora.text_reading`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,16 +11,10 @@ from recdistill.config.option import option
 from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError
 from recdistill.registry import VIEWS
+from recdistill.teachers.ilora.text_reading import TEMPLATES, TextReader
 from recdistill.views.model_view import LoadedModel, ModelView
 from recdistill.views.token_states import mean_states
 from recdistill.views.view import Float32Array, ViewContext
-
-#: What stands before a text, between it and its repetition, and after it, by reading.
-TEMPLATES = {
-    "mean": ("", "", ""),
-    "prompt": ('This item: "', "", '" means in one word: "'),
-    "echo": ("Rewrite the description:", "\nRewritten description:", ""),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,45 +82,13 @@ class LLMView(ModelView):
     def encode(self, texts: Sequence[str]) -> tuple[Float32Array, NDArray[np.int64]]:
         """States float32 [n, H] and tokens read [n] of one batch."""
         loaded = self.model()
-        prompts = [self._prompt(loaded, text) for text in texts]
-        rows = [tokens for tokens, _ in prompts]
-        padding = int(loaded.tokenizer.pad_token_id)
-        states = mean_states(loaded.model, rows, [read for _, read in prompts], padding)
-        return states, np.array([len(row) for row in rows], dtype=np.int64)
-
-    def _prompt(self, loaded: LoadedModel, text: str) -> tuple[list[int], tuple[int, int]]:
-        """Tokens that are read for a text, and from which of them to which the states count."""
-        before, between, after = (_tokens(loaded.tokenizer, part) for part in TEMPLATES[self.options.llm_reading])
-        head = begin_tokens(loaded.tokenizer) + before
-        copies = 2 if between else 1
-        most = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None) or np.inf
-        room = (most - len(head) - len(between) - len(after)) // copies
-        # A blank text is read as a space, or as the padding token where a space is none.
-        own = _tokens(loaded.tokenizer, f" {text}") or [int(loaded.tokenizer.pad_token_id)]
-        own = own[: int(max(1, min(self.options.text_tokens, room)))]
-        if between:
-            ids = [*head, *own, *between, *own]
-            return ids, (len(ids) - len(own), len(ids))
-        ids = [*head, *own, *after]
-        return ids, (len(ids) - 1, len(ids)) if after else (len(head), len(ids))
-
-
-def begin_tokens(tokenizer: Any) -> list[int]:
-    """The special token that a text begins with: the tokenizer's own, or else its begin or padding token.
-
-    An LLM's first token gathers attention, and its state is far larger than the others' (Xiao et al. 2023, arXiv
-    2309.17453): it is no part of a text's mean.
-    """
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
-    added = whole[: next((place for place, one in enumerate(whole) if one == plain[0]), 0)]
-    return list(added) or [
-        int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id)
-    ]
-
-
-def _tokens(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+        read = TextReader(loaded.tokenizer, self.options.llm_reading, self.options.text_tokens, context)
+        rows = [read(text) for text in texts]
+        tokens = [ids for ids, _ in rows]
+        parts = [(len(ids) - count, len(ids)) for ids, count in rows]
+        states = mean_states(loaded.model, tokens, parts, int(loaded.tokenizer.pad_token_id))
+        return states, np.array([len(ids) for ids in tokens], dtype=np.int64)
 
 
 def _as_option(read: Any) -> Any:

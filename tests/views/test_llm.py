@@ -10,8 +10,9 @@ from tiny_llm import tiny_model, tiny_tokenizer
 from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError
 from recdistill.teachers.ilora import llm_source
+from recdistill.teachers.ilora.text_reading import TEMPLATES
 from recdistill.views.build import build_view
-from recdistill.views.llm import TEMPLATES, LLMOptions, begin_tokens
+from recdistill.views.llm import LLMOptions
 from recdistill.views.view import ViewContext
 
 TEXTS = ["Toy Story (1995)", "Star Wars", "a", "", "ünï 七人の侍"]
@@ -69,11 +70,6 @@ def test_long_texts_are_cut_to_the_option_and_to_the_llms_positions(tiny_llm_fol
     whole = view_of(tiny_llm_folder, reading, text_tokens=100_000)
     whole.vectors([long])
     assert 2000 <= whole.cost([long]).tokens <= 2048
-
-
-def test_a_begin_token_is_the_tokenizers_or_the_padding() -> None:
-    assert begin_tokens(tiny_tokenizer(begin=True)) == [0]
-    assert begin_tokens(tiny_tokenizer()) == [0]
 
 
 def test_another_reading_another_llm_and_other_weights_are_another_identity(tiny_llm_folder: Path) -> None:

@@ -1,10 +1,11 @@
-"""A gated LoRA layer's update in one step of autograd: peft's numbers to the last bit, for less time and memory.
+"""A gated LoRA layer in one step of autograd: peft's formula, rounded less often, for less time and memory.
 
 Peft computes ``W x + s · B(m ∘ (A x))``, with m the mixing weights times K and s its scaling, as eight operations that
 autograd records one by one. Two of them read and write a tensor as wide as the layer's output, and their gradients do
 so again; on a CPU these cost more than the narrow products, and so do the eight themselves where texts are short. Here
-s is part of m, which rounds nothing where s is a power of two, and the addition is done in place. Layers of which that
-does not hold, or that peft is to compute otherwise, are left to peft.
+s is part of m, which rounds nothing where s is a power of two, and the update is added to ``W x`` by the product that
+makes it, which rounds once where peft rounds twice; so is its gradient. Layers of which that does not hold, or that
+peft is to compute otherwise, are left to peft.
 """
 
 import math
@@ -12,43 +13,43 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
 class GatedUpdate(torch.autograd.Function):
-    """``own + (mixing ∘ (x Aᵀ)) Bᵀ``; ``own`` is overwritten.
+    """``x Wᵀ + bias + (mixing ∘ (x Aᵀ)) Bᵀ``.
 
-    Arguments: ``own`` [B, T, O], x [B, T, I], mixing weights [B, 1 or T, r], the same in ``own``'s precision, A [r, I],
-    B [O, r], both in ``own``'s precision, and room [B·T, O] that is overwritten. Products are in that precision, and
-    each is one that autograd takes, too; gradients have the precision of what they are of, as under autocast.
+    Arguments: x [B, T, I], mixing weights [B, 1 or T, r], the same in x's precision, A [r, I], B [O, r], both in x's
+    precision, W [O, I] and bias [O] or None, which get no gradient. Products are in that precision; gradients have the
+    precision of what they are of, as under autocast.
     """
 
     @staticmethod
-    def forward(ctx: Any, *given: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, *given: Any) -> Tensor:  # type: ignore[override]
         """The layer's output [B, T, O]."""
-        own, x, mixing, low, a, b, a_low, b_low, room = given
+        x, mixing, low, a, b, a_low, b_low, weight, bias = given
         narrow, mixed = narrow_states(x, low, a_low)
-        ctx.save_for_backward(x, low, a_low, b_low, narrow, mixed)
+        ctx.save_for_backward(x, low, a_low, b_low, weight, narrow, mixed)
         ctx.precisions = mixing.dtype, a.dtype, b.dtype
-        ctx.mark_dirty(own)
-        return add_update(own, mixed, b_low, room)
+        return updated(F.linear(x, weight, bias), mixed, b_low)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Gradients of ``own``, x, mixing weights, A and B."""
-        x, low, a_low, b_low, narrow, mixed = ctx.saved_tensors
+        """Gradients of x, mixing weights, A and B."""
+        x, low, a_low, b_low, weight, narrow, mixed = ctx.saved_tensors
         of_mixing, of_a, of_b = ctx.precisions
         flat = gradient.reshape(-1, gradient.shape[-1])
         from_mixed = flat.mm(b_low).view_as(narrow)
         from_b = flat.t().mm(mixed.view(-1, mixed.shape[-1])).to(of_b)
-        from_mixing = (from_mixed * narrow).sum_to_size(low.shape).to(of_mixing) if ctx.needs_input_grad[2] else None
+        from_mixing = (from_mixed * narrow).sum_to_size(low.shape).to(of_mixing) if ctx.needs_input_grad[1] else None
         from_narrow = (from_mixed * low).view(-1, low.shape[-1])
         from_a = from_narrow.t().mm(x.reshape(-1, x.shape[-1])).to(of_a)
-        from_x = from_narrow.mm(a_low).view_as(x) if ctx.needs_input_grad[1] else None
-        return gradient, from_x, from_mixing, None, from_a, from_b, None, None, None
+        from_x = flat.mm(weight).addmm_(from_narrow, a_low).view_as(x) if ctx.needs_input_grad[0] else None
+        return from_x, from_mixing, None, from_a, from_b, None, None, None, None
 
 
 def narrow_states(x: Tensor, low: Tensor, a_low: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,10 +58,9 @@ def narrow_states(x: Tensor, low: Tensor, a_low: Tensor) -> tuple[Tensor, Tensor
     return narrow, narrow * low
 
 
-def add_update(own: Tensor, mixed: Tensor, b_low: Tensor, room: Tensor) -> Tensor:
-    """``own + mixed Bᵀ``, in place, the product written to ``room``."""
-    torch.mm(mixed.view(-1, mixed.shape[-1]), b_low.t(), out=room)
-    own.view(-1, own.shape[-1]).add_(room)
+def updated(own: Tensor, mixed: Tensor, b_low: Tensor) -> Tensor:
+    """``own + mixed Bᵀ``, in place."""
+    own.view(-1, own.shape[-1]).addmm_(mixed.view(-1, mixed.shape[-1]), b_low.t())
     return own
 
 
@@ -88,17 +88,12 @@ class FusedLayer:
         """The layer's output [B, T, O] of its input [B, T, I]; ``factor`` is peft's scaling."""
         a, b = self.a.weight, self.b.weight
         mixing, low = self.slot.factors(x.shape[0], x.shape[1], self.number, factor, x.dtype)
-        own: Tensor = self.base(x)
-        if own._is_view():
-            # Writing to it would be recorded as writing to what it is a view of.
-            own = own.clone()
         a_low, b_low = self.low or (a.detach().to(x.dtype), b.detach().to(x.dtype))
-        # Memory that is new to the process is given page by page, which takes longer than the product.
-        room = self.slot.room(own).view(-1, own.shape[-1])
+        weight, bias = self.base.weight, self.base.bias
         if torch.is_grad_enabled():
-            found: Tensor = GatedUpdate.apply(own, x, mixing, low, a, b, a_low, b_low, room)
+            found: Tensor = GatedUpdate.apply(x, mixing, low, a, b, a_low, b_low, weight, bias)
             return found
-        return add_update(own, narrow_states(x, low, a_low)[1], b_low, room)
+        return updated(F.linear(x, weight, bias), narrow_states(x, low, a_low)[1], b_low)
 
     def fits(self, layer: Any, x: Tensor) -> bool:
         """Whether peft would compute the update alone, all in the precision of ``x``, and no hook would see a part."""
@@ -107,6 +102,7 @@ class FusedLayer:
             x.ndim == 3
             and x.dtype == (autocast_precision(x.device) or a.dtype) == self.base.weight.dtype
             and a.dtype == b.dtype
+            and not (self.base.weight.requires_grad or (self.base.bias is not None and self.base.bias.requires_grad))
             and not layer.disable_adapters
             and not layer.merged
             and layer.active_adapters == [self.adapter]

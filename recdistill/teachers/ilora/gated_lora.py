@@ -56,8 +56,6 @@ class GateSlot:
         self._per_token = False
         # What `factors` gave last, and what it was made of.
         self._factors: tuple[Tensor, tuple[float, torch.dtype, bool], Tensor, Tensor] | None = None
-        # What `room` gave last, and where it may be written to.
-        self._room: tuple[Tensor, tuple[torch.dtype, torch.device, bool]] | None = None
         #: The layers that read the weights in one step, see `fused_lora`.
         self.fused: list[FusedLayer] = []
         # Sequences and tokens of the pass at hand: a layer that reads [B·T, H] does not tell them.
@@ -109,17 +107,8 @@ class GateSlot:
 
     def end_pass(self, *_: Any) -> None:
         """Drop what was made for a pass: a hook after a model's forward pass, also one that failed."""
-        self._room = None
         for layer in self.fused:
             layer.low = None
-
-    def room(self, like: Tensor) -> Tensor:
-        """Memory for as many numbers as a tensor has, in one row; the same for all layers of a pass."""
-        # Outside of inference mode, tensors made in it cannot be written to.
-        own = like.dtype, like.device, torch.is_inference_mode_enabled()
-        if self._room is None or self._room[1] != own or self._room[0].numel() < like.numel():
-            self._room = torch.empty(like.numel(), dtype=like.dtype, device=like.device), own
-        return self._room[0][: like.numel()]
 
     def mix(self, hidden: Tensor, layer: int = 0) -> Tensor:
         """``hidden`` [B·n, T, ..., r] of a layer, with every expert's rows multiplied by K times its weight.

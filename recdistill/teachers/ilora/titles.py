@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,26 +47,6 @@ def plain_title(title: str) -> str:
     """
     name = YEAR.sub("", title.strip())
     return ARTICLE_LAST.sub(r"\g<article> \g<rest>", name) if name else title
-
-
-def begin_tokens(tokenizer: Any) -> list[int]:
-    """The special token that a text begins with: the tokenizer's own, or else its begin or padding token.
-
-    An LLM's first token gathers attention, and its state is far larger than the others' (Xiao et al. 2023, arXiv
-    2309.17453): it is no part of a text's mean.
-    """
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
-    added = whole[: next((place for place, one in enumerate(whole) if one == plain[0]), 0)]
-    return list(added) or [
-        int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id)
-    ]
-
-
-def tokenise_texts(tokenizer: Any, texts: Sequence[str]) -> TitleTokens:
-    """Tokens of items' texts, each to be read alone after `begin_tokens`; see `tokenise_titles`."""
-    found = tokenise_titles(tokenizer, texts, instruction="")
-    return replace(found, instruction=np.asarray(begin_tokens(tokenizer), dtype=np.int64))
 
 
 def tokenise_titles(tokenizer: Any, titles: Sequence[str], instruction: str = INSTRUCTION) -> TitleTokens:

@@ -5,13 +5,11 @@ rows are those of a linear map of the adapted LLM's states over the items' texts
 of the trained items; so the teacher scores new items, injects them and offers them as candidates.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from recdistill.teachers.ilora.base_llm import BaseLLM
-from recdistill.teachers.ilora.titles import TitleTokens, tokenise_texts
+from recdistill.teachers.ilora.text_reading import TextTokens
 
 #: Items whose texts are read together.
 TEXT_ROWS = 64
@@ -24,7 +22,7 @@ class ItemContent(nn.Module):
 
     Args:
         llm: the frozen base, for its tokenizer and size.
-        texts: V texts.
+        texts: V texts as tokens.
         count: how often each item is a training target [V].
         tables: the backbone's input and output tables [V, D].
 
@@ -43,15 +41,15 @@ class ItemContent(nn.Module):
     input_rows: Tensor
     output_rows: Tensor
 
-    def __init__(self, llm: BaseLLM, texts: Sequence[str], count: Tensor, tables: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, llm: BaseLLM, texts: TextTokens, count: Tensor, tables: tuple[Tensor, Tensor]) -> None:
         super().__init__()
-        self.texts = tokenise_texts(llm.tokenizer, texts)
+        self.texts = texts
         self.count = count
         self.new = (count == 0).nonzero().squeeze(1)
         self.tables = tuple(table.detach() for table in tables)
         self.register_buffer("mean", torch.zeros(llm.hidden_size))
         self.register_buffer("deviation", torch.ones(llm.hidden_size))
-        self.register_buffer("view", torch.zeros(len(texts), llm.hidden_size))
+        self.register_buffer("view", torch.zeros(len(texts.read), llm.hidden_size))
         for name, table in zip(("input_rows", "output_rows"), tables, strict=True):
             self.register_buffer(name, table[self.new].detach().clone())
         self.text_map = nn.Linear(llm.hidden_size, tables[1].shape[1])
@@ -104,17 +102,16 @@ def ridge(inputs: Tensor, targets: Tensor, count: Tensor) -> tuple[Tensor, Tenso
     return found.to(inputs.dtype), (y_mean - found @ x_mean).to(inputs.dtype)
 
 
-def rows_of(texts: TitleTokens, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens [B, T] of the items' texts [B], right-padded, each after the tokens that a prompt begins with.
+def rows_of(texts: TextTokens, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens [B, T] of the items' texts [B], right-padded.
 
-    Returns with them which tokens are of the text, bool [B, T].
+    Returns with them those whose states are averaged, bool [B, T].
     """
-    head = len(texts.instruction)
-    lengths = torch.from_numpy(texts.lengths)[items]
-    tokens = torch.full((len(items), head + int(lengths.max())), texts.padding)
-    tokens[:, :head] = torch.from_numpy(texts.instruction)
+    lengths, read = (torch.from_numpy(count)[items] for count in (texts.lengths, texts.read))
+    tokens = torch.full((len(items), int(lengths.max())), texts.padding)
     for row, item in enumerate(items.tolist()):
         ids = texts.tokens[texts.start[item] : texts.start[item + 1]]
-        tokens[row, head : head + len(ids)] = torch.from_numpy(ids)
+        tokens[row, : len(ids)] = torch.from_numpy(ids)
+    end = lengths.unsqueeze(1)
     place = torch.arange(tokens.shape[1])
-    return tokens, (place >= head) & (place < head + lengths.unsqueeze(1))
+    return tokens, (place >= end - read.unsqueeze(1)) & (place < end)

@@ -1,6 +1,6 @@
 """The lesson before a ranking teacher's own: an item's text is near the states of the users who took the item.
 
-The adapted LLM reads the texts of a batch of items, at the uniform gate; its mean state, mapped into the backbone's
+The adapted LLM reads the texts of a batch of items, at the uniform gate; its vector of each, mapped into the backbone's
 output space, is scored against the frozen backbone's states of samples whose targets these items are. The other items
 of the batch are the negatives. Items come once a pass, each as likely as the others, so that the correction for how
 often an item is a negative (log Q, Yi et al. 2019) is the same for all and leaves the softmax as it is. A second loss
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recdistill.data.batches import batches
+from recdistill.teachers.ilora.text_reading import Int64Array
 from recdistill.teachers.protocol import Lesson
 from recdistill.teachers.ranking.content import HALF
 
@@ -99,15 +100,11 @@ def item_batches(teacher: "RankingTeacher") -> Iterator[ItemBatch]:
     targets = data.train.targets[index]
     order = np.argsort(targets, kind="stable")
     items, starts, counts = np.unique(targets[order], return_index=True, return_counts=True)
-    lengths = texts.lengths[items] + len(texts.instruction)
+    lengths = texts.lengths[items]
     for number in counting():
         random = np.random.default_rng((teacher.config.seed, number))
         shuffled = random.permutation(len(items))
-        ends = np.cumsum(lengths[shuffled]) // teacher.config.tokens_per_batch
-        for group in np.split(shuffled, np.flatnonzero(np.diff(ends)) + 1):
-            if len(group) < 2:
-                # Nothing to tell an item from.
-                continue
+        for group in np.split(shuffled, starts_of_batches(lengths[shuffled], teacher.config.tokens_per_batch)):
             drawn = random.integers(counts[group][:, None], size=(len(group), SAMPLES_AN_ITEM))
             sample = index[order[starts[group][:, None] + drawn]]
             yield ItemBatch(
@@ -116,6 +113,20 @@ def item_batches(teacher: "RankingTeacher") -> Iterator[ItemBatch]:
                 torch.arange(len(group)).repeat_interleave(SAMPLES_AN_ITEM),
                 int(len(group) * lengths[group].max()),
             )
+
+
+def starts_of_batches(lengths: Int64Array, tokens_per_batch: int) -> Int64Array:
+    """Where batches of texts begin, but the first: as many as ``tokens_per_batch`` has room for, two at least.
+
+    Alone, a text has nothing to be told from.
+    """
+    starts, begin, tokens = [], 0, 0
+    for place, length in enumerate(lengths.tolist()):
+        if place - begin >= 2 and tokens + length > tokens_per_batch and place < len(lengths) - 1:
+            starts.append(place)
+            begin, tokens = place, 0
+        tokens += length
+    return np.array(starts, dtype=np.int64)
 
 
 @torch.no_grad()

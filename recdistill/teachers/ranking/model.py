@@ -16,7 +16,8 @@ from torch import Tensor
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.teachers.ilora.gated_lora import GatedLoRA
 from recdistill.teachers.ilora.gated_model import GatedModel, GatedShape, load_gated_model, with_gated_lora
-from recdistill.teachers.ilora.titles import TitleTokens, plain_title, tokenise_texts, tokenise_titles
+from recdistill.teachers.ilora.text_reading import TextReader, TextTokens
+from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS, TitleTokens, plain_title, tokenise_titles
 from recdistill.teachers.ranking.content import TEXT_ROWS, ItemContent, rows_of
 from recdistill.teachers.ranking.head import RankingHead
 from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
@@ -64,10 +65,12 @@ class ItemKnowledge:
     Attributes:
         texts: V texts.
         count: how often each item is a training target, int64 [V].
+        reading: how the LLM reads a text, see `teachers.ilora.text_reading`.
     """
 
     texts: Sequence[str]
     count: Tensor
+    reading: str
 
 
 class RankingModel(GatedModel):
@@ -93,6 +96,7 @@ class RankingModel(GatedModel):
         self.shape = shape
         self.titles = titles
         self.tokenizer = llm.tokenizer
+        self.most_tokens = llm.most_tokens
         self.in_one_pass = False
         self.head = RankingHead(
             llm.hidden_size, backbone.output, backbone.bias, title_embedding, shape.residual, CONTENT_SIZE
@@ -100,7 +104,8 @@ class RankingModel(GatedModel):
         self.content: ItemContent | None = None
         if knowledge is not None:
             tables = (backbone.items, backbone.output)
-            self.content = ItemContent(llm, knowledge.texts, knowledge.count, tables)
+            texts = self.tokens_of_texts(knowledge.texts, knowledge.reading)
+            self.content = ItemContent(llm, texts, knowledge.count, tables)
 
     def trained(self) -> dict[str, Tensor]:
         """Every tensor that training changes, what was learnt of the items' texts included, by name."""
@@ -119,8 +124,14 @@ class RankingModel(GatedModel):
             self.item_table[self.content.new] = self.content.input_rows
             self.head.item_table[self.content.new] = self.content.output_rows
 
-    def text_states(self, texts: TitleTokens, items: Tensor) -> Tensor:
-        """Mean last hidden states of the adapted LLM over items' texts, at the uniform gate: float32 [B, H].
+    def tokens_of_texts(self, texts: Sequence[str], reading: str) -> TextTokens:
+        """Texts as the LLM reads them, as long as titles may be."""
+        return TextReader(self.tokenizer, reading, MAX_TITLE_TOKENS, self.most_tokens).all(texts)
+
+    def text_states(self, texts: TextTokens, items: Tensor) -> Tensor:
+        """Mean last hidden states of the adapted LLM over what is read of items' texts, at the uniform gate.
+
+        float32 [B, H].
 
         Differentiable. ``items`` [B] are on the CPU.
         """
@@ -134,7 +145,7 @@ class RankingModel(GatedModel):
         return (hidden * weight.unsqueeze(-1)).sum(dim=1)
 
     @torch.no_grad()
-    def all_text_states(self, texts: TitleTokens) -> Tensor:
+    def all_text_states(self, texts: TextTokens) -> Tensor:
         """`text_states` of all items [V, H], those of like length read together."""
         order = torch.from_numpy(texts.lengths.argsort(kind="stable"))
         found = torch.cat([self.text_states(texts, part) for part in order.split(TEXT_ROWS)])
@@ -237,9 +248,9 @@ class RankingModel(GatedModel):
             return self.llm(inputs_embeds=embedded, use_cache=False)[0]
 
     @torch.no_grad()
-    def item_view(self, texts: Sequence[str]) -> Tensor:
-        """The adapted LLM's mean state over each text [V], at the uniform gate: float32 [V, H]."""
-        return self.all_text_states(tokenise_texts(self.tokenizer, texts))
+    def item_view(self, texts: Sequence[str], reading: str) -> Tensor:
+        """The adapted LLM's vector of each text [V], at the uniform gate: float32 [V, H]."""
+        return self.all_text_states(self.tokens_of_texts(texts, reading))
 
     @torch.no_grad()
     def item_embedding(self) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -55,6 +55,10 @@ class RankingOptions:
     teacher_text: str = option(
         "", "columns of the items file that its vector of an item reads, as title,genres; empty: title and all others"
     )
+    teacher_reading: Literal["echo", "mean", "prompt"] = option(
+        "echo", "how its vector of an item's text comes: echo: text given twice, states of the second time; mean: of "
+        "its states; prompt: state that would say it in one word",
+    )  # fmt: skip
     contrast_token_budget: int = option(
         0, "LLM tokens of items' texts to train on first, by contrast; 0 leaves that out", role="budget", least=0
     )
@@ -156,7 +160,7 @@ class RankingTeacher(GatedTeacher):
         """
         if self.model.content is not None and self.options.contrast_token_budget:
             return self.model.content.view
-        return self.model.item_view(texts_of(self.config, self.data))
+        return self.model.item_view(texts_of(self.config, self.data), self.options.teacher_reading)
 
     def tokens_a_sample(self) -> float:
         """LLM tokens that a training sample costs, about."""
@@ -262,7 +266,7 @@ def knowledge_of(config: TeacherConfig, data: SequenceData) -> ItemKnowledge | N
     """What a teacher needs that learns of items by their texts; None where none is asked for and all are trained."""
     if data.trained.all() and not config.value("contrast_token_budget"):
         return None
-    return ItemKnowledge(texts_of(config, data), torch.as_tensor(data.item_count))
+    return ItemKnowledge(texts_of(config, data), torch.as_tensor(data.item_count), config.value("teacher_reading"))
 
 
 def tables_of(student: Student) -> BackboneTables:

@@ -1,4 +1,5 @@
 import gc
+import statistics
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -37,7 +38,7 @@ def attached(base: nn.Module, alpha: float = 32.0, dropout: float = 0.0, gate_pe
 
 def low_precision(gated: GatedLoRA, dtype: torch.dtype) -> AbstractContextManager[object]:
     """As teachers read: LoRA in float32, products in the base's precision."""
-    return torch.autocast("cpu", dtype) if dtype != torch.float32 else nullcontext()
+    return torch.autocast("cpu", dtype) if dtype == torch.bfloat16 else nullcontext()
 
 
 def passed(gated: GatedLoRA, embeds: Tensor, logits: Tensor, dtype: torch.dtype) -> Found:
@@ -45,9 +46,11 @@ def passed(gated: GatedLoRA, embeds: Tensor, logits: Tensor, dtype: torch.dtype)
     embeds, logits = embeds.clone().requires_grad_(), logits.clone().requires_grad_()
     gated.model.zero_grad()
     gated.slot.set(logits.softmax(-1))
-    with low_precision(gated, dtype), disable_input_dtype_casting(gated.model, dtype != torch.float32):
+    with low_precision(gated, dtype), disable_input_dtype_casting(gated.model, dtype == torch.bfloat16):
         states = gated.model(inputs_embeds=embeds)[0]
-    states.float().square().sum().backward()
+    # Of a norm's output the sum of squares would be a constant, and its gradient rounding.
+    weight = torch.randn(states.shape[1:], generator=torch.Generator().manual_seed(5))
+    (weight * states.float()).sum().backward()
     found = {name: one.grad for name, one in gated.model.named_parameters() if one.grad is not None}
     assert embeds.grad is not None
     assert logits.grad is not None
@@ -64,13 +67,12 @@ def by_peft_and_fused(
     return by_peft, passed(gated, embeds, logits, dtype)
 
 
-def equal(one: Found, other: Found) -> bool:
-    """Whether all is the same to the last bit."""
-    (states, gradients), (other_states, other_gradients) = one, other
-    assert gradients.keys() == other_gradients.keys()
-    return torch.equal(states, other_states) and all(
-        torch.equal(value, other_gradients[name]) for name, value in gradients.items()
-    )
+def distances(found: Found, exact: Found) -> list[float]:
+    """The norm of the difference as a share of the norm, of the states and of each gradient."""
+    (states, gradients), (exact_states, exact_gradients) = found, exact
+    assert gradients.keys() == exact_gradients.keys()
+    pairs = [(states, exact_states), *((value, exact_gradients[name]) for name, value in gradients.items())]
+    return [float((one.double() - other.double()).norm() / other.double().norm()) for one, other in pairs]
 
 
 @pytest.fixture
@@ -87,26 +89,55 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("per_layer", [False, True])
 @pytest.mark.parametrize("per_token", [False, True])
-def test_states_and_gradients_are_those_of_peft_to_the_last_bit(
+def test_states_and_gradients_are_those_of_peft(
     tiny_llama: Llama,
     per_token: bool,
     per_layer: bool,
-    dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
     fused_calls: list[int],
 ) -> None:
-    gated = attached(tiny_llama().to(dtype), gate_per_layer=per_layer)
-    embeds = torch.randn(BATCH, LENGTH, HIDDEN_SIZE).to(dtype)
+    gated = attached(tiny_llama(), gate_per_layer=per_layer)
+    embeds = torch.randn(BATCH, LENGTH, HIDDEN_SIZE)
     leading = (BATCH, LENGTH) if per_token else (BATCH,)
     logits = torch.randn(*leading, *gated.slot.weights_shape)
-    by_peft, fused = by_peft_and_fused(gated, embeds, logits, dtype, monkeypatch)
+    by_peft, fused = by_peft_and_fused(gated, embeds, logits, torch.float32, monkeypatch)
     assert len(fused_calls) == len(gated.gated_layers)
-    assert equal(by_peft, fused)
-    with torch.inference_mode(), low_precision(gated, dtype):
+    assert max(distances(fused, by_peft)) < 1e-5
+    with torch.inference_mode():
         assert torch.equal(gated.model(inputs_embeds=embeds)[0], fused[0])
+
+
+def test_in_low_precision_no_further_from_the_exact_numbers_than_peft(
+    tiny_llama: Llama, monkeypatch: pytest.MonkeyPatch, fused_calls: list[int]
+) -> None:
+    gated, exactly = attached(tiny_llama().bfloat16()), attached(tiny_llama().bfloat16().float())
+    embeds, logits = torch.randn(BATCH, LENGTH, HIDDEN_SIZE).bfloat16(), torch.randn(BATCH, LENGTH, EXPERTS)
+    by_peft, fused = by_peft_and_fused(gated, embeds, logits, torch.bfloat16, monkeypatch)
+    assert len(fused_calls) == len(gated.gated_layers)
+    exact = passed(exactly, embeds.float(), logits, torch.float32)
+    mean_distance, of_peft = (statistics.mean(distances(found, exact)) for found in (fused, by_peft))
+    assert 0 < mean_distance < 1.3 * of_peft
+    with torch.inference_mode(), low_precision(gated, torch.bfloat16):
+        assert torch.equal(gated.model(inputs_embeds=embeds)[0], fused[0])
+
+
+def test_gradients_are_those_of_the_formula() -> None:
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    x, mixing, a, b = draw(2, 3, 5), draw(2, 3, 4), draw(4, 5), draw(6, 4)
+    weight, bias = draw(6, 5).detach(), draw(6).detach()
+
+    def layer(x: Tensor, mixing: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        found: Tensor = GatedUpdate.apply(x, mixing, mixing.detach(), a, b, a.detach(), b.detach(), weight, bias)
+        return found
+
+    torch.testing.assert_close(layer(x, mixing, a, b), x @ weight.T + bias + (mixing * (x @ a.T)) @ b.T)
+    assert torch.autograd.gradcheck(layer, (x, mixing, a, b))
+    one_for_all = draw(2, 1, 4)
+    assert torch.autograd.gradcheck(layer, (x, one_for_all, a, b))
 
 
 def test_layers_with_a_bias_too(monkeypatch: pytest.MonkeyPatch, fused_calls: list[int]) -> None:
@@ -126,7 +157,7 @@ def test_layers_with_a_bias_too(monkeypatch: pytest.MonkeyPatch, fused_calls: li
     embeds, logits = torch.randn(BATCH, LENGTH, HIDDEN_SIZE), torch.randn(BATCH, LENGTH, EXPERTS)
     by_peft, fused = by_peft_and_fused(gated, embeds, logits, torch.float32, monkeypatch)
     assert len(fused_calls) == len(gated.gated_layers)
-    assert equal(by_peft, fused)
+    assert max(distances(fused, by_peft)) < 1e-5
 
 
 def test_gradients_of_several_passes_add_up(tiny_llama: Llama) -> None:

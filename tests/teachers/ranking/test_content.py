@@ -1,22 +1,35 @@
 """What a ranking teacher learns of the items' texts: vectors, and scores of items without clicks."""
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from small_teachers import config_of, small, small_backbone
 from tiny_llm import tiny_base_llm
 
 from recdistill.data.batches import batches
+from recdistill.teachers.ilora import llm_source
+from recdistill.teachers.ilora.text_reading import TEMPLATES
 from recdistill.teachers.ranking.content import HALF, PENALTY, ridge, rows_of
-from recdistill.teachers.ranking.contrast import ItemBatch, contrast_lesson, item_batches, states_of_samples
+from recdistill.teachers.ranking.contrast import (
+    ItemBatch,
+    contrast_lesson,
+    item_batches,
+    starts_of_batches,
+    states_of_samples,
+)
 from recdistill.teachers.ranking.lesson import ranking_lesson
 from recdistill.teachers.ranking.teacher import RankingTeacher, texts_of
 from recdistill.teachers.scoring import make_outputs
 from recdistill.teachers.training import train_teacher
 from recdistill.training.recorder import NoRecorder
+from recdistill.views.build import build_view
+from recdistill.views.llm import LLMOptions
+from recdistill.views.view import ViewContext
 
 NEW = {"new_items": 0.3}
 
@@ -69,8 +82,21 @@ def test_text_states_do_not_depend_on_the_batch(data, backbone):
         alone = teacher.model.text_states(content.texts, torch.tensor([item]))
         torch.testing.assert_close(alone[0], whole[item], atol=1e-5, rtol=1e-4)
     tokens, real = rows_of(content.texts, torch.arange(4))
-    assert real.sum(1).tolist() == content.texts.lengths[:4].tolist()
+    assert real.sum(1).tolist() == content.texts.read[:4].tolist()
     assert tokens.shape == real.shape
+
+
+@pytest.mark.parametrize("reading", TEMPLATES)
+def test_an_untrained_teacher_reads_as_the_view_of_the_frozen_llm(
+    data, backbone, reading, tiny_llm_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(llm_source, "compute_dtype", lambda device: torch.float32)
+    config = config_of(teacher_reading=reading, **NEW)
+    teacher = RankingTeacher.build(config, tiny_base_llm(), backbone, data)
+    context = ViewContext(torch.device("cpu"), cache=tmp_path)
+    view = build_view("llm", LLMOptions(view_llm=str(tiny_llm_folder), llm_reading=reading), context)
+    texts = texts_of(config, data)
+    np.testing.assert_allclose(teacher.item_view(), view.vectors(texts), atol=1e-4)
 
 
 def test_new_items_are_scored_by_their_texts(data, backbone, trained):
@@ -147,6 +173,20 @@ def test_a_pass_has_every_trained_item_once_with_its_own_samples(data, backbone)
     assert share + rest == pytest.approx(1)
     assert part.items is found[0].items
     assert torch.cat([part.sample, other.sample]).tolist() == found[0].sample.tolist()
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 100))
+def test_batches_of_texts_have_two_at_least_and_no_more_tokens_than_asked(lengths, most):
+    lengths = np.array(lengths)
+    parts = np.split(lengths, starts_of_batches(lengths, most))
+    assert np.concatenate(parts).tolist() == lengths.tolist()
+    for place, part in enumerate(parts):
+        assert len(part) >= min(2, len(lengths))
+        # The last text of all is in no batch of its own.
+        full = part[:-1] if place == len(parts) - 1 else part
+        assert len(full) <= 2 or full.sum() <= most
+    for part, later in pairwise(parts):
+        assert part.sum() + later[0] > most
 
 
 def test_states_are_those_of_the_samples_histories(data, backbone):
