@@ -147,10 +147,12 @@ class RankingTeacher(GatedTeacher):
         content = self.model.content
         if content is None:
             return
-        content.start(self.model.all_text_states(content.texts))
+        states = self.model.all_text_states(content.texts)
+        content.start(states)
         if self.options.contrast_token_budget:
             fit(contrast_lesson(self, states_of_samples(self)), self.options.contrast_token_budget)
-        content.learnt(self.model.all_text_states(content.texts))
+            states = self.model.all_text_states(content.texts)
+        content.learnt(states)
         self.model.take_content()
 
     def item_view(self) -> Tensor:
