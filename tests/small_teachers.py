@@ -43,7 +43,7 @@ class PlainModel:
         self.tokens = 0
         self.kill_at = None
 
-    def item_view(self, texts):
+    def item_view(self, texts, reading):
         return self.embedding[: len(texts)] + 1
 
     def prompts(self, history, row, column):

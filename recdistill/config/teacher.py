@@ -41,11 +41,11 @@ class TeacherConfig(TrainingConfig):
         False, "compute activations of the LLM again in the backward pass: less memory, a third more time", role="place"
     )
     warmup: float = option(0.05, "share of the steps with rising learning rate", least=0, most=1)
-    token_budget: int = option(80_000, "LLM tokens to train on", role="budget", least=0, common=True)
+    token_budget: int = option(50_000, "LLM tokens to train on", role="budget", least=0, common=True)
     tokens_per_batch: int = option(1024, "LLM tokens of a training batch", least=1)
     accumulation: int = option(1, "batches whose gradients make a training step", least=1)
     outputs_token_budget: int = option(
-        120_000, "LLM tokens to score training samples with; 0: all of them", role="budget", least=0, common=True
+        100_000, "LLM tokens to score training samples with; 0: all of them", role="budget", least=0, common=True
     )
     time_budget: str = option(
         "",

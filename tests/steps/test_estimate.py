@@ -36,7 +36,7 @@ def config_of(taught, kind=TeacherConfig, **changes):
 def test_budgets_are_one_definition_for_all_steps():
     for kind in (TeacherConfig, DistillConfig, MainConfig, SweepConfig):
         config = kind()
-        assert (config.token_budget, config.outputs_token_budget) == (80_000, 120_000)
+        assert (config.token_budget, config.outputs_token_budget) == (50_000, 100_000)
 
 
 def test_what_is_finished_is_named_and_not_timed(taught, monkeypatch):
