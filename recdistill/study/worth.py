@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -18,26 +18,56 @@ IDS, BOTH, CHEAP, FROZEN, TRAINED, FINAL = (
     "ids + cheap text + teacher",
     "distilled + cheap text + teacher",
 )
-#: What is asked: the row, what it is held against, the part of the targets, and the target's name in a sentence.
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of two rows.
+
+    Attributes:
+        row, against: their names.
+        part: of the targets, see `study.comparisons`.
+        target: what these targets are called in a sentence.
+        of_llm: whether the answer is what the LLM adds.
+        unless: a row that answers better where it is there: then this answer is no longer the LLM's.
+    """
+
+    row: str
+    against: str
+    part: str
+    target: str
+    of_llm: bool = True
+    unless: str = ""
+
+
+#: A distilled student scores new items, too, and these take places from the others; where both students have their new
+#: items set among the others by one rule, what is left between them is what the LLM taught.
 QUESTIONS = (
-    (BOTH, IDS, "warm", "items with clicks"),
-    (BOTH, IDS, "sparse", "items with few clicks"),
-    (CHEAP, IDS, "new_among_new", "new items"),
-    (FROZEN, CHEAP, "new_among_new", "new items"),
-    (TRAINED, CHEAP, "new_among_new", "new items"),
-    (FINAL, CHEAP, "all", "all targets"),
+    Question(FINAL, CHEAP, "warm", "items with clicks"),
+    Question(FINAL, CHEAP, "sparse", "items with few clicks"),
+    Question(BOTH, IDS, "warm", "items with clicks", unless=FINAL),
+    Question(BOTH, IDS, "sparse", "items with few clicks", unless=FINAL),
+    Question(CHEAP, IDS, "new_among_new", "new items", of_llm=False),
+    Question(FROZEN, CHEAP, "new_among_new", "new items"),
+    Question(TRAINED, CHEAP, "new_among_new", "new items"),
+    Question(FINAL, CHEAP, "all", "all targets", of_llm=False),
 )
-#: The questions whose answer is the LLM's: all but cheap text against ids.
-OF_LLM = tuple(number for number, (row, *_) in enumerate(QUESTIONS) if row != CHEAP)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question that could be asked of the rows that are there."""
+    """A question that could be asked of the rows that are there.
+
+    Attributes:
+        row, against, target: see `Question`.
+        of_llm: whether the answer is what the LLM adds.
+        difference: the answer.
+    """
 
     row: str
     against: str
     target: str
+    of_llm: bool
     difference: Difference
 
     @property
@@ -93,21 +123,21 @@ def ask(rows: Mapping[str, Sequence[pd.DataFrame]], margin: float) -> list[Asked
         margin: of *not below*, as a share.
     """
     asked: list[Asked] = []
-    for row, against, part, target in QUESTIONS:
-        if row in rows and against in rows:
-            found = difference(rows[row], rows[against], part, margin)
+    for one in QUESTIONS:
+        if one.row in rows and one.against in rows:
+            found = difference(rows[one.row], rows[one.against], one.part, margin)
             if found is not None:
-                asked.append(Asked(row, against, target, found))
+                of_llm = one.of_llm and one.unless not in rows
+                asked.append(Asked(one.row, one.against, one.target, of_llm, found))
     adjusted = corrected([one.difference for one in asked])
-    return [Asked(one.row, one.against, one.target, new) for one, new in zip(asked, adjusted, strict=True)]
+    return [replace(one, difference=new) for one, new in zip(asked, adjusted, strict=True)]
 
 
 def sentence(asked: Sequence[Asked]) -> str:
     """For which targets the LLM is worth it, in one sentence."""
-    of_llm = {QUESTIONS[number][:2] for number in OF_LLM}
     where: dict[str, Asked] = {}
     for one in asked:
-        if (one.row, one.against) in of_llm and one.target != "all targets":
+        if one.of_llm:
             before = where.get(one.target)
             if before is None or one.difference.adjusted < before.difference.adjusted:
                 where[one.target] = one

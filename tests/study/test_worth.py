@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recdistill.study.worth import BOTH, CHEAP, FROZEN, IDS, TRAINED, Price, ask, report, sentence
+from recdistill.study.worth import BOTH, CHEAP, FINAL, FROZEN, IDS, TRAINED, Price, ask, report, sentence
 
 
 def ranks(seed: int, *, warm: float = 1.0, new: float = 1.0) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def ranks(seed: int, *, warm: float = 1.0, new: float = 1.0) -> pd.DataFrame:
 
 
 def rows(**changes: dict[str, float]) -> dict[str, list[pd.DataFrame]]:
-    names = {"ids": IDS, "both": BOTH, "cheap": CHEAP, "frozen": FROZEN, "trained": TRAINED}
+    names = {"ids": IDS, "both": BOTH, "cheap": CHEAP, "frozen": FROZEN, "trained": TRAINED, "final": FINAL}
     return {names[name]: [ranks(seed, **change) for seed in (1, 2)] for name, change in changes.items()}
 
 
@@ -46,6 +46,17 @@ def test_cheap_text_alone_makes_no_llm_worth_it():
 def test_harm_is_said():
     said = sentence(ask(rows(ids={"warm": 4.0}, both={}), 0.01))
     assert said.startswith("The LLM is not shown to be worth it: harmful for items with clicks (-")
+
+
+def test_what_new_items_take_from_others_is_not_the_llms():
+    found = rows(ids={"warm": 4.0}, both={}, cheap={"warm": 3.5}, final={"warm": 6.0})
+    asked = ask(found, 0.01)
+    assert sentence(asked).startswith("The LLM is worth it for items with clicks (+")
+    told = {(one.row, one.target): one for one in asked}
+    assert told[BOTH, "items with clicks"].difference.verdict == "worse"
+    assert not told[BOTH, "items with clicks"].of_llm
+    assert told[FINAL, "items with clicks"].of_llm
+    assert not told[FINAL, "all targets"].of_llm
 
 
 def test_without_rows_nothing_is_said_of_it():

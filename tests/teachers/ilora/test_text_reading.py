@@ -1,10 +1,14 @@
 """The tokens that an LLM is given of a text, and those whose states are its vector."""
 
+from typing import get_args, get_type_hints
+
 import numpy as np
 import pytest
 from tiny_llm import tiny_tokenizer
 
 from recdistill.teachers.ilora.text_reading import TEMPLATES, TextReader, begin_tokens
+from recdistill.teachers.ranking.teacher import RankingOptions
+from recdistill.views.llm import LLMOptions
 
 
 def tokens(text: str) -> list[int]:
@@ -49,3 +53,8 @@ def test_all_texts_lie_one_after_another(reading: str) -> None:
 def test_a_begin_token_is_the_tokenizers_or_the_padding() -> None:
     assert begin_tokens(tiny_tokenizer(begin=True)) == [0]
     assert begin_tokens(tiny_tokenizer()) == [0]
+
+
+def test_both_options_name_every_reading() -> None:
+    for options, name in ((LLMOptions, "llm_reading"), (RankingOptions, "teacher_reading")):
+        assert set(get_args(get_type_hints(options)[name])) == set(TEMPLATES)
