@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -34,7 +33,7 @@ class GatedUpdate(torch.autograd.Function):
         narrow, mixed = narrow_states(x, low, a_low)
         ctx.save_for_backward(x, low, a_low, b_low, weight, narrow, mixed)
         ctx.precisions = mixing.dtype, a.dtype, b.dtype
-        return updated(F.linear(x, weight, bias), mixed, b_low)
+        return updated(x, mixed, b_low, weight, bias)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -58,10 +57,16 @@ def narrow_states(x: Tensor, low: Tensor, a_low: Tensor) -> tuple[Tensor, Tensor
     return narrow, narrow * low
 
 
-def updated(own: Tensor, mixed: Tensor, b_low: Tensor) -> Tensor:
-    """``own + mixed Bᵀ``, in place."""
-    own.view(-1, own.shape[-1]).addmm_(mixed.view(-1, mixed.shape[-1]), b_low.t())
-    return own
+def updated(x: Tensor, mixed: Tensor, b_low: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x Wᵀ + bias + mixed Bᵀ``, in memory of its own: an LLM may write to what a layer gives, not to a view of it."""
+    found = x.new_empty(*x.shape[:2], len(weight))
+    flat, rows = found.view(-1, len(weight)), x.reshape(-1, x.shape[-1])
+    if bias is None:
+        torch.mm(rows, weight.t(), out=flat)
+    else:
+        torch.addmm(bias, rows, weight.t(), out=flat)
+    flat.addmm_(mixed.view(-1, mixed.shape[-1]), b_low.t())
+    return found
 
 
 class FusedLayer:
@@ -93,7 +98,7 @@ class FusedLayer:
         if torch.is_grad_enabled():
             found: Tensor = GatedUpdate.apply(x, mixing, low, a, b, a_low, b_low, weight, bias)
             return found
-        return updated(F.linear(x, weight, bias), narrow_states(x, low, a_low)[1], b_low)
+        return updated(x, narrow_states(x, low, a_low)[1], b_low, weight, bias)
 
     def fits(self, layer: Any, x: Tensor) -> bool:
         """Whether peft would compute the update alone, all in the precision of ``x``, and no hook would see a part."""

@@ -140,6 +140,19 @@ def test_gradients_are_those_of_the_formula() -> None:
     assert torch.autograd.gradcheck(layer, (x, one_for_all, a, b))
 
 
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_what_a_layer_gives_can_be_written_to(with_bias: bool) -> None:
+    x, mixing, a, b, weight = (torch.randn(shape) for shape in ((2, 3, 5), (2, 3, 4), (4, 5), (6, 4), (6, 5)))
+    bias = torch.randn(6) if with_bias else None
+    x.requires_grad_()
+
+    def gradient(scaled: Callable[[Tensor], Tensor]) -> Tensor:
+        found = GatedUpdate.apply(x, mixing, mixing, a, b, a, b, weight, bias)
+        return torch.autograd.grad(scaled(found).sum(), x)[0]
+
+    torch.testing.assert_close(gradient(lambda found: found.mul_(3)), gradient(lambda found: found * 3))
+
+
 def test_layers_with_a_bias_too(monkeypatch: pytest.MonkeyPatch, fused_calls: list[int]) -> None:
     small = Qwen2Config(
         vocab_size=64,
