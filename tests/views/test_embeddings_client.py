@@ -66,7 +66,8 @@ def test_what_cannot_pass_is_said_at_once(status: int, monkeypatch: pytest.Monke
     said = str(caught.value)
     assert len(server.seen) == 1
     assert "\n" not in said
-    assert not [part for part in (KEY, KEY[:6], KEY[-4:]) if part in said]
+    # A port may have the key's last digits.
+    assert not [part for part in (KEY, KEY[:6], KEY[-4:]) if part in said.replace(address, "")]
     assert server.keys == [f"Bearer {KEY}"]
     assert "A_KEY" in said
 

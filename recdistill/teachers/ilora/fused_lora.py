@@ -114,7 +114,9 @@ class FusedLayer:
             and is_power_of_two(layer.scaling[self.adapter])
             and (not layer.training or isinstance(self.dropout, nn.Identity))
             and len(self.a._forward_hooks) == 1
-            and not (self.b._forward_hooks or self.base._forward_hooks)
+            and not (self.b._forward_hooks or self.base._forward_hooks or self.base._forward_pre_hooks)
+            # Accelerate replaces the forward pass of a layer whose weights it fetches.
+            and "forward" not in vars(self.base)
         )
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from recdistill.teachers.ilora.titles import Int64Array
 
 #: What stands before a text, between it and its repetition, and after it, by reading.
 TEMPLATES: dict[str, tuple[str, str, str]] = {
@@ -21,8 +22,6 @@ TEMPLATES: dict[str, tuple[str, str, str]] = {
     "prompt": ('This item: "', "", '" means in one word: "'),
     "echo": ("Rewrite the description:", "\nRewritten description:", ""),
 }
-
-Int64Array = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recdistill.data.batches import batches
-from recdistill.teachers.ilora.text_reading import Int64Array
+from recdistill.teachers.ilora.titles import Int64Array
 from recdistill.teachers.protocol import Lesson
 from recdistill.teachers.ranking.content import HALF
 

@@ -204,6 +204,15 @@ def test_what_peft_computes_otherwise_is_left_to_peft(tiny_llama: Llama, fused_c
         layer = watched.model.get_submodule(name)
         layer.lora_A["default"].register_forward_hook(lambda *_: None)  # type: ignore[index,operator,union-attr]
     run(watched)
+    for change in (
+        lambda base: base.register_forward_pre_hook(lambda *_: None),
+        lambda base: setattr(base, "forward", base.forward),
+        lambda base: base.weight.requires_grad_(),
+    ):
+        other = attached(tiny_llama())
+        for name in other.gated_layers:
+            change(other.model.get_submodule(name).base_layer)
+        run(other)
     disabled = attached(tiny_llama())
     with disabled.model.disable_adapter():
         run(disabled)
