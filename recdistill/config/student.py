@@ -12,6 +12,8 @@ from recdistill.registry import STUDENTS, VIEWS
 
 BaseLoss = Literal["ce", "bce", "sampled", "gbce"]
 Schedule = Literal["constant", "linear", "cosine"]
+#: Options that a run's key has only where they are given: runs of versions without them keep their keys.
+LATER_OPTIONS = ("init_from", "refit", "validation_samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,10 @@ class StudentConfig(TrainingConfig, ViewsConfig):
     patience: int = option(8, "epochs without a better validation NDCG@10 before stopping; 0: none stops", least=0)
     least_epochs: int = option(0, "epochs before which training does not stop", least=0)
     smoothing: int = option(1, "validation NDCG@10 counts as its mean over so many last epochs; 1: as it is", least=1)
+    validation_samples: int = option(
+        0, "validation samples that are ranked after each epoch, drawn once; 0: all; the last measurement ranks all",
+        least=0,
+    )  # fmt: skip
     ema_decay: float = option(
         0.0, "decay a step of averaged weights, which are validated and kept; 0: the weights themselves", least=0,
         most=0.99999,
@@ -105,9 +111,9 @@ class StudentConfig(TrainingConfig, ViewsConfig):
         return self.starts_from_texts and "teacher" in self.view_names
 
     def unread(self) -> Collection[str]:
-        """What is not asked for of the views and runs to start from: runs of versions without them keep their keys."""
+        """What is not asked for of the views and of `LATER_OPTIONS`."""
         found = () if self.starts_from_texts else ("item_init", *OWN_OPTIONS)
-        return (*found, *(name for name in ("init_from", "refit") if not getattr(self, name)))
+        return (*found, *(name for name in LATER_OPTIONS if not getattr(self, name)))
 
     def check_item_init(self) -> None:
         """Raise InputError where embeddings cannot start from the views, or views are given and not read."""

@@ -28,3 +28,7 @@ class StudyConfig(Config):
     most_cells: int = option(
         -1, "cells to make now at most; 0: only write the report; -1: all", role="place", least=-1, common=True
     )
+    jobs: int = option(
+        1, "worker processes here; the cores are divided between them, and each makes all cells of a data set and seed",
+        role="place", least=1, common=True,
+    )  # fmt: skip

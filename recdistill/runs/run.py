@@ -29,6 +29,7 @@ TERMS = "recdistill.terms"
 #: Without its prefix: of a student that was trained on all interactions, and measured on none.
 REFIT = "refit"
 DESCRIPTION = "mlflow.note.content"
+PARENT = "mlflow.parentRunId"
 #: Artifacts.
 CONFIG_FILE, KEY_FILE, VERSIONS_FILE, CHANGES_FILE = "config.json", "key.json", "versions.json", "code.diff"
 

@@ -56,6 +56,7 @@ from recdistill.runs.run import (
     KEY_FILE,
     NAME,
     NEAR_KEY,
+    PARENT,
     REASON,
     REUSED,
     RUN_NAME,
@@ -103,6 +104,8 @@ class EntryRun:
 
 #: The entry runs of this process, a trial's within that of its sweep.
 _entries: list[EntryRun] = []
+#: The run that new runs of this process are nested in where none is active; "" for none.
+_parent = ""
 #: Finished runs of which it was said that other code made them.
 _announced: set[str] = set()
 
@@ -197,6 +200,12 @@ def claimable(run_id: str, step: str, *, named: bool = False) -> Iterator[None]:
         yield
     finally:
         _entries.pop()
+
+
+def nest_runs_in(run_id: str) -> None:
+    """From now on this process, a worker of another one, nests its runs in that one's run."""
+    global _parent
+    _parent = run_id
 
 
 @contextmanager
@@ -340,6 +349,8 @@ class Opening:
         nested = mlflow.active_run() is not None
         name = run_name(self.step, self.config)
         tags = {**self.tags, NAME: name}
+        if _parent and not nested:
+            tags[PARENT] = _parent
         place = read(experiment_of_nested)
         begin = functools.partial(mlflow.start_run, run_name=name, experiment_id=place, nested=nested, tags=tags)
         run_id = str(read(begin).info.run_id)

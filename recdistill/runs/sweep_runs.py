@@ -26,13 +26,12 @@ from recdistill.runs.finished_runs import find_finished, run_of, search
 from recdistill.runs.logged_options import used_options
 from recdistill.runs.open_runs import hold
 from recdistill.runs.outbox import post, read
-from recdistill.runs.run import CONTINUED, KEY, NAME, REASON, STEP, StepRun, reason
+from recdistill.runs.run import CONTINUED, KEY, NAME, PARENT, REASON, STEP, StepRun, reason
 from recdistill.runs.step_runs import Opening, claimable, claimed_entry, end_run, reused_run
 from recdistill.runs.tracking_store import fault
 from recdistill.runs.writes import Write, batch
 
 STUDY, STUDY_ID, TRIAL, STATE = ("recdistill.study", "recdistill.study_id", "recdistill.trial", "recdistill.state")
-PARENT = "mlflow.parentRunId"
 #: Status of a run by the state of its trial.
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "killed": "KILLED"}
 

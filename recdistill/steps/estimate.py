@@ -36,6 +36,7 @@ from recdistill.steps.teacher import wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.study.cells import read_cell
 from recdistill.study.plan import read_plan
+from recdistill.sweep.final_jobs import final_jobs
 from recdistill.sweep.shipped import plan_path
 from recdistill.sweep.space_file import read_space
 
@@ -302,8 +303,10 @@ def sweep_parts(config: SweepConfig) -> Iterator[Part]:
     work = f"trainings of {config.epochs} epochs at most, before any is pruned"
     yield Part(f"{config.trials} trials", work=work, seconds=seconds, times=config.trials * space.seeds)
     if config.final_seeds:
-        work = "final trainings: best, default and undistilled"
-        yield Part(f"{config.final_seeds} seeds each", work=work, seconds=seconds, times=3 * config.final_seeds)
+        work, times = "final trainings: best, default and undistilled", 3 * config.final_seeds
+        if seconds is not None:
+            seconds *= config.jobs / final_jobs(config, times)
+        yield Part(f"{config.final_seeds} seeds each", work=work, seconds=seconds, times=times)
 
 
 def study_parts(config: StudyConfig) -> Iterator[Part]:
@@ -320,5 +323,5 @@ def study_parts(config: StudyConfig) -> Iterator[Part]:
             taken.setdefault(cell.row, []).append(done.seconds)
     for row, count in missing.items():
         known = taken.get(row)
-        seconds = sum(known) / len(known) if known else None
+        seconds = sum(known) / len(known) / config.jobs if known else None
         yield Part(f"row {row}", work="cells", seconds=seconds, times=count)

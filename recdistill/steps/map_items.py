@@ -1,8 +1,12 @@
-"""``map_items``: new items in a finished student, in closed form from vectors of their texts."""
+"""``map_items``: new items in a finished student, from vectors of their texts.
+
+The map from texts is fitted in closed form to the student's embeddings (``item_map=ridge``), or it is that which the
+student was trained with (``own``). Where new items stand among the others is chosen on validation either way.
+"""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,7 @@ from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
 from recdistill.steps.registered import registered
 from recdistill.steps.results import keep_student
 from recdistill.steps.student_texts import VECTORS_FOLDER, about_texts
-from recdistill.students.build import StudentShape, read_shape
+from recdistill.students.build import StudentShape, load_recommender, read_shape
 from recdistill.students.calibration import (
     COSTS,
     CalibrationScores,
@@ -97,12 +101,14 @@ class Candidate:
         vectors: of all items.
         mapped: its new items set by ``Interleaving()``.
         value: the higher, the better the views: see `choose_views`.
+        with_new: the student with other new items, int64 ascending, than those without a training target.
     """
 
     config: MapItemsConfig
     vectors: ItemVectors
     mapped: MappedStudent
     value: float
+    with_new: Callable[[Int64Array], MappedStudent]
 
 
 def map_items(config: MapItemsConfig) -> StepRun:
@@ -140,7 +146,7 @@ def source_of(config: MapItemsConfig) -> tuple[MapItemsConfig, Source | None]:
             "by; map the run that it refits, or refit with item_init=views and use add_items"
         )
     shared = option_table(StudentConfig)
-    left = {*OWN, *view_options()}
+    left = {*OWN, *(() if config.item_map == "own" else view_options())}
     taken = {name: value for name, value in values.items() if name in shared and name not in left}
     config = changed(config, student_run_id=run.run_id, **taken)
     check_student_options(config)
@@ -168,6 +174,11 @@ def check_student_options(config: MapItemsConfig) -> None:
         )
     if config.output != "tied":
         raise InputError(f"output={config.output}: new items have no row in that layer; train with output=tied")
+    if config.item_map == "own" and not config.starts_from_texts:
+        raise InputError(
+            "item_map=own: the student was not trained with item_init=views, so that it has no map from texts; "
+            "leave item_map out"
+        )
 
 
 def taught_view(
@@ -203,9 +214,13 @@ def mapping(
     student, shape = frozen_student(source.run, torch.device("cpu")), read_shape(kept)
     check_tied(student)
     table = None if teacher is None else teacher.table
-    candidates = [candidate(one, data, student, shape, texts, table, device) for one in config.alternatives()]
+    candidates = (
+        [own_candidate(config, data, kept, shape, table, device)]
+        if config.item_map == "own"
+        else [candidate(one, data, student, shape, texts, table, device) for one in config.alternatives()]
+    )
     best = choose_views(candidates)
-    scores = validation_scores(best, data, student, shape, device)
+    scores = validation_scores(best, data, device)
     chosen = choose_interleaving(scores, config.warm_cost) if bool(scores.warm.any()) else None
     interleaving = Interleaving() if chosen is None else chosen.interleaving
     mapped = best.mapped.interleaved(interleaving).to(device)
@@ -237,14 +252,46 @@ def candidate(
     """The vectors of one choice of views, and the map from them."""
     vectors = ItemVectors.fit(config, texts, data.trained, teacher if "teacher" in config.view_names else None, device)
     about = about_texts(config, data)
-    new = np.flatnonzero(~data.trained)
-    mapped, explained = mapped_student(student, shape, data, vectors, new, about)
+    mapped, explained = mapped_student(student, shape, data, vectors, np.flatnonzero(~data.trained), about)
+    value = among_validation(config, data, mapped, device)
+
+    def with_new(new: Int64Array) -> MappedStudent:
+        return mapped_student(student, shape, data, vectors, new, {})[0]
+
+    return Candidate(config, vectors, mapped, explained if value is None else value, with_new)
+
+
+def own_candidate(
+    config: MapItemsConfig,
+    data: SequenceData,
+    kept: Path,
+    shape: StudentShape,
+    teacher: TeacherTable | None,
+    device: torch.device,
+) -> Candidate:
+    """The student with the map that it was trained with."""
+    mapped = load_recommender(kept)
+    if not isinstance(mapped, MappedStudent) or mapped.new_item_map.terms is not None:
+        raise InputError("item_map=own: the student keeps no map of its own; leave item_map out")
+    mapped = mapped.interleaved(Interleaving())
+    vectors = ItemVectors.load(kept / VECTORS_FOLDER, teacher, device)
+
+    def with_new(new: Int64Array) -> MappedStudent:
+        return mapped.with_new(shape, torch.as_tensor(new), torch.from_numpy(vectors.table))
+
+    return Candidate(config, vectors, mapped, among_validation(config, data, mapped, device) or 0.0, with_new)
+
+
+def among_validation(
+    config: MapItemsConfig, data: SequenceData, mapped: MappedStudent, device: torch.device
+) -> float | None:
+    """NDCG@20 of validation's new targets among its new items; None where it has none."""
     scores = calibration_scores(
         mapped.to(device), some_samples(data.validation, config.seed), data.new_validation, config.exclude_seen, device
     )
-    has_new = bool(scores.counts.any())
-    value = among_new(scores, np.searchsorted(new, data.new_validation)) if has_new else explained
-    return Candidate(config, vectors, mapped, value)
+    if not bool(scores.counts.any()):
+        return None
+    return among_new(scores, np.searchsorted(np.flatnonzero(~data.trained), data.new_validation))
 
 
 def mapped_student(
@@ -272,16 +319,13 @@ def choose_views(candidates: list[Candidate]) -> Candidate:
     return max(candidates, key=lambda one: one.value)
 
 
-def validation_scores(
-    best: Candidate, data: SequenceData, student: Student, shape: StudentShape, device: torch.device
-) -> CalibrationScores:
+def validation_scores(best: Candidate, data: SequenceData, device: torch.device) -> CalibrationScores:
     """What the interleaving is chosen on: validation's new targets, or trained items that stand for new ones."""
     config, samples = best.config, some_samples(data.validation, best.config.seed)
     targets, mapped = data.new_validation, best.mapped
     if not np.isin(samples.targets, targets).any():
         targets = stand_ins(data, STAND_INS, config.seed)
-        new = np.union1d(np.flatnonzero(~data.trained), targets)
-        mapped, _ = mapped_student(student, shape, data, best.vectors, new, {})
+        mapped = best.with_new(np.union1d(np.flatnonzero(~data.trained), targets))
     return calibration_scores(mapped.to(device), samples, targets, config.exclude_seen, device)
 
 
@@ -290,10 +334,8 @@ def costs_logged(
 ) -> dict[str, float]:
     """Metrics of the map: what it explains, how new items are set, what they cost, and what their vectors took."""
     terms, costs = best.mapped.new_item_map.terms, best.vectors.costs.values()
-    assert terms is not None
-    found = {
-        "map/explained": terms.explained,
-        "map/penalty": terms.penalty,
+    found = {} if terms is None else {"map/explained": terms.explained, "map/penalty": terms.penalty}
+    found |= {
         "map/scale": interleaving.scale,
         "map/offset": interleaving.offset,
         "map/test_warm_cost": test.warm_cost,
@@ -350,12 +392,12 @@ def described(
 ) -> str:
     """The run's description."""
     terms = best.mapped.new_item_map.terms
-    assert terms is not None
+    by = "by the map that it was trained with" if terms is None else f"mapped from views {best.config.views}"
     text = (
-        f"{config.student} of the {source.step} run {source.run.run_id} on {data.name} ({data.split}), new items "
-        f"mapped from views {best.config.views}: the map explains {terms.explained:.0%} of "
-        "item embeddings that it was not fitted to"
+        f"{config.student} of the {source.step} run {source.run.run_id} on {data.name} ({data.split}), new items {by}"
     )
+    if terms is not None:
+        text += f": the map explains {terms.explained:.0%} of item embeddings that it was not fitted to"
     if "test/new/ndcg_at_20" not in metrics:
         return f"{text}. Test has no new targets."
     among, chance = (metrics[f"test/new_among_new/{name}ndcg_at_20"] for name in ("", "chance_"))

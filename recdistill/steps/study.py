@@ -6,6 +6,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,16 @@ from recdistill.report.study_figure import Panels, study_figure
 from recdistill.report.study_page import StudyPicture, StudyReport, study_page
 from recdistill.runs.provenance import code_at_hand
 from recdistill.runs.run import StepRun
-from recdistill.runs.step_runs import step_run
+from recdistill.runs.step_runs import nest_runs_in, step_run
 from recdistill.runs.store_name import store_name
+from recdistill.runs.sweep_runs import TrackingPlace, tracking_place, use_tracking
 from recdistill.steps.estimate import announce
 from recdistill.steps.inputs import data_of
 from recdistill.steps.main_report import finding_of
 from recdistill.steps.path_bar import PathBar
 from recdistill.students.training import check_student
 from recdistill.study.cells import CellResult, read_cell, write_cell
-from recdistill.study.plan import Cell, Plan, read_plan
+from recdistill.study.plan import Cell, Plan, independent_parts, read_plan
 from recdistill.study.report import (
     METRICS,
     NAME,
@@ -45,6 +48,7 @@ from recdistill.study.report import (
     write_report,
 )
 from recdistill.sweep.shipped import plan_path
+from recdistill.sweep.workers import map_tasks
 from recdistill.teachers.checks import check_teacher
 
 STUDENT_STEPS = ("backbone", "distill")
@@ -65,7 +69,7 @@ def study(config: StudyConfig) -> StepRun:
     # Who only wants the report does not wait for the process that makes the cells.
     reading = {"report only": True} if not config.most_cells else {}
     with step_run("study", changed(config, force=True), data="", contents=reading) as run:
-        make_cells(plan, folder, missing, config.most_cells)
+        make_cells(config, folder, missing, run.run_id)
         target = Path(config.report).expanduser() if config.report else folder / "report.md"
         text, page = report_files(plan, folder, target)
         run.log_text("report.md", text)
@@ -105,28 +109,56 @@ def config_of_cell(cell: Cell, runs: dict[str, str]) -> Any:
     return config_of(STEPS[cell.step], cell.options | runs)
 
 
-def make_cells(plan: Plan, folder: Path, missing: list[Cell], most: int) -> None:
-    """Make missing cells in the plan's order, saying before each how long the others will take."""
-    wanted = missing if most < 0 else missing[:most]
-    runs: dict[str, StepRun] = {}
-    taken: list[float] = []
+def make_cells(config: StudyConfig, folder: Path, missing: list[Cell], study_run_id: str) -> None:
+    """Make missing cells, as many as are wanted: in the plan's order, or in several processes."""
+    wanted = missing if config.most_cells < 0 else missing[: config.most_cells]
+    parts = independent_parts(wanted)
+    if config.jobs > 1 and len(parts) > 1:
+        prepare = CellPreparation(tracking_place(), config.plugin, study_run_id)
+        map_tasks(partial(make_part, folder), parts, config.jobs, prepare)
+        return
     bar = PathBar("study", len(wanted))
     with bar.shown():
-        make_each(wanted, folder, bar, runs, taken)
+        make_each(wanted, folder, "study", bar.say, bar.done)
 
 
-def make_each(wanted: list[Cell], folder: Path, bar: PathBar, runs: dict[str, StepRun], taken: list[float]) -> None:
-    """Make cells in this order; ``runs`` and ``taken`` get the run and the seconds of each."""
+@dataclass(frozen=True)
+class CellPreparation:
+    """Sets up a worker process, whose runs are nested in the study's."""
+
+    tracking: TrackingPlace
+    plugins: str
+    study_run_id: str
+
+    def __call__(self) -> None:
+        use_tracking(self.tracking)
+        nest_runs_in(self.study_run_id)
+        load_plugins(self.plugins)
+
+
+def make_part(folder: Path, part: list[Cell]) -> None:
+    """Make those of a part's cells that nobody made before, as a worker killed amid the part."""
+    missing = [cell for cell in part if read_cell(folder, cell) is None]
+    # A bar a process would write over the others'.
+    make_each(missing, folder, f"study, seed {part[0].seed}", partial(print, flush=True), lambda: None)
+
+
+def make_each(
+    wanted: list[Cell], folder: Path, name: str, say: Callable[[str], None], done: Callable[[], None]
+) -> None:
+    """Make cells in this order, saying before each how long the others will take, and calling ``done`` after it."""
+    runs: dict[str, StepRun] = {}
+    taken: list[float] = []
     for number, cell in enumerate(wanted, start=1):
         left = f", about {statistics.fmean(taken) * (len(wanted) - number + 1) / 60:,.0f} minutes left" if taken else ""
-        bar.say(f"[study {number}/{len(wanted)}{left}] {cell.name}")
+        say(f"[{name} {number}/{len(wanted)}{left}] {cell.name}")
         started = time.perf_counter()
         run = made(cell, runs)
         seconds = time.perf_counter() - started
         taken.append(seconds)
         ranks = pd.read_parquet(run.artifact("ranks") / "test.parquet")
         write_cell(folder, cell, result_of(cell, run, seconds), ranks)
-        bar.done()
+        done()
 
 
 def made(cell: Cell, runs: dict[str, StepRun]) -> StepRun:

@@ -19,6 +19,8 @@ LARGE_CATALOGUE = 100_000
 #: Scores of a batch that are worth a word, in bytes.
 MANY_BYTES = 2**30
 GIB = 2**30
+#: Scores of a validation that take minutes, which an epoch may not.
+MANY_SCORES = 10**11
 
 
 def loss_path(config: StudentConfig, model: Student, objective: Objective, distilled: bool) -> LossPath:
@@ -51,4 +53,13 @@ def say_what_would_pay(config: StudentConfig, path: LossPath, num_items: int) ->
         notice(
             f"base_loss={config.base_loss}: every step scores {num_items:,} items for {config.batch_size:,} samples; "
             f"{advice}"
+        )
+
+
+def say_long_validation(config: StudentConfig, samples: int, num_items: int) -> None:
+    """Say a line where ranking all validation samples after each epoch takes many minutes, and what to set."""
+    if not config.validation_samples and samples * num_items >= MANY_SCORES:
+        notice(
+            f"validation_samples=0: every epoch ends with {samples:,} samples ranked among {num_items:,} items; "
+            "validation_samples=20000 is enough to choose an epoch by"
         )

@@ -119,6 +119,19 @@ class MappedStudent(Recommender):
         student = over_items(self.student, shape, table)
         return MappedStudent(student, self.base, torch.cat([self.new_items.cpu(), more]), self.new_item_map).eval()
 
+    def with_new(self, shape: StudentShape, new_items: Tensor, vectors: Tensor) -> "MappedStudent":
+        """The same student as if other items of its were new: those that were not have their map's embeddings.
+
+        Args:
+            shape: of the student.
+            new_items: int64, ascending, those that are new already among them.
+            vectors: [V, D], of all items' texts.
+        """
+        table = self.student.item_table().detach().cpu().clone()
+        fresh = new_items[~torch.isin(new_items, self.new_items.cpu())]
+        table[fresh] = self.new_item_map.map(vectors[fresh])
+        return MappedStudent(over_items(self.student, shape, table), self.base, new_items, self.new_item_map).eval()
+
     def save_map(self, directory: Path) -> None:
         """Write what makes it more than its student, beside the student's files."""
         new = self.new_item_map

@@ -22,8 +22,8 @@ from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS, STUDENTS
 from recdistill.students.build import StudentShape, build_student, shape_of
 from recdistill.students.earlier import EarlierStudent
-from recdistill.students.loss_path import loss_path, say_what_would_pay
-from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of
+from recdistill.students.loss_path import loss_path, say_long_validation, say_what_would_pay
+from recdistill.students.measure import KEPT, Fitted, drawn_samples, measure, metrics_of, ranks_of
 from recdistill.students.process_random import ProcessRandom
 from recdistill.students.recommender import ClosedForm
 from recdistill.students.selection import Selection
@@ -231,7 +231,9 @@ def student_plan(
     if processes.is_main:
         recorder.tag("loss_path", path)
         say_what_would_pay(config, path, data.num_items)
+        say_long_validation(config, len(data.validation), data.num_items)
     memory = {} if selection is None else selection.memory
+    validation = drawn_samples(data.validation, config.validation_samples, config.seed)
     random = ProcessRandom(processes, config.seed, memory)
     trained = nn.ModuleDict({"student": model, "extra": objective})
     optimizer = optimizer_of(config, trained)
@@ -243,7 +245,7 @@ def student_plan(
         num_batches=-(-data.num_trainable(config.exclude_seen) // config.batch_size),
         module=trained,
         epochs=config.epochs,
-        validate=lambda: metrics_of("val", ranks_of(model, data.validation, config.exclude_seen, device, processes)),
+        validate=lambda: metrics_of("val", ranks_of(model, validation, config.exclude_seen, device, processes)),
         patience=config.patience,
         least_epochs=config.least_epochs,
         smoothing=config.smoothing,

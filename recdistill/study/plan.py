@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -288,3 +288,23 @@ def cell_of(
             raise InputError(f"row {row.name}: starts from {name}, which the plan does not make")
         of[option] = own[0]
     return Cell(row.name, dataset, student, seed, row.step, options, of)
+
+
+def independent_parts(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells in parts that start from no cell of each other, each part and its cells in the order given."""
+    part_of: dict[str, int] = {}
+    parts: dict[int, list[Cell]] = {}
+    for number, cell in enumerate(cells):
+        joined = [cell]
+        for other in {part_of[one.name] for one in lineage(cell) if one.name in part_of}:
+            joined = [*parts.pop(other), *joined]
+        parts[number] = joined
+        part_of |= {one.name: number for member in joined for one in lineage(member)}
+    order = {cell.name: place for place, cell in enumerate(cells)}
+    sorted_parts = [sorted(part, key=lambda cell: order[cell.name]) for part in parts.values()]
+    return sorted(sorted_parts, key=lambda part: order[part[0].name])
+
+
+def lineage(cell: Cell) -> list[Cell]:
+    """A cell and all that it starts from."""
+    return [cell, *(one for other in cell.of.values() for one in lineage(other))]

@@ -21,7 +21,7 @@ from recdistill.steps.backbone import backbone
 from recdistill.steps.compare import compare
 from recdistill.steps.inputs import data_of
 from recdistill.steps.map_items import map_items
-from recdistill.students.build import load_recommender, load_student
+from recdistill.students.build import load_recommender, load_student, read_shape
 from recdistill.students.catalogue_file import read_catalogue
 from recdistill.students.mapped import MappedStudent
 from recdistill.views.item_vectors import ItemVectors
@@ -138,11 +138,49 @@ def test_where_validation_has_no_new_item_trained_ones_stand_for_them(options):
     assert isinstance(load_recommender(run.artifact("student")), MappedStudent)
 
 
+def test_a_student_s_own_map_is_kept_and_its_new_items_are_set_anew(options):
+    joint = backbone(BaselineConfig(**(options | {"item_init": "views"})))
+    run = map_items(MapItemsConfig(student_run_id=joint.run_id, item_map="own", device="cpu"))
+    before, found = (load_recommender(one.artifact("student")) for one in (joint, run))
+    assert isinstance(before, MappedStudent)
+    assert isinstance(found, MappedStudent)
+    data = data_of(MapItemsConfig(**options))
+    history, length = histories_of(data, np.flatnonzero(data.trained))
+    with torch.no_grad():
+        scores, own = found.scores(history, length), before.scores(history, length)
+    assert torch.equal(scores[:, data.trained], own[:, data.trained])
+    place = found.new_item_map.interleaving
+    torch.testing.assert_close(scores[:, ~data.trained], place(own[:, ~data.trained]))
+    metrics = run.metrics()
+    assert metrics["map/val_warm_cost"] <= 0.02
+    assert "map/explained" not in metrics
+    name = "test/new_among_new/ndcg_at_20"
+    assert metrics[name] == pytest.approx(joint.metrics()[name])
+    # Its views are the student's, whatever this step's defaults are; the map that it keeps is still its own.
+    assert json.loads((run.artifact("new_items") / "curve.json").read_text())["views"][0]["views"] == "tfidf"
+    assert found.new_item_map.terms is None
+
+
+def test_trained_items_stand_for_new_ones_by_the_own_map_alone(options):
+    chronological = {name: value for name, value in options.items() if name != "new_items"} | {"item_init": "views"}
+    run = map_items(MapItemsConfig(**chronological, item_map="own"))
+    assert run.metrics()["map/val_warm_cost"] <= 0.02
+    found = load_recommender(run.artifact("student"))
+    vectors = torch.from_numpy(ItemVectors.load(run.artifact("student") / "item_vectors").table)
+    wanted = torch.tensor([1, 3])
+    other = found.with_new(read_shape(run.artifact("student")), wanted, vectors)
+    torch.testing.assert_close(other.student.item_table()[wanted], found.new_item_map.map(vectors[wanted]))
+    rest = torch.ones(found.num_items, dtype=torch.bool)
+    rest[wanted] = False
+    assert torch.equal(other.student.item_table()[rest], found.student.item_table()[rest])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"output": "linear"}, r"^output=linear: new items have no row in that layer"),
         ({"student": "ease", "hidden_size": 64}, r"^student=ease: has no item embeddings"),
+        ({"item_map": "own"}, r"^item_map=own: the student was not trained with item_init=views"),
         ({"views": "teacher"}, r"^views=teacher: the student was not distilled; set teacher_run_id="),
         ({"teacher_run_id": "a" * 32}, r"^teacher_run_id=a+: is for views=teacher"),
         ({"item_text": "title,colour"}, r"^item_text=title,colour: the items have no column 'colour'"),

@@ -80,6 +80,27 @@ def test_a_study_makes_its_cells_goes_on_and_reports(place, small_files, tmp_pat
     assert (tmp_path / "again.md").read_text().replace("again_", "report_") == text
 
 
+def test_two_processes_make_the_cells_in_runs_of_the_study(place, small_files, tmp_path, capfd):
+    plan = tmp_path / "small.yaml"
+    plan.write_text(PLAN.replace("INTERACTIONS", small_files["interactions"]).replace("ITEMS", small_files["items"]))
+    with entry_run("study"):
+        run = study(StudyConfig(plan=str(plan), results=str(tmp_path / "two"), jobs=2))
+    said = capfd.readouterr().out
+    for seed in (1, 2):
+        assert f"[study, seed {seed} 1/2] small/ids/sasrec-{seed}" in said
+    nested = mlflow.search_runs(
+        filter_string=f"tags.`mlflow.parentRunId` = '{run.run_id}'", search_all_experiments=True, output_format="list"
+    )
+    assert [one.info.status for one in nested] == ["FINISHED"] * 6
+    # Where a worker was killed amid its part, what it had made is not made again.
+    gone = tmp_path / "two" / "small" / "cheap" / "sasrec-2.json"
+    kept = gone.read_text()
+    gone.unlink()
+    with entry_run("study"):
+        study(StudyConfig(plan=str(plan), results=str(tmp_path / "two"), jobs=2))
+    assert json.loads(gone.read_text())["run_id"] == json.loads(kept)["run_id"]
+
+
 def test_a_row_that_cannot_be_is_refused_before_any_cell(place, tmp_path):
     plan = tmp_path / "bad.yaml"
     plan.write_text(

@@ -8,7 +8,7 @@ from recdistill.distillation.objective import build_objective
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.students import loss_path as module
 from recdistill.students.build import build_student, shape_of
-from recdistill.students.loss_path import held_bytes, loss_path, say_what_would_pay
+from recdistill.students.loss_path import held_bytes, loss_path, say_long_validation, say_what_would_pay
 from recdistill.students.student import Student
 
 ITEMS = 12
@@ -74,6 +74,16 @@ def test_a_line_names_what_would_pay_for_large_catalogues_alone(monkeypatch):
     )
     say_what_would_pay(config, "all scores", 10**6)
     assert "3.8 GiB a step" in said.pop()
+
+
+def test_a_line_names_what_shortens_a_long_validation(monkeypatch):
+    said = []
+    monkeypatch.setattr(module, "notice", said.append)
+    say_long_validation(StudentConfig(), 8_233, 20_000)
+    say_long_validation(StudentConfig(validation_samples=20_000), 10**6, 10**6)
+    assert not said
+    say_long_validation(StudentConfig(), 10**6, 10**6)
+    assert "1,000,000 samples ranked among 1,000,000 items; validation_samples=20000" in said.pop()
 
 
 def test_what_is_held_is_scores_and_their_gradient():

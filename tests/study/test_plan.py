@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recdistill.errors import InputError
-from recdistill.study.plan import read_plan
+from recdistill.study.plan import independent_parts, lineage, read_plan
 
 PLAN = """\
 shared: {epochs: 1, hidden_size: 8}
@@ -49,6 +49,21 @@ def test_cells_are_rows_by_data_students_and_seeds(tmp_path):
     }  # fmt: skip
     # A step has only the options that it knows.
     assert found["small/popularity/any-1"].options == {"new_items_seed": 1, "dataset": "ml-100k", "max_users": 50}
+
+
+def test_parts_start_from_no_cell_of_each_other(tmp_path):
+    cells = [cell for cell in read_plan(written(tmp_path, PLAN)).cells if "/teacher/" not in cell.name]
+    parts = independent_parts(cells)
+    assert [cell for part in parts for cell in sorted(part, key=cells.index)] == sorted(
+        cells, key=lambda cell: next(number for number, part in enumerate(parts) if cell in part)
+    )
+    assert all(part == sorted(part, key=cells.index) for part in parts)
+    names = [{one.name for cell in part for one in lineage(cell)} for part in parts]
+    assert not any(first & second for place, first in enumerate(names) for second in names[:place])
+    # What joins both students is a teacher, which is none of these cells.
+    together = [{cell.name for cell in part} for part in parts if len(part) > 1]
+    assert together == [{f"small/distilled/{student}-{seed}" for student in ("sasrec", "gru")} for seed in (1, 2)]
+    assert len(parts) == len(cells) - 2
 
 
 def test_all_rows_of_a_seed_come_before_the_next_seed(tmp_path):
