@@ -89,7 +89,7 @@ def plain_model(student: str, seed: int, dropout: float) -> Any:
 
 
 class Windows:
-    """Windows of equal shape for each seed and step: history [W, L], and a target at the last half of its columns."""
+    """Windows of equal shape for each seed and step: history [W, L], and a target at each of its columns."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -97,13 +97,13 @@ class Windows:
         from recdistill.config import StudentConfig
 
         config = StudentConfig()
-        self.length, self.asked = config.max_length, config.max_length // 2
-        self.windows = max(1, config.batch_size // self.asked)
+        self.length = config.max_length
+        self.windows = max(1, config.batch_size // self.length)
         samples = data_of_process().train
         self.flat = torch.as_tensor(samples.items)
         self.device = device
-        self.row = torch.arange(self.windows, device=device).repeat_interleave(self.asked)
-        self.column = torch.arange(self.length - self.asked, self.length, device=device).repeat(self.windows)
+        self.row = torch.arange(self.windows, device=device).repeat_interleave(self.length)
+        self.column = torch.arange(self.length, device=device).repeat(self.windows)
         self.lengths = torch.full((self.windows,), self.length, device=device)
 
     def of(self, seed: int, step: int) -> tuple[Any, Any]:
@@ -114,7 +114,7 @@ class Windows:
         start = torch.randint(len(self.flat) - self.length - 1, (self.windows,), generator=draw)
         taken = self.flat[start.unsqueeze(1) + torch.arange(self.length + 1)]
         taken = taken.to(self.device)
-        return taken[:, :-1].contiguous(), taken[:, 1 + self.length - self.asked :].flatten()
+        return taken[:, :-1].contiguous(), taken[:, 1:].flatten()
 
 
 def plain_in_turn(
