@@ -22,8 +22,8 @@ from recdistill.sweep.trainings import Trained
 FINDINGS = (
     Finding("distilled", "ids", "items with clicks", 0.0041, 0.0012, 0.0071, 0.052, "better"),
     Finding("distilled", "ids", "items with few clicks", -0.0011, -0.0040, 0.0018, -0.03, "unclear"),
-    Finding("ids + cheap text", "ids", "new items", 0.0910, 0.0700, 0.1120, 0.61, "better"),
-    Finding("ids + cheap text + teacher", "ids + cheap text", "new items", -0.012, -0.02, -0.004, -0.05, "worse"),
+    Finding("cheap text", "ids", "new items", 0.0910, 0.0700, 0.1120, 0.61, "better"),
+    Finding("cheap text + teacher", "cheap text", "new items", -0.012, -0.02, -0.004, -0.05, "worse"),
     Finding("distilled", "ids", "one user", 0.001, float("nan"), float("nan"), float("nan"), "not below"),
 )
 NAMES = ("popularity", "sasrec, undistilled", "teacher", "sasrec, distilled")

@@ -8,6 +8,7 @@ from recdistill.config.base import WEIGHT, Config
 from recdistill.config.option import option
 from recdistill.config.student import StudentConfig, check_measured, check_without_teacher
 from recdistill.config.teacher import TeacherConfig
+from recdistill.config.views import OR
 from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, TEACHERS, VIEWS, Registry
 
@@ -128,7 +129,8 @@ class MainConfig(DistillConfig):
         role="place",
     )  # fmt: skip
     cheap_views: str = option(
-        "sentence+tfidf", "views of an item's text without an LLM: what the LLM must beat for new items; empty: none",
+        "sentence+tfidf", "views of an item's text without an LLM, which the LLM must beat: where items are new, the "
+        "students start from them, and new items are told by them; empty: none",
         choices=VIEWS, several=True,
     )  # fmt: skip
 
@@ -138,6 +140,10 @@ class MainConfig(DistillConfig):
         check_measured(self)
         if self.promote and not self.register:
             raise InputError("promote=true: give register, the name of the student in the registry")
+        if OR in self.cheap_views:
+            raise InputError(
+                f"cheap_views={self.cheap_views}: students start from one choice of views; give one of them"
+            )
         for name in self.baseline_names:
             if name not in STUDENTS.names(gradient=False):
                 raise InputError(f"baselines={name}: must be of {', '.join(STUDENTS.names(gradient=False))}, or empty")

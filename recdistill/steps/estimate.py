@@ -34,6 +34,7 @@ from recdistill.steps.paces import pace_of_student, pace_of_teacher
 from recdistill.steps.student_start import keys_of, student_start
 from recdistill.steps.teacher import wanted_teacher
 from recdistill.steps.time_budget import within_time
+from recdistill.steps.worth import from_texts, told_by_texts
 from recdistill.study.cells import read_cell
 from recdistill.study.plan import read_plan
 from recdistill.sweep.final_jobs import final_jobs
@@ -176,14 +177,18 @@ def finished(key: str) -> str:
 
 def path_parts(config: MainConfig, *, with_baselines: bool) -> Iterator[Part]:
     """The runs of ``main``."""
-    data = data_of(config)
     if with_baselines:
         yield from parts_of("prepare", narrow(config, DataConfig))
         for name in config.baseline_names:
             yield student_part(changed(frozen_backbone(config), student=name))
-    yield student_part(narrow(config, BaselineConfig, register=""))
-    yield from taught_parts(narrow(config, DistillConfig, force=config.force))
-    if len(data.new_test) and config.cheap_views:
+    plain, student = narrow(config, BaselineConfig, register=""), narrow(config, DistillConfig, force=config.force)
+    yield student_part(plain)
+    # `main` starts its students from texts where it draws the new items itself.
+    told = told_by_texts(config) and (not with_baselines or bool(config.new_items))
+    if told:
+        yield student_part(from_texts(plain, config.cheap_views))
+    yield from taught_parts(from_texts(student, config.cheap_views) if told else student)
+    if told:
         yield Part("new items by their texts", work="maps of students to the items' texts")
 
 
@@ -192,7 +197,8 @@ def student_part(config: BaselineConfig) -> Part:
     data = data_of(config)
     found = "" if config.force else finished(key_of_baseline(config, data.fingerprint, student_start(config, data)))
     kind = " undistilled" if config.student in STUDENTS.names(gradient=True) else ""
-    name = f"{config.student}{kind}, seed {config.seed}"
+    texts = " from texts" if config.starts_from_texts else ""
+    name = f"{config.student}{kind}{texts}, seed {config.seed}"
     if found or config.released:
         return Part(name, found, "imported", None if not found else 0.0)
     pace = pace_of_student(config, data, distilled=False)

@@ -37,7 +37,7 @@ from recdistill.steps.prepare import prepare
 from recdistill.steps.promote import promote_run
 from recdistill.steps.teacher import check_teacher_of, teacher, wanted_teacher
 from recdistill.steps.time_budget import within_time
-from recdistill.steps.worth import TEACHER, Runs, answer, price_of, text_rows
+from recdistill.steps.worth import TEACHER, TEXTS, Runs, answer, from_texts, price_of, text_rows, told_by_texts
 from recdistill.students.training import check_student
 from recdistill.study.worth import BOTH, IDS
 from recdistill.training.device import device_of
@@ -112,7 +112,8 @@ def main(config: MainConfig) -> StepRun:
         if not run.reused:
             expected = processes.from_main(lambda: announce("main", config).seconds)
             silent = not processes.is_main
-            with PathBar("main", 4 + len(config.baseline_names), expected, silent=silent).shown() as bar:
+            steps = 4 + len(config.baseline_names) + told_here(config)
+            with PathBar("main", steps, expected, silent=silent).shown() as bar:
                 found = all_steps(config, bar, processes)
             processes.from_main(lambda: keep_results(run, config, data, found))
     if not processes.is_main:
@@ -146,6 +147,10 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes) -> dict[st
     undistilled = f"{config.student}, undistilled"
     found[undistilled] = begin(f"2/4 {undistilled}", backbone, narrow(config, BaselineConfig, register=""))
     student = narrow(config, DistillConfig)
+    if told_here(config):
+        plain_texts = from_texts(narrow(config, BaselineConfig, register=""), config.cheap_views)
+        found[text_student(config)] = begin(f"2/4 {text_student(config)}", backbone, plain_texts)
+        student = from_texts(student, config.cheap_views)
     if not config.teacher_files:
         over = config.value("endpoint_model") or config.llm
         found["teacher"] = begin(f"3/4 teacher over {over}", teacher_run, config)
@@ -155,11 +160,23 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes) -> dict[st
     return found
 
 
+def told_here(config: MainConfig) -> bool:
+    """Whether items are drawn as new, which cheap text tells of; see `worth.told_by_texts`."""
+    return bool(config.new_items) and told_by_texts(config)
+
+
+def text_student(config: MainConfig) -> str:
+    """What the table calls the undistilled student that starts from cheap text."""
+    return f"{config.student}, {TEXTS}"
+
+
 def worth_rows(config: MainConfig, found: dict[str, StepRun]) -> Runs:
     """The rows by which the LLM's worth is told: those of the path, and where new items are drawn with their texts."""
     rows = {IDS: found[f"{config.student}, undistilled"], BOTH: found[f"{config.student}, distilled"]}
     rows |= {name: run for name, run in found.items() if name == TEACHER}
-    return rows | (text_rows(config, rows) if config.new_items else {})
+    if not told_here(config):
+        return rows
+    return rows | text_rows(config, rows | {TEXTS: found[text_student(config)]})
 
 
 def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: dict[str, StepRun]) -> None:
@@ -175,7 +192,7 @@ def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: di
     run.log_metrics({name: distilled.metrics[name] for name in RANKING})
     run.log_text("worth.md", said)
     # Side by side there is room for four.
-    ranked = {row.name for row in rows if row.name in found} - set(config.baseline_names)
+    ranked = {row.name for row in rows if row.name in found} - {*config.baseline_names, text_student(config)}
     shown = {name: of for name, of in found.items() if name in ranked}
     examples = log_examples(run, data, shown, config.seed)
     apart, scores = has_new(rows), {row.name: row.metrics[HEADLINE] for row in rows}
@@ -184,7 +201,7 @@ def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: di
     log_report(run, data, headline(rows), asked, price_of([worth]), scores, table, shown, examples, runs)
     run.describe(f"{headline(rows)}\n\n{markdown(rows)}\n{said}\n{ARTIFACTS}")
     for name, of in found.items():
-        run.tag(f"{name.rpartition(', ')[2]}_run_id", of.run_id)
+        run.tag(f"{name.rpartition(', ')[2].replace(' ', '_')}_run_id", of.run_id)
 
 
 def by_main(processes: Processes, step: Callable[[Options], StepRun], config: Options) -> StepRun:

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterator
+from typing import TypeVar
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from recdistill.config import (
     DistillConfig,
     MainConfig,
     MapItemsConfig,
+    StudentConfig,
     TeacherConfig,
     WorthConfig,
     changed,
@@ -30,8 +32,11 @@ from recdistill.students.training import check_student
 from recdistill.study.terms import terms_of_rows
 from recdistill.study.worth import BOTH, CHEAP, FINAL, FROZEN, IDS, TRAINED, Asked, Price, ask, report
 
-TEACHER = "teacher"
+#: Runs that are no rows of their own: the teacher, and the student that starts from cheap text before its new items are
+#: mapped.
+TEACHER, TEXTS = "teacher", "from cheap text"
 Runs = dict[str, StepRun]
+Student = TypeVar("Student", bound=StudentConfig)
 
 
 def worth(config: WorthConfig) -> StepRun:
@@ -64,24 +69,40 @@ def rows_of(config: MainConfig) -> Runs:
     """The run of each row, and the teacher's."""
     found: Runs = {IDS: backbone(narrow(config, BaselineConfig, register=""))}
     student = narrow(config, DistillConfig, register="")
+    told = told_by_texts(config)
+    if told:
+        found[TEXTS] = backbone(from_texts(narrow(config, BaselineConfig, register=""), config.cheap_views))
+        student = from_texts(student, config.cheap_views)
     if not config.teacher_files:
         found[TEACHER] = teacher(wanted_teacher(narrow(config, DistillConfig)))
         student = changed(student, teacher_run_id=found[TEACHER].run_id)
     found[BOTH] = distill(student)
-    return found | text_rows(config, found)
+    return found | (text_rows(config, found) if told else {})
+
+
+def told_by_texts(config: MainConfig) -> bool:
+    """Whether some items are new, which cheap text tells of, and the student can have them (``output=tied``).
+
+    Then the student starts from cheap text, distilled or not, for this is what an LLM must beat for every item.
+    """
+    return bool(config.cheap_views) and config.output == "tied" and bool(len(data_of(config).new_test))
+
+
+def from_texts(config: Student, views: str) -> Student:
+    """The options of the same student, its embeddings starting from cheap text where they start from none."""
+    return config if config.starts_from_texts else changed(config, item_init="views", views=views)
 
 
 def text_rows(config: MainConfig, found: Runs) -> Runs:
-    """The rows whose new items come from their texts; none where no item is new."""
-    if not len(data_of(config).new_test) or not config.cheap_views:
-        return {}
+    """The rows whose new items come from their texts, of the students that start from texts in ``found``."""
     cheap = config.cheap_views
-    rows = {CHEAP: map_items(mapped(config, found[IDS], cheap))}
-    if not config.teacher_files:
-        rows[FROZEN] = map_items(mapped(config, found[IDS], f"{cheap}+llm", view_llm=config.llm))
-        taught = {"teacher_run_id": found[TEACHER].run_id}
-        rows[TRAINED] = map_items(mapped(config, found[IDS], f"{cheap}+teacher", **taught))
-        rows[FINAL] = map_items(mapped(config, found[BOTH], f"{cheap}+teacher", **taught))
+    rows = {CHEAP: map_items(mapped(config, found[TEXTS], cheap))}
+    if config.teacher_files:
+        return rows | {FINAL: map_items(mapped(config, found[BOTH], cheap))}
+    taught = {"teacher_run_id": found[TEACHER].run_id}
+    rows[FROZEN] = map_items(mapped(config, found[TEXTS], f"{cheap}+llm", view_llm=config.llm))
+    rows[TRAINED] = map_items(mapped(config, found[TEXTS], f"{cheap}+teacher", **taught))
+    rows[FINAL] = map_items(mapped(config, found[BOTH], f"{cheap}+teacher", **taught))
     return rows
 
 
@@ -100,7 +121,7 @@ def configs_that_read(config: MainConfig, rows: Runs) -> list[Config]:
 def answer(rows: list[Runs], config: MainConfig, margin: float) -> tuple[str, list[Asked]]:
     """The report, and the questions that it answers."""
     # A teacher behind a server ranks no whole part, and is no row.
-    names = [name for name in rows[0] if name != TEACHER]
+    names = [name for name in rows[0] if name not in (TEACHER, TEXTS)]
     ranks = {name: [pd.read_parquet(one[name].artifact("ranks") / "test.parquet") for one in rows] for name in names}
     asked = ask({name: [with_new(table) for table in tables] for name, tables in ranks.items()}, margin)
     return report(asked, price_of(rows), len(rows), terms_of_rows(configs_that_read(config, rows[0]))), asked

@@ -1,22 +1,31 @@
 """``worth`` and ``study`` on small data over the tiny llama: every row is made, and what is said is of the runs."""
 
 import json
+import re
 
 import mlflow
 import pandas as pd
 import pytest
 
-from recdistill.config import StudyConfig, WorthConfig
+from recdistill.config import MainConfig, StudyConfig, WorthConfig, changed
 from recdistill.errors import InputError
+from recdistill.runs.finished_runs import options_of_run
+from recdistill.runs.served_model import student_folder
 from recdistill.runs.step_runs import entry_run
+from recdistill.steps.estimate import estimate
+from recdistill.steps.main import main
 from recdistill.steps.study import study
 from recdistill.steps.worth import worth
+from recdistill.students.build import load_recommender
+from recdistill.students.mapped import MappedStudent
 from recdistill.study.cells import RANKS
 
 SMALL = {
     "hidden_size": 16, "blocks": 1, "heads": 1, "epochs": 2, "token_budget": 1500, "tokens_per_batch": 300, "top_n": 12,
     "teacher_window": 10, "teacher_history": 4, "new_items": 0.2, "outputs_token_budget": 3000, "candidate_topk": 5,
 }  # fmt: skip
+#: Steps of the two students that differ by the teacher alone, by the tag of their run.
+STUDENTS = {"distilled": "distill", "from_cheap_text": "backbone"}
 PLAN = """\
 shared: {new_items: 0.2, epochs: 2, hidden_size: 16}
 data:
@@ -40,13 +49,43 @@ def test_worth_has_every_row_and_a_sentence(place, small_files, tiny_llm_folder,
     said = run.artifact("worth.md").read_text()
     assert said.startswith("**The LLM is ")
     assert "One seed" in said
-    for row in ("ids + cheap text + frozen LLM", "ids + cheap text + teacher", "items with clicks: distilled"):
+    for row in ("cheap text + frozen LLM", "cheap text + teacher", "items with clicks: distilled"):
         assert row in said
     assert "4,500 LLM tokens" in said
     assert said in capsys.readouterr().out
     metrics = run.metrics()
-    assert "worth/ids_cheap_text_teacher_over_ids_cheap_text_new_among_new/difference" in metrics
-    assert "recdistill.distilled_run_id" in mlflow.get_run(run.run_id).data.tags
+    assert "worth/cheap_text_teacher_over_cheap_text_new_among_new/difference" in metrics
+    tags = mlflow.get_run(run.run_id).data.tags
+    distilled, plain = (options_of_run(tags[f"recdistill.{name}_run_id"], [step])[2] for name, step in STUDENTS.items())
+    for student in (distilled, plain):
+        assert (student["item_init"], student["views"]) == ("views", "tfidf")
+    ids = options_of_run(tags["recdistill.ids_run_id"], ["backbone"])[2]
+    assert "views" not in ids
+
+
+def test_main_starts_its_students_from_cheap_text_where_it_draws_new_items(place, small_files, tiny_llm_folder, capsys):
+    options = {**small_files, **SMALL, "llm": str(tiny_llm_folder), "cheap_views": "tfidf", "baselines": "", "seed": 3}
+    config = MainConfig(**options, register="films")
+    parts = [part.name for part in estimate("main", config).parts]
+    assert len(parts) == 7
+    assert parts[2] == "sasrec undistilled from texts, seed 3"
+    with entry_run("main"):
+        run = main(config)
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"^\[2/4 sasrec, from cheap text\]", printed, re.MULTILINE)) == 2
+    names = [row["name"] for row in json.loads(run.artifact("results.json").read_text())]
+    assert names == [
+        "popularity", "sasrec, undistilled", "sasrec, from cheap text", "teacher", "sasrec, distilled", "cheap text",
+        "cheap text + frozen LLM", "cheap text + teacher", "distilled + cheap text + teacher",
+    ]  # fmt: skip
+    tags = mlflow.get_run(run.run_id).data.tags
+    assert options_of_run(tags["recdistill.distilled_run_id"], ["distill"])[2]["views"] == "tfidf"
+    served = load_recommender(student_folder("models:/films/1")[0])
+    assert isinstance(served, MappedStudent)
+    # Without cheap text it is the path without texts.
+    assert len(estimate("main", changed(config, cheap_views="")).parts) == 4
+    with pytest.raises(InputError, match=r"^cheap_views=sentence/tfidf: students start from one choice"):
+        changed(config, cheap_views="sentence/tfidf")
 
 
 def test_a_study_makes_its_cells_goes_on_and_reports(place, small_files, tmp_path, capsys):
