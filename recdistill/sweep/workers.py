@@ -5,13 +5,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import torch
@@ -178,8 +179,9 @@ def begin_process(threads: int, prepare: Callable[[], None] | None) -> None:
         prepare()
 
 
-def stop_workers(processes: Iterable[SpawnProcess]) -> None:
+def stop_workers(processes: Iterable[BaseProcess]) -> None:
     """Have the processes end their runs; kill those that do not within `STOP_SECONDS`."""
+    processes = list(processes)
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
@@ -200,7 +202,8 @@ def map_tasks(
 ) -> list[Result]:
     """``function`` of every task, in order, in ``jobs`` processes; in this one where that is 1.
 
-    A task whose process was killed is done again. Raises InputError where that happens `TRIES` times.
+    A task whose process was killed is done again. Raises InputError where that happens `TRIES` times. What a task
+    raises, and an interrupt, is raised at once: other tasks are ended as by a signal, or not begun.
     """
     if jobs == 1:
         with bars_on_terminals():
@@ -208,17 +211,22 @@ def map_tasks(
     results: dict[int, Any] = {}
     for _ in range(TRIES):
         left = [position for position in range(len(tasks)) if position not in results]
+        before = set(multiprocessing.active_children())
         with ProcessPoolExecutor(
             min(jobs, len(left)) or 1,
             mp_context=quiet_context(),
             initializer=begin_process,
             initargs=(threads_each(jobs), prepare),
         ) as pool:
-            futures = {position: pool.submit(function, tasks[position]) for position in left}
+            places = {pool.submit(function, tasks[position]): position for position in left}
             try:
-                for position, future in futures.items():
-                    results[position] = future.result()
+                for future in as_completed(places):
+                    results[places[future]] = future.result()
             except BrokenProcessPool:
                 continue
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                stop_workers(set(multiprocessing.active_children()) - before)
+                raise
             return [results[position] for position in range(len(tasks))]
     raise InputError(f"{len(tasks) - len(results)} trainings were killed {TRIES} times; give fewer jobs")

@@ -86,6 +86,34 @@ def test_tasks_are_done_in_order(tmp_path: Path) -> None:
     assert map_tasks(DiesOnce(tmp_path), [0, 1, 2, 3], 2) == [0, 1, 2, 3]
 
 
+class Waits:
+    """Waits long in a task, until it is told to end, which it notes; another task fails."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, task: int) -> int:
+        if task == 1:
+            while not (self.folder / "begun").exists():
+                time.sleep(0.01)
+            raise InputError("task 1 cannot be")
+        (self.folder / "begun").touch()
+        try:
+            time.sleep(600)
+        except KeyboardInterrupt:
+            (self.folder / "ended").touch()
+            raise
+        return task
+
+
+def test_a_failure_ends_the_other_tasks_and_is_told_at_once(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(InputError, match="task 1 cannot be"):
+        map_tasks(Waits(tmp_path), [0, 1, 2, 3], 2)
+    assert time.monotonic() - begun < 300
+    assert (tmp_path / "ended").exists()
+
+
 def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     assert [threads_each(jobs) for jobs in (1, 2, 3, 16)] == [8, 4, 2, 1]
