@@ -21,6 +21,7 @@ from recdistill.students.training import student_plan
 from recdistill.training.distributed import Processes
 from recdistill.training.fit import backward, fit, trained_by
 from recdistill.training.gradients import SummedGradients
+from recdistill.training.loss_sums import LossSums
 
 SECONDS = 240
 
@@ -99,8 +100,10 @@ def first_gradients(
     _, plan = student_plan(config, data, shape_of(config), teacher, InFolder(folder), processes=processes)
     plan.module.train()
     step = SummedGradients(plan.step, trained_by(plan.optimizer), plan.row_sparse, processes)
-    losses = backward(plan, step, next(iter(plan.batches(0))), 1.0)
+    sums = LossSums()
+    backward(plan, step, next(iter(plan.batches(0))), 1.0, sums)
     step.sum_sparse()
+    losses = processes.sum_values(sums.take())
     found = {name: one.grad for name, one in plan.parameters.items() if one.grad is not None}
     dense = {name: grad.to_dense() if grad.is_sparse else grad.clone() for name, grad in found.items()}
     return dense | {f"loss.{name}": torch.tensor(value) for name, value in losses.items()}

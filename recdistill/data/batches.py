@@ -63,8 +63,8 @@ class Batch:
         return part, 0.0 if absent else len(part) / len(self)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        """The same batch on another device, but for ``sample`` and ``place``: what they point into is on the CPU."""
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in ("sample", "place")}
         moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 

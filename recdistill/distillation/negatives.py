@@ -88,6 +88,10 @@ class SharedNegatives:
     log_weight: Tensor
     share: float
 
+    def to(self, device: torch.device | str) -> "SharedNegatives":
+        """The same negatives on another device."""
+        return SharedNegatives(self.items.to(device), self.log_weight.to(device), self.share)
+
 
 class NegativeSampler:
     """Draws `SharedNegatives`, a draw a batch.
@@ -115,8 +119,8 @@ class NegativeSampler:
             self.probability = weight / weight.sum()
             self.cumulative = self.probability.cumsum(dim=0)
 
-    def draw(self, device: torch.device | str = "cpu") -> SharedNegatives:
-        """Draw by torch's global generator of the CPU, so that devices draw alike."""
+    def draw(self) -> SharedNegatives:
+        """Draw by torch's global generator of the CPU, and there, so that devices draw alike."""
         total = len(self.among)
         if self.cumulative is None:
             count = min(self.count, total)
@@ -128,4 +132,4 @@ class NegativeSampler:
             drawn = torch.searchsorted(self.cumulative, torch.rand(self.count, dtype=torch.float64), right=True)
             place, times = drawn.clamp_(max=total - 1).unique(return_counts=True)
             log_weight = (times / (self.count * self.probability[place])).log().float()
-        return SharedNegatives(self.among[place].to(device), log_weight.to(device), len(place) / total)
+        return SharedNegatives(self.among[place], log_weight, len(place) / total)

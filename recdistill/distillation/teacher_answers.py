@@ -34,6 +34,16 @@ class TeacherBatch:
             self.candidates[part], self.distance[part], self.distilled[part], None if states is None else states[part]
         )
 
+    def to(self, device: torch.device | str) -> "TeacherBatch":
+        """The same answers on another device."""
+        states = self.sequence_embedding
+        return TeacherBatch(
+            self.candidates.to(device),
+            self.distance.to(device),
+            self.distilled.to(device),
+            None if states is None else states.to(device),
+        )
+
     def filled(self, target: Tensor) -> "TeacherBatch":
         """The same with valid rows: where a sample is not distilled, its target at distance 0 for each candidate.
 

@@ -36,7 +36,8 @@ def loss_step(
 ) -> Callable[[Batch], Losses]:
     """The losses of a batch, or of a process's part of one, as a function.
 
-    Scores of all items for all samples are held only where the student makes its own, or a loss term reads them.
+    Scores of all items for all samples are held only where the student makes its own, or a loss term reads them. The
+    batch is on the CPU. What follows from its items alone is found there, so that a step does not wait for a GPU.
 
     Raises InputError where the base loss does not fit the student or its loss terms.
     """
@@ -48,8 +49,8 @@ def loss_step(
         losses_of = full_step(config, data, model, objective, device, random)
 
     def step(batch: Batch) -> Losses:
-        answers = None if selection is None else selection.answers(batch.sample, device)
-        return losses_of(batch.to(device), answers)
+        answers = None if selection is None else selection.answers(batch.sample, torch.device("cpu"))
+        return losses_of(batch, answers)
 
     return step
 
@@ -66,6 +67,7 @@ def full_step(
     among = negatives_among(config, data, device)
 
     def step(batch: Batch, answers: TeacherBatch | None) -> Losses:
+        batch, answers = batch.to(device), None if answers is None else answers.to(device)
         place = (batch.history, batch.length, batch.row, batch.column)
         excluded, negative = seen_mask(config, data, batch, objective.settings), None
         with random.of_dropout():
@@ -89,7 +91,7 @@ def full_step(
 def numbers_of(batch: Batch) -> Tensor:
     """Random numbers of the samples, of a part those that its samples have in the whole batch: int64 [S]."""
     if isinstance(batch, BatchPart):
-        return random_numbers(batch.whole)[batch.place.cpu()]
+        return random_numbers(batch.whole)[batch.place]
     return random_numbers(len(batch))
 
 
@@ -105,15 +107,17 @@ def sampled_step(
     among = negatives_among(config, data, torch.device("cpu"))
     counts = torch.as_tensor(data.item_count)
     sampler = NegativeSampler(config.negatives, config.negative_sampling, counts, among)
-    padding = torch.tensor([data.padding_id], device=device)
+    padding = torch.tensor([data.padding_id])
 
     def step(batch: Batch, answers: TeacherBatch | None) -> Losses:
-        negatives = sampler.draw(device)
+        negatives = sampler.draw()
         answers = None if answers is None else answers.filled(batch.target)
         used = [batch.history.flatten(), batch.target, negatives.items, padding]
         if answers is not None:
             used.append(answers.candidates.flatten())
-        ids = torch.cat(used).unique()
+        ids = torch.cat(used).unique().to(device)
+        batch, negatives = batch.to(device), negatives.to(device)
+        answers = None if answers is None else answers.to(device)
         with random.of_dropout():
             states, output = model.encoded(batch.history, batch.length, batch.row, batch.column, ids)
         excluded = seen_mask(config, data, batch, objective.settings)

@@ -24,6 +24,7 @@ from recdistill.training.averaging import AveragedWeights, overwrite
 from recdistill.training.checkpoint import optimizer_tensors, read_checkpoint, restore_optimizer, write_checkpoint
 from recdistill.training.distributed import ALONE, Processes, groups_of
 from recdistill.training.gradients import SummedGradients
+from recdistill.training.loss_sums import LossSums, steps_between_looks
 from recdistill.training.resources import peak_memory, reset_peak_memory
 from recdistill.training.stopping import goes_on, smoothed
 
@@ -31,6 +32,7 @@ BatchType = TypeVar("BatchType", bound=Sized)
 Metrics = dict[str, float]
 # Steps between two measurements of the gradient's norm, which take a noticeable part of a small student's step.
 NORM_EVERY = 10
+NORM = "norm"
 
 
 def samples_in(batch: Sized) -> dict[str, int]:
@@ -217,7 +219,8 @@ def run_epoch(
         plan.module.eval()
         progress.begun = plan.begin_epoch(progress.epoch)
     plan.module.train()
-    trained = trained_by(plan.optimizer)
+    trained, sums, norms = trained_by(plan.optimizer), LossSums(), LossSums()
+    look_every = steps_between_looks(devices_of(plan))
     batches = iter(plan.batches(progress.epoch))
     done = sum(1 for _ in islice(batches, progress.batch))
     bar = tqdm(
@@ -235,24 +238,20 @@ def run_epoch(
             for group, rate in zip(plan.optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * share
         samples = sum(len(batch) for batch in together)
-        losses = []
         for batch in together:
             with step.kept_back(last=batch is together[-1]):
-                losses.append(backward(plan, step, batch, len(batch) / samples))
+                backward(plan, step, batch, len(batch) / samples, sums)
         step.sum_sparse()
         norm = gradient_norm(trained, plan.clip, progress.batch == 0 or progress.steps % NORM_EVERY == 0)
         plan.optimizer.step()
         plan.optimizer.zero_grad(set_to_none=True)
         if kept.averages is not None:
             kept.averages.update(progress.steps)
-        for name, value in ((name, value) for values in losses for name, value in values.items()):
-            if not math.isfinite(value):
-                raise InputError(
-                    f"{plan.label}: {name} loss is {value} at step {progress.steps}; lower the learning rate"
-                )
-            progress.sums[name] = progress.sums.get(name, 0.0) + value
         if norm is not None:
-            progress.norms, progress.norm_sum = progress.norms + 1, progress.norm_sum + float(norm)
+            progress.norms += 1
+            norms.add({NORM: norm})
+        if (progress.steps + 1) % look_every == 0:
+            look(plan, progress, sums, norms)
         for unit, amount in (part for batch in together for part in plan.size(batch).items()):
             progress.amounts[unit] = progress.amounts.get(unit, 0) + amount
         progress.batch, progress.steps = progress.batch + len(together), progress.steps + 1
@@ -262,23 +261,35 @@ def run_epoch(
         if plan.processes.agreed(now - saved > plan.checkpoint_seconds):
             progress.seconds += now - started
             started = saved = now
+            # What is not finite is found before it is kept.
+            look(plan, progress, sums, norms)
             save(plan, progress, kept, checkpoint)
             before = time.perf_counter()
+    look(plan, progress, sums, norms)
     bar.close()
     return started
 
 
-def backward(plan: TrainingPlan[Any], step: SummedGradients, batch: Any, weight: float) -> dict[str, float]:
-    """Add ``weight`` times the gradient of this process's part of a batch.
+def look(plan: TrainingPlan[Any], progress: Progress, sums: LossSums, norms: LossSums) -> None:
+    """Move losses, over all processes, and norms from the device to the progress.
 
-    Returns the losses of the whole batch, over all processes.
+    Raises InputError where a loss is not finite.
     """
+    progress.norm_sum += norms.take().get(NORM, 0.0)
+    for name, value in plan.processes.sum_values(sums.take()).items():
+        if not math.isfinite(value):
+            raise InputError(f"{plan.label}: {name} loss is {value} at step {progress.steps}; lower the learning rate")
+        progress.sums[name] = progress.sums.get(name, 0.0) + value
+
+
+def backward(plan: TrainingPlan[Any], step: SummedGradients, batch: Any, weight: float, sums: LossSums) -> None:
+    """Add ``weight`` times the gradient of this process's part of a batch, and its part of the losses to ``sums``."""
     share = 1.0
     if plan.divide is not None and plan.processes.count > 1:
         batch, share = plan.divide(batch, plan.processes.index, plan.processes.count)
     losses = step(batch)
     (weight * share * step.factor * losses["total"]).backward()
-    return plan.processes.sum_values({name: share * float(loss.detach()) for name, loss in losses.items()})
+    sums.add(losses, share)
 
 
 def gradient_norm(trained: list[Tensor], clip: float, measure: bool) -> Tensor | None:

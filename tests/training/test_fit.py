@@ -178,6 +178,24 @@ def test_loss_that_is_not_finite_is_an_input_error(tmp_path):
         fit(plan, tmp_path / "c", lambda metrics, epoch: None)
 
 
+def test_losses_that_are_looked_at_now_and_then_are_the_same(tmp_path, monkeypatch):
+    every_step = metrics_of(make_plan(clip=0.5), tmp_path / "c")
+    monkeypatch.setattr(fit_module, "steps_between_looks", lambda devices: 3)
+    now_and_then = metrics_of(make_plan(clip=0.5), tmp_path / "d")
+    for first, second in zip(every_step, now_and_then, strict=True):
+        for name in ("train/total", "train/gradient_norm", "val/ndcg_at_10"):
+            assert second[name] == pytest.approx(first[name], rel=1e-12)
+
+
+def test_what_is_not_finite_is_found_before_it_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_module, "steps_between_looks", lambda devices: 10**6)
+    plan = make_plan()
+    object.__setattr__(plan, "step", lambda batch: {"total": plan.parameters["0.bias"].sum() * math.nan})
+    with pytest.raises(InputError, match="learning rate"):
+        fit(plan, tmp_path / "c", lambda metrics, epoch: None)
+    assert not (tmp_path / "c").exists()
+
+
 def test_damaged_checkpoint_is_no_checkpoint(tmp_path):
     path = tmp_path / "c"
     assert read_checkpoint(path) is None
