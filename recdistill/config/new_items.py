@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from recdistill.config.base import OnDevice
 from recdistill.config.option import option
-from recdistill.config.student import LATER_OPTIONS, StudentConfig, check_measured
+from recdistill.config.student import StudentConfig, check_measured
 from recdistill.config.views import DEFAULT_VIEWS, ViewsConfig
 from recdistill.errors import InputError
 from recdistill.registry import VIEWS
@@ -49,7 +49,7 @@ class MapItemsConfig(StudentConfig, ViewsConfig):
     def unread(self) -> Collection[str]:
         """Only how the student's embeddings started: the views are those of the map."""
         found = () if self.starts_from_texts else ("item_init",)
-        return (*found, *(name for name in LATER_OPTIONS if not getattr(self, name)))
+        return (*found, *self.unread_later())
 
     def check_item_init(self) -> None:
         """Nothing: what the student's embeddings start from is checked with the student."""

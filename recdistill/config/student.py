@@ -49,6 +49,10 @@ class StudentConfig(TrainingConfig, ViewsConfig):
         "uniform", "how they are drawn: uniform, or as often as they are training targets (sampled alone)"
     )
     gbce_calibration: float = option(0.75, "gbce: 0 is plain binary cross-entropy, 1 calibrated", least=0, most=1)
+    untrained_negatives: bool = option(
+        True, "bce, gbce: items without a training target are drawn as negatives, too: else their scores stay where "
+        "they begin, above all that are pushed down; never with item_init=views",
+    )  # fmt: skip
     mask_untrained: bool = option(
         True, "leave items without a training target out of softmax, DRO, sampled negatives and the student's top K"
     )
@@ -113,7 +117,22 @@ class StudentConfig(TrainingConfig, ViewsConfig):
     def unread(self) -> Collection[str]:
         """What is not asked for of the views and of `LATER_OPTIONS`."""
         found = () if self.starts_from_texts else ("item_init", *OWN_OPTIONS)
-        return (*found, *(name for name in LATER_OPTIONS if not getattr(self, name)))
+        return (*found, *self.unread_later())
+
+    def unread_later(self) -> Collection[str]:
+        """Options that versions without them did not have, where they change nothing."""
+        found = [name for name in LATER_OPTIONS if not getattr(self, name)]
+        return found if self.may_push_untrained else [*found, "untrained_negatives"]
+
+    @property
+    def may_push_untrained(self) -> bool:
+        """Whether scores have a scale of their own, by which an item that is never a negative would stand high."""
+        return self.base_loss in ("bce", "gbce") and not self.starts_from_texts
+
+    @property
+    def pushes_untrained(self) -> bool:
+        """Whether items without a training target are drawn as negatives, whatever else they are left out of."""
+        return self.may_push_untrained and self.untrained_negatives
 
     def check_item_init(self) -> None:
         """Raise InputError where embeddings cannot start from the views, or views are given and not read."""

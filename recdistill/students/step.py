@@ -154,7 +154,7 @@ def check_divisible(config: StudentConfig) -> None:
 
 def negatives_among(config: StudentConfig, data: SequenceData, device: torch.device) -> Tensor | None:
     """The items that sampled negatives are drawn from; None for all."""
-    if not config.mask_untrained or data.trained.all():
+    if not config.mask_untrained or config.pushes_untrained or data.trained.all():
         return None
     return torch.as_tensor(data.trained.nonzero()[0], device=device)
 

@@ -317,11 +317,28 @@ def test_items_without_a_target_are_left_as_they_were_drawn(
     unseen = [item for item in range(ring_data.num_items) if item not in seen]
     assert unseen
     assert not ring_data.trained[unseen].any()
-    config = baseline(base_loss=base_loss, mask_untrained=mask)
+    config = baseline(base_loss=base_loss, mask_untrained=mask, untrained_negatives=False)
     torch.manual_seed(config.seed)
     drawn = build_student(shape_of(config), ring_data.num_items).item_table()[unseen]
     found = fit_recommender(config, ring_data, recorder=NoRecorder()).model.item_table()[unseen]
     assert torch.equal(drawn, found) == mask
+
+
+@pytest.mark.parametrize("base_loss", ["bce", "gbce"])
+def test_a_loss_whose_scores_have_a_scale_pushes_all_items(base_loss: str, ring_data: SequenceData) -> None:
+    """Where nothing pushes an item without a target, it stands above those that are pushed."""
+    config = baseline(base_loss=base_loss, epochs=20, patience=0, negatives=16, learning_rate=0.03)
+    history, length = (torch.from_numpy(one) for one in ring_data.test.windows_of(range(20), 8, ring_data.num_items))
+    best = {}
+    for pushes in (True, False):
+        model = fit_recommender(changed(config, untrained_negatives=pushes), ring_data, recorder=NoRecorder()).model
+        with torch.no_grad():
+            best[pushes] = model.scores(history, length)[:, ~ring_data.trained].max(dim=1).values.mean()
+    assert best[True] < best[False] - 0.5
+    assert "untrained_negatives" in config.values()
+    for unread in (changed(config, base_loss="ce"), changed(config, item_init="views", base_loss="bce")):
+        assert "untrained_negatives" not in unread.values()
+        assert not unread.pushes_untrained
 
 
 # With a teacher.
