@@ -208,7 +208,8 @@ def table(lines: list[dict[str, Any]]) -> str:
         rows.append([name, *texts, *("-" if cell is None else f"{cell:.3f}" for cell in quality)])
         own = [line.get("settings") or line["failed"] for line in lines if line["library"] == name]
         notes += [f"- {name}: {text}" for text in dict.fromkeys(own)]
-        kept = [one["ndcg_at_10"] for one in lines if one["library"] == name and one.get("ndcg_at_10") is not None]
+        measured = [one for one in lines if (one["library"], one["catalogue"]) == (name, FILMS)]
+        kept = [one["ndcg_at_10"] for one in measured if one.get("ndcg_at_10") is not None]
         if len(kept) > 1:
             spread = f"{statistics.fmean(kept):.4f} ± {statistics.stdev(kept):.4f}"
             notes.append(f"- {name}: NDCG@10 {spread} over {len(kept)} seeds")
