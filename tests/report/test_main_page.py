@@ -80,9 +80,7 @@ def test_the_verdict_is_the_best_that_any_finding_has():
 
 
 def test_a_study_says_how_much_is_beyond_luck():
-    assert said(FINDINGS)[0].startswith(
-        "Of 5 comparisons 2 are better and 1 worse beyond luck; the largest: ids + cheap"
-    )
+    assert said(FINDINGS)[0].startswith("Of 5 comparisons 2 are better and 1 worse beyond luck; the largest: cheap")
     assert said([FINDINGS[1]])[0].endswith("noise may explain every difference.")
     assert said([]) == ["No comparison of the plan can be made yet."]
 

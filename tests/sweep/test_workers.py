@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
-from small_sweep import EPOCHS, DiesOnce, Slow, missing, place_in, square
+from small_sweep import EPOCHS, DiesOnce, Slow, Waits, missing, place_in, square
 
 from recdistill.errors import InputError
 from recdistill.sweep.space import Space
@@ -84,26 +84,6 @@ def test_what_a_worker_finds_wrong_is_said(tmp_path: Path, space: Space) -> None
 def test_tasks_are_done_in_order(tmp_path: Path) -> None:
     assert map_tasks(square, [3, 1, 2], 1) == [9, 1, 4]
     assert map_tasks(DiesOnce(tmp_path), [0, 1, 2, 3], 2) == [0, 1, 2, 3]
-
-
-class Waits:
-    """Waits long in a task, until it is told to end, which it notes; another task fails."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, task: int) -> int:
-        if task == 1:
-            while not (self.folder / "begun").exists():
-                time.sleep(0.01)
-            raise InputError("task 1 cannot be")
-        (self.folder / "begun").touch()
-        try:
-            time.sleep(600)
-        except KeyboardInterrupt:
-            (self.folder / "ended").touch()
-            raise
-        return task
 
 
 def test_a_failure_ends_the_other_tasks_and_is_told_at_once(tmp_path: Path) -> None:
