@@ -16,7 +16,7 @@ from typing import NoReturn
 #: Modules that have a transaction open while they are called.
 DATABASES = re.compile(r"sqlalchemy\b|mlflow\.store\.(db\b|.*sqlalchemy_store\b)")
 #: Until a signal is looked at again, which is less than a call takes; and until it is obeyed whatever is being called.
-PAUSE_SECONDS, LONGEST_SECONDS = 0.005, 10.0
+PAUSE_SECONDS, LONGEST_SECONDS = 0.005, 20.0
 
 
 def stop_on(number: int, stop: Callable[[], NoReturn]) -> None:
