@@ -89,6 +89,12 @@ class Samples:
         target = None if self.target is None else self.target[index]
         return Samples(self.items, self.start[index], self.end[index], self.user[index], target)
 
+    def at_most(self, most: int, seed: int) -> "Samples":
+        """These samples, or ``most`` of them where there are more, drawn by a generator of its own, in their order."""
+        if len(self) <= most:
+            return self
+        return self.subset(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
+
     def windows_of(self, index: ArrayLike, length: int, padding_id: int) -> tuple[Int64Array, Int64Array]:
         """The last ``length`` items of the histories at ``index`` [n].
 

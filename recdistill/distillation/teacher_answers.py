@@ -150,13 +150,7 @@ class TeacherAnswers:
             distilled: bool [S], the samples of the batch that carry the distillation terms; all of them covered.
             device: of the student.
         """
-        states = self._states(sample)
-        return TeacherBatch(
-            candidates=self.ranking[sample].to(device),
-            distance=self.distance[sample].to(device),
-            distilled=distilled.to(device),
-            sequence_embedding=None if states is None else states.to(device),
-        )
+        return TeacherBatch(self.ranking[sample], self.distance[sample], distilled, self._states(sample)).to(device)
 
     def _states(self, sample: Tensor) -> Tensor | None:
         """The teacher's states [S, F] of samples [S]; another sample's where one is not covered."""

@@ -34,7 +34,7 @@ from recdistill.steps.paces import pace_of_student, pace_of_teacher
 from recdistill.steps.student_start import keys_of, student_start
 from recdistill.steps.teacher import wanted_teacher
 from recdistill.steps.time_budget import within_time
-from recdistill.steps.worth import from_texts, told_by_texts
+from recdistill.steps.worth import from_texts, told_by_texts, told_in_main
 from recdistill.study.cells import read_cell
 from recdistill.study.plan import read_plan
 from recdistill.sweep.final_jobs import final_jobs
@@ -183,8 +183,7 @@ def path_parts(config: MainConfig, *, with_baselines: bool) -> Iterator[Part]:
             yield student_part(changed(frozen_backbone(config), student=name))
     plain, student = narrow(config, BaselineConfig, register=""), narrow(config, DistillConfig, force=config.force)
     yield student_part(plain)
-    # `main` starts its students from texts where it draws the new items itself.
-    told = told_by_texts(config) and (not with_baselines or bool(config.new_items))
+    told = told_in_main(config) if with_baselines else told_by_texts(config)
     if told:
         yield student_part(from_texts(plain, config.cheap_views))
     yield from taught_parts(from_texts(student, config.cheap_views) if told else student)

@@ -37,7 +37,7 @@ from recdistill.steps.prepare import prepare
 from recdistill.steps.promote import promote_run
 from recdistill.steps.teacher import check_teacher_of, teacher, wanted_teacher
 from recdistill.steps.time_budget import within_time
-from recdistill.steps.worth import TEACHER, TEXTS, Runs, answer, from_texts, price_of, text_rows, told_by_texts
+from recdistill.steps.worth import TEACHER, TEXTS, Runs, answer, from_texts, price_of, text_rows, told_in_main
 from recdistill.students.training import check_student
 from recdistill.study.worth import BOTH, IDS
 from recdistill.training.device import device_of
@@ -112,7 +112,7 @@ def main(config: MainConfig) -> StepRun:
         if not run.reused:
             expected = processes.from_main(lambda: announce("main", config).seconds)
             silent = not processes.is_main
-            steps = 4 + len(config.baseline_names) + told_here(config)
+            steps = 4 + len(config.baseline_names) + told_in_main(config)
             with PathBar("main", steps, expected, silent=silent).shown() as bar:
                 found = all_steps(config, bar, processes)
             processes.from_main(lambda: keep_results(run, config, data, found))
@@ -147,7 +147,7 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes) -> dict[st
     undistilled = f"{config.student}, undistilled"
     found[undistilled] = begin(f"2/4 {undistilled}", backbone, narrow(config, BaselineConfig, register=""))
     student = narrow(config, DistillConfig)
-    if told_here(config):
+    if told_in_main(config):
         plain_texts = from_texts(narrow(config, BaselineConfig, register=""), config.cheap_views)
         found[text_student(config)] = begin(f"2/4 {text_student(config)}", backbone, plain_texts)
         student = from_texts(student, config.cheap_views)
@@ -160,11 +160,6 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes) -> dict[st
     return found
 
 
-def told_here(config: MainConfig) -> bool:
-    """Whether items are drawn as new, which cheap text tells of; see `worth.told_by_texts`."""
-    return bool(config.new_items) and told_by_texts(config)
-
-
 def text_student(config: MainConfig) -> str:
     """What the table calls the undistilled student that starts from cheap text."""
     return f"{config.student}, {TEXTS}"
@@ -174,7 +169,7 @@ def worth_rows(config: MainConfig, found: dict[str, StepRun]) -> Runs:
     """The rows by which the LLM's worth is told: those of the path, and where new items are drawn with their texts."""
     rows = {IDS: found[f"{config.student}, undistilled"], BOTH: found[f"{config.student}, distilled"]}
     rows |= {name: run for name, run in found.items() if name == TEACHER}
-    if not told_here(config):
+    if not told_in_main(config):
         return rows
     return rows | text_rows(config, rows | {TEXTS: found[text_student(config)]})
 

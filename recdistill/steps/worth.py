@@ -88,6 +88,11 @@ def told_by_texts(config: MainConfig) -> bool:
     return bool(config.cheap_views) and config.output == "tied" and bool(len(data_of(config).new_test))
 
 
+def told_in_main(config: MainConfig) -> bool:
+    """The same for ``main``, which asks only of items that it draws as new itself."""
+    return bool(config.new_items) and told_by_texts(config)
+
+
 def from_texts(config: Student, views: str) -> Student:
     """The options of the same student, its embeddings starting from cheap text where they start from none."""
     return config if config.starts_from_texts else changed(config, item_init="views", views=views)

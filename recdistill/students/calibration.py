@@ -168,10 +168,7 @@ def curve(scores: CalibrationScores, scale: float, costs: Sequence[float] = COST
 
 def some_samples(samples: Samples, seed: int) -> Samples:
     """The samples, or `MOST_SAMPLES` of them, drawn."""
-    if len(samples) <= MOST_SAMPLES:
-        return samples
-    drawn = np.random.default_rng(seed).choice(len(samples), MOST_SAMPLES, replace=False)
-    return samples.subset(np.sort(drawn))
+    return samples.at_most(MOST_SAMPLES, seed)
 
 
 def stand_ins(data: SequenceData, share: float, seed: int) -> Int64Array:

@@ -129,13 +129,6 @@ def ranks_of(
     return ranks
 
 
-def drawn_samples(samples: Samples, most: int, seed: int) -> Samples:
-    """So many of the samples, in their order, drawn by a generator of its own; all where ``most`` is 0."""
-    if not 0 < most < len(samples):
-        return samples
-    return samples.subset(np.sort(np.random.default_rng(seed).permutation(len(samples))[:most]))
-
-
 @torch.no_grad()
 def latency_of(model: Recommender, samples: Samples, device: torch.device) -> float:
     """Median milliseconds of an answer to one history alone: scores of the catalogue, and the ten best of them."""

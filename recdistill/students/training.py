@@ -23,7 +23,7 @@ from recdistill.registry import LOSS_TERMS, STUDENTS
 from recdistill.students.build import StudentShape, build_student, shape_of
 from recdistill.students.earlier import EarlierStudent
 from recdistill.students.loss_path import loss_path, say_long_validation, say_what_would_pay
-from recdistill.students.measure import KEPT, Fitted, drawn_samples, measure, metrics_of, ranks_of
+from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of
 from recdistill.students.process_random import ProcessRandom
 from recdistill.students.recommender import ClosedForm
 from recdistill.students.selection import Selection
@@ -233,7 +233,7 @@ def student_plan(
         say_what_would_pay(config, path, data.num_items)
         say_long_validation(config, len(data.validation), data.num_items)
     memory = {} if selection is None else selection.memory
-    validation = drawn_samples(data.validation, config.validation_samples, config.seed)
+    validation = data.validation.at_most(config.validation_samples or len(data.validation), config.seed)
     random = ProcessRandom(processes, config.seed, memory)
     trained = nn.ModuleDict({"student": model, "extra": objective})
     optimizer = optimizer_of(config, trained)

@@ -19,7 +19,7 @@ from recdistill.errors import InputError
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.registry import STUDENTS
 from recdistill.students.build import build_student, load_recommender, save_recommender, shape_of
-from recdistill.students.measure import Fitted, drawn_samples, ranks_of
+from recdistill.students.measure import Fitted, ranks_of
 from recdistill.students.training import (
     check_student,
     fit_recommender,
@@ -161,13 +161,12 @@ def test_a_part_of_the_validation_samples_chooses_and_all_are_reported(
     ranks = ranks_of(fitted.model, ring_data.validation, config.exclude_seen, CPU)
     assert torch.equal(fitted.validation.ranks, ranks)
     assert fitted.metrics["val/ndcg_at_10"] == metrics_from_ranks(ranks)["ndcg_at_10"]
-    part = drawn_samples(ring_data.validation, 7, config.seed)
+    part = ring_data.validation.at_most(7, config.seed)
     measured = metrics_from_ranks(ranks_of(fitted.model, part, config.exclude_seen, CPU))["ndcg_at_10"]
     assert recorder.curve("val/ndcg_at_10")[int(fitted.measured["best_epoch"])] == measured
     # Ranking fewer samples draws no random number of the training.
     assert recorder.curve("train/total") == whole.curve("train/total")
-    assert drawn_samples(ring_data.validation, 0, 1) is ring_data.validation
-    assert drawn_samples(ring_data.validation, len(ring_data.validation), 1) is ring_data.validation
+    assert ring_data.validation.at_most(len(ring_data.validation), 1) is ring_data.validation
 
 
 def test_the_same_options_give_the_same_to_the_last_bit_and_another_seed_does_not(ring_data: SequenceData) -> None:
