@@ -4,7 +4,8 @@
 the product runs it: `fit` with its clipping, optimiser, metrics and counting, over packed prompts, gated LoRA, SASRec
 states, the head over the catalogue and ``mask_seen``; and `scored`, which ranks and keeps. Each batch of it is followed
 or preceded, in turns, by the bare LLM on the prompts of the same batch: the same groups of rows, widths and padding,
-the same causal attention without a mask, embeddings of the tokens as inputs.
+the same causal attention without a mask, embeddings of the tokens as inputs. Bare is as transformers made it: without
+`recdistill.teachers.ilora.rms_norm` and `short_attention`, by which a teacher is faster than it would be otherwise.
 
 Bare training is forward, and backward from the same states to the inputs, with every weight frozen. That is the least
 that any adapter needs: gradients of activations pass through the whole LLM, and gradients of its weights are nobody's.
@@ -40,6 +41,7 @@ from recdistill.data.load import load_data
 from recdistill.students.build import build_student, shape_of
 from recdistill.teachers.ilora.fused_lora import FusedLayer
 from recdistill.teachers.ilora.llm_source import load_llm
+from recdistill.teachers.ilora.rms_norm import QuickNorm
 from recdistill.teachers.ranking.teacher import RankingTeacher
 from recdistill.teachers.scoring import Shards, scored
 from recdistill.teachers.training import plan_of
@@ -348,6 +350,9 @@ def main() -> None:
     backbone = build_student(shape_of(StudentConfig()), data.num_items).eval().requires_grad_(False)
     teacher = TimedTeacher.build(config, load_llm(arguments.llm, CPU), backbone, data)
     llm = load_llm(arguments.llm, CPU).model
+    for layer in llm.modules():
+        if isinstance(layer, QuickNorm):
+            layer.__class__ = type(layer).__bases__[1]
     training, scoring = Stopwatch(clock), Stopwatch(clock)
     with tempfile.TemporaryDirectory() as folder:
         print("training")

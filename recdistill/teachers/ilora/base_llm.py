@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError, one_line
+from recdistill.teachers.ilora.rms_norm import quicken_norms
 
 CONFIG_FILE = "config.json"
 GGUF = ".gguf"
@@ -139,6 +140,7 @@ def load_base_llm(
     model.requires_grad_(False).eval()
     check_causal(model, llm)
     check_embeddings(model, llm)
+    quicken_norms(model)
     return BaseLLM(model, tokenizer, llm, weights_fingerprint(model))
 
 

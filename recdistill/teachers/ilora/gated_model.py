@@ -24,6 +24,7 @@ from recdistill.teachers.ilora.gated_lora import (
     save_adapter,
 )
 from recdistill.teachers.ilora.injection import Projector, embedding_scale
+from recdistill.teachers.ilora.short_attention import short_attention
 
 WEIGHTS_FILE = "teacher.safetensors"
 SETTINGS_FILE = "teacher.json"
@@ -119,12 +120,16 @@ class GatedModel(nn.Module):
 
     @contextmanager
     def precision(self) -> Iterator[None]:
-        """Float32 LoRA weights, but activations as the base has them: half the memory, and products in bfloat16."""
+        """Float32 LoRA weights, but activations as the base has them: half the memory, and products in bfloat16.
+
+        Gradients of attention over short texts come by `short_attention`.
+        """
         dtype = self._tokens().weight.dtype
         low = dtype != torch.float32
         with (
             torch.autocast(self.item_table.device.type, dtype, enabled=low),
             disable_input_dtype_casting(self.llm, low),
+            short_attention(),
         ):
             yield
 
