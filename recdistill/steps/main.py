@@ -35,6 +35,7 @@ from recdistill.steps.main_report import REPORT, log_report
 from recdistill.steps.path_bar import PathBar
 from recdistill.steps.prepare import prepare
 from recdistill.steps.promote import promote_run
+from recdistill.steps.side_by_side import trained_side_by_side
 from recdistill.steps.teacher import check_teacher_of, teacher, wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.steps.worth import TEACHER, TEXTS, Runs, answer, from_texts, price_of, text_rows, told_in_main
@@ -52,6 +53,8 @@ APART = {
     "among new": "test/new_among_new/ndcg_at_20",
 }
 
+#: What became of a step that found its run: of an earlier command, or of a process of this one.
+BEFORE, BESIDE = "was finished before", "was trained beside the other"
 HEADLINE = "test/ndcg_at_10"
 #: Metric of the paired test that promotes.
 PROMOTED_BY = "test/ndcg_at_20"
@@ -114,7 +117,7 @@ def main(config: MainConfig) -> StepRun:
             silent = not processes.is_main
             steps = 4 + len(config.baseline_names) + told_in_main(config)
             with PathBar("main", steps, expected, silent=silent).shown() as bar:
-                found = all_steps(config, bar, processes)
+                found = all_steps(config, bar, processes, run.run_id)
             processes.from_main(lambda: keep_results(run, config, data, found))
     if not processes.is_main:
         return run
@@ -129,8 +132,8 @@ def main(config: MainConfig) -> StepRun:
     return run
 
 
-def all_steps(config: MainConfig, bar: PathBar, processes: Processes) -> dict[str, StepRun]:
-    """The run of each recommender of the table, by its name there."""
+def all_steps(config: MainConfig, bar: PathBar, processes: Processes, run_id: str) -> dict[str, StepRun]:
+    """The run of each recommender of the table, by its name there; of other processes they are nested in ``run_id``."""
     begin = partial(begun, bar)
     prepared = partial(by_main, processes, prepare)
     found = {"popularity": begin("1/4 data", prepared, narrow(config, DataConfig))}
@@ -144,13 +147,17 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes) -> dict[st
             bar.done()
         else:
             found[name] = begin(f"1/4 {name}", backbone, baseline)
-    undistilled = f"{config.student}, undistilled"
-    found[undistilled] = begin(f"2/4 {undistilled}", backbone, narrow(config, BaselineConfig, register=""))
+    undistilled, plain_ids = f"{config.student}, undistilled", narrow(config, BaselineConfig, register="")
     student = narrow(config, DistillConfig)
     if told_in_main(config):
-        plain_texts = from_texts(narrow(config, BaselineConfig, register=""), config.cheap_views)
-        found[text_student(config)] = begin(f"2/4 {text_student(config)}", backbone, plain_texts)
+        plain_texts = from_texts(plain_ids, config.cheap_views)
+        here = partial(begin, f"2/4 {undistilled}", backbone, plain_ids)
+        found[undistilled], plain_texts, made = trained_side_by_side(here, plain_texts, run_id)
+        of_texts = text_student(config)
+        found[of_texts] = begin(f"2/4 {of_texts}", backbone, plain_texts, reused=BESIDE if made else BEFORE)
         student = from_texts(student, config.cheap_views)
+    else:
+        found[undistilled] = begin(f"2/4 {undistilled}", backbone, plain_ids)
     if not config.teacher_files:
         over = config.value("endpoint_model") or config.llm
         found["teacher"] = begin(f"3/4 teacher over {over}", teacher_run, config)
@@ -204,12 +211,14 @@ def by_main(processes: Processes, step: Callable[[Options], StepRun], config: Op
     return processes.from_main(lambda: step(config))
 
 
-def begun(bar: PathBar, title: str, step: Callable[[Options], StepRun], config: Options) -> StepRun:
-    """Run a step, saying that it begins and what became of it."""
+def begun(
+    bar: PathBar, title: str, step: Callable[[Options], StepRun], config: Options, *, reused: str = BEFORE
+) -> StepRun:
+    """Run a step, saying that it begins and what became of it: ``reused`` where it had nothing to do."""
     bar.say(f"[{title}]")
     started = time.perf_counter()
     run = step(config)
-    said = "was finished before" if run.reused else f"took {time.perf_counter() - started:,.0f} s"
+    said = reused if run.reused else f"took {time.perf_counter() - started:,.0f} s"
     bar.say(f"[{title}] {said}, run {run.run_id}")
     bar.done()
     return run

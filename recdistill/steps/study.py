@@ -6,7 +6,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from recdistill.report.study_figure import Panels, study_figure
 from recdistill.report.study_page import StudyPicture, StudyReport, study_page
 from recdistill.runs.provenance import code_at_hand
 from recdistill.runs.run import StepRun
-from recdistill.runs.step_runs import nest_runs_in, step_run
+from recdistill.runs.step_runs import step_run
 from recdistill.runs.store_name import store_name
-from recdistill.runs.sweep_runs import TrackingPlace, tracking_place, use_tracking
+from recdistill.runs.sweep_runs import tracking_place
 from recdistill.steps.estimate import announce
 from recdistill.steps.inputs import data_of
 from recdistill.steps.main_report import finding_of
@@ -48,6 +47,7 @@ from recdistill.study.report import (
     write_report,
 )
 from recdistill.sweep.shipped import plan_path
+from recdistill.sweep.trainings import Preparation
 from recdistill.sweep.workers import map_tasks
 from recdistill.teachers.checks import check_teacher
 
@@ -114,26 +114,12 @@ def make_cells(config: StudyConfig, folder: Path, missing: list[Cell], study_run
     wanted = missing if config.most_cells < 0 else missing[: config.most_cells]
     parts = independent_parts(wanted)
     if config.jobs > 1 and len(parts) > 1:
-        prepare = CellPreparation(tracking_place(), config.plugin, study_run_id)
+        prepare = Preparation(tracking_place(), config.plugin, study_run_id)
         map_tasks(partial(make_part, folder), parts, config.jobs, prepare)
         return
     bar = PathBar("study", len(wanted))
     with bar.shown():
         make_each(wanted, folder, "study", bar.say, bar.done)
-
-
-@dataclass(frozen=True)
-class CellPreparation:
-    """Sets up a worker process, whose runs are nested in the study's."""
-
-    tracking: TrackingPlace
-    plugins: str
-    study_run_id: str
-
-    def __call__(self) -> None:
-        use_tracking(self.tracking)
-        nest_runs_in(self.study_run_id)
-        load_plugins(self.plugins)
 
 
 def make_part(folder: Path, part: list[Cell]) -> None:

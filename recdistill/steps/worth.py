@@ -26,6 +26,7 @@ from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.inputs import data_of
 from recdistill.steps.map_items import map_items
+from recdistill.steps.side_by_side import trained_side_by_side
 from recdistill.steps.teacher import check_teacher_of, teacher, wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.students.training import check_student
@@ -48,7 +49,7 @@ def worth(config: WorthConfig) -> StepRun:
     with step_run("worth", config, data=data) as run:
         if not run.reused:
             seeds = [changed(config, seed=seed, new_items_seed=draw) for seed, draw in seeds_of(config)]
-            rows = [rows_of(one) for one in seeds]
+            rows = [rows_of(one, run.run_id) for one in seeds]
             text, asked = answer(rows, config, config.worth_margin)
             run.log_text("worth.md", text)
             run.log_metrics(numbers(asked))
@@ -65,14 +66,16 @@ def seeds_of(config: WorthConfig) -> Iterator[tuple[int, int]]:
         yield config.seed + number, config.new_items_seed + number
 
 
-def rows_of(config: MainConfig) -> Runs:
-    """The run of each row, and the teacher's."""
-    found: Runs = {IDS: backbone(narrow(config, BaselineConfig, register=""))}
-    student = narrow(config, DistillConfig, register="")
-    told = told_by_texts(config)
-    if told:
-        found[TEXTS] = backbone(from_texts(narrow(config, BaselineConfig, register=""), config.cheap_views))
+def rows_of(config: MainConfig, run_id: str) -> Runs:
+    """The run of each row, and the teacher's; those of other processes are nested in ``run_id``."""
+    ids, student = narrow(config, BaselineConfig, register=""), narrow(config, DistillConfig, register="")
+    if told := told_by_texts(config):
+        texts = from_texts(ids, config.cheap_views)
+        first, texts, _ = trained_side_by_side(lambda: backbone(ids), texts, run_id)
+        found: Runs = {IDS: first, TEXTS: backbone(texts)}
         student = from_texts(student, config.cheap_views)
+    else:
+        found = {IDS: backbone(ids)}
     if not config.teacher_files:
         found[TEACHER] = teacher(wanted_teacher(narrow(config, DistillConfig)))
         student = changed(student, teacher_run_id=found[TEACHER].run_id)

@@ -14,7 +14,7 @@ from recdistill.config.run_names import changes_name
 from recdistill.errors import one_line
 from recdistill.plugins import load_plugins
 from recdistill.runs.outbox import LostStoreError
-from recdistill.runs.step_runs import StepRun
+from recdistill.runs.step_runs import StepRun, nest_runs_in
 from recdistill.runs.sweep_runs import (
     STUDY,
     STUDY_ID,
@@ -39,13 +39,21 @@ Train = Callable[..., StepRun]
 
 @dataclass(frozen=True)
 class Preparation:
-    """Sets a worker process up: where it logs, and the parts of users' modules that options may name."""
+    """Sets a worker process up.
+
+    Attributes:
+        tracking: where it logs.
+        plugins: the users' modules whose parts options may name.
+        parent_run_id: the run that its own are nested in; empty: none.
+    """
 
     tracking: TrackingPlace
     plugins: str
+    parent_run_id: str = ""
 
     def __call__(self) -> None:
         use_tracking(self.tracking)
+        nest_runs_in(self.parent_run_id)
         load_plugins(self.plugins)
 
 

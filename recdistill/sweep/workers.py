@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -230,3 +230,28 @@ def map_tasks(
                 raise
             return [results[position] for position in range(len(tasks))]
     raise InputError(f"{len(tasks) - len(results)} trainings were killed {TRIES} times; give fewer jobs")
+
+
+@contextmanager
+def beside(
+    function: Callable[[Task], Result], task: Task, threads: int, prepare: Callable[[], None]
+) -> Iterator["Future[Result]"]:
+    """While it lasts, another process of so many threads does ``function`` of a task: gives its future result.
+
+    In the end it is waited for. What the task raises is not raised here, nor that its process was killed: the result
+    has it. What is raised here ends the process, as by a signal.
+    """
+    before, bars = set(multiprocessing.active_children()), os.environ.get("TQDM_DISABLE")
+    pool = ProcessPoolExecutor(1, mp_context=quiet_context(), initializer=begin_process, initargs=(threads, prepare))
+    with pool:
+        try:
+            result = pool.submit(function, task)
+            if bars is None:
+                # This process shows its own.
+                os.environ.pop("TQDM_DISABLE", None)
+            yield result
+            wait([result])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_workers(set(multiprocessing.active_children()) - before)
+            raise

@@ -1,0 +1,54 @@
+"""Two students that do not wait for each other, side by side: their small steps gain little from more threads.
+
+`benchmarks/seeds.py` measures what processes of fewer threads gain. On a GPU, in a launch of several processes, with
+one thread, and where memory is short, one is trained after the other.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from recdistill.config import BaselineConfig, changed
+from recdistill.runs.run import StepRun
+from recdistill.runs.sweep_runs import tracking_place
+from recdistill.steps.backbone import backbone
+from recdistill.sweep.final_jobs import free_memory, jobs_that_fit
+from recdistill.sweep.trainings import Preparation
+from recdistill.sweep.workers import beside
+from recdistill.training.device import device_of
+from recdistill.training.distributed import join
+
+
+def trained_side_by_side(
+    here: Callable[[], StepRun], other: BaselineConfig, run_id: str
+) -> tuple[StepRun, BaselineConfig, bool]:
+    """Train a student by ``here``, and meanwhile, in a process that has half of the threads, the other one.
+
+    Returns the first one's run, the options by which `backbone` gives the other one's, and whether it is there. Where
+    the other process failed, or there was none, `backbone` trains it. Its run is nested in ``run_id``.
+    """
+    threads = torch.get_num_threads()
+    if not has_room(other, threads):
+        return here(), other, False
+    prepare = Preparation(tracking_place(), other.plugin, run_id)
+    with beside(train, other, threads // 2, prepare) as result:
+        torch.set_num_threads(threads - threads // 2)
+        try:
+            first = here()
+        finally:
+            torch.set_num_threads(threads)
+    made = not result.cancelled() and result.exception() is None
+    # What ``force`` asked for is done.
+    return first, changed(other, force=other.force and not made), made
+
+
+def has_room(config: BaselineConfig, threads: int) -> bool:
+    """Whether two processes of fewer threads are of use here, and fit."""
+    device = device_of(config)
+    alone = device.type != "cpu" or join(device).count > 1 or threads < 2
+    return not alone and jobs_that_fit(2, free_memory()) == 2
+
+
+def train(config: BaselineConfig) -> str:
+    """The id of a student's run, trained or found: what a process can send."""
+    return backbone(config).run_id

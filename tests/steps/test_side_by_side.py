@@ -1,0 +1,96 @@
+"""Two students are trained side by side where there are threads for both, with the numbers of one after the other."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import mlflow
+import pytest
+import torch
+
+from recdistill.config import BaselineConfig, changed
+from recdistill.errors import InputError
+from recdistill.runs.step_runs import entry_run
+from recdistill.steps.backbone import backbone
+from recdistill.steps.side_by_side import trained_side_by_side
+
+SMALL = {"hidden_size": 16, "blocks": 1, "heads": 1, "epochs": 2, "device": "cpu"}
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Each of both processes then has one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def students(small_files: dict[str, Any], **options: Any) -> tuple[BaselineConfig, BaselineConfig]:
+    """The options of two."""
+    first = BaselineConfig(**small_files, **SMALL, **options)
+    return first, changed(first, seed=2)
+
+
+def test_the_other_student_is_trained_meanwhile(place, small_files, two_threads, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    first, other = students(small_files, force=True)
+    threads = []
+
+    def here():
+        threads.append(torch.get_num_threads())
+        return backbone(first)
+
+    with entry_run("main"):
+        parent = mlflow.active_run().info.run_id
+        run, options, made = trained_side_by_side(here, other, parent)
+        assert made
+        assert options == changed(other, force=False)
+        found = backbone(options)
+        assert found.reused
+        assert not run.reused
+        torch.set_num_threads(1)
+        again = backbone(other)
+    assert (threads, torch.get_num_threads()) == ([1], 1)
+    assert mlflow.get_run(found.run_id).data.tags["mlflow.parentRunId"] == parent
+    timed = ("train_seconds", "ms_per_1000_recommendations", "epoch_seconds", "step_ms")
+    numbers = [
+        {name: value for name, value in one.metrics().items() if name.startswith(("val", "test"))}
+        for one in (found, again)
+    ]
+    assert numbers[0] == numbers[1]
+    assert not set(timed) & set(numbers[0])
+    assert "TQDM_DISABLE" not in os.environ
+
+
+def test_what_the_other_process_raises_is_raised_where_its_student_is_asked_for(place, small_files, two_threads):
+    first, other = students(small_files)
+    other = changed(other, learning_rate=1e30)
+    with pytest.raises(InputError, match="diverged"), entry_run("main"):
+        run, options, made = trained_side_by_side(lambda: backbone(first), other, mlflow.active_run().info.run_id)
+        assert not made
+        assert options == other
+        assert run.metrics()
+        backbone(options)
+
+
+def test_an_error_here_ends_the_other_process(place, small_files, two_threads):
+    _, other = students(small_files)
+
+    def here():
+        raise InputError("no")
+
+    with pytest.raises(InputError, match="no"), entry_run("main"):
+        trained_side_by_side(here, changed(other, epochs=5000), mlflow.active_run().info.run_id)
+    assert torch.get_num_threads() == 2
+
+
+def test_with_one_thread_one_is_trained_after_the_other(place, small_files):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    first, other = students(small_files)
+    with entry_run("main"):
+        _, options, made = trained_side_by_side(lambda: backbone(first), other, mlflow.active_run().info.run_id)
+        assert not made
+        assert not backbone(options).reused
+    torch.set_num_threads(before)
