@@ -255,7 +255,8 @@ class RankingModel(GatedModel):
     @torch.no_grad()
     def item_embedding(self) -> Tensor:
         """The trained LLM's state at each item's marker after its title alone, at the uniform gate: float32 [V, H]."""
-        return torch.cat([self._title_states(part) for part in title_batches(self.titles)])
+        batches = title_batches(self.titles)
+        return by_item(batches, [self._title_states(part) for part in batches])
 
     def _title_states(self, items: Tensor) -> Tensor:
         zero = torch.zeros(len(items), dtype=torch.int64)
@@ -334,8 +335,8 @@ def tokens_of(titles: Sequence[str], llm: BaseLLM, shape: RankingShape) -> Title
 def embed_titles(llm: BaseLLM, titles: TitleTokens) -> Tensor:
     """The base LLM's mean last hidden state over each title's tokens, float32 [V, H]."""
     device = llm.model.device
-    parts = []
-    for items in title_batches(titles):
+    parts, batches = [], title_batches(titles)
+    for items in batches:
         lengths = torch.from_numpy(titles.lengths)[items]
         tokens = torch.full((len(items), int(lengths.max())), titles.padding)
         for row, item in enumerate(items.tolist()):
@@ -345,9 +346,14 @@ def embed_titles(llm: BaseLLM, titles: TitleTokens) -> Tensor:
         real = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)
         weight = (real / lengths.unsqueeze(1)).to(hidden.device)
         parts.append((hidden * weight.unsqueeze(-1)).sum(dim=1))
-    return torch.cat(parts)
+    return by_item(batches, parts)
 
 
 def title_batches(titles: TitleTokens) -> tuple[Tensor, ...]:
-    """Item ids in order, some at a time."""
-    return torch.arange(len(titles.lengths)).split(TITLE_ROWS)
+    """Item ids, some at a time, those of titles of like length together: little of a batch is padding."""
+    return torch.from_numpy(titles.lengths).sort(stable=True).indices.split(TITLE_ROWS)
+
+
+def by_item(batches: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+    """Rows of all items in their order, from those of each batch."""
+    return torch.cat(list(parts))[torch.cat(list(batches)).argsort().to(parts[0].device)]
