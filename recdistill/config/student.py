@@ -57,15 +57,15 @@ class StudentConfig(TrainingConfig, ViewsConfig):
         True, "leave items without a training target out of softmax, DRO, sampled negatives and the student's top K"
     )
     epochs: int = option(40, "most passes over the training samples", role="budget", least=1, common=True)
-    patience: int = option(8, "epochs without a better validation NDCG@10 before stopping; 0: none stops", least=0)
-    least_epochs: int = option(0, "epochs before which training does not stop", least=0)
-    smoothing: int = option(1, "validation NDCG@10 counts as its mean over so many last epochs; 1: as it is", least=1)
+    patience: int = option(5, "epochs without a better validation NDCG@10 before stopping; 0: none stops", least=0)
+    least_epochs: int = option(15, "epochs before which training does not stop", least=0)
+    smoothing: int = option(3, "validation NDCG@10 counts as its mean over so many last epochs; 1: as it is", least=1)
     validation_samples: int = option(
         0, "validation samples that are ranked after each epoch, drawn once; 0: all; the last measurement ranks all",
         least=0,
     )  # fmt: skip
     ema_decay: float = option(
-        0.0, "decay a step of averaged weights, which are validated and kept; 0: the weights themselves", least=0,
+        0.995, "decay a step of averaged weights, which are validated and kept; 0: the weights themselves", least=0,
         most=0.99999,
     )  # fmt: skip
     batch_size: int = option(512, "training samples a step", least=1)

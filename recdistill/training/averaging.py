@@ -2,10 +2,15 @@
 
 A student is validated and kept with the averages: single steps scatter around a point that the average is near
 (Polyak and Juditsky, 1992; Izmailov et al., 2018), so that one lucky epoch says less.
+
+Of a table that a step changes in some rows alone, the averages of the other rows wait: before a row changes, and when
+the averages are asked for, all steps that it did not change in are made good at once.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,35 +26,100 @@ def warmed_decay(decay: float, step: int) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
+@dataclass(frozen=True, eq=False)
+class WaitingRows:
+    """A table of which only some rows change in a step.
+
+    Attributes:
+        average, source: averages and current values [V, D].
+        settled: float64 [V], of each row the log of the product of all decays until it was last made good.
+    """
+
+    average: Tensor
+    source: Tensor
+    settled: Tensor
+
+    def settle(self, rows: Tensor, passed: float) -> None:
+        """Make good the steps of these rows, whose decays until now have a product with the log ``passed``."""
+        kept = torch.exp(passed - self.settled[rows]).to(self.average.dtype).unsqueeze(1)
+        values = self.source.detach()[rows]
+        self.average[rows] = values + (self.average[rows] - values) * kept
+        self.settled[rows] = passed
+
+
 class AveragedWeights:
     """The moving averages of tensors; those that are not floating-point numbers, as counters, are copied.
 
     Args:
         current: the tensors that training changes, by name.
-        decay: share of the average that a step keeps, late in training; below 1.
-
-    Attributes:
-        tensors: the averages, by the same names.
+        decay: share of the average that a step keeps, late in training; above 0 and below 1.
+        row_sparse: those of them that are tables with a sparse gradient, and change in its rows alone.
     """
 
-    def __init__(self, current: Mapping[str, Tensor], decay: float) -> None:
+    def __init__(self, current: Mapping[str, Tensor], decay: float, row_sparse: Sequence[Tensor] = ()) -> None:
         self.current, self.decay = dict(current), decay
-        self.tensors = {name: tensor.detach().clone() for name, tensor in current.items()}
-        pairs = [(self.tensors[name], tensor) for name, tensor in current.items()]
+        self._held = {name: tensor.detach().clone() for name, tensor in current.items()}
+        tables = {id(tensor) for tensor in row_sparse}
+        self._waiting = {
+            name: WaitingRows(self._held[name], one, torch.zeros(len(one), dtype=torch.float64, device=one.device))
+            for name, one in current.items()
+            if id(one) in tables
+        }
+        self._passed = 0.0
+        pairs = [(self._held[name], tensor) for name, tensor in current.items() if name not in self._waiting]
         self._averages = [average for average, tensor in pairs if tensor.is_floating_point()]
         self._sources = [tensor for _, tensor in pairs if tensor.is_floating_point()]
         self._copied = [(copy, tensor) for copy, tensor in pairs if not tensor.is_floating_point()]
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The averages, by the same names."""
+        for table in self._waiting.values():
+            self._settle(table, (table.settled != self._passed).nonzero().squeeze(1))
+        return self._held
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """What a checkpoint holds, by kind and name: rows that wait go on waiting, so that keeping changes nothing."""
+        settled = {name: table.settled for name, table in self._waiting.items()}
+        if settled:
+            settled["passed"] = torch.tensor(self._passed, dtype=torch.float64)
+        return {"average": self._held, "settled": settled}
+
+    def restore(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Set the averages to those of a checkpoint; a name that it lacks keeps its current value."""
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors.get(name, self.current[name].detach()))
+        averages, settled = state["average"], state["settled"]
+        for name, tensor in self._held.items():
+            tensor.copy_(averages.get(name, self.current[name].detach()))
+        for name, table in self._waiting.items():
+            if name in settled:
+                table.settled.copy_(settled[name])
+        self._passed = float(settled.get("passed", 0.0))
+
+    def begin_step(self) -> None:
+        """Before the optimizer changes rows, whose gradients are there: make good the steps that they waited."""
+        for table in self._waiting.values():
+            gradient = table.source.grad
+            if gradient is None:
+                continue
+            if gradient.is_sparse:
+                # Kept: the optimizer asks for it again.
+                table.source.grad = gradient.coalesce()
+                self._settle(table, table.source.grad.indices()[0])
+            else:
+                self._settle(table, torch.arange(len(table.source), device=table.source.device))
+
+    @torch.no_grad()
+    def _settle(self, table: WaitingRows, rows: Tensor) -> None:
+        table.settle(rows, self._passed)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the averages towards the current values, after the step with this number, from 0."""
-        # One call for all tensors: it takes a small share of a student's step.
-        torch._foreach_lerp_(self._averages, self._sources, 1 - warmed_decay(self.decay, step))
+        decay = warmed_decay(self.decay, step)
+        if self._averages:
+            # One call for all tensors: it takes a small share of a student's step.
+            torch._foreach_lerp_(self._averages, self._sources, 1 - decay)
+        self._passed += math.log(decay)
         for copy, tensor in self._copied:
             copy.copy_(tensor)
 

@@ -243,6 +243,8 @@ def run_epoch(
                 backward(plan, step, batch, len(batch) / samples, sums)
         step.sum_sparse()
         norm = gradient_norm(trained, plan.clip, progress.batch == 0 or progress.steps % NORM_EVERY == 0)
+        if kept.averages is not None:
+            kept.averages.begin_step()
         plan.optimizer.step()
         plan.optimizer.zero_grad(set_to_none=True)
         if kept.averages is not None:
@@ -349,7 +351,8 @@ def save(plan: TrainingPlan[Any], progress: Progress, kept: Kept, checkpoint: Pa
     tensors = {f"parameter.{name}": tensor for name, tensor in plan.parameters.items()}
     tensors |= {f"best.{name}": tensor for name, tensor in kept.best.items()}
     if kept.averages is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in kept.averages.tensors.items()}
+        for kind, held in kept.averages.state().items():
+            tensors |= {f"{kind}.{name}": tensor for name, tensor in held.items()}
     tensors |= {f"memory.{name}": tensor for name, tensor in plan.memory.items()}
     tensors |= optimizer_tensors(plan.optimizer)
     for index, state in enumerate(states):
@@ -363,20 +366,20 @@ def resume(plan: TrainingPlan[Any], checkpoint: Path) -> tuple[Progress, Kept]:
     Returns its progress and what it kept; those of a training that has not begun where there is no checkpoint.
     """
     found = read_checkpoint(checkpoint)
-    averages = AveragedWeights(plan.parameters, plan.ema_decay) if plan.ema_decay else None
+    averages = AveragedWeights(plan.parameters, plan.ema_decay, plan.row_sparse) if plan.ema_decay else None
     if found is None:
         if not plan.same_random:
             plan.processes.seed_apart(0)
         return Progress(), Kept(averages=averages)
     tensors, values = found
-    parts: dict[str, dict[str, Tensor]] = {"parameter": {}, "best": {}, "average": {}, "memory": {}}
+    parts: dict[str, dict[str, Tensor]] = {"parameter": {}, "best": {}, "average": {}, "settled": {}, "memory": {}}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind in parts:
             parts[kind][rest] = tensor
     overwrite(plan.parameters, {name: parts["parameter"][name] for name in plan.parameters})
     if averages is not None:
-        averages.restore(parts["average"])
+        averages.restore(parts)
     plan.memory.update(parts["memory"])
     restore_optimizer(plan.optimizer, tensors)
     progress = Progress(**(values | {"best": float(values["best"])}))

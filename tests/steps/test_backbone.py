@@ -16,6 +16,7 @@ from recdistill.students.build import load_recommender, load_student
 from recdistill.students.measure import ranks_of
 
 SMALL = {"hidden_size": 16, "blocks": 1, "max_length": 8, "epochs": 8, "patience": 2, "dropout": 0.1, "batch_size": 16}
+SMALL |= {"smoothing": 1, "least_epochs": 0}
 
 
 @pytest.fixture

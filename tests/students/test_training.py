@@ -326,7 +326,7 @@ def test_items_without_a_target_are_left_as_they_were_drawn(
 @pytest.mark.parametrize("base_loss", ["bce", "gbce"])
 def test_a_loss_whose_scores_have_a_scale_pushes_all_items(base_loss: str, ring_data: SequenceData) -> None:
     """Where nothing pushes an item without a target, it stands above those that are pushed."""
-    config = baseline(base_loss=base_loss, epochs=20, patience=0, negatives=16, learning_rate=0.03)
+    config = baseline(base_loss=base_loss, epochs=20, patience=0, negatives=16, learning_rate=0.03, **RELEASED)
     history, length = (torch.from_numpy(one) for one in ring_data.test.windows_of(range(20), 8, ring_data.num_items))
     best = {}
     for pushes in (True, False):

@@ -47,6 +47,54 @@ def test_what_does_not_change_is_its_own_average_to_the_last_bit():
     assert torch.equal(averages.tensors["frozen"], current["frozen"])
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0.01, 0.9999), st.integers(1, 30), st.integers(0, 2**31), st.lists(st.integers(0, 30), max_size=3))
+def test_rows_that_wait_have_the_averages_of_rows_that_do_not(decay, steps, seed, looks):
+    generator = torch.Generator().manual_seed(seed)
+    table = nn.Parameter(torch.randn(7, 2, generator=generator, dtype=torch.float64))
+    other = nn.Parameter(torch.randn(3, generator=generator, dtype=torch.float64))
+    current = {"table": table, "other": other}
+    lazy, plain = AveragedWeights(current, decay, [table]), AveragedWeights(current, decay)
+    kept = AveragedWeights(current, decay, [table])
+    for step in range(steps):
+        rows = torch.randint(7, (4,), generator=generator)
+        values = torch.randn(4, 2, generator=generator, dtype=torch.float64)
+        table.grad = torch.sparse_coo_tensor(rows.unsqueeze(0), values, (7, 2))
+        lazy.begin_step()
+        kept.begin_step()
+        with torch.no_grad():
+            table[rows.unique()] += torch.randn(2, generator=generator, dtype=torch.float64)
+            other.add_(1.0)
+        lazy.update(step)
+        kept.update(step)
+        plain.update(step)
+        if step in looks:
+            # As in a checkpoint: what waits goes on waiting.
+            state = {kind: {name: one.clone() for name, one in held.items()} for kind, held in kept.state().items()}
+            kept = AveragedWeights(current, decay, [table])
+            kept.restore(state)
+            torch.testing.assert_close(lazy.tensors["table"], plain.tensors["table"], rtol=1e-9, atol=1e-9)
+    for name, tensor in plain.tensors.items():
+        torch.testing.assert_close(lazy.tensors[name], tensor, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(kept.tensors[name], tensor, rtol=1e-9, atol=1e-9)
+
+
+def test_a_table_with_a_dense_gradient_waits_for_no_row():
+    table = nn.Parameter(torch.zeros(3, 1))
+    averages = AveragedWeights({"table": table}, 0.5, [table])
+    for step in range(3):
+        table.grad = torch.ones(3, 1)
+        averages.begin_step()
+        with torch.no_grad():
+            table.add_(1.0)
+        averages.update(step)
+    expected = AveragedWeights({"table": torch.zeros(3, 1)}, 0.5)
+    for step in range(3):
+        expected.current["table"].add_(1.0)
+        expected.update(step)
+    torch.testing.assert_close(averages.tensors["table"], expected.tensors["table"])
+
+
 def test_counters_are_copied_and_running_statistics_averaged():
     module = nn.BatchNorm1d(2)
     current = module.state_dict(keep_vars=True)
@@ -91,6 +139,6 @@ def test_a_checkpoint_without_an_average_takes_the_current_value():
     current = {"a": torch.ones(2), "b": torch.ones(2)}
     averages = AveragedWeights(current, 0.9)
     current["b"].fill_(5)
-    averages.restore({"a": torch.full((2,), 3.0)})
+    averages.restore({"average": {"a": torch.full((2,), 3.0)}, "settled": {}})
     assert averages.tensors["a"].tolist() == [3, 3]
     assert averages.tensors["b"].tolist() == [5, 5]
