@@ -138,7 +138,7 @@ class Bare:
         """Seconds of a pass over a batch's prompts, and their tokens."""
         prompts = self.teacher.model.prompts(batch.history, batch.row, batch.column)
         embed = self.model.get_input_embeddings()
-        groups = prompts.by_length()
+        groups = prompts.by_length(training=train)
         inputs = [embed(prompts.tokens[rows, :width]).detach() for rows, width in groups]
         begun = self.watch.clock()
         states = []

@@ -199,7 +199,8 @@ class RankingModel(GatedModel):
         users = self.users_before(prompts, states)
         found, place = [], []
         together = [(torch.arange(len(history)), prompts.tokens.shape[1])]
-        for rows, width in together if self.in_one_pass else prompts.by_length():
+        groups = together if self.in_one_pass else prompts.by_length(training=torch.is_grad_enabled())
+        for rows, width in groups:
             column = prompts.column[rows, :width]
             marker = prompts.marker[rows, :width]
             self.slot.set(self._gates_of_tokens(gates[rows.to(device)], column.to(device)))

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from recdistill.teachers.ilora.titles import Int64Array, TitleTokens
 
-MOST_PADDING = 0.1
+#: Share of a group that may be padding. In training a group costs more beside its tokens: each operation is recorded,
+#: and each new number of tokens has a CPU compile its products anew, so that fewer, larger groups of few widths pay.
+MOST_PADDING, MOST_PADDING_IN_TRAINING = 0.1, 1 / 3
+WIDTHS_IN_TRAINING = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +39,23 @@ class Prompts:
     row: Tensor
     position: Tensor
 
-    def by_length(self) -> list[tuple[Tensor, int]]:
-        """Prompts to compute together: the rows of each group, int64, and its width; a tenth is padding at most."""
+    def by_length(self, training: bool = False) -> list[tuple[Tensor, int]]:
+        """Prompts to compute together: the rows of each group, int64, and its width.
+
+        A tenth is padding at most; in ``training`` a third, and widths are multiples of `WIDTHS_IN_TRAINING`.
+        """
+        if training:
+            most, groups = self.tokens.shape[1], self._grouped(MOST_PADDING_IN_TRAINING)
+            return [(rows, min(most, -(-width // WIDTHS_IN_TRAINING) * WIDTHS_IN_TRAINING)) for rows, width in groups]
+        return self._grouped(MOST_PADDING)
+
+    def _grouped(self, most_padding: float) -> list[tuple[Tensor, int]]:
         order = torch.argsort(self.length, descending=True, stable=True)
         groups: list[tuple[Tensor, int]] = []
         begin, real = 0, 0
         lengths = self.length[order].tolist()
         for place, length in enumerate(lengths):
-            if place > begin and (real + length) < (1 - MOST_PADDING) * lengths[begin] * (place - begin + 1):
+            if place > begin and (real + length) < (1 - most_padding) * lengths[begin] * (place - begin + 1):
                 groups.append((order[begin:place], lengths[begin]))
                 begin, real = place, 0
             real += length
@@ -51,7 +63,7 @@ class Prompts:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the LLM computes, padding of the groups included."""
+        """Tokens that budgets count: those of the groups of scoring, their padding included, in training too."""
         return sum(len(rows) * width for rows, width in self.by_length())
 
 

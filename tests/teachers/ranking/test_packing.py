@@ -1,5 +1,7 @@
 """Prompts against a loop that puts them together one title at a time."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recdistill.teachers.ilora.titles import TitleTokens
-from recdistill.teachers.ranking.packing import MOST_PADDING, Prompts, one_prompt_a_sample, packed_prompts
+from recdistill.teachers.ranking.packing import (
+    MOST_PADDING,
+    MOST_PADDING_IN_TRAINING,
+    WIDTHS_IN_TRAINING,
+    Prompts,
+    one_prompt_a_sample,
+    packed_prompts,
+)
 
 PADDING = 0
 
@@ -111,14 +120,18 @@ def test_groups_hold_each_prompt_once_and_little_padding(problem, lengths):
         row=torch.zeros(0, dtype=torch.int64),
         position=torch.zeros(0, dtype=torch.int64),
     )
-    for prompts in (made, drawn):
-        groups = prompts.by_length()
+    for prompts, training in itertools.product((made, drawn), (False, True)):
+        groups = prompts.by_length(training)
+        most, widths = (MOST_PADDING_IN_TRAINING, WIDTHS_IN_TRAINING) if training else (MOST_PADDING, 1)
         assert sorted(torch.cat([rows for rows, _ in groups]).tolist()) == list(range(len(prompts.length)))
         for rows, width in groups:
             inside = prompts.length[rows]
-            assert int(inside.max()) == width
-            assert int(inside.sum()) >= (1 - MOST_PADDING) * width * len(rows) - 1e-9
-        assert prompts.num_tokens == sum(width * len(rows) for rows, width in groups)
+            longest = int(inside.max())
+            assert longest <= width <= min(longest + widths - 1, prompts.tokens.shape[1])
+            assert width % widths == 0 or width == prompts.tokens.shape[1]
+            assert int(inside.sum()) >= (1 - most) * longest * len(rows) - 1e-9
+        if not training:
+            assert prompts.num_tokens == sum(width * len(rows) for rows, width in groups)
 
 
 def test_prompts_of_like_length_are_one_group():
