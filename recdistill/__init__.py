@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 # Read when torch loads: threads that spin while they wait make each other many times slower where cores are shared;
 # a few microseconds of it spare the small students most of the waking up.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-# Read at the first product: oneDNN keeps so many compiled products, each of one shape. An LLM's prompts have more shapes
-# than its own 1,024, and it would compile them again in every step.
+# Read at the first product: oneDNN keeps so many compiled products, each of one shape. The prompts of an LLM have more
+# shapes than its own 1,024, and would have them compiled again in every step.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 _REGISTRIES = ("GATES", "LOSS_TERMS", "METRICS", "POLICIES", "SOURCES", "SPLITS", "STUDENTS", "TEACHERS")
