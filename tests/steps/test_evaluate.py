@@ -20,7 +20,9 @@ RANKED = ("/hr_at_", "/ndcg_at_", "/mrr")
 
 
 def ranking(metrics):
-    return {name: value for name, value in metrics.items() if any(part in name for part in RANKED)}
+    # What decided when training stopped is of the training.
+    kept = (name for name in metrics if any(part in name for part in RANKED) and not name.endswith("_smoothed"))
+    return {name: metrics[name] for name in kept}
 
 
 def newest_of(finished, step):

@@ -11,6 +11,7 @@ import torch
 from recdistill.config import BaselineConfig, changed
 from recdistill.errors import InputError
 from recdistill.runs.step_runs import entry_run
+from recdistill.steps import side_by_side
 from recdistill.steps.backbone import backbone
 from recdistill.steps.side_by_side import trained_side_by_side
 
@@ -18,8 +19,9 @@ SMALL = {"hidden_size": 16, "blocks": 1, "heads": 1, "epochs": 2, "device": "cpu
 
 
 @pytest.fixture
-def two_threads() -> Iterator[None]:
-    """Each of both processes then has one."""
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each of both processes then has one, and room: a process of tests is larger than that of a command."""
+    monkeypatch.setattr(side_by_side, "free_memory", lambda: 1 << 40)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -87,6 +89,14 @@ def test_an_error_here_ends_the_other_process(place, small_files, two_threads):
     with pytest.raises(InputError, match="no"), entry_run("main"):
         trained_side_by_side(here, changed(other, epochs=5000), mlflow.active_run().info.run_id)
     assert torch.get_num_threads() == 2
+
+
+def test_where_memory_is_short_one_is_trained_after_the_other(place, small_files, two_threads, monkeypatch):
+    monkeypatch.setattr(side_by_side, "free_memory", lambda: 1 << 20)
+    first, other = students(small_files)
+    with entry_run("main"):
+        _, _, made = trained_side_by_side(lambda: backbone(first), other, mlflow.active_run().info.run_id)
+    assert not made
 
 
 def test_with_one_thread_one_is_trained_after_the_other(place, small_files):
