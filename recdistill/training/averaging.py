@@ -39,10 +39,11 @@ class WaitingRows:
     source: Tensor
     settled: Tensor
 
+    @torch.no_grad()
     def settle(self, rows: Tensor, passed: float) -> None:
         """Make good the steps of these rows, whose decays until now have a product with the log ``passed``."""
         kept = torch.exp(passed - self.settled[rows]).to(self.average.dtype).unsqueeze(1)
-        values = self.source.detach()[rows]
+        values = self.source[rows]
         self.average[rows] = values + (self.average[rows] - values) * kept
         self.settled[rows] = passed
 
@@ -75,7 +76,7 @@ class AveragedWeights:
     def tensors(self) -> dict[str, Tensor]:
         """The averages, by the same names."""
         for table in self._waiting.values():
-            self._settle(table, (table.settled != self._passed).nonzero().squeeze(1))
+            table.settle((table.settled != self._passed).nonzero().squeeze(1), self._passed)
         return self._held
 
     def state(self) -> dict[str, dict[str, Tensor]]:
@@ -104,13 +105,9 @@ class AveragedWeights:
             if gradient.is_sparse:
                 # Kept: the optimizer asks for it again.
                 table.source.grad = gradient.coalesce()
-                self._settle(table, table.source.grad.indices()[0])
+                table.settle(table.source.grad.indices()[0], self._passed)
             else:
-                self._settle(table, torch.arange(len(table.source), device=table.source.device))
-
-    @torch.no_grad()
-    def _settle(self, table: WaitingRows, rows: Tensor) -> None:
-        table.settle(rows, self._passed)
+                table.settle(torch.arange(len(table.source), device=table.source.device), self._passed)
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -51,6 +51,9 @@ def test_the_other_student_is_trained_meanwhile(place, small_files, two_threads,
         found = backbone(options)
         assert found.reused
         assert not run.reused
+        # No process is started for what is there.
+        _, _, anew = trained_side_by_side(lambda: run, options, parent)
+        assert not anew
         torch.set_num_threads(1)
         again = backbone(other)
     assert (threads, torch.get_num_threads()) == ([1], 1)
