@@ -7,48 +7,89 @@ transaction open, and the lines that then say how the run ended find the databas
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 #: Modules that have a transaction open while they are called.
 DATABASES = re.compile(r"sqlalchemy\b|mlflow\.store\.(db\b|.*sqlalchemy_store\b)")
-#: Until a signal is looked at again, which is less than a call takes; and until it is obeyed whatever is being called.
-PAUSE_SECONDS, LONGEST_SECONDS = 0.005, 20.0
+#: Until a signal is obeyed whatever is being called.
+LONGEST_SECONDS = 20.0
+
+
+@dataclass
+class Wait:
+    """A signal's wait for a call to a database: one for all signals, as the first to be obeyed ends the command."""
+
+    deadline: float = float("inf")
+    again: threading.Timer | None = None
+
+    def begin(self, number: int) -> None:
+        """Send the signal again when it has waited for too long."""
+        self.deadline = time.monotonic() + LONGEST_SECONDS
+        self.again = threading.Timer(LONGEST_SECONDS, os.kill, (os.getpid(), number))
+        self.again.daemon = True
+        self.again.start()
+
+    def end(self) -> None:
+        """Wait no more."""
+        if self.again is not None:
+            self.again.cancel()
+        self.deadline, self.again = float("inf"), None
+
+
+WAIT = Wait()
 
 
 def stop_on(number: int, stop: Callable[[], NoReturn]) -> None:
-    """Have a signal end what the main thread does, outside of calls to a database.
+    """Have a signal end what the main thread does: at once, or when the call to a database that it is in returns.
 
     Args:
         number: of the signal.
         stop: raises what ends it.
     """
-    deadline = float("inf")
+
+    def obey() -> NoReturn:
+        WAIT.end()
+        stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal deadline
-        deadline = min(deadline, time.monotonic() + LONGEST_SECONDS)
-        if is_in_database(frame) and time.monotonic() < deadline:
-            again = threading.Timer(PAUSE_SECONDS, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
-        else:
-            deadline = float("inf")
-            stop()
+        call = call_to_database(frame)
+        if call is None or time.monotonic() >= WAIT.deadline:
+            obey()
+        elif WAIT.again is None:
+            WAIT.begin(number)
+            when_returned(call, obey)
 
     signal.signal(number, handle)
 
 
-def is_in_database(frame: FrameType | None) -> bool:
-    """Whether a frame, or one that called it, is of a call to a database."""
+def call_to_database(frame: FrameType | None) -> FrameType | None:
+    """The outermost call to a database that a frame is of, or was called from; None where there is none."""
+    found = None
     while frame is not None:
         if DATABASES.match(str(frame.f_globals.get("__name__"))):
-            return True
+            found = frame
         frame = frame.f_back
-    return False
+    return found
+
+
+def when_returned(call: FrameType, act: Callable[[], NoReturn]) -> None:
+    """Raise what ``act`` raises where a call of the main thread was made, when it has returned or failed.
+
+    A profiler is told of every return; one that was set before is told no more.
+    """
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        if frame is call and event == "return":
+            sys.setprofile(None)
+            act()
+
+    sys.setprofile(profile)
 
 
 def stop_on_signals(stop: Callable[[], NoReturn]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from recdistill.runs.interruption import PAUSE_SECONDS, interrupt, stop_on, stop_on_signals
+from recdistill.runs.interruption import interrupt, stop_on, stop_on_signals
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 INSIDE = ["sqlalchemy", "sqlalchemy.engine.base", "mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store"]
@@ -43,11 +43,11 @@ def _as_before() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def in_module(name: str, number: int, seconds: float, done: list[str], then: float = 0) -> None:
-    """Send this process a signal within a function of the module ``name``, which goes on for a while; then wait."""
+def in_module(name: str, number: int, seconds: float, done: list[str], last: str = "") -> None:
+    """Send this process a signal within a function of the module ``name``, which goes on for a while and then ``last``."""
     code: CodeType = compile(
         "def call():\n    kill(pid, number)\n    end = clock() + seconds\n    while clock() < end:\n        pass\n"
-        "    done.append('call')\ncall()",
+        f"    done.append('call')\ncall()\n{last}",
         name,
         "exec",
     )
@@ -56,7 +56,6 @@ def in_module(name: str, number: int, seconds: float, done: list[str], then: flo
         "seconds": seconds, "done": done,
     }  # fmt: skip
     exec(code, names)
-    time.sleep(then)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -65,8 +64,26 @@ def test_a_call_to_a_database_ends_first(name: str, number: int):
     stop_on(number, interrupt)
     done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        in_module(name, number, 20 * PAUSE_SECONDS, done, then=10)
+        while True:  # A program that does nothing else is ended after one call, not when luck finds it between two.
+            in_module(name, number, 0.05, done)
     assert done == ["call"]
+    assert sys.getprofile() is None
+
+
+def test_a_call_to_a_database_that_fails_is_the_last():
+    stop_on(signal.SIGTERM, interrupt)
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        in_module("sqlalchemy", signal.SIGTERM, 0.05, done, last="raise OSError('disk full')")
+    assert done == ["call"]
+
+
+def test_of_two_signals_the_first_ends_the_command():
+    stop_on_signals(lambda: sys.exit("ended"))
+    with pytest.raises(SystemExit):
+        in_module("sqlalchemy", signal.SIGTERM, 0.05, [], last=f"kill(pid, {int(signal.SIGINT)})")
+    with pytest.raises(KeyboardInterrupt):
+        in_module("recdistill", signal.SIGINT, 10, [])
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
