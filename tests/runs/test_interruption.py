@@ -44,7 +44,7 @@ def _as_before() -> Iterator[None]:
 
 
 def in_module(name: str, number: int, seconds: float, done: list[str], last: str = "") -> None:
-    """Send this process a signal within a function of the module ``name``, which goes on for a while and then ``last``."""
+    """Send this process a signal in a function of the module ``name``, which goes on for a while, then does ``last``."""
     code: CodeType = compile(
         "def call():\n    kill(pid, number)\n    end = clock() + seconds\n    while clock() < end:\n        pass\n"
         f"    done.append('call')\ncall()\n{last}",
@@ -58,14 +58,19 @@ def in_module(name: str, number: int, seconds: float, done: list[str], last: str
     exec(code, names)
 
 
+def calls_only(name: str, number: int, done: list[str]) -> None:
+    """A program that does nothing but call: it is to end after one call, not when luck finds it between two."""
+    while True:
+        in_module(name, number, 0.05, done)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("name", INSIDE)
 def test_a_call_to_a_database_ends_first(name: str, number: int):
     stop_on(number, interrupt)
     done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        while True:  # A program that does nothing else is ended after one call, not when luck finds it between two.
-            in_module(name, number, 0.05, done)
+        calls_only(name, number, done)
     assert done == ["call"]
     assert sys.getprofile() is None
 
