@@ -44,7 +44,7 @@ def _as_before() -> Iterator[None]:
 
 
 def in_module(name: str, number: int, seconds: float, done: list[str], last: str = "") -> None:
-    """Send this process a signal in a function of the module ``name``, which goes on for a while, then does ``last``."""
+    """Send this process a signal in a function of the module ``name``, which goes on for a while and then ``last``."""
     code: CodeType = compile(
         "def call():\n    kill(pid, number)\n    end = clock() + seconds\n    while clock() < end:\n        pass\n"
         f"    done.append('call')\ncall()\n{last}",
