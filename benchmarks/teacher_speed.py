@@ -3,9 +3,9 @@
 ``python benchmarks/teacher_speed.py --threads 1`` (``--help`` lists the sizes) on MovieLens-100K. The teacher runs as
 the product runs it: `fit` with its clipping, optimiser, metrics and counting, over packed prompts, gated LoRA, SASRec
 states, the head over the catalogue and ``mask_seen``; and `scored`, which ranks and keeps. Each batch of it is followed
-or preceded, in turns, by the bare LLM on the prompts of the same batch: the same groups of rows, widths and padding,
-the same causal attention without a mask, embeddings of the tokens as inputs. Bare is as transformers made it: without
-`recdistill.teachers.ilora.rms_norm` and `short_attention`, by which a teacher is faster than it would be otherwise.
+or preceded, in turns, by the bare LLM on the prompts of the same batch: the same row of texts, kept apart by the same
+`recdistill.teachers.ilora.documents`, embeddings of the tokens as inputs. Bare is as transformers made it otherwise:
+without `rms_norm` and `short_attention`, by which a teacher is faster than it would be.
 
 Bare training is forward, and backward from the same states to the inputs, with every weight frozen. That is the least
 that any adapter needs: gradients of activations pass through the whole LLM, and gradients of its weights are nobody's.
@@ -16,7 +16,8 @@ Seconds are of CPU in one thread, which other work on the machine disturbs least
 tokens a second of all four, the share (of the sums, and the median over batches), and where a teacher's time goes: a
 backward pass is parted where the gradient of the LLM's states, and that of its inputs, arrive. "LoRA and peft" is the
 LLM's time less the bare one's. One JSON line last. ``--by_peft`` has peft compute the LoRA layers, operation by
-operation, in place of `recdistill.teachers.ilora.fused_lora`: the same numbers in more time.
+operation, in place of `recdistill.teachers.ilora.fused_lora`: the same numbers in more time. ``--padded`` has the teacher
+read prompts of like length as padded rows.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from recdistill.config import StudentConfig, TeacherConfig
 from recdistill.data.batches import Batch
 from recdistill.data.load import load_data
 from recdistill.students.build import build_student, shape_of
+from recdistill.teachers.ilora.documents import Documents, documents_apart
 from recdistill.teachers.ilora.fused_lora import FusedLayer
 from recdistill.teachers.ilora.llm_source import load_llm
 from recdistill.teachers.ilora.rms_norm import QuickNorm
@@ -137,22 +139,20 @@ class Bare:
     def run(self, batch: Batch, train: bool) -> tuple[float, int]:
         """Seconds of a pass over a batch's prompts, and their tokens."""
         prompts = self.teacher.model.prompts(batch.history, batch.row, batch.column)
-        embed = self.model.get_input_embeddings()
-        groups = prompts.by_length(training=train)
-        inputs = [embed(prompts.tokens[rows, :width]).detach() for rows, width in groups]
+        embed, row = self.model.get_input_embeddings(), prompts.in_one_row()
+        given = embed(row.tokens.unsqueeze(0)).detach().requires_grad_(train)
         begun = self.watch.clock()
-        states = []
-        for (rows, _), given in zip(groups, inputs, strict=True):
-            found = self.model(inputs_embeds=given.requires_grad_(train), use_cache=False)[0]
-            place = torch.full((len(prompts.tokens),), -1).index_put((rows,), torch.arange(len(rows)))[prompts.row]
-            states.append(found[place[place >= 0], prompts.position[place >= 0]].float())
+        documents = Documents.of(row.lengths, CPU)
+        with documents_apart(lambda: documents):
+            found = self.model(inputs_embeds=given, use_cache=False, position_ids=documents.position)[0]
+        states = found[0, row.sample].float()
         between = self.watch.clock()
         if train:
-            torch.cat(states).square().mean().backward()
+            states.square().mean().backward()
         ended = self.watch.clock()
         self.watch.add(f"bare {LLM_FORWARD}", between - begun)
         self.watch.add(f"bare {LLM_BACKWARD}", ended - between)
-        return ended - begun, prompts.num_tokens
+        return ended - begun, int(prompts.length.sum())
 
 
 def turns(
@@ -326,6 +326,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A ranking teacher's tokens a second beside its bare LLM's.")
     parser.add_argument("--llm", default=defaults.llm, help="alias, Hugging Face id or local path")
     parser.add_argument("--by_peft", action="store_true", help="LoRA layers as peft computes them")
+    parser.add_argument("--padded", action="store_true", help="the teacher reads padded rows, as some LLMs must")
     for name, default, text in (
         ("batches", 20, "timed batches of training, and a quarter as many, larger ones, of scoring"),
         ("tokens_per_batch", defaults.tokens_per_batch, "LLM tokens of a training batch"),
@@ -349,6 +350,8 @@ def main() -> None:
     torch.manual_seed(0)
     backbone = build_student(shape_of(StudentConfig()), data.num_items).eval().requires_grad_(False)
     teacher = TimedTeacher.build(config, load_llm(arguments.llm, CPU), backbone, data)
+    if arguments.padded:
+        teacher.model.longest_in_row = 0
     llm = load_llm(arguments.llm, CPU).model
     for layer in llm.modules():
         if isinstance(layer, QuickNorm):

@@ -85,6 +85,18 @@ def try_family(config: TeacherConfig, data: SequenceData, work: Path) -> None:
         assert torch.equal(before.best, after.best)
     if config.teacher == "generative":
         check_answers(loaded.model)
+    elif loaded.model.longest_in_row:
+        check_one_row(loaded)
+
+
+def check_one_row(teacher) -> None:
+    """States of prompts in one row are those of padded rows."""
+    batch = next(iter(teacher.batches(teacher.data.train, shuffle=False)))
+    with torch.no_grad():
+        _, in_a_row = teacher.score(batch)
+        teacher.model.longest_in_row = 0
+        _, padded = teacher.score(batch)
+    torch.testing.assert_close(in_a_row, padded, rtol=1e-3, atol=1e-3)
 
 
 def train_a_little(teacher) -> None:

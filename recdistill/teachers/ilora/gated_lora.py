@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from recdistill.errors import InputError, one_line
+from recdistill.teachers.ilora.documents import Documents
 from recdistill.teachers.ilora.fused_lora import FusedLayer, fuse, lower_weights
 from recdistill.teachers.ilora.token_layers import default_targets, short_texts
 
@@ -56,6 +57,8 @@ class GateSlot:
         self._per_token = False
         # What `factors` gave last, and what it was made of.
         self._factors: tuple[Tensor, tuple[float, torch.dtype, bool], Tensor, Tensor] | None = None
+        #: Where the pass at hand is one row of several texts.
+        self.documents: Documents | None = None
         #: The layers that read the weights in one step, see `fused_lora`.
         self.fused: list[FusedLayer] = []
         # Sequences and tokens of the pass at hand: a layer that reads [B·T, H] does not tell them.
@@ -66,10 +69,11 @@ class GateSlot:
         """Shape of the weights of one sequence or token: [K], or [N, K]."""
         return (self.experts,) if self.layers is None else (self.layers, self.experts)
 
-    def set(self, weights: Tensor) -> None:
+    def set(self, weights: Tensor, documents: Documents | None = None) -> None:
         """Mix by ``weights``: [B, K], one a sequence, or [B, T, K], one a token. ValueError on another shape.
 
-        Where layers have weights of their own they are [B, N, K] or [B, T, N, K].
+        Where layers have weights of their own they are [B, N, K] or [B, T, N, K]. ``documents`` are the texts of a
+        pass of one row.
         """
         own = self.weights_shape
         leading = weights.ndim - len(own)
@@ -78,13 +82,13 @@ class GateSlot:
             raise ValueError(f"gate weights have shape {list(weights.shape)}; must be [B, {each}] or [B, T, {each}]")
         precise = weights.to(torch.promote_types(weights.dtype, torch.float32))
         scale = (self.experts * precise).repeat_interleave(self.rank // self.experts, dim=-1)
-        self._per_token = leading == 2
+        self._per_token, self.documents = leading == 2, documents
         scale = scale if self._per_token else scale.unsqueeze(1)
         self._scales = (scale,) if self.layers is None else scale.unbind(-2)
 
     def clear(self) -> None:
         """Forget the weights; a forward pass then raises."""
-        self._scales, self._factors = (), None
+        self._scales, self._factors, self.documents = (), None, None
 
     def factors(self, batch: int, length: int, layer: int, factor: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """``factor`` times `scale`, and the same in another precision, without gradient.
@@ -153,19 +157,28 @@ class HeldWeights:
 
     def __init__(self, slot: GateSlot, contexts: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         self.slot, self.contexts = slot, contexts
-        self.weights = slot._scales, slot._per_token, slot._pass
+        self.weights = self.of_slot()
         self.entered: list[tuple[ExitStack, Any]] = []
 
     def __enter__(self) -> Self:
         stack = ExitStack()
         stack.enter_context(self.contexts())
-        self.entered.append((stack, (self.slot._scales, self.slot._per_token, self.slot._pass)))
-        self.slot._scales, self.slot._per_token, self.slot._pass = self.weights
+        self.entered.append((stack, self.of_slot()))
+        self.put(self.weights)
         return self
 
     def __exit__(self, *_: object) -> None:
-        stack, (self.slot._scales, self.slot._per_token, self.slot._pass) = self.entered.pop()
+        stack, weights = self.entered.pop()
+        self.put(weights)
         stack.close()
+
+    def of_slot(self) -> tuple[Any, ...]:
+        """What the layers read of a pass."""
+        return self.slot._scales, self.slot._per_token, self.slot._pass, self.slot.documents
+
+    def put(self, weights: tuple[Any, ...]) -> None:
+        """Have the layers read this."""
+        self.slot._scales, self.slot._per_token, self.slot._pass, self.slot.documents = weights
 
 
 @dataclass(frozen=True, eq=False)

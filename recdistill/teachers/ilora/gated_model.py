@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recdistill.errors import InputError
 from recdistill.teachers.ilora.base_llm import BaseLLM
+from recdistill.teachers.ilora.documents import documents_apart
 from recdistill.teachers.ilora.gate import build_gate
 from recdistill.teachers.ilora.gated_lora import (
     GatedLoRA,
@@ -109,12 +110,12 @@ class GatedModel(nn.Module):
     def with_users(self, embedded: Tensor, marker: Tensor, users: Tensor | None) -> Tensor:
         """Inputs of the LLM [B, T, H] with the projected backbone state of each prompt's user at its marker.
 
-        ``marker`` bool [B, T] has one place a row; ``users`` are states [B, D], None where nothing came before the
-        titles. All are on the teacher's device.
+        ``marker`` bool [B, T] has one place a prompt; ``users`` are their states [W, D], None where nothing came before
+        the titles. All are on the teacher's device.
         """
         assert self.user_projector is not None
         if users is None:
-            users = self.item_table.new_zeros(len(embedded), self.item_table.shape[1])
+            users = self.item_table.new_zeros(int(marker.sum()), self.item_table.shape[1])
         projected = self.user_projector(users).to(embedded.dtype)
         return embedded.masked_scatter(marker.unsqueeze(-1), projected)
 
@@ -122,7 +123,7 @@ class GatedModel(nn.Module):
     def precision(self) -> Iterator[None]:
         """Float32 LoRA weights, but activations as the base has them: half the memory, and products in bfloat16.
 
-        Gradients of attention over short texts come by `short_attention`.
+        Gradients of attention over short texts come by `short_attention`; texts of one row are kept apart.
         """
         dtype = self._tokens().weight.dtype
         low = dtype != torch.float32
@@ -130,6 +131,7 @@ class GatedModel(nn.Module):
             torch.autocast(self.item_table.device.type, dtype, enabled=low),
             disable_input_dtype_casting(self.llm, low),
             short_attention(),
+            documents_apart(lambda: self.slot.documents),
         ):
             yield
 

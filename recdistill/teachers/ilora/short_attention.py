@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from recdistill.teachers.ilora.documents import BY_TORCH
+
 #: Tokens of the longest texts that are attended to here.
 MOST_TOKENS = 384
-#: What transformers calls torch's attention.
-BY_TORCH = "sdpa"
 
 
 class ShortAttention(torch.autograd.Function):

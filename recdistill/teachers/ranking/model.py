@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from recdistill.teachers.ilora.base_llm import BaseLLM
+from recdistill.teachers.ilora.documents import Documents, longest_in_row
 from recdistill.teachers.ilora.gated_lora import GatedLoRA
 from recdistill.teachers.ilora.gated_model import GatedModel, GatedShape, load_gated_model, with_gated_lora
 from recdistill.teachers.ilora.text_reading import TextReader, TextTokens
 from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS, TitleTokens, plain_title, tokenise_titles
 from recdistill.teachers.ranking.content import TEXT_ROWS, ItemContent, rows_of
 from recdistill.teachers.ranking.head import RankingHead
-from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
+from recdistill.teachers.ranking.packing import OneRow, Prompts, one_prompt_a_sample, packed_prompts
 
 CONTENT_SIZE = 64
 TITLE_ROWS = 64
@@ -77,7 +78,8 @@ class RankingModel(GatedModel):
     """Gated LoRA over a frozen LLM, gate, projector and ranking head; see `build_ranking_model`.
 
     Attributes:
-        in_one_pass: compute prompts of all lengths together. Where processes share the weights of a layer, each
+        longest_in_row: tokens of the longest prompts that are read in one row, see `longest_in_row`.
+        in_one_pass: compute padded prompts of all lengths together. Where processes share the weights of a layer, each
             must run it as often as the others.
         content: what it learns of the items' texts; None where it learns nothing of them.
     """
@@ -98,6 +100,7 @@ class RankingModel(GatedModel):
         self.tokenizer = llm.tokenizer
         self.most_tokens = llm.most_tokens
         self.in_one_pass = False
+        self.longest_in_row = self._longest_in_row()
         self.head = RankingHead(
             llm.hidden_size, backbone.output, backbone.bias, title_embedding, shape.residual, CONTENT_SIZE
         )
@@ -191,12 +194,30 @@ class RankingModel(GatedModel):
         )
 
     def hidden_states(self, prompts: Prompts, history: Tensor, gates: Tensor, states: Tensor | None = None) -> Tensor:
-        """Last hidden states [S, H] of the samples, prompts of like length computed together.
+        """Last hidden states [S, H] of the samples: all prompts in one row, or those of like length as padded rows.
 
         ``states`` [W, L, D] are those of `forward`, which users are read from.
         """
-        device = gates.device
         users = self.users_before(prompts, states)
+        if prompts.tokens.shape[1] <= self.longest_in_row:
+            return self._states_in_one_row(prompts, history, gates, users)
+        return self._states_in_groups(prompts, history, gates, users)
+
+    def _states_in_one_row(self, prompts: Prompts, history: Tensor, gates: Tensor, users: Tensor | None) -> Tensor:
+        device, row = gates.device, prompts.in_one_row()
+        documents = Documents.of(row.lengths, device)
+        self.slot.set(self._gates_of_row(gates, row).unsqueeze(0), documents)
+        items = history[row.prompt, row.column.clamp(min=0)][row.marker]
+        own = None if users is None else users[row.order.to(device)]
+        # The last token of the instruction is the user's.
+        of_user = torch.zeros_like(row.marker)
+        of_user[row.begin + len(self.titles.instruction) - 1] = True
+        tokens, marker, of_user = (one.unsqueeze(0).to(device) for one in (row.tokens, row.marker, of_user))
+        found = self._read(tokens, marker, items.to(device), of_user, own)
+        return found[0, row.sample.to(device)].float()
+
+    def _states_in_groups(self, prompts: Prompts, history: Tensor, gates: Tensor, users: Tensor | None) -> Tensor:
+        device = gates.device
         found, place = [], []
         together = [(torch.arange(len(history)), prompts.tokens.shape[1])]
         groups = together if self.in_one_pass else prompts.by_length(training=torch.is_grad_enabled())
@@ -206,13 +227,25 @@ class RankingModel(GatedModel):
             self.slot.set(self._gates_of_tokens(gates[rows.to(device)], column.to(device)))
             items = history[rows].gather(1, column.clamp(min=0))[marker]
             own = None if users is None else users[rows.to(device)]
-            found_states = self._read(prompts.tokens[rows, :width].to(device), marker.to(device), items.to(device), own)
+            of_user = torch.zeros_like(marker)
+            of_user[:, len(self.titles.instruction) - 1] = True
+            tokens, marker, of_user = (one.to(device) for one in (prompts.tokens[rows, :width], marker, of_user))
+            found_states = self._read(tokens, marker, items.to(device), of_user, own)
             group_of_row = torch.full((len(history),), -1).index_put((rows,), torch.arange(len(rows)))
             samples = (group_of_row[prompts.row] >= 0).nonzero().squeeze(1)
             at = (group_of_row[prompts.row[samples]], prompts.position[samples])
             found.append(found_states[tuple(index.to(device) for index in at)].float())
             place.append(samples)
         return torch.cat(found)[torch.cat(place).argsort().to(device)]
+
+    def _gates_of_row(self, gates: Tensor, row: OneRow) -> Tensor:
+        """[N, K] of weights by column [W, L, K], uniform at the instruction; of weights by prompt [W, K], its own."""
+        prompt = row.prompt.to(gates.device)
+        if gates.ndim == 1 + len(self.slot.weights_shape):
+            return gates[prompt]
+        column = row.column.to(gates.device)
+        of_token = column.view(-1, *[1] * len(self.slot.weights_shape))
+        return gates[prompt, column.clamp(min=0)].masked_fill(of_token < 0, 1 / self.shape.experts)
 
     def _gates_of_tokens(self, gates: Tensor, column: Tensor) -> Tensor:
         """[W, T, K] of weights by column [W, L, K], uniform at the instruction; weights by prompt as they are."""
@@ -236,17 +269,41 @@ class RankingModel(GatedModel):
         found = states[torch.arange(len(before), device=states.device), before.clamp(min=0)]
         return found.masked_fill((before < 0).unsqueeze(1), 0.0)
 
-    def _read(self, tokens: Tensor, marker: Tensor, items: Tensor, users: Tensor | None = None) -> Tensor:
-        """Last hidden states [W, T, H]; arguments as of `injected`, and the users' states [W, D]."""
+    def _read(
+        self, tokens: Tensor, marker: Tensor, items: Tensor, of_user: Tensor, users: Tensor | None = None
+    ) -> Tensor:
+        """Last hidden states [B, T, H]; arguments as of `injected`, and the users' states [W, D] at ``of_user``."""
         embedded = self.injected(tokens, marker, items)
         if self.user_projector is not None:
-            # The last token of the instruction is the user's.
-            of_user = torch.zeros_like(marker)
-            of_user[:, len(self.titles.instruction) - 1] = True
             embedded = self.with_users(embedded, of_user, users)
+        return self._through(embedded)
+
+    def _through(self, embedded: Tensor) -> Tensor:
+        """Last hidden states [B, T, H] of padded rows, or of the texts that the slot has of one row."""
+        texts = self.slot.documents
+        positions = {} if texts is None else {"position_ids": texts.position}
         with self.precision():
             # Right padding needs no mask in a causal LLM: no real token attends to a later one.
-            return self.llm(inputs_embeds=embedded, use_cache=False)[0]
+            return self.llm(inputs_embeds=embedded, use_cache=False, **positions)[0]
+
+    def _longest_in_row(self) -> float:
+        """See `longest_in_row`; in evaluation mode."""
+
+        def read(tokens: Tensor, documents: Documents | None) -> Tensor:
+            uniform = torch.full((1, *self.slot.weights_shape), 1 / self.shape.experts, device=tokens.device)
+            self.slot.set(uniform.expand(len(tokens), *self.slot.weights_shape), documents)
+            try:
+                return self._through(self._tokens()(tokens))
+            finally:
+                self.slot.clear()
+
+        was_training = self.llm.training
+        self.llm.eval()
+        layers = getattr(self.llm.config.get_text_config(), "num_hidden_layers", 0)
+        try:
+            return longest_in_row(read, layers, self.item_table.device)
+        finally:
+            self.llm.train(was_training)
 
     @torch.no_grad()
     def item_view(self, texts: Sequence[str], reading: str) -> Tensor:

@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recdistill.teachers.ilora.documents import groups_of
 from recdistill.teachers.ilora.titles import Int64Array, TitleTokens
 
 #: Share of a group that may be padding. In training a group costs more beside its tokens: each operation is recorded,
 #: and each new number of tokens has a CPU compile its products anew, so that fewer, larger groups of few widths pay.
 MOST_PADDING, MOST_PADDING_IN_TRAINING = 0.1, 1 / 3
 WIDTHS_IN_TRAINING = 16
+#: A row of several prompts has a multiple of so many tokens.
+BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +54,58 @@ class Prompts:
 
     def _grouped(self, most_padding: float) -> list[tuple[Tensor, int]]:
         order = torch.argsort(self.length, descending=True, stable=True)
-        groups: list[tuple[Tensor, int]] = []
-        begin, real = 0, 0
-        lengths = self.length[order].tolist()
-        for place, length in enumerate(lengths):
-            if place > begin and (real + length) < (1 - most_padding) * lengths[begin] * (place - begin + 1):
-                groups.append((order[begin:place], lengths[begin]))
-                begin, real = place, 0
-            real += length
-        return [*groups, (order[begin:], lengths[begin])]
+        groups = groups_of(self.length[order].tolist(), most_padding)
+        rows = order.split([count for count, _ in groups])
+        return [(of_group, width) for of_group, (_, width) in zip(rows, groups, strict=True)]
+
+    def in_one_row(self) -> "OneRow":
+        """All prompts one after the other, without padding, the longest first."""
+        order = torch.argsort(self.length, descending=True, stable=True)
+        lengths = self.length[order]
+        row = order.repeat_interleave(lengths)
+        begin = lengths.cumsum(0) - lengths
+        within = torch.arange(len(row)) - begin.repeat_interleave(lengths)
+        begin_of = torch.empty_like(begin).index_put((order,), begin)
+        # Whole blocks of tokens, so that few numbers of them come up.
+        filled = -len(row) % BLOCK
+        return OneRow(
+            lengths=lengths.tolist() + [1] * filled,
+            tokens=torch.cat([self.tokens[row, within], self.tokens.new_full((filled,), self.tokens[0, 0].item())]),
+            prompt=torch.cat([row, row.new_zeros(filled)]),
+            column=torch.cat([self.column[row, within], self.column.new_full((filled,), -1)]),
+            marker=torch.cat([self.marker[row, within], self.marker.new_zeros(filled)]),
+            begin=begin,
+            order=order,
+            sample=begin_of[self.row] + self.position,
+        )
 
     @property
     def num_tokens(self) -> int:
         """Tokens that budgets count: those of the groups of scoring, their padding included, in training too."""
         return sum(len(rows) * width for rows, width in self.by_length())
+
+
+@dataclass(frozen=True, eq=False)
+class OneRow:
+    """W prompts one after the other in one row of N tokens, and after them texts of one token that fill a block.
+
+    Attributes:
+        lengths: of the texts.
+        tokens, column, marker: [N] each, as in `Prompts`.
+        prompt: int64 [N], which prompt a token is of.
+        begin: int64 [W], where each prompt begins, in the order of the row.
+        order: int64 [W], the prompts in that order.
+        sample: int64 [S], where the state of each sample is.
+    """
+
+    lengths: list[int]
+    tokens: Tensor
+    prompt: Tensor
+    column: Tensor
+    marker: Tensor
+    begin: Tensor
+    order: Tensor
+    sample: Tensor
 
 
 def packed_prompts(titles: TitleTokens, history: Tensor, row: Tensor, column: Tensor, context: int) -> Prompts:

@@ -35,13 +35,14 @@ from recdistill.teachers.ranking.model import (
     build_ranking_model,
     load_ranking_model,
 )
+from recdistill.teachers.ranking.packing import BLOCK
 
 
 def gates_given(teacher: RankingModel, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """A list that gets the gate weights of every pass from now on."""
     given: list[Tensor] = []
     set_weights = teacher.slot.set
-    monkeypatch.setattr(teacher.slot, "set", lambda weights: given.append(weights) or set_weights(weights))
+    monkeypatch.setattr(teacher.slot, "set", lambda *own: given.append(own[0]) or set_weights(*own))
     return given
 
 
@@ -99,6 +100,7 @@ def test_packed_gates_are_those_of_each_tokens_own_item() -> None:
 
 def test_packed_gates_are_uniform_at_the_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, states = trained(), states_of(HISTORY)
+    teacher.longest_in_row = 0
     given = gates_given(teacher, monkeypatch)
     ask(teacher)
     prompts = teacher.prompts(HISTORY, ROW, COLUMN)
@@ -110,6 +112,25 @@ def test_packed_gates_are_uniform_at_the_instruction(monkeypatch: pytest.MonkeyP
             for token in range(instruction, int(prompts.length[row])):
                 own = teacher.gate(states[row, prompts.column[row, token]])
                 close(weights[place, token], own)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_in_one_row_each_token_has_the_weights_of_its_prompt(packing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, states = trained(packing=packing), states_of(HISTORY)
+    given = gates_given(teacher, monkeypatch)
+    ask(teacher)
+    prompts, uniform = teacher.prompts(HISTORY, ROW, COLUMN), torch.full((SHAPE.experts,), 0.25)
+    row = prompts.in_one_row()
+    (weights,) = given
+    assert weights.shape == (1, len(row.tokens), SHAPE.experts)
+    assert len(row.tokens) % BLOCK == 0
+    for place in range(int(prompts.length.sum())):
+        prompt, column = int(row.prompt[place]), int(row.column[place])
+        if packing:
+            own = uniform if column < 0 else teacher.gate(states[prompt, column])
+        else:
+            own = teacher.gate(states[ROW[prompt], COLUMN[prompt]])
+        close(weights[0, place], own)
 
 
 def test_packed_is_each_sample_asked_alone_with_the_same_context() -> None:
@@ -125,6 +146,7 @@ def test_packed_is_each_sample_asked_alone_with_the_same_context() -> None:
 
 def test_one_prompt_a_sample_has_its_sequences_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, states = trained(packing=False, residual=False), states_of(HISTORY)
+    teacher.longest_in_row = 0
     given = gates_given(teacher, monkeypatch)
     before, _ = ask(teacher)
     prompts = teacher.prompts(HISTORY, ROW, COLUMN)
@@ -217,11 +239,14 @@ def test_three_steps_move_all_that_is_trained_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("packing", [True, False])
-def test_checkpointed_gradients_are_the_plain_ones_for_less_memory(dtype: torch.dtype, packing: bool) -> None:
+@pytest.mark.parametrize(("packing", "longest_in_row"), [(True, 0), (True, 1000), (False, 0), (False, 1000)])
+def test_checkpointed_gradients_are_the_plain_ones_for_less_memory(
+    dtype: torch.dtype, packing: bool, longest_in_row: int
+) -> None:
     gradients, kept = [], []
     for checkpointed in (False, True):
         teacher = trained(dtype, packing=packing, dropout=0.2).train()
+        teacher.longest_in_row = longest_in_row
         # Prompts of several lengths: the slot holds other weights when the first ones are computed again.
         assert len(teacher.prompts(HISTORY, ROW, COLUMN).by_length()) > 1 or not packing
         if checkpointed:
@@ -387,10 +412,26 @@ def test_sample_gates_are_those_of_the_samples_own_states(packing: bool, per_lay
 @pytest.mark.parametrize("packing", [True, False])
 def test_prompts_of_all_lengths_together_are_answered_alike(packing: bool) -> None:
     teacher = trained(packing=packing)
+    teacher.longest_in_row = 0
     apart = ask(teacher)
     passes = []
     teacher.llm.register_forward_hook(lambda *_: passes.append(1))
-    teacher.in_one_pass = True
-    for found, expected in zip(ask(teacher), apart, strict=True):
-        close(found, expected)
-    assert len(passes) == 1
+    for teacher.in_one_pass, teacher.longest_in_row in ((True, 0), (False, float("inf"))):
+        for found, expected in zip(ask(teacher), apart, strict=True):
+            close(found, expected)
+    assert len(passes) == 2
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+@pytest.mark.parametrize("packing", [True, False])
+def test_gradients_in_one_row_are_those_of_padded_rows(packing: bool, per_layer: bool) -> None:
+    found = []
+    for longest_in_row in (0, float("inf")):
+        teacher = trained(packing=packing, gate_per_layer=per_layer, encode_users=True).train()
+        teacher.longest_in_row = longest_in_row
+        F.cross_entropy(teacher(HISTORY, ROW, COLUMN, states_of(HISTORY))[0], torch.arange(len(ROW))).backward()
+        found.append({name: one.grad for name, one in teacher.named_parameters() if one.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    assert any("user_projector" in name for name in found[0])
+    for name, gradient in found[0].items():
+        close(found[1][name], gradient)
