@@ -16,8 +16,8 @@ Seconds are of CPU in one thread, which other work on the machine disturbs least
 tokens a second of all four, the share (of the sums, and the median over batches), and where a teacher's time goes: a
 backward pass is parted where the gradient of the LLM's states, and that of its inputs, arrive. "LoRA and peft" is the
 LLM's time less the bare one's. One JSON line last. ``--by_peft`` has peft compute the LoRA layers, operation by
-operation, in place of `recdistill.teachers.ilora.fused_lora`: the same numbers in more time. ``--padded`` has the teacher
-read prompts of like length as padded rows.
+operation, in place of `recdistill.teachers.ilora.fused_lora`: the same numbers in more time. ``--padded`` has the
+teacher read prompts of like length as padded rows.
 """
 
 import argparse
