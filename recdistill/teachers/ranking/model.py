@@ -22,9 +22,9 @@ from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS, TitleTokens, plai
 from recdistill.teachers.ranking.content import TEXT_ROWS, ItemContent, rows_of
 from recdistill.teachers.ranking.head import RankingHead
 from recdistill.teachers.ranking.packing import OneRow, Prompts, one_prompt_a_sample, packed_prompts
+from recdistill.teachers.ranking.title_states import by_item, title_batches, title_states
 
 CONTENT_SIZE = 64
-TITLE_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -375,7 +375,7 @@ def _over(
     """The teacher over a base that ``attach`` gives its adapter."""
     tokens = tokens_of(titles, llm, shape)
     # The head reads the titles as the base sees them, before there is an adapter.
-    embedding = embed_titles(llm, tokens)
+    embedding = title_states(llm, tokens)
     return RankingModel(attach(), llm, shape, tokens, backbone, embedding, knowledge)
 
 
@@ -387,31 +387,3 @@ def tokens_of(titles: Sequence[str], llm: BaseLLM, shape: RankingShape) -> Title
     if shape.encode_users:
         return replace(tokens, instruction=np.append(tokens.instruction, tokens.padding))
     return tokens
-
-
-@torch.no_grad()
-def embed_titles(llm: BaseLLM, titles: TitleTokens) -> Tensor:
-    """The base LLM's mean last hidden state over each title's tokens, float32 [V, H]."""
-    device = llm.model.device
-    parts, batches = [], title_batches(titles)
-    for items in batches:
-        lengths = torch.from_numpy(titles.lengths)[items]
-        tokens = torch.full((len(items), int(lengths.max())), titles.padding)
-        for row, item in enumerate(items.tolist()):
-            ids = titles.tokens[titles.start[item] : titles.start[item + 1]]
-            tokens[row, : len(ids)] = torch.from_numpy(ids)
-        hidden = llm.model(input_ids=tokens.to(device), use_cache=False)[0].float()
-        real = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)
-        weight = (real / lengths.unsqueeze(1)).to(hidden.device)
-        parts.append((hidden * weight.unsqueeze(-1)).sum(dim=1))
-    return by_item(batches, parts)
-
-
-def title_batches(titles: TitleTokens) -> tuple[Tensor, ...]:
-    """Item ids, some at a time, those of titles of like length together: little of a batch is padding."""
-    return torch.from_numpy(titles.lengths).sort(stable=True).indices.split(TITLE_ROWS)
-
-
-def by_item(batches: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
-    """Rows of all items in their order, from those of each batch."""
-    return torch.cat(list(parts))[torch.cat(list(batches)).argsort().to(parts[0].device)]

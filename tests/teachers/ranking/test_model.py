@@ -29,13 +29,13 @@ from torch import Tensor
 
 from recdistill.errors import InputError
 from recdistill.teachers.ranking.model import (
-    TITLE_ROWS,
     BackboneTables,
     RankingModel,
     build_ranking_model,
     load_ranking_model,
 )
 from recdistill.teachers.ranking.packing import BLOCK
+from recdistill.teachers.ranking.title_states import TITLE_ROWS
 
 
 def gates_given(teacher: RankingModel, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
