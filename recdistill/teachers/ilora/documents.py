@@ -10,10 +10,10 @@ An LLM whose layers mix tokens otherwise, as states, convolutions or penalties o
 rows; `longest_in_row` tells.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ MOST_PADDING = 1 / 3
 TRIED, TIMES, SHARE = (7, 4, 11), 8.0, 1e-3
 
 Attention = Callable[..., tuple[Tensor, Any]]
+Mask = Callable[..., Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,27 +149,41 @@ def spread_out(states: Tensor, documents: Documents) -> list[Tensor]:
     return [part.unflatten(1, (rows, width)).transpose(0, 1) for part, (rows, width) in shapes]
 
 
+def as_it_is(function: Function) -> Function:
+    """The same function."""
+    return function
+
+
 @contextmanager
-def documents_apart(documents: Callable[[], Documents | None]) -> Iterator[None]:
-    """While it lasts, LLMs of transformers that attend by torch keep apart the texts of a row.
-
-    ``documents`` tells of the pass at hand; of padded rows it is None.
-    """
+def attention_changed(
+    attention: Callable[[Attention], Attention], mask: Callable[[Mask], Mask] = as_it_is
+) -> Iterator[None]:
+    """While it lasts, LLMs of transformers that attend by torch do so by what these make of its attention and masks."""
     attend, make_mask = ALL_ATTENTION_FUNCTIONS[BY_TORCH], ALL_MASK_ATTENTION_FUNCTIONS[BY_TORCH]
-
-    def attention(*given: Any, **named: Any) -> tuple[Tensor, Any]:
-        texts = documents()
-        found: tuple[Tensor, Any] = (attend if texts is None else by_document(attend, texts))(*given, **named)
-        return found
-
-    def mask(*given: Any, **named: Any) -> Any:
-        return make_mask(*given, **named) if documents() is None else None
-
-    ALL_ATTENTION_FUNCTIONS[BY_TORCH], ALL_MASK_ATTENTION_FUNCTIONS[BY_TORCH] = attention, mask
+    ALL_ATTENTION_FUNCTIONS[BY_TORCH], ALL_MASK_ATTENTION_FUNCTIONS[BY_TORCH] = attention(attend), mask(make_mask)
     try:
         yield
     finally:
         ALL_ATTENTION_FUNCTIONS[BY_TORCH], ALL_MASK_ATTENTION_FUNCTIONS[BY_TORCH] = attend, make_mask
+
+
+def documents_apart(documents: Callable[[], Documents | None]) -> AbstractContextManager[None]:
+    """While it lasts, LLMs of transformers that attend by torch keep apart the texts of a row.
+
+    ``documents`` tells of the pass at hand; of padded rows it is None.
+    """
+
+    def attention(attend: Attention) -> Attention:
+        def apart(*given: Any, **named: Any) -> tuple[Tensor, Any]:
+            texts = documents()
+            return (attend if texts is None else by_document(attend, texts))(*given, **named)
+
+        return apart
+
+    def mask(make_mask: Mask) -> Mask:
+        return lambda *given, **named: make_mask(*given, **named) if documents() is None else None
+
+    return attention_changed(attention, mask)
 
 
 @dataclass
@@ -177,26 +193,25 @@ class Watched:
     calls: int = 0
     farthest: float = float("inf")
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Count while it lasts."""
-        attend, make_mask = ALL_ATTENTION_FUNCTIONS[BY_TORCH], ALL_MASK_ATTENTION_FUNCTIONS[BY_TORCH]
 
-        def attention(*given: Any, **named: Any) -> tuple[Tensor, Any]:
-            self.calls += 1
-            found: tuple[Tensor, Any] = attend(*given, **named)
-            return found
+        def attention(attend: Attention) -> Attention:
+            def counted(*given: Any, **named: Any) -> tuple[Tensor, Any]:
+                self.calls += 1
+                return attend(*given, **named)
 
-        def mask(*given: Any, **named: Mapping[str, Any]) -> Any:
-            window: Any = named.get("local_size")
-            self.farthest = min(self.farthest, self.farthest if window is None else float(window))
-            return make_mask(*given, **named)
+            return counted
 
-        ALL_ATTENTION_FUNCTIONS[BY_TORCH], ALL_MASK_ATTENTION_FUNCTIONS[BY_TORCH] = attention, mask
-        try:
-            yield
-        finally:
-            ALL_ATTENTION_FUNCTIONS[BY_TORCH], ALL_MASK_ATTENTION_FUNCTIONS[BY_TORCH] = attend, make_mask
+        def mask(make_mask: Mask) -> Mask:
+            def looked_at(*given: Any, **named: Any) -> Any:
+                window = named.get("local_size")
+                self.farthest = min(self.farthest, float("inf") if window is None else float(window))
+                return make_mask(*given, **named)
+
+            return looked_at
+
+        return attention_changed(attention, mask)
 
 
 @torch.no_grad()

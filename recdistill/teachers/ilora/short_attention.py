@@ -6,16 +6,15 @@ product a group of heads, and softmax and gradients likewise. The forward pass i
 gradients, with a mask, and for long texts, whose scores fill the cache, all is left to torch.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from recdistill.teachers.ilora.documents import BY_TORCH
+from recdistill.teachers.ilora.documents import attention_changed
 
 #: Tokens of the longest texts that are attended to here.
 MOST_TOKENS = 384
@@ -100,12 +99,6 @@ def suits(query: Tensor, key: Tensor, value: Tensor) -> bool:
     )
 
 
-@contextmanager
-def short_attention() -> Iterator[None]:
+def short_attention() -> AbstractContextManager[None]:
     """While it lasts, LLMs of transformers that attend by torch attend to short texts by `ShortAttention`."""
-    by_torch = ALL_ATTENTION_FUNCTIONS[BY_TORCH]
-    ALL_ATTENTION_FUNCTIONS[BY_TORCH] = attention_of(by_torch)
-    try:
-        yield
-    finally:
-        ALL_ATTENTION_FUNCTIONS[BY_TORCH] = by_torch
+    return attention_changed(attention_of)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from recdistill.teachers.ilora.short_attention import BY_TORCH, MOST_TOKENS, ShortAttention, short_attention
+from recdistill.teachers.ilora.documents import BY_TORCH
+from recdistill.teachers.ilora.short_attention import MOST_TOKENS, ShortAttention, short_attention
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 50}
 
