@@ -9,6 +9,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.release.released_students import read_released_sasrec
+from recdistill.runs.finished_runs import find_finished
 from recdistill.runs.run import Kept, StepRun
 from recdistill.runs.step_runs import runs_of_their_own, step_run
 from recdistill.steps.inputs import data_of
@@ -125,6 +126,15 @@ def key_of_baseline(config: StudentConfig, fingerprint: str, start: StudentStart
     start = start or StudentStart()
     options = narrow(config, BaselineConfig)
     return run_key("backbone", options, fingerprint, keys_of(start.upstream), start.contents)
+
+
+def finished_baseline(config: BaselineConfig) -> str:
+    """Id of the run that `backbone` would find; '' where it would train."""
+    if config.force:
+        return ""
+    data = data_of(config)
+    found = find_finished(key_of_baseline(config, data.fingerprint, student_start(config, data)))
+    return "" if found is None else str(found.info.run_id)
 
 
 def frozen_backbone(config: TrainingConfig) -> BaselineConfig:

@@ -28,7 +28,7 @@ from recdistill.plugins import load_plugins
 from recdistill.registry import STUDENTS
 from recdistill.runs.finished_runs import find_finished, run_of
 from recdistill.runs.run import KEY
-from recdistill.steps.backbone import frozen_backbone, key_of_baseline
+from recdistill.steps.backbone import finished_baseline, frozen_backbone, key_of_baseline
 from recdistill.steps.inputs import data_of
 from recdistill.steps.paces import pace_of_student, pace_of_teacher
 from recdistill.steps.student_start import keys_of, student_start
@@ -194,7 +194,7 @@ def path_parts(config: MainConfig, *, with_baselines: bool) -> Iterator[Part]:
 def student_part(config: BaselineConfig) -> Part:
     """An undistilled student."""
     data = data_of(config)
-    found = "" if config.force else finished(key_of_baseline(config, data.fingerprint, student_start(config, data)))
+    found = finished_baseline(config)
     kind = " undistilled" if config.student in STUDENTS.names(gradient=True) else ""
     texts = " from texts" if config.starts_from_texts else ""
     name = f"{config.student}{kind}{texts}, seed {config.seed}"

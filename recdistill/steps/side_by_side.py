@@ -9,12 +9,9 @@ from collections.abc import Callable
 import torch
 
 from recdistill.config import BaselineConfig, changed
-from recdistill.runs.finished_runs import find_finished
 from recdistill.runs.run import StepRun
 from recdistill.runs.sweep_runs import tracking_place
-from recdistill.steps.backbone import backbone, key_of_baseline
-from recdistill.steps.inputs import data_of
-from recdistill.steps.student_start import student_start
+from recdistill.steps.backbone import backbone, finished_baseline
 from recdistill.sweep.final_jobs import free_memory, jobs_that_fit
 from recdistill.sweep.trainings import Preparation
 from recdistill.sweep.workers import beside
@@ -31,7 +28,7 @@ def trained_side_by_side(
     the other process failed, or there was none, `backbone` trains it. Its run is nested in ``run_id``.
     """
     threads = torch.get_num_threads()
-    if not has_room(other, threads) or is_finished(other):
+    if not has_room(other, threads) or finished_baseline(other):
         return here(), other, False
     prepare = Preparation(tracking_place(), other.plugin, run_id)
     with beside(train, other, threads // 2, prepare) as result:
@@ -50,14 +47,6 @@ def has_room(config: BaselineConfig, threads: int) -> bool:
     device = device_of(config)
     alone = device.type != "cpu" or join(device).count > 1 or threads < 2
     return not alone and jobs_that_fit(2, free_memory()) == 2
-
-
-def is_finished(config: BaselineConfig) -> bool:
-    """Whether `backbone` would find the run, so that no process need be started."""
-    if config.force:
-        return False
-    data = data_of(config)
-    return find_finished(key_of_baseline(config, data.fingerprint, student_start(config, data))) is not None
 
 
 def train(config: BaselineConfig) -> str:
