@@ -28,14 +28,17 @@ def study_figure(
     """
     across = 1 if width < WIDE or len(panels) < 2 else 2
     down = max(1, math.ceil(len(panels) / across))
-    most = max((len(rows) for rows in panels.values()), default=1)
+    filled = {title: {name: values for name, values in rows.items() if values} for title, rows in panels.items()}
+    counts = [len(rows) for rows in filled.values()] or [1]
+    # Side by side, a row of one panel is as high as one of the other.
+    most = [max(1, *counts[first : first + across]) for first in range(0, len(counts), across)]
+    heights = [1.2 + 0.28 * count for count in most]
     with drawing(theme):
-        figure = Figure(figsize=(max(width, PANEL_WIDTH * across), (1.2 + 0.28 * most) * down), layout="constrained")
-        grid = list(figure.subplots(down, across, squeeze=False).flat)
+        figure = Figure(figsize=(max(width, PANEL_WIDTH * across), sum(heights)), layout="constrained")
+        grid = list(figure.subplots(down, across, squeeze=False, height_ratios=heights).flat)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        for axes, (title, rows) in zip(grid, panels.items(), strict=False):
-            shown = {name: values for name, values in rows.items() if values}
+        for panel, (axes, (title, shown)) in enumerate(zip(grid, filled.items(), strict=False)):
             for place, values in enumerate(shown.values()):
                 axes.plot(values, [place] * len(values), "o", markersize=4, color=theme.series[0], alpha=0.6)
                 mean = statistics.fmean(values)
@@ -44,7 +47,7 @@ def study_figure(
                 axes.axvline(chance[title], color=theme.series[1], linestyle="--", linewidth=1, label="chance")
                 axes.legend(loc="best", frameon=False, fontsize=8)
             axes.set_yticks(range(len(shown)), [short(name, width) for name in shown])
-            axes.set_ylim(max(1, len(shown)) - 0.4, -0.6)
+            axes.set_ylim(most[panel // across] - 0.4, -0.6)
             axes.set_title(title, fontsize=9, loc="left")
             bare(axes, "x", axis)
         return svg(figure)
