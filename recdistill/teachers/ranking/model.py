@@ -21,7 +21,7 @@ from recdistill.teachers.ilora.text_reading import TextReader, TextTokens
 from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS, TitleTokens, plain_title, tokenise_titles
 from recdistill.teachers.ranking.content import TEXT_ROWS, ItemContent, rows_of
 from recdistill.teachers.ranking.head import RankingHead
-from recdistill.teachers.ranking.packing import OneRow, Prompts, one_prompt_a_sample, packed_prompts
+from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
 from recdistill.teachers.ranking.title_states import by_item, title_batches, title_states
 
 CONTENT_SIZE = 64
@@ -206,7 +206,7 @@ class RankingModel(GatedModel):
     def _states_in_one_row(self, prompts: Prompts, history: Tensor, gates: Tensor, users: Tensor | None) -> Tensor:
         device, row = gates.device, prompts.in_one_row()
         documents = Documents.of(row.lengths, device)
-        self.slot.set(self._gates_of_row(gates, row).unsqueeze(0), documents)
+        self.slot.set(self._gates_of_tokens(gates, row.prompt, row.column).unsqueeze(0), documents)
         items = history[row.prompt, row.column.clamp(min=0)][row.marker]
         own = None if users is None else users[row.order.to(device)]
         # The last token of the instruction is the user's.
@@ -224,7 +224,7 @@ class RankingModel(GatedModel):
         for rows, width in groups:
             column = prompts.column[rows, :width]
             marker = prompts.marker[rows, :width]
-            self.slot.set(self._gates_of_tokens(gates[rows.to(device)], column.to(device)))
+            self.slot.set(self._gates_of_tokens(gates, rows, column))
             items = history[rows].gather(1, column.clamp(min=0))[marker]
             own = None if users is None else users[rows.to(device)]
             of_user = torch.zeros_like(marker)
@@ -238,23 +238,16 @@ class RankingModel(GatedModel):
             place.append(samples)
         return torch.cat(found)[torch.cat(place).argsort().to(device)]
 
-    def _gates_of_row(self, gates: Tensor, row: OneRow) -> Tensor:
-        """[N, K] of weights by column [W, L, K], uniform at the instruction; of weights by prompt [W, K], its own."""
-        prompt = row.prompt.to(gates.device)
-        if gates.ndim == 1 + len(self.slot.weights_shape):
-            return gates[prompt]
-        column = row.column.to(gates.device)
-        of_token = column.view(-1, *[1] * len(self.slot.weights_shape))
-        return gates[prompt, column.clamp(min=0)].masked_fill(of_token < 0, 1 / self.shape.experts)
+    def _gates_of_tokens(self, gates: Tensor, prompt: Tensor, column: Tensor) -> Tensor:
+        """Weights by column [W, L, K] at tokens' columns [N] or [B, T], uniform at the instruction: [..., K].
 
-    def _gates_of_tokens(self, gates: Tensor, column: Tensor) -> Tensor:
-        """[W, T, K] of weights by column [W, L, K], uniform at the instruction; weights by prompt as they are."""
-        own = self.slot.weights_shape
+        ``prompt``, [N] or [B], is whose they are; weights by prompt [W, K] are taken as they are.
+        """
+        own, prompt, column = self.slot.weights_shape, prompt.to(gates.device), column.to(gates.device)
         if gates.ndim == 1 + len(own):
-            return gates
-        of_token = column.reshape(*column.shape, *[1] * len(own))
-        found = gates.gather(1, of_token.clamp(min=0).expand(*column.shape, *own))
-        return found.masked_fill(of_token < 0, 1 / self.shape.experts)
+            return gates[prompt]
+        found = gates[prompt.view(-1, *[1] * (column.ndim - 1)), column.clamp(min=0)]
+        return found.masked_fill(column.view(*column.shape, *[1] * len(own)) < 0, 1 / self.shape.experts)
 
     def users_before(self, prompts: Prompts, states: Tensor | None) -> Tensor | None:
         """The backbone's state of the history before each prompt's first title [W, D], zeros where there is none.
