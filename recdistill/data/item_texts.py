@@ -117,7 +117,19 @@ def _joined(values: Iterable[str]) -> str:
 
 def _stands_in(value: str, text: str) -> bool:
     """Whether the value stands in the text as a whole, and not as a part of a word."""
-    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+    # No regular expression: one a value would be compiled for each of a million items.
+    start = text.find(value)
+    while start >= 0:
+        end = start + len(value)
+        if not (_in_word(text[start - 1 : start]) or _in_word(text[end : end + 1])):
+            return True
+        start = text.find(value, start + 1)
+    return False
+
+
+def _in_word(character: str) -> bool:
+    """Whether it is one that words are made of, as ``\\w`` of a regular expression; not where there is none."""
+    return character.isalnum() or character == "_"
 
 
 def _filled(pieces: Sequence[tuple[str, str | None]], known: Mapping[str, Sequence[str]], item: int) -> str:

@@ -1,5 +1,6 @@
 """An item's text has what the user names, and nothing that hangs."""
 
+import re
 import string
 
 import pytest
@@ -100,6 +101,15 @@ def test_no_separator_dangles_and_no_word_is_lost(rows: list[tuple[str, str, str
             assert not text.startswith(",")
             assert not text.endswith(",")
             assert ", ," not in text
+
+
+CLOSE = st.text(alphabet="a1_é日 ,.-²", max_size=8)
+
+
+@given(CLOSE.map(module.plain).filter(bool), CLOSE)
+def test_a_value_is_said_already_where_an_expression_of_whole_words_finds_it(value: str, text: str) -> None:
+    found = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text)
+    assert module._stands_in(value, text) == (found is not None)
 
 
 @given(st.lists(st.text(), max_size=5), st.lists(st.text(), max_size=5))
