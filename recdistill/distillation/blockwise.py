@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from recdistill.distillation.exclusion import Pairs
 from recdistill.distillation.fused import losses_of_terms, of_base, weights_of_distilled
-from recdistill.distillation.losses import prepared_inputs, with_negative
+from recdistill.distillation.losses import prepared_inputs, share_of_mean, with_negative
 from recdistill.distillation.output_layer import OutputLayer
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
@@ -299,12 +299,9 @@ def _small_losses(
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Losses [4] of what was read of a block's logits, times its share of the samples, and the gradient there."""
     settings, (item_logits, logsumexp, rest) = problem.settings, read
-    if logsumexp is not None and rest is None and teacher is None and settings.base_weight == 1:
-        base = share * (logsumexp.squeeze(1) - item_logits[:, 0]).mean()
-        slope = share / len(items)
-        losses = torch.stack([base, base, torch.zeros_like(base), torch.zeros_like(base)])
-        ones = torch.full_like(item_logits, slope)
-        return losses, (-ones, ones, ones)
+    weighed = teacher is None or weights is not None
+    if logsumexp is not None and rest is None and weighed and set(settings.losses_in_use) == {"ce"}:
+        return _cross_entropies(settings, teacher, weights, item_logits, logsumexp, share)
     given = [one.detach().requires_grad_() if one is not None else None for one in read]
     with torch.enable_grad():
         item_logits, logsumexp, rest = given  # type: ignore[assignment]
@@ -325,6 +322,30 @@ def _small_losses(
     slopes = tuple(item_logits if one is None else next(found) for one in given)
     others = share * torch.stack([base.detach(), robust.detach(), ranking.detach()])
     return torch.cat([total.detach().reshape(1), others]), slopes  # type: ignore[return-value]
+
+
+def _cross_entropies(
+    settings: ObjectiveSettings,
+    teacher: TeacherBatch | None,
+    weights: Tensor | None,
+    item_logits: Tensor,
+    logsumexp: Tensor,
+    share: float,
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """`_small_losses` of cross-entropies alone, whose gradient needs no graph: it is linear in what was read."""
+    base = (logsumexp - item_logits[:, :1]).mean()
+    ranking = robust = torch.zeros_like(base)
+    of_target = settings.base_weight / len(item_logits)
+    slopes, of_logsumexp = torch.full_like(item_logits, -of_target), torch.full_like(logsumexp, of_target)
+    if teacher is not None and weights is not None:
+        shares = weights * share_of_mean(weights, teacher.distilled).unsqueeze(1)
+        ranking = (shares * (logsumexp - item_logits[:, 1:])).sum()
+        shares = settings.lam * shares
+        slopes[:, 1:] = -shares
+        of_logsumexp += shares.sum(dim=1, keepdim=True)
+    total = settings.base_weight * base + settings.lam * ranking
+    losses = share * torch.stack([total, base, robust, ranking])
+    return losses, (share * slopes, share * of_logsumexp, of_logsumexp)
 
 
 def _add_gradients(
