@@ -19,10 +19,10 @@ from recdistill.teachers.ilora.gated_lora import GatedLoRA
 from recdistill.teachers.ilora.gated_model import GatedModel, GatedShape, load_gated_model, with_gated_lora
 from recdistill.teachers.ilora.text_reading import TextReader, TextTokens
 from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS, TitleTokens, plain_title, tokenise_titles
+from recdistill.teachers.ranking.base_states import base_of, by_item, title_batches, title_states
 from recdistill.teachers.ranking.content import TEXT_ROWS, ItemContent, rows_of
 from recdistill.teachers.ranking.head import RankingHead
 from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
-from recdistill.teachers.ranking.title_states import by_item, title_batches, title_states
 
 CONTENT_SIZE = 64
 
@@ -81,6 +81,7 @@ class RankingModel(GatedModel):
         longest_in_row: tokens of the longest prompts that are read in one row, see `longest_in_row`.
         in_one_pass: compute padded prompts of all lengths together. Where processes share the weights of a layer, each
             must run it as often as the others.
+        base: digest of the frozen LLM's weights.
         content: what it learns of the items' texts; None where it learns nothing of them.
     """
 
@@ -99,6 +100,7 @@ class RankingModel(GatedModel):
         self.titles = titles
         self.tokenizer = llm.tokenizer
         self.most_tokens = llm.most_tokens
+        self.base = llm.fingerprint
         self.in_one_pass = False
         self.longest_in_row = self._longest_in_row()
         self.head = RankingHead(
@@ -153,6 +155,18 @@ class RankingModel(GatedModel):
         order = torch.from_numpy(texts.lengths.argsort(kind="stable"))
         found = torch.cat([self.text_states(texts, part) for part in order.split(TEXT_ROWS)])
         return found[order.argsort().to(found.device)]
+
+    def base_text_states(self, texts: TextTokens) -> Tensor:
+        """`all_text_states` while nothing is learnt: those of the base LLM, kept in the cache."""
+
+        def read() -> Tensor:
+            return self.all_text_states(texts)
+
+        # Where processes share a layer's weights, none may find what another must read.
+        if self.in_one_pass:
+            return read()
+        base = base_of(self.base, self._tokens().weight)
+        return base.kept((texts.tokens, texts.start, texts.read), len(texts.read), read).to(self.item_table.device)
 
     def prompts(self, history: Tensor, row: Tensor, column: Tensor) -> Prompts:
         """Prompts for the samples at ``(row, column)`` of windows [W, L], on the CPU."""

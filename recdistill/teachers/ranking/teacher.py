@@ -147,7 +147,7 @@ class RankingTeacher(GatedTeacher):
         content = self.model.content
         if content is None:
             return
-        states = self.model.all_text_states(content.texts)
+        states = self.model.base_text_states(content.texts)
         content.start(states)
         if self.options.contrast_token_budget:
             fit(contrast_lesson(self, states_of_samples(self)), self.options.contrast_token_budget)

@@ -14,6 +14,7 @@ from tiny_llm import tiny_base_llm
 from recdistill.data.batches import batches
 from recdistill.teachers.ilora import llm_source
 from recdistill.teachers.ilora.text_reading import TEMPLATES
+from recdistill.teachers.ranking import base_states
 from recdistill.teachers.ranking.content import HALF, PENALTY, ridge, rows_of
 from recdistill.teachers.ranking.contrast import (
     ItemBatch,
@@ -23,6 +24,7 @@ from recdistill.teachers.ranking.contrast import (
     states_of_samples,
 )
 from recdistill.teachers.ranking.lesson import ranking_lesson
+from recdistill.teachers.ranking.model import RankingModel
 from recdistill.teachers.ranking.teacher import RankingTeacher, texts_of
 from recdistill.teachers.scoring import make_outputs
 from recdistill.teachers.training import train_teacher
@@ -97,6 +99,30 @@ def test_an_untrained_teacher_reads_as_the_view_of_the_frozen_llm(
     view = build_view("llm", LLMOptions(view_llm=str(tiny_llm_folder), llm_reading=reading), context)
     texts = texts_of(config, data)
     np.testing.assert_allclose(teacher.item_view(), view.vectors(texts), atol=1e-4)
+
+
+def test_what_a_teacher_reads_before_it_learns_is_kept_for_the_next(trained, data, monkeypatch, tmp_path):
+    monkeypatch.setenv("RECDISTILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(base_states, "LEAST_SECONDS", 0.0)
+    first = trained().model
+    reads = []
+    whole = RankingModel.all_text_states
+    monkeypatch.setattr(
+        RankingModel, "all_text_states", lambda model, texts: reads.append(len(texts.read)) or whole(model, texts)
+    )
+    assert torch.equal(trained(seed=2).model.content.input_rows, first.content.input_rows)
+    assert not reads
+    after_contrast = trained(contrast_token_budget=300).model.content
+    assert reads == [data.num_items]
+    assert torch.equal(after_contrast.mean, first.content.mean)
+    assert not torch.equal(after_contrast.input_rows, first.content.input_rows)
+    # Other texts are others.
+    trained(teacher_reading="mean")
+    assert reads == 2 * [data.num_items]
+    # What processes share layers of is read by each.
+    first.in_one_pass = True
+    first.base_text_states(first.content.texts)
+    assert reads == 3 * [data.num_items]
 
 
 def test_new_items_are_scored_by_their_texts(data, backbone, trained):

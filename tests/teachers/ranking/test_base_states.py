@@ -1,4 +1,4 @@
-"""States of titles are read once for a base and its titles, and again where what is kept is not theirs."""
+"""States of titles and texts are read once for a base, and again where what is kept is not theirs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +10,8 @@ from tiny_llm import tiny_base_llm
 
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.teachers.ilora.titles import TitleTokens, tokenise_titles
-from recdistill.teachers.ranking import title_states as module
-from recdistill.teachers.ranking.title_states import kept_in, read_titles, title_states
+from recdistill.teachers.ranking import base_states as module
+from recdistill.teachers.ranking.base_states import base_of, read_titles, title_states
 
 TITLES = [f"Film {item}" for item in range(9)]
 
@@ -26,6 +26,11 @@ def _all_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 def of(titles: list[str]) -> tuple[BaseLLM, TitleTokens]:
     llm = tiny_base_llm()
     return llm, tokenise_titles(llm.tokenizer, titles)
+
+
+def kept_in(llm: BaseLLM, titles: TitleTokens) -> Path:
+    base = base_of(llm.fingerprint, llm.model.get_input_embeddings().weight)
+    return base.kept_in((titles.tokens, titles.start))
 
 
 def test_titles_are_read_once():
