@@ -136,3 +136,27 @@ def imported_by(node: ast.stmt) -> Iterator[str]:
     for part in ast.walk(node):
         if isinstance(part, ast.ImportFrom):
             yield part.module or ""
+
+
+def at_first(path: Path) -> set[str]:
+    """What a file imports as soon as it is imported itself; not what it names for a type checker."""
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body
+    nodes = [node for node in nodes if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
+    return {name for node in nodes for name in imported_by(node)} | {
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+    }
+
+
+@pytest.mark.parametrize("step", ["backbone", "distill", "main", "map_items", "recommend", "study", "sweep", "teacher"])
+def test_a_step_imports_no_library_of_llms_at_first(step):
+    """They take seconds, which a student that learns from finished answers does not need."""
+    waiting, found = {f"recdistill.steps.{step}"}, set[str]()
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        path = PACKAGE.parent.joinpath(*name.split("."))
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if name.startswith("recdistill") and file.is_file():
+            waiting |= at_first(file) - found
+    assert len(found) > 50
+    assert not {name.split(".")[0] for name in found} & {"transformers", "peft", "accelerate", "sklearn"}

@@ -161,6 +161,8 @@ def difference(
 
 def paired(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Samples of both, by user and item; a user's repeated target pairs in the order of its samples."""
+    if all(np.array_equal(one[name], other[name]) for name in ("user", "item")):
+        return one.assign(gain_against=other["gain"].to_numpy())
     numbered = [frame.assign(turn=frame.groupby(["user", "item"]).cumcount()) for frame in (one, other)]
     return numbered[0].merge(numbered[1], on=["user", "item", "turn"], suffixes=("", "_against"))
 

@@ -4,7 +4,6 @@ import copy
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM
 
 from recdistill.config import TeacherConfig
 from recdistill.distillation.policies.custom import policy_of_file
@@ -17,8 +16,6 @@ from recdistill.teachers.ilora.base_llm import (
     most_tokens_of,
 )
 from recdistill.teachers.ilora.gate import build_gate
-from recdistill.teachers.ilora.gated_lora import attach_gated_lora, check_layers
-from recdistill.teachers.ilora.gated_teacher import gated_settings
 from recdistill.teachers.ilora.llm_source import check_llm_name, local_configuration
 from recdistill.teachers.protocol import Teacher
 from recdistill.training.device import device_of
@@ -55,6 +52,8 @@ def check_teacher(config: TeacherConfig) -> None:
 
 def check_gate_options(config: TeacherConfig) -> None:
     """Raise InputError where the gate cannot be built for so many experts."""
+    from recdistill.teachers.ilora.gated_teacher import gated_settings
+
     with torch.random.fork_rng(devices=[]):
         build_gate(config.gate, STATE_SIZE, config.experts, options=gated_settings(config)["gate_options"])
 
@@ -64,6 +63,10 @@ def check_llm(config: TeacherConfig, configuration: Any, causal_lm: bool) -> Non
 
     A model of few layers is built and run: of random weights where these are few, else without, for its shapes alone.
     """
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    from recdistill.teachers.ilora.gated_lora import attach_gated_lora, check_layers
+
     if getattr(configuration, "is_encoder_decoder", False):
         raise InputError(f"llm={config.llm}: is an encoder and a decoder; give a causal (decoder) LLM")
     if causal_lm and type(configuration) not in AutoModelForCausalLM._model_mapping:
@@ -116,6 +119,8 @@ def few_layers(configuration: Any, causal_lm: bool) -> Any:
 
 def built(configuration: Any, causal_lm: bool) -> Any:
     """A new model of a configuration, as `base_llm.read_model` would read one."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
     if not causal_lm and type(configuration) in AutoModel._model_mapping:
         return AutoModel.from_config(configuration)
     model = AutoModelForCausalLM.from_config(configuration)

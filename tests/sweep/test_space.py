@@ -43,11 +43,17 @@ def test_a_condition_on_an_option_that_does_not_apply_does_not_hold(tmp_path: Pa
     assert space.suggest(trial) == {"student": "caser"}
 
 
+@pytest.fixture(scope="module")
+def shipped() -> list[Space]:
+    """The spaces that come with the package."""
+    folder = Path(__file__).parents[2] / "sweeps"
+    return [read_space(folder / f"{name}.yaml") for name in ("distill", "new_items", "students", "teacher", "quick")]
+
+
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 2**32 - 1))
-def test_random_trials_are_valid_options(seed: int) -> None:
-    for name in ("distill", "new_items", "students", "teacher", "quick"):
-        space = read_space(Path(__file__).parents[2] / "sweeps" / f"{name}.yaml")
+@given(seed=st.integers(0, 2**32 - 1))
+def test_random_trials_are_valid_options(shipped: list[Space], seed: int) -> None:
+    for space in shipped:
         study = optuna.create_study(
             directions=[o.direction for o in space.objectives], sampler=optuna.samplers.RandomSampler(seed=seed)
         )

@@ -6,23 +6,17 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    GgufConfig,
-    PreTrainedModel,
-)
-from transformers.utils import logging as transformers_logging
 
 from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError, one_line
 from recdistill.teachers.ilora.rms_norm import quicken_norms
+
+# transformers takes seconds to import; who trains a student from finished answers needs no LLM.
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 CONFIG_FILE = "config.json"
 GGUF = ".gguf"
@@ -39,7 +33,7 @@ class BaseLLM:
         fingerprint: SHA-256 over the weights' names, shapes and a share of their values.
     """
 
-    model: PreTrainedModel
+    model: "PreTrainedModel"
     tokenizer: Any
     name: str
     fingerprint: str
@@ -66,7 +60,7 @@ class BaseLLM:
             )
 
 
-def token_rows(model: PreTrainedModel) -> int:
+def token_rows(model: "PreTrainedModel") -> int:
     """Tokens that the model has an embedding of."""
     embedding: Any = model.get_input_embeddings()
     return int(embedding.weight.shape[0])
@@ -107,6 +101,8 @@ def load_base_llm(
     Raises:
         InputError: one line, where nothing can be read there.
     """
+    from transformers import AutoTokenizer
+
     if gguf is None:
         check_source(llm)
     if load_in_4bit:
@@ -144,8 +140,10 @@ def load_base_llm(
     return BaseLLM(model, tokenizer, llm, weights_fingerprint(model))
 
 
-def read_model(folder: str, causal_lm: bool, **options: Any) -> PreTrainedModel:
+def read_model(folder: str, causal_lm: bool, **options: Any) -> "PreTrainedModel":
     """The model of a folder or id, with its language-model head or without."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
     configuration = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     alone = not causal_lm and type(configuration) in AutoModel._model_mapping
     # Weights that a checkpoint lacks, as a pooler that nothing reads, are drawn: each time the same.
@@ -177,17 +175,21 @@ def check_bitsandbytes() -> None:
 
 def silence_transformers() -> None:
     """Keep its progress bars and load reports from the user's terminal."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
-def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+def four_bits(dtype: torch.dtype) -> "BitsAndBytesConfig":
     """QLoRA's format of weights, and the precision that is computed in."""
+    from transformers import BitsAndBytesConfig
+
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 @torch.no_grad()
-def check_causal(model: PreTrainedModel, llm: str) -> None:
+def check_causal(model: "PreTrainedModel", llm: str) -> None:
     """Raise InputError where a token changes the state before it.
 
     An encoder loads as well as a decoder does, but the state that a teacher reads would hold the items to come.
@@ -205,7 +207,7 @@ def check_causal(model: PreTrainedModel, llm: str) -> None:
 
 
 @torch.no_grad()
-def check_embeddings(model: PreTrainedModel, llm: str) -> None:
+def check_embeddings(model: "PreTrainedModel", llm: str) -> None:
     """Raise InputError where the model does not read the embeddings of tokens as the tokens: items come as such."""
     tokens = torch.tensor([[1, 2, 3]], device=model.device)
     states = model(input_ids=tokens, use_cache=False)[0].float()
@@ -233,6 +235,8 @@ def check_embeddings(model: PreTrainedModel, llm: str) -> None:
 
 def converted(gguf: Path, cache: Path) -> Path:
     """Folder with the GGUF file's model and tokenizer in transformers' own format, made once."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     if not gguf.is_file():
         raise InputError(f"llm={gguf}: no such file; give a Hugging Face id or a local path")
     with gguf.open("rb") as file:
@@ -254,7 +258,7 @@ def converted(gguf: Path, cache: Path) -> Path:
     return folder
 
 
-def weights_fingerprint(model: PreTrainedModel) -> str:
+def weights_fingerprint(model: "PreTrainedModel") -> str:
     """SHA-256 over names, shapes and the first 64 values of each weight, whatever precision it is loaded in."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

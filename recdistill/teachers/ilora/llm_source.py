@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from recdistill.data.downloads import cache_dir
 from recdistill.data.pinned_models import LLMS
@@ -60,6 +59,8 @@ def local_configuration(llm: str) -> Any | None:
 
     Raises InputError where it is there but cannot be read.
     """
+    from transformers import AutoConfig
+
     silence_transformers()
     path = Path(llm).expanduser()
     if llm in LLMS:
