@@ -5,12 +5,22 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from mlflow.tracking import MlflowClient
 from small_data import write_csv
 from tiny_llm import write_tiny_llm
 from workplace import Workplace, copied_workplace, make_downloads, make_store, ml100k_files, run_step
+
+from recdistill.steps import results
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_drawing() -> Iterator[None]:
+    """Runs draw no slices, which the tests of `report` look at: they take longer than many a step."""
+    with patch.object(results, "slice_figure", lambda tables, title: b"a picture"):
+        yield
 
 
 @pytest.fixture(scope="session")

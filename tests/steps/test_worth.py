@@ -119,6 +119,7 @@ def test_a_study_makes_its_cells_goes_on_and_reports(place, small_files, tmp_pat
     assert (tmp_path / "again.md").read_text().replace("again_", "report_") == text
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_cells_in_runs_of_the_study(place, small_files, tmp_path, capfd):
     plan = tmp_path / "small.yaml"
     plan.write_text(PLAN.replace("INTERACTIONS", small_files["interactions"]).replace("ITEMS", small_files["items"]))

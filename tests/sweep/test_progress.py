@@ -53,7 +53,7 @@ def one_line_a_trial(lines: list[str], folder: Path, space: Space, total: int) -
     assert {trial.number for trial in complete} <= set(found)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_line_a_trial_is_said_here_and_nothing_else_is_printed(tmp_path, space, capfd, jobs) -> None:
     shown = Recorded()
     run_workers(work(tmp_path, space, 6), jobs, shown)

@@ -86,6 +86,7 @@ def test_tasks_are_done_in_order(tmp_path: Path) -> None:
     assert map_tasks(DiesOnce(tmp_path), [0, 1, 2, 3], 2) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_failure_ends_the_other_tasks_and_is_told_at_once(tmp_path: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(InputError, match="task 1 cannot be"):
