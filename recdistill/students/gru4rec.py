@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from recdistill.config.option import option
 from recdistill.registry import STUDENTS
 from recdistill.students.dropout import Dropout
+from recdistill.students.gru_layers import gru_states, pays
 from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.students.student import Student, gather_states
 
@@ -48,5 +49,6 @@ class GRU4Rec(Student):
     def forward(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """States [S, D] at ``(row, column)`` of windows [W, L]; see `Student.forward`."""
         self._check_length(history)
-        states, _ = self.gru(self.dropout(self.items(history)))
+        inputs = self.dropout(self.items(history))
+        states = gru_states(self.gru, inputs) if pays(inputs) else self.gru(inputs)[0]
         return gather_states(states, row, column)
