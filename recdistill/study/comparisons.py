@@ -3,8 +3,8 @@
 Rows are paired by test sample: the same seed, user and target. A difference of means varies with the users, with the
 items, and with the seed (which also draws the new items). Each has an interval of its own. The verdict goes by the
 wider of users' and items', for a finding that holds for other users and not for other items is no finding; and the
-seeds must agree: three or more by their own interval, two by their signs. (A few seeds tell little of how small a
-p-value is, so that they have no part in the correction for many comparisons.)
+seeds must agree: three or more by their own interval, two by their signs; one of several decides nothing. (A few seeds
+tell little of how small a p-value is, so that they have no part in the correction for many comparisons.)
 """
 
 import math
@@ -157,6 +157,11 @@ def difference(
         p_below=max((one.p_below for one in wider), default=1.0),
         seeds_agree=bool(agree),
     )
+
+
+def undecided(one: Difference, seeds: int) -> Difference:
+    """The difference without a verdict of its own while a single seed of so many that were asked for is there."""
+    return replace(one, seeds_agree=False) if one.seeds == 1 < seeds else one
 
 
 def paired(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

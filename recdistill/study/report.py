@@ -9,7 +9,7 @@ from pathlib import Path
 from recdistill.config import config_of
 from recdistill.config.steps import STEPS
 from recdistill.study.cells import CellResult, read_cell, read_ranks
-from recdistill.study.comparisons import CUT_OFF, METRIC, PARTS, SPARSE, Difference, corrected, difference
+from recdistill.study.comparisons import CUT_OFF, METRIC, PARTS, SPARSE, Difference, corrected, difference, undecided
 from recdistill.study.plan import Cell, Comparison, Plan
 from recdistill.study.terms import terms_of_rows
 
@@ -80,7 +80,7 @@ def answers(found: Found, folder: Path) -> list[Answer]:
                 for part in PARTS if pairs else ():
                     one = difference(ranks[0], ranks[1], part, found.plan.margin)
                     if one is not None:
-                        asked.append(Answer(comparison, data, student, one))
+                        asked.append(Answer(comparison, data, student, undecided(one, len(found.plan.seeds))))
     adjusted = corrected([answer.difference for answer in asked])
     return [
         Answer(answer.comparison, answer.data, answer.student, one) for answer, one in zip(asked, adjusted, strict=True)
@@ -125,7 +125,8 @@ def heading(found: Found) -> list[str]:
         "",
         "A difference has three 95 % intervals: over users, over items and over seeds. p is the larger one of users "
         "and items, after Holm's correction over all comparisons below; the seeds must agree, too (three or more by "
-        "their own interval). *unclear* means that chance explains a difference; *not below* that a "
+        "their own interval; a single one of several decides nothing). *unclear* means that chance explains a "
+        "difference; *not below* that a "
         f"loss of more than {found.plan.margin:.0%} is ruled out (one-sided, 5 %).",
     ]
 

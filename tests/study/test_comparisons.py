@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from recdistill.study.comparisons import PARTS, clustered, corrected, difference, gains_of, paired
+from recdistill.study.comparisons import PARTS, clustered, corrected, difference, gains_of, paired, undecided
 
 
 def table(ranks: list[int], among: list[int] | None = None, users: list[int] | None = None) -> pd.DataFrame:
@@ -87,6 +87,16 @@ def test_a_better_row_is_better_and_an_equal_one_is_not_below(seeds):
     assert reverse.verdict == "worse"
     assert reverse.difference == pytest.approx(-found[0].difference)
     assert difference(worse, worse, "new", 0.01) is None
+
+
+@pytest.mark.parametrize(("made", "asked", "verdict"), [(1, 1, "better"), (1, 5, "not below"), (2, 5, "better")])
+def test_one_seed_of_several_decides_nothing(made, asked, verdict):
+    drawn = np.random.default_rng(1)
+    users = np.repeat(np.arange(80), 5).tolist()
+    worse = [table(drawn.integers(1, 40, size=400).tolist(), users=users) for _ in range(made)]
+    better = [frame.assign(rank=(frame["rank"] + 1) // 2) for frame in worse]
+    one = difference(better, worse, "all", 0.01)
+    assert corrected([undecided(one, asked)])[0].verdict == verdict
 
 
 def test_what_one_item_alone_shows_is_unclear():
