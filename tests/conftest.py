@@ -10,6 +10,7 @@ os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
 SHARED = ("finished_main", "taught_place")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With ``--dist loadgroup``, one process has all tests of a file, and all files that share what takes long."""
     if not items or not items[0].config.pluginmanager.hasplugin("xdist"):

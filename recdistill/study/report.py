@@ -77,10 +77,13 @@ def answers(found: Found, folder: Path) -> list[Answer]:
             for student in found.plan.students:
                 pairs = shared_seeds(found, comparison, data, student)
                 ranks = [[read_ranks(folder, pair[side]) for pair in pairs] for side in (0, 1)]
+                planned = len(
+                    {cell.seed for cell in found.plan.cells if cell.row == comparison.row and cell.data == data}
+                )
                 for part in PARTS if pairs else ():
                     one = difference(ranks[0], ranks[1], part, found.plan.margin)
                     if one is not None:
-                        asked.append(Answer(comparison, data, student, undecided(one, len(found.plan.seeds))))
+                        asked.append(Answer(comparison, data, student, undecided(one, planned)))
     adjusted = corrected([answer.difference for answer in asked])
     return [
         Answer(answer.comparison, answer.data, answer.student, one) for answer, one in zip(asked, adjusted, strict=True)
