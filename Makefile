@@ -34,12 +34,12 @@ store: install  ## a small store for the notebooks, in a few minutes
 	$(BIN)/recdistill sweep $(SMALL) --trials 8 --final_seeds 3 $(ARGS)
 
 test: install  ## the tests, in two processes
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: install  ## the slow tests, in two processes: notebooks, kills, launches, real LLMs
 	@if command -v java > /dev/null; then $(BIN)/python -m pip install --quiet --constraint constraints.txt pyspark; \
 	  else echo "no Java: the tests of Spark are skipped; install openjdk-17-jre-headless for them"; fi
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --durations 40 -m slow $(ARGS) $(SLOW)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --durations 40 -m slow $(ARGS) $(SLOW)
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
