@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
@@ -37,6 +37,7 @@ def gradients(parts: tuple[Tensor, ...], shared: int, scaling: float | None, out
 
 
 @settings(max_examples=30, deadline=None)
+@example(texts=1, length=2, groups=1, shared=1, scaling=0.125, seed=620)
 @given(
     texts=st.integers(1, 3), length=st.integers(2, 40), groups=st.integers(1, 3), shared=st.integers(1, 3),
     scaling=st.sampled_from([None, 0.125, 0.3]), seed=st.integers(0, 1000),
@@ -56,10 +57,11 @@ def test_gradients_are_as_near_to_exact_ones_as_those_of_torch(
     with short_attention():
         assert torch.equal(attended(parts, shared, scaling), attended_by_torch(parts, shared, scaling))
         found = gradients(parts, shared, scaling, outward)
+    # A gradient that is a difference of near equal numbers is rounded as these are.
+    rounding = 1e-3 * max(truth.norm() for truth in exact)
     for ours, theirs, truth in zip(found, by_torch, exact, strict=True):
         assert ours.dtype == torch.bfloat16
-        norm = truth.norm().clamp_min(1e-6)
-        assert (ours - truth).norm() / norm < 2 * (theirs - truth).norm() / norm + 4e-3
+        assert (ours - truth).norm() < 2 * (theirs - truth).norm() + 4e-3 * truth.norm() + rounding
 
 
 def attended_by_torch(parts: tuple[Tensor, ...], shared: int, scaling: float | None) -> Tensor:
