@@ -33,7 +33,7 @@ def place(tmp_path_factory, downloads, empty_store):
 
 @pytest.fixture(scope="module")
 def options(place):
-    given = QUICK | write_data(place.folder) | {"item_init": "views", "epochs": 8}
+    given = QUICK | write_data(place.folder) | {"item_init": "views", "epochs": 16}
     return given
 
 
@@ -67,7 +67,7 @@ def test_a_new_item_is_ranked_by_its_text_without_a_map(trained, options):
     assert drawn.key != trained.key
     name = "test/new_among_new/ndcg_at_20"
     # Everyone keeps to a kind, and the kind stands in the text alone.
-    assert trained.metrics()[name] > 1.1 * drawn.metrics()[name]
+    assert trained.metrics()[name] > 1.2 * drawn.metrics()[name]
     assert trained.metrics()["views/text_tokens"] == 0
     found = load_recommender(trained.artifact("student"))
     assert isinstance(found, MappedStudent)
