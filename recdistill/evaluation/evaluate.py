@@ -1,8 +1,9 @@
 """Ranks over a whole split, in chunks of bounded memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -13,6 +14,8 @@ from recdistill.evaluation.ranking import best_items, rank_among, rank_of_target
 ScoreFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 # Scores held at a time, whatever V is: 16 MiB in float32, which the allocator keeps between chunks.
 MAX_SCORES = 1 << 22
+# Samples whose histories are put in order of their length at a time.
+SORTED = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,7 @@ def rank_samples(
     max_length: int,
     keep: int = 0,
     batch_size: int = 512,
+    places: int | None = None,
     exclude_seen: bool = True,
     among: Int64Array | None = None,
     progress: bool = False,
@@ -46,12 +50,13 @@ def rank_samples(
     """Rank each sample's target among all ``num_items`` items, and keep the ``keep`` best items.
 
     Args:
-        score: takes history int64 [B, L] right-padded with V, length [B], row [B] and column [B], all on the
-            CPU, and returns scores [B, V] on any device. Put the model in eval mode first.
+        score: takes history int64 [B, L] right-padded with V, L the longest of them, length [B], row [B] and column
+            [B], all on the CPU, and returns scores [B, V] on any device. Put the model in eval mode first.
         samples: N samples, e.g. ``SequenceData.test``.
-        max_length: L, history items the model reads; exclusion always looks at the whole history.
+        max_length: history items the model reads, at most; exclusion always looks at the whole history.
         keep: k, how many of the best items to keep.
-        batch_size: samples scored at a time, fewer where V is very large.
+        batch_size: samples scored at a time, those of like length together; fewer where V is very large.
+        places: B x L of a chunk, at most; None for no limit.
         exclude_seen: leave a sample's history out of its ranking; a target that it has is a miss, rank V + 1.
         among: items, int64 [n], e.g. ``SequenceData.new_test``: rank their samples among them alone, too.
         progress: show a bar.
@@ -64,18 +69,43 @@ def rank_samples(
     best = torch.empty(len(samples), keep, dtype=torch.int64)
     chosen = None if among is None or not len(among) else torch.as_tensor(among)
     ranks_among = None if chosen is None else torch.empty(len(samples), dtype=torch.int64)
-    for begin in tqdm(range(0, len(samples), step), desc="rank", disable=not progress, leave=False):
-        index = range(begin, min(begin + step, len(samples)))
-        history, length = (torch.as_tensor(part) for part in samples.windows_of(index, max_length, num_items))
+    bar = tqdm(total=len(samples), desc="rank", disable=not progress, leave=False)
+    for index, width in chunks_of_like_length(samples, max_length, step, places):
+        history, length = (torch.as_tensor(part) for part in samples.windows_of(index, width, num_items))
         scores = score(history, length, torch.arange(len(index)), length - 1)
         if tuple(scores.shape) != (len(index), num_items):
             raise ValueError(f"scores have shape {tuple(scores.shape)}, not {(len(index), num_items)}")
         rows, items = (torch.as_tensor(part) for part in samples.seen(index)) if exclude_seen else (None, None)
         excluded = None if rows is None or items is None else (rows, items)
-        own = targets[begin : index.stop]
-        ranks[begin : index.stop] = rank_of_target(scores, own, excluded).cpu()
+        place = torch.as_tensor(index)
+        own = targets[place]
+        ranks[place] = rank_of_target(scores, own, excluded).cpu()
         if keep:
-            best[begin : index.stop] = best_items(scores, keep, excluded).cpu()
+            best[place] = best_items(scores, keep, excluded).cpu()
         if chosen is not None and ranks_among is not None:
-            ranks_among[begin : index.stop] = rank_among(scores, own, chosen, excluded).cpu()
+            ranks_among[place] = rank_among(scores, own, chosen, excluded).cpu()
+        bar.update(len(index))
+    bar.close()
     return Ranked(ranks, best, ranks_among)
+
+
+def chunks_of_like_length(
+    samples: Samples, max_length: int, most: int, places: int | None = None
+) -> Iterator[tuple[Int64Array, int]]:
+    """Chunks of at most ``most`` samples, each sample in one: their indices, and the longest history that is read.
+
+    Short histories are then not padded to long ones. A chunk holds at most ``places`` items, or one sample.
+    """
+    for start in range(0, len(samples), SORTED):
+        part = slice(start, start + SORTED)
+        length = np.minimum(samples.end[part] - samples.start[part], max_length)
+        order = np.argsort(length, kind="stable")
+        length = length[order]
+        begin = 0
+        while begin < len(order):
+            end = min(begin + most, len(order))
+            if places is not None and length[end - 1] * (end - begin) > places:
+                held = np.arange(1, end - begin + 1) * length[begin:end]
+                end = begin + max(1, int(np.searchsorted(held, places, side="right")))
+            yield start + order[begin:end], int(length[end - 1])
+            begin = end

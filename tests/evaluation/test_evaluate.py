@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recdistill.data.samples import Samples
 from recdistill.errors import InputError
 from recdistill.evaluation import evaluate as evaluate_file
-from recdistill.evaluation.evaluate import rank_samples
+from recdistill.evaluation.evaluate import chunks_of_like_length, rank_samples
 from recdistill.evaluation.metrics.hr import hits
 
 NUM_ITEMS = 40
@@ -88,6 +90,41 @@ def test_chunks_shrink_with_the_catalogue(monkeypatch):
     monkeypatch.setattr(evaluate_file, "MAX_SCORES", NUM_ITEMS * 7)
     assert torch.equal(ranks_of(score, samples, num_items=NUM_ITEMS, max_length=4), whole)
     assert sizes == [7, 7, 7, 2]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=40),
+    most=st.integers(1, 9),
+    places=st.none() | st.integers(1, 40),
+    max_length=st.integers(1, 10),
+    span=st.integers(1, 50),
+)
+def test_each_sample_is_in_one_chunk_with_others_of_its_length(lengths, most, places, max_length, span):
+    stop = np.cumsum(np.array(lengths) + 1)
+    samples = Samples(np.zeros(stop[-1], dtype=np.int64), stop - lengths - 1, stop - 1, np.arange(len(lengths)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate_file, "SORTED", span)
+        found = list(chunks_of_like_length(samples, max_length, most, places))
+    assert sorted(np.concatenate([index for index, _ in found]).tolist()) == list(range(len(lengths)))
+    read = [np.minimum(np.array(lengths)[index], max_length) for index, _ in found]
+    assert [width for _, width in found] == [int(one.max()) for one in read]
+    assert all(len(one) <= most for one in read)
+    assert places is None or all(len(one) * one.max() <= places or len(one) == 1 for one in read)
+    ordered = [int(length) for one in read for length in one]
+    assert span < len(lengths) or ordered == sorted(ordered)
+
+
+def test_short_histories_are_not_padded_to_long_ones():
+    samples, widths = random_samples(200), []
+
+    def score(history, length, row, column):
+        widths.append((history.shape[1], int(length.max())))
+        return hashed_scores(history, length, row, column)
+
+    whole = ranks_of(hashed_scores, samples, num_items=NUM_ITEMS, max_length=9, batch_size=1)
+    assert torch.equal(ranks_of(score, samples, num_items=NUM_ITEMS, max_length=9, batch_size=20), whole)
+    assert all(width == longest for width, longest in widths)
+    assert len({width for width, _ in widths}) > 3
 
 
 def test_items_beyond_the_window_are_excluded_too():
