@@ -25,6 +25,11 @@ class StudyConfig(Config):
         "", "Markdown file to write, its pictures beside it; empty: report.md in results",
         role="place", common=True, path="written",
     )  # fmt: skip
+    cells: str = option(
+        "", "cells to make now, patterns of their names joined by commas, as ml-100k/*/sasrec-1, and those they start "
+        "from; empty: all",
+        role="place", common=True,
+    )  # fmt: skip
     most_cells: int = option(
         -1, "cells to make now at most; 0: only write the report; -1: all", role="place", least=-1, common=True
     )

@@ -36,7 +36,7 @@ from recdistill.steps.teacher import wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.steps.worth import from_texts, told_by_texts, told_in_main
 from recdistill.study.cells import read_cell
-from recdistill.study.plan import read_plan
+from recdistill.study.plan import cells_named, read_plan
 from recdistill.sweep.final_jobs import final_jobs
 from recdistill.sweep.shipped import plan_path
 from recdistill.sweep.space_file import read_space
@@ -320,11 +320,12 @@ def study_parts(config: StudyConfig) -> Iterator[Part]:
     folder = Path(config.results).expanduser()
     missing: dict[str, int] = {}
     taken: dict[str, list[float]] = {}
+    wanted = {cell.name for cell in cells_named(plan, config.cells)}
     for cell in plan.cells:
         done = read_cell(folder, cell)
-        if done is None:
+        if done is None and cell.name in wanted:
             missing[cell.row] = missing.get(cell.row, 0) + 1
-        elif done.seconds:
+        elif done is not None and done.seconds:
             taken.setdefault(cell.row, []).append(done.seconds)
     for row, count in missing.items():
         known = taken.get(row)

@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from recdistill.steps.main_report import finding_of
 from recdistill.steps.path_bar import PathBar
 from recdistill.students.training import check_student
 from recdistill.study.cells import CellResult, read_cell, write_cell
-from recdistill.study.plan import Cell, Plan, independent_parts, read_plan
+from recdistill.study.plan import Cell, Plan, cells_named, independent_parts, read_plan
 from recdistill.study.report import (
     METRICS,
     NAME,
@@ -60,8 +60,9 @@ def study(config: StudyConfig) -> StepRun:
     load_plugins(config.plugin)
     plan = read_plan(plan_path(config.plan), config.plan)
     folder = Path(config.results).expanduser()
-    missing = [cell for cell in plan.cells if read_cell(folder, cell) is None]
-    print(f"study: {len(plan.cells) - len(missing)} of {len(plan.cells)} cells are finished", flush=True)
+    wanted = cells_named(plan, config.cells)
+    missing = missing_cells(wanted, folder)
+    print(f"study: {said_of(plan, wanted, missing, folder)}", flush=True)
     check_cells(missing)
     if missing and config.most_cells:
         announce("study", config)
@@ -78,6 +79,20 @@ def study(config: StudyConfig) -> StepRun:
         run.describe(text.partition("\n## ")[0])
         print(f"study: {target}, {target.with_suffix('.html')}", flush=True)
     return run
+
+
+def missing_cells(cells: Iterable[Cell], folder: Path) -> list[Cell]:
+    """Those of the cells that no file answers for."""
+    return [cell for cell in cells if read_cell(folder, cell) is None]
+
+
+def said_of(plan: Plan, wanted: list[Cell], missing: list[Cell], folder: Path) -> str:
+    """How many cells are finished, of the plan and, where only some are wanted, of these."""
+    if len(wanted) == len(plan.cells):
+        return f"{len(wanted) - len(missing)} of {len(wanted)} cells are finished"
+    finished = len(plan.cells) - len(missing_cells(plan.cells, folder))
+    own = f"{len(wanted) - len(missing)} of the {len(wanted)} of `cells`"
+    return f"{finished} of {len(plan.cells)} cells are finished, {own}"
 
 
 def check_cells(cells: list[Cell]) -> None:

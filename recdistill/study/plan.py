@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,30 @@ def cell_of(
             raise InputError(f"row {row.name}: starts from {name}, which the plan does not make")
         of[option] = own[0]
     return Cell(row.name, dataset, student, seed, row.step, options, of)
+
+
+def cells_named(plan: Plan, patterns: str) -> list[Cell]:
+    """The cells whose names fit a pattern, and those that they start from, in the plan's order.
+
+    Args:
+        plan: the study.
+        patterns: joined by commas, as ``ml-100k/*/sasrec-1,*/ids/*``; empty for all cells.
+
+    Raises:
+        InputError: no cell fits a pattern.
+    """
+    if not patterns:
+        return list(plan.cells)
+    named: set[str] = set()
+    for pattern in (one.strip() for one in patterns.split(",")):
+        fitting = [cell for cell in plan.cells if fnmatchcase(cell.name, pattern)]
+        if not fitting:
+            raise InputError(
+                f"cells={pattern}: fits no cell of {plan.name}; they are named data set/row/student-seed, "
+                f"as {plan.cells[-1].name}"
+            )
+        named |= {one.name for cell in fitting for one in lineage(cell)}
+    return [cell for cell in plan.cells if cell.name in named]
 
 
 def independent_parts(cells: Sequence[Cell]) -> list[list[Cell]]:

@@ -93,7 +93,12 @@ def test_a_study_makes_its_cells_goes_on_and_reports(place, small_files, tmp_pat
     plan.write_text(PLAN.replace("INTERACTIONS", small_files["interactions"]).replace("ITEMS", small_files["items"]))
     options = {"plan": str(plan), "results": str(tmp_path / "results")}
     with entry_run("study"):
-        study(StudyConfig(**options, most_cells=3))
+        study(StudyConfig(**options, cells="small/cheap/sasrec-1"))
+    said = capsys.readouterr().out
+    assert "0 of 6 cells are finished, 0 of the 2 of `cells`" in said
+    assert "[study 2/2" in said
+    with entry_run("study"):
+        study(StudyConfig(**options, most_cells=1))
     kept = sorted(
         path.relative_to(tmp_path / "results").with_suffix("") for path in tmp_path.glob("results/*/*/*.json")
     )

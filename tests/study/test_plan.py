@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recdistill.errors import InputError
-from recdistill.study.plan import independent_parts, lineage, read_plan
+from recdistill.study.plan import cells_named, independent_parts, lineage, read_plan
 
 PLAN = """\
 shared: {epochs: 1, hidden_size: 8}
@@ -64,6 +64,19 @@ def test_parts_start_from_no_cell_of_each_other(tmp_path):
     together = [{cell.name for cell in part} for part in parts if len(part) > 1]
     assert together == [{f"small/distilled/{student}-{seed}" for student in ("sasrec", "gru")} for seed in (1, 2)]
     assert len(parts) == len(cells) - 2
+
+
+def test_cells_are_chosen_by_their_names_with_what_they_start_from(tmp_path):
+    plan = read_plan(written(tmp_path, PLAN))
+    assert cells_named(plan, "") == list(plan.cells)
+    assert [cell.name for cell in cells_named(plan, "small/distilled/gru-2, other/*/any-1")] == [
+        "small/teacher/any-2", "small/distilled/gru-2", "other/popularity/any-1", "other/teacher/any-1",
+    ]  # fmt: skip
+    parts = [cells_named(plan, f"*-{seed}") for seed in (1, 2)]
+    assert sorted(cell.name for part in parts for cell in part) == sorted(cell.name for cell in plan.cells)
+    for wrong in ("small/ids/*", "small/distilled/gru-2,,other/*", "gru-2"):
+        with pytest.raises(InputError, match=r"^cells=[^,]*: fits no cell of plan.yaml; they are named .*, as other/"):
+            cells_named(plan, wrong)
 
 
 def test_all_rows_of_a_seed_come_before_the_next_seed(tmp_path):
