@@ -5,6 +5,8 @@ teacher over its LLM beside the bare LLM, which runs forward and backward over t
 One JSON line last: samples and tokens a second of wall-clock time, the share of a profiled stretch in which a kernel
 ran (of CUDA alone), the teacher's share of the bare model's speed, and the device's peak memory in MiB. ``--tiny``
 takes small sizes and an LLM of random weights, which shows that the script runs, not how fast anything is.
+``--compile`` times the student alone, as it is and with its encoder through torch.compile, once with shapes that vary
+and once by CUDA graphs (``reduce-overhead``), and says how long it took to compile.
 """
 
 import argparse
@@ -69,12 +71,16 @@ def kernels_share(step: Callable[[], None], steps: int, device: torch.device) ->
     return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / seconds
 
 
-def student_speed(data: SequenceData, loss: str, steps: int, device: torch.device) -> dict[str, float | None]:
-    """Samples a second of a SASRec, and the share of time in kernels."""
+def student_speed(
+    data: SequenceData, loss: str, steps: int, device: torch.device, compiled: dict[str, Any] | None = None
+) -> dict[str, float | None]:
+    """Samples a second of a SASRec, and the share of time in kernels; ``compiled``: arguments of torch.compile."""
     config = StudentConfig(base_loss=loss, batch_size=512)
     model = build_student(shape_of(config), data.num_items).to(device)
     count = torch.as_tensor(data.item_count)
     objective = build_objective(config, count, state_size=model.state_size, teacher=None).to(device)
+    if compiled is not None:
+        model.encoded = torch.compile(model.encoded, **compiled)  # type: ignore[method-assign]
     trained = torch.nn.ModuleDict({"student": model, "extra": objective}).train()
     optimizer = training.optimizer_of(config, trained)
     losses = training.loss_step(config, data, model, objective, None, device)
@@ -97,6 +103,20 @@ def student_speed(data: SequenceData, loss: str, steps: int, device: torch.devic
     # Two of the steps that are counted warmed up, and are not in the time.
     per_second = done * steps / ((steps + 2 + (steps if share is not None else 0)) * seconds)
     return {f"{loss}_samples_per_s": round(per_second, 1), f"{loss}_kernels_share": share}
+
+
+def compiled_speed(data: SequenceData, steps: int, device: torch.device) -> dict[str, float | None]:
+    """A student's speed as it is and compiled, by way of compiling, and the seconds of compiling and all steps."""
+    found = student_speed(data, "ce", steps, device)
+    ways: dict[str, dict[str, Any]] = {"compiled": {"dynamic": True}}
+    if device.type == "cuda":
+        ways["graphs"] = {"mode": "reduce-overhead"}
+    for name, arguments in ways.items():
+        begun = time.perf_counter()
+        speed = student_speed(data, "ce", steps, device, arguments)
+        found |= {key.replace("ce_", f"ce_{name}_"): value for key, value in speed.items()}
+        found[f"ce_{name}_s"] = round(time.perf_counter() - begun, 1)
+    return found
 
 
 def teacher_speed(data: SequenceData, options: dict[str, Any], steps: int, device: torch.device) -> dict[str, float]:
@@ -149,6 +169,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small sizes, an LLM of random weights")
     parser.add_argument("--llm", default="smollm2-135m", help="the teacher's, without --tiny")
     parser.add_argument("--load-in-4bit", action="store_true", help="the teacher's LLM in 4 bits (extra quantized)")
+    parser.add_argument("--compile", action="store_true", help="a student alone, with and without torch.compile")
     parser.add_argument("--steps", type=int, default=30, help="timed (default 30)")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -159,6 +180,9 @@ def main() -> None:
         result["card"] = torch.cuda.get_device_name()
     with tempfile.TemporaryDirectory() as folder:
         data = made_up_data(Path(folder), *sizes)
+    if arguments.compile:
+        print(json.dumps(result | compiled_speed(data, steps, device)))
+        return
     for loss in ("ce", "sampled"):
         result |= student_speed(data, loss, steps, device)
     options = {} if arguments.tiny else {"llm": arguments.llm, "load_in_4bit": arguments.load_in_4bit}

@@ -14,6 +14,7 @@ if [ "$DEVICE" = cuda ]; then
   nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv > "$OUT/card.csv"
   kept tests.txt timeout 150 "$PYTHON" -m pytest -m cuda tests/test_cuda.py
   kept speed.jsonl timeout 150 "$PYTHON" benchmarks/device_speed.py --llm "$LLM"
+  kept compiled.jsonl timeout 120 "$PYTHON" benchmarks/device_speed.py --compile
   kept seeds.jsonl timeout 60 "$PYTHON" benchmarks/seeds.py --device cuda --students sasrec --steps 200
   if "$PYTHON" -c 'import bitsandbytes' 2> /dev/null; then
     kept speed_4bit.jsonl timeout 120 "$PYTHON" benchmarks/device_speed.py --llm "$LLM" --load-in-4bit
@@ -23,6 +24,7 @@ if [ "$DEVICE" = cuda ]; then
 else
   kept tests.txt "$PYTHON" -m pytest tests/test_cuda.py -k cpu
   kept speed.jsonl "$PYTHON" benchmarks/device_speed.py --device cpu --tiny
+  kept compiled.jsonl "$PYTHON" benchmarks/device_speed.py --device cpu --tiny --compile
   kept seeds.jsonl "$PYTHON" benchmarks/seeds.py --device cpu --students sasrec --seeds 3 --steps 3
   echo "dry run on the CPU: nothing ran on CUDA"
 fi

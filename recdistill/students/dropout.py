@@ -17,7 +17,8 @@ class Dropout(nn.Module):
     """Zeroes elements in training, as `torch.nn.Dropout`; each element's mask is a byte of a 64-bit random number.
 
     An element is kept where its byte is below ``keep * 256``: the probability is rounded to 1/256, and what is kept is
-    divided by the rounded one, so that the mean is exact. On an accelerator, whose own dropout is fast, it is torch's.
+    divided by the rounded one, so that the mean is exact. On an accelerator, whose own dropout is fast, and under
+    torch.compile, which joins it to what is beside it, it is torch's.
     Numbers come from torch's global generator of the device.
 
     Args:
@@ -38,7 +39,7 @@ class Dropout(nn.Module):
         """Values of any shape; the values themselves in evaluation mode, or with a probability of 0."""
         if not self.training or not self.probability:
             return values
-        if values.device.type != "cpu":
+        if values.device.type != "cpu" or torch.compiler.is_compiling():
             return nn.functional.dropout(values, self.probability)
         found: Tensor = _Masked.apply(values, self.kept_levels)
         return found
