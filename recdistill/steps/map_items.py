@@ -101,6 +101,7 @@ class Candidate:
         vectors: of all items.
         mapped: its new items set by ``Interleaving()``.
         value: the higher, the better the views: see `choose_views`.
+        scores: of validation's new targets, which ``value`` comes from; None where it has none, or was one of several.
         with_new: the student with other new items, int64 ascending, than those without a training target.
     """
 
@@ -108,6 +109,7 @@ class Candidate:
     vectors: ItemVectors
     mapped: MappedStudent
     value: float
+    scores: CalibrationScores | None
     with_new: Callable[[Int64Array], MappedStudent]
 
 
@@ -214,10 +216,14 @@ def mapping(
     student, shape = frozen_student(source.run, torch.device("cpu")), read_shape(kept)
     check_tied(student)
     table = None if teacher is None else teacher.table
+    alternatives = config.alternatives()
     candidates = (
         [own_candidate(config, data, kept, shape, table, device)]
         if config.item_map == "own"
-        else [candidate(one, data, student, shape, texts, table, device) for one in config.alternatives()]
+        else [
+            candidate(one, data, student, shape, texts, table, device, one_choice=len(alternatives) == 1)
+            for one in alternatives
+        ]
     )
     best = choose_views(candidates)
     scores = validation_scores(best, data, device)
@@ -248,17 +254,21 @@ def candidate(
     texts: tuple[str, ...],
     teacher: TeacherTable | None,
     device: torch.device,
+    *,
+    one_choice: bool,
 ) -> Candidate:
     """The vectors of one choice of views, and the map from them."""
     vectors = ItemVectors.fit(config, texts, data.trained, teacher if "teacher" in config.view_names else None, device)
     about = about_texts(config, data)
     mapped, explained = mapped_student(student, shape, data, vectors, np.flatnonzero(~data.trained), about)
-    value = among_validation(config, data, mapped, device)
+    value, scores = among_validation(config, data, mapped, device)
 
     def with_new(new: Int64Array) -> MappedStudent:
         return mapped_student(student, shape, data, vectors, new, {})[0]
 
-    return Candidate(config, vectors, mapped, explained if value is None else value, with_new)
+    # Of several choices, the scores of all are not held at once.
+    kept = scores if one_choice else None
+    return Candidate(config, vectors, mapped, explained if value is None else value, kept, with_new)
 
 
 def own_candidate(
@@ -279,19 +289,20 @@ def own_candidate(
     def with_new(new: Int64Array) -> MappedStudent:
         return mapped.with_new(shape, torch.as_tensor(new), torch.from_numpy(vectors.table))
 
-    return Candidate(config, vectors, mapped, among_validation(config, data, mapped, device) or 0.0, with_new)
+    value, scores = among_validation(config, data, mapped, device)
+    return Candidate(config, vectors, mapped, value or 0.0, scores, with_new)
 
 
 def among_validation(
     config: MapItemsConfig, data: SequenceData, mapped: MappedStudent, device: torch.device
-) -> float | None:
-    """NDCG@20 of validation's new targets among its new items; None where it has none."""
+) -> tuple[float | None, CalibrationScores | None]:
+    """NDCG@20 of validation's new targets among its new items, and the scores that it is of; None where it has none."""
     scores = calibration_scores(
         mapped.to(device), some_samples(data.validation, config.seed), data.new_validation, config.exclude_seen, device
     )
     if not bool(scores.counts.any()):
-        return None
-    return among_new(scores, np.searchsorted(np.flatnonzero(~data.trained), data.new_validation))
+        return None, None
+    return among_new(scores, np.searchsorted(np.flatnonzero(~data.trained), data.new_validation)), scores
 
 
 def mapped_student(
@@ -321,6 +332,8 @@ def choose_views(candidates: list[Candidate]) -> Candidate:
 
 def validation_scores(best: Candidate, data: SequenceData, device: torch.device) -> CalibrationScores:
     """What the interleaving is chosen on: validation's new targets, or trained items that stand for new ones."""
+    if best.scores is not None:
+        return best.scores
     config, samples = best.config, some_samples(data.validation, best.config.seed)
     targets, mapped = data.new_validation, best.mapped
     if not np.isin(samples.targets, targets).any():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
+from recdistill.evaluation.evaluate import chunks_of_like_length, places_at_once
 from recdistill.evaluation.rank_metrics import gains
 from recdistill.students.mapped import Interleaving, MappedStudent
 
@@ -84,24 +85,24 @@ def calibration_scores(
         exclude_seen: leave a sample's history out of its ranking.
         device: of the model.
     """
-    parts = [
-        _scores_of(model, samples, range(begin, min(begin + BATCH, len(samples))), new_targets, exclude_seen, device)
-        for begin in range(0, len(samples), BATCH)
-    ]
-    return CalibrationScores(*(torch.cat([getattr(one, name) for one in parts]) for name in vars(parts[0])))
+    chunks = list(chunks_of_like_length(samples, model.max_length, BATCH, places_at_once(device)))
+    parts = [_scores_of(model, samples, index, width, new_targets, exclude_seen, device) for index, width in chunks]
+    place = torch.as_tensor(np.argsort(np.concatenate([index for index, _ in chunks])))
+    return CalibrationScores(*(torch.cat([getattr(one, name) for one in parts])[place] for name in vars(parts[0])))
 
 
 def _scores_of(
     model: MappedStudent,
     samples: Samples,
-    index: range,
+    index: Int64Array,
+    width: int,
     new_targets: Int64Array,
     exclude_seen: bool,
     device: torch.device,
 ) -> CalibrationScores:
-    history, length = (torch.as_tensor(one) for one in samples.windows_of(index, model.max_length, model.num_items))
+    history, length = (torch.as_tensor(one) for one in samples.windows_of(index, width, model.num_items))
     known, new = (one.float().cpu() for one in model.scores_apart(history.to(device), length.to(device)))
-    target = torch.as_tensor(samples.targets[index.start : index.stop])
+    target = torch.as_tensor(samples.targets[index])
     new_items, is_known = model.new_items.cpu(), model.is_known.cpu()
     column = torch.full((model.num_items,), -1).index_put_((new_items,), torch.arange(len(new_items)))
     rows, items = (torch.as_tensor(one) for one in samples.seen(index))

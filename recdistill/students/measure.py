@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
-from recdistill.evaluation.evaluate import Ranked, ScoreFunction, rank_samples
+from recdistill.evaluation.evaluate import Ranked, ScoreFunction, places_at_once, rank_samples
 from recdistill.evaluation.part_metrics import part_metrics
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.students.recommender import ClosedForm, Recommender
@@ -20,8 +20,6 @@ from recdistill.training.fit import Metrics, Progress
 
 # Items kept of each test sample's ranking.
 KEPT = 10
-# Items that a CPU reads at a time: what a student makes of them stays in its cache.
-CPU_PLACES = 9_600
 # Histories answered one at a time, to time an answer.
 LATENCY_HISTORIES = 50
 
@@ -112,7 +110,7 @@ def ranked(
         num_items=model.num_items,
         max_length=model.max_length,
         keep=keep,
-        places=CPU_PLACES if device.type == "cpu" and not isinstance(model, ClosedForm) else None,
+        places=None if isinstance(model, ClosedForm) else places_at_once(device),
         exclude_seen=exclude_seen,
         among=among,
     )
