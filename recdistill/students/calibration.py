@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -45,6 +46,11 @@ class CalibrationScores:
     warm: Tensor
     place: Tensor
     counts: Tensor
+
+    @cached_property
+    def best_new(self) -> Tensor:
+        """[N, 20], the best new items' scores: an interleaving of a scale above 0 keeps their order."""
+        return self.new.topk(min(CUT_OFF, self.new.shape[1]), dim=1).values
 
 
 #: A rank below every cut-off.
@@ -124,14 +130,18 @@ def _scores_of(
 
 
 def outcome(scores: CalibrationScores, interleaving: Interleaving) -> Outcome:
-    """What an interleaving does; ranks as `evaluation.ranking` has them, ties against the target."""
-    new = interleaving(scores.new)
+    """What an interleaving does; ranks as `evaluation.ranking` has them, ties against the target.
+
+    Ranks are exact to the cut-off: what stands before a target there is among the best of the known and of the new.
+    """
     warm, is_new = scores.warm, scores.place >= 0
     before = scores.before[warm]
-    with_new = before + (new[warm] >= scores.own[warm].unsqueeze(1)).sum(dim=1)
+    compared = scores.best_new if interleaving.scale > 0 else scores.new
+    with_new = before + (interleaving(compared[warm]) >= scores.own[warm].unsqueeze(1)).sum(dim=1)
+    new = interleaving(scores.new[is_new])
     place = scores.place[is_new].unsqueeze(1)
-    own = new[is_new].gather(1, place) if len(place) else new.new_empty(0, 1)
-    rank = (new[is_new] >= own).sum(dim=1) + (scores.top[is_new] >= own).sum(dim=1)
+    own = new.gather(1, place) if len(place) else new.new_empty(0, 1)
+    rank = (new >= own).sum(dim=1) + (scores.top[is_new] >= own).sum(dim=1)
     rank[own.isneginf().any(dim=1)] = MISS
     gain_of_new = gains("ndcg", rank, CUT_OFF)
     left_out, warm_sum, new_sum = (
