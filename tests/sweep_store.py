@@ -1,23 +1,14 @@
 """A tracking store and cache of a test's own."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import mlflow
 import pytest
-
-
-@cache
-def empty_store() -> tempfile.TemporaryDirectory[str]:
-    """Holds a tracking store without runs; its tables take seconds to make."""
-    folder = tempfile.TemporaryDirectory()
-    mlflow.MlflowClient(f"sqlite:///{folder.name}/mlflow.db").get_experiment("0")
-    return folder
+from workplace import new_store
 
 
 @contextmanager
@@ -26,12 +17,11 @@ def own_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = mlflow.get_tracking_uri()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as name:
         path = Path(name)
-        shutil.copy(Path(empty_store().name) / "mlflow.db", path / "mlflow.db")
         monkeypatch.setenv("RECDISTILL_CACHE", str(path / "cache"))
         monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "sweeps")
         monkeypatch.chdir(path)
-        mlflow.set_tracking_uri(f"sqlite:///{path}/mlflow.db")
+        mlflow.set_tracking_uri(new_store(path))
         mlflow.create_experiment("sweeps", (path / "artifacts").as_uri())
         try:
             yield path

@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.scoring_server import invocations
 from mlflow.tracking import MlflowClient
 from safetensors.torch import save_file
+from workplace import new_store
 
 from recdistill.__main__ import main
 from recdistill.config import STEPS, DataConfig, option_table
@@ -236,7 +237,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("RECDISTILL_CACHE", str(folder / "cache"))
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_tracking_uri(new_store(folder))
         run_id = MlflowClient().create_run("0").info.run_id
         torch.manual_seed(0)
         catalogue = Catalogue(IDS, IDS, np.arange(len(IDS)))

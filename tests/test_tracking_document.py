@@ -14,6 +14,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from tiny_llm import write_tiny_llm
+from workplace import new_store
 
 from recdistill.config import (
     STEPS,
@@ -167,7 +168,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
     patch.setenv("RECDISTILL_CACHE", str(folder / "cache"))
     patch.chdir(folder)
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_tracking_uri(new_store(folder))
     write_data(folder)
     write_tiny_llm(folder / "llm")
     small = {"epochs": 2, "hidden_size": 8, "heads": 1, "blocks": 1, "token_budget": 400, "tokens_per_batch": 200}

@@ -4,9 +4,11 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import mlflow
@@ -69,6 +71,20 @@ class Workplace:
     def checkpoints(self, name: str) -> list[Path]:
         """Checkpoints of unfinished steps, by the name of their file."""
         return list((self.folder / "cache" / "runs").glob(f"*/{name}"))
+
+
+@cache
+def empty_store() -> tempfile.TemporaryDirectory[str]:
+    """Holds a tracking store without runs, ``mlflow.db``; its tables take seconds to make."""
+    folder = tempfile.TemporaryDirectory()
+    MlflowClient(f"sqlite:///{folder.name}/mlflow.db").get_experiment("0")
+    return folder
+
+
+def new_store(folder: Path) -> str:
+    """The address of a new tracking store in ``folder``, where its artifacts lie, too."""
+    copy_store(Path(empty_store().name) / "mlflow.db", folder)
+    return f"sqlite:///{folder}/mlflow.db"
 
 
 def make_store(folder: Path, downloads: Path) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
+from workplace import new_store
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowClient]:
     before, cache, here = mlflow.get_tracking_uri(), os.environ.get("RECDISTILL_CACHE"), Path.cwd()
     os.environ["RECDISTILL_CACHE"] = str(folder / "cache")
     os.chdir(folder)
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_tracking_uri(new_store(folder))
     yield MlflowClient()
     os.chdir(here)
     mlflow.set_tracking_uri(before)

@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from small_data import write_csv
 from tiny_llm import write_tiny_llm
-from workplace import Workplace, copied_workplace, make_downloads, make_store, ml100k_files, run_step
+from workplace import Workplace, copied_workplace, make_downloads, ml100k_files, new_store, run_step
 
 from recdistill.steps import results
 
@@ -36,9 +36,11 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Path:
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracking store without runs."""
-    return make_store(tmp_path_factory.mktemp("empty"), downloads)
+    folder = tmp_path_factory.mktemp("empty")
+    new_store(folder)
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
@@ -88,6 +90,7 @@ def finished_main(
 ) -> Finished:
     """The whole path on forty users of MovieLens-100K."""
     place = Workplace(tmp_path_factory.mktemp("finished"), downloads)
+    new_store(place.folder)
     options = {"max_users": 40, **tiny_teacher, **tiny_student}
     printed = io.StringIO()
     with place.entered(), redirect_stdout(printed):
@@ -130,6 +133,7 @@ def taught_place(
 ) -> Taught:
     """A teacher that scored every training sample and kept its states of them."""
     place = Workplace(tmp_path_factory.mktemp("taught"), downloads)
+    new_store(place.folder)
     options = {
         **small_files,
         "llm": tiny_llm_folder,

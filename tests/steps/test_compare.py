@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from synthetic_runs import Samples, add_run
+from workplace import new_store
 
 from recdistill.config import CompareConfig
 from recdistill.errors import InputError
@@ -22,7 +23,7 @@ def client(tmp_path_factory: pytest.TempPathFactory):
     patch.setenv("RECDISTILL_CACHE", str(folder / "cache"))
     patch.chdir(folder)
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_tracking_uri(new_store(folder))
     yield MlflowClient()
     mlflow.set_tracking_uri(before)
     patch.undo()

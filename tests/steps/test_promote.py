@@ -4,6 +4,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 from synthetic_runs import Samples, add_run
+from workplace import new_store
 
 from recdistill.config import CompareConfig, MainConfig, PromoteConfig, WorthConfig
 from recdistill.errors import InputError
@@ -20,7 +21,7 @@ def client(tmp_path, monkeypatch):
     monkeypatch.setenv("RECDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(new_store(tmp_path))
     yield MlflowClient()
     mlflow.set_tracking_uri(before)
 

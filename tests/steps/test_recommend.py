@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from workplace import new_store
 
 from recdistill.config import RecommendConfig
 from recdistill.data.catalogue import Catalogue
@@ -26,7 +27,7 @@ def run_id(tmp_path_factory: pytest.TempPathFactory):
     patch.setenv("RECDISTILL_CACHE", str(folder / "cache"))
     patch.chdir(folder)
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_tracking_uri(new_store(folder))
     client = MlflowClient()
     found = client.create_run("0", tags={"recdistill.step": "distill"}).info.run_id
     torch.manual_seed(0)
