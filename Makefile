@@ -21,6 +21,7 @@ help:  ## this list
 install: .venv/installed  ## make .venv and install the project into it
 
 .venv/installed: pyproject.toml constraints.txt
+	@echo "installing into .venv: some minutes, two gigabytes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"

@@ -1,5 +1,6 @@
 """``python -m recdistill STEP --name value``: from a step's name to its options and function."""
 
+import difflib
 import importlib
 import importlib.metadata
 import itertools
@@ -28,6 +29,8 @@ if os.environ.get("WORLD_SIZE", "1") != "1":
 
 # The steps that ``accelerate launch`` and torchrun may start in several processes.
 LAUNCHED = ("main", "backbone", "teacher", "distill")
+#: Steps that make one run and say nothing of it themselves.
+TOLD = ("prepare", "backbone", "teacher", "distill", "map_items")
 GRACE_SECONDS = 60.0
 USAGE = "usage: recdistill STEP --name value ...; recdistill STEP --help lists a step's options; recdistill --version"
 #: Set by the shell where it asks what may follow: see `config.completion`.
@@ -57,8 +60,11 @@ def asks_estimate(arguments: list[str]) -> bool:
 def usage() -> str:
     """The steps, a line each."""
     # Each docstring begins with "Options of ``step``: ".
-    lines = [f"  {name:10}{(kind.__doc__ or '').splitlines()[0].partition(': ')[2]}" for name, kind in STEPS.items()]
-    lines += [f"  {alias:10}the same as {step}" for alias, step in ALIASES.items()]
+    wide = 1 + max(map(len, STEPS))
+    lines = [
+        f"  {name:{wide}}{(kind.__doc__ or '').splitlines()[0].partition(': ')[2]}" for name, kind in STEPS.items()
+    ]
+    lines += [f"  {alias:{wide}}the same as {step}" for alias, step in ALIASES.items()]
     return "\n".join([USAGE, "", "steps:", *lines])
 
 
@@ -77,7 +83,11 @@ def main(arguments: list[str] | None = None) -> int:
     name = ALIASES.get(given, given)
     if name not in STEPS:
         shown = one_line(given, 60).encode(errors="backslashreplace").decode()
-        print(f"recdistill: {shown}: no such step; choose one of {', '.join([*STEPS, *ALIASES])}", file=sys.stderr)
+        near = difflib.get_close_matches(given, [*STEPS, *ALIASES], n=1)
+        hint = f" (nearest: {near[0]})" if near else ""
+        print(
+            f"recdistill: {shown}: no such step; choose one of {', '.join([*STEPS, *ALIASES])}{hint}", file=sys.stderr
+        )
         return 1
     try:
         if "--help" in rest or "-h" in rest:
@@ -104,7 +114,7 @@ def run(name: str, arguments: list[str]) -> int:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     # As after Ctrl-C, the run is closed and says why.
-    stop_on_signals(lambda: sys.exit("ended by SIGTERM"))
+    stop_on_signals(lambda: sys.exit("ended by SIGTERM; the same command goes on from what is finished"))
     several, main_process = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0") == "0"
     try:
         if several and name not in LAUNCHED:
@@ -116,7 +126,9 @@ def run(name: str, arguments: list[str]) -> int:
                 importlib.import_module("recdistill.steps.estimate").announce(name, config)
             return 0
         with entry_run(name) if main_process and name not in WITHOUT_RUN else nullcontext():
-            function_of(name)(parse(STEPS[name], name, arguments))
+            made = function_of(name)(parse(STEPS[name], name, arguments))
+            if main_process and name in TOLD:
+                print(importlib.import_module("recdistill.runs.outcome").outcome(name, made), flush=True)
     except InputError:
         if not main_process:
             # The main process meets the same mistake, says it and ends all of them; where it does not, this one does.

@@ -6,7 +6,7 @@ logged and read back like the others; an option of a part that is not chosen is 
 """
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
@@ -16,6 +16,8 @@ from recdistill.registry import Registry, generation
 
 Kind = TypeVar("Kind", bound="Config")
 WEIGHT = "_weight"
+#: How like a name must be for a message to name it, from 0 to 1.
+NEAR = 0.5
 
 
 class ConfigType(type):
@@ -62,8 +64,7 @@ class Config(metaclass=ConfigType):
         given = {name: table[name].canonical(value) if name in table else value for name, value in self.part_options}
         for name, value in given.items():
             if name not in table or not table[name].parts:
-                near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
-                raise InputError(f"{name}: there is no such option; the nearest is {near}")
+                raise InputError(f"{name}: there is no such option{nearest(name, table)}")
             table[name].check(value)
         choosing = [name for name, one in table.items() if one.metadata["choices"] is not None]
         in_use = options_in_use(type(self), given | {name: getattr(self, name) for name in choosing})
@@ -216,13 +217,18 @@ def narrow(config: Config, kind: type[Kind], **changes: Any) -> Kind:
     return _fitting(kind, config.values() | changes, changes)
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What a message adds of the option that is nearest to ``name``; nothing where none is near."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=NEAR)
+    return f"; the nearest is {near[0]}" if near else ""
+
+
 def changed(config: Kind, **values: Any) -> Kind:
     """``config`` with other values; options of parts that are then no longer in use go back to their defaults."""
     table = option_table(type(config))
     for name in values:
         if name not in table:
-            near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
-            raise InputError(f"{name}: there is no such option; the nearest is {near}")
+            raise InputError(f"{name}: there is no such option{nearest(name, table)}")
     return _fitting(type(config), config.values() | values, values)
 
 

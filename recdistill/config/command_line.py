@@ -1,10 +1,9 @@
 """The command line of a step, from its options: help in groups, values, and each mistake in one line."""
 
 import argparse
-import difflib
 from typing import Any, TypeVar
 
-from recdistill.config.base import Config, option_table
+from recdistill.config.base import Config, nearest, option_table
 from recdistill.config.option import Option
 from recdistill.config.paths import located, located_plugins
 from recdistill.config.steps import DROPPED
@@ -58,8 +57,8 @@ def read_values(known: list[str], step: str, arguments: list[str]) -> dict[str, 
         name, equals, value = argument[2:].partition("=")
         name = name.replace("-", "_")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise InputError(f"{name}: {step} has no such option; the nearest is {near}")
+            hint = nearest(name, known) or f"; see recdistill {step} --help"
+            raise InputError(f"{name}: {step} has no such option{hint}")
         values[name] = value if equals else next(waiting, "--")
         if not equals and values[name].startswith("--"):
             raise InputError(f"{name}: needs a value, as in --{name} value")

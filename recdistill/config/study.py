@@ -26,8 +26,8 @@ class StudyConfig(Config):
         role="place", common=True, path="written",
     )  # fmt: skip
     cells: str = option(
-        "", "cells to make now, patterns of their names joined by commas, as ml-100k/*/sasrec-1, and those they start "
-        "from; empty: all",
+        "", "cells to make now, patterns of their names, data set/row/student-seed, joined by commas, as "
+        "ml-100k/*/sasrec-1, and those they start from; empty: all",
         role="place", common=True,
     )  # fmt: skip
     most_cells: int = option(

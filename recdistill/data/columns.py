@@ -65,7 +65,7 @@ def pick(names: Sequence[str], columns: Iterable[str], headers: Headers, place: 
 
 def missing(place: str, header: str, names: Sequence[str]) -> str:
     """What a message says of a column that is not there."""
-    near = difflib.get_close_matches(header.lower(), [name.lower() for name in names], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(header.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
     hint = f" (nearest: {next(name for name in names if name.lower() == near[0])})" if near else ""
     return (
         f"{place}: has no column {header!r}, found {one_line(', '.join(names)) or 'none'}{hint}; "

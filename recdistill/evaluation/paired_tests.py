@@ -176,3 +176,8 @@ def holm(p_values: ArrayLike) -> FloatArray:
     adjusted = np.empty_like(p_values)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * factors))
     return adjusted
+
+
+def p_value_text(value: float) -> str:
+    """'0.013', '< 0.001'."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -90,7 +90,7 @@ def check_comparable(runs: Sequence[EvaluatedRun]) -> None:
             raise InputError(
                 f"runs of different data or splits: {first.run_id} ({first.step}) is of {first.data} "
                 f"[{first.fingerprint[:12]}], {run.run_id} ({run.step}) of {run.data} [{run.fingerprint[:12]}]; "
-                "compare runs of one data set and split"
+                "name runs of one data set and split by runs=, or choose them by filter="
             )
         if run.exclude_seen != first.exclude_seen:
             raise InputError(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from recdistill.evaluation.paired_tests import p_value_text
 from recdistill.report import plots
 from recdistill.report.document import (
     answer_section,
@@ -24,7 +25,6 @@ from recdistill.report.text import (
     gain,
     interval,
     order,
-    p_value,
     title,
 )
 
@@ -113,7 +113,7 @@ def subgroup_table(results: Results) -> str:
                 f'<td>{escape(f"{row.kind}: {row.subgroup}")}</td><td class="number">{row.samples}</td>'
                 f'<td class="number">{row.value:.4f}</td><td class="number">{row.baseline_value:.4f}</td>'
                 f'<td class="number">{escape(gain(row))}</td><td class="number">{escape(interval(row))}</td>'
-                f'<td class="number">{escape(p_value(row.adjusted))}</td><td>{chip(row.verdict)}</td></tr>'
+                f'<td class="number">{escape(p_value_text(row.adjusted))}</td><td>{chip(row.verdict)}</td></tr>'
             )
     head = table_head(columns, {2, 3, 4, 5, 6, 7})
     return scrolled(f"<table>{head}<tbody>{''.join(body)}</tbody></table>", "gains by subgroup")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recdistill.evaluation.paired_tests import p_value_text
 from recdistill.report.results import Results, Row
 
 WIDTH = 100  # characters of a line of plain text
@@ -41,11 +42,6 @@ def gain(row: Row) -> str:
 def interval(row: Row) -> str:
     """'+0.0021 to +0.0102'."""
     return f"{row.low:+.4f} to {row.high:+.4f}"
-
-
-def p_value(value: float) -> str:
-    """'0.013', '< 0.001'."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def seeds(results: Results, group: int) -> str:
@@ -96,7 +92,7 @@ def against(results: Results, row: Row) -> str:
 
 def equals(value: float) -> str:
     """'= 0.013', '< 0.001'."""
-    text = p_value(value)
+    text = p_value_text(value)
     return text if text.startswith("<") else f"= {text}"
 
 
@@ -170,7 +166,7 @@ def cells(results: Results, group: int) -> list[tuple[str, ...]]:
         tested: tuple[str, ...] = ("", "", "", "", "")
         if row is not None:
             baseline = results.groups[row.baseline].label
-            tested = (baseline, gain(row), interval(row), p_value(row.adjusted), row.verdict)
+            tested = (baseline, gain(row), interval(row), p_value_text(row.adjusted), row.verdict)
         lines.append((label, number, metric, shown, *tested))
         label = number = ""
     return lines
@@ -192,7 +188,7 @@ def terminal_table(results: Results, most: int = 20) -> Table:
             row, value = rows.get(metric), f"{results.values[metric][index]:.4f}"
             tested: tuple[str, ...] = ("", "", "")
             if row is not None:
-                tested = (f"{row.difference:+.4f}", f"{row.low:+.4f} {row.high:+.4f}", p_value(row.adjusted))
+                tested = (f"{row.difference:+.4f}", f"{row.low:+.4f} {row.high:+.4f}", p_value_text(row.adjusted))
             verdict = row.verdict if row is not None else ""
             table.add_row(Text(described), metric, value, *tested, Text(verdict, style=styles.get(verdict, "")))
             described = f"  against {results.groups[row.baseline].label}" if row is not None else ""
@@ -234,7 +230,7 @@ def markdown(results: Results, most: int = 50) -> str:
         for row in results.slices:
             if row.group == index:
                 where = (results.groups[index].label, f"{row.kind}: {row.subgroup}", str(row.samples))
-                tested = (results.groups[row.baseline].label, gain(row), interval(row), p_value(row.adjusted))
+                tested = (results.groups[row.baseline].label, gain(row), interval(row), p_value_text(row.adjusted))
                 lines.append(markdown_row((*where, f"{row.value:.4f}", *tested, row.verdict)))
     return "\n".join([*lines, "", HOW_TO_READ, ""])
 

@@ -64,7 +64,7 @@ def finished_run(run_id: str, step: str, fingerprint: str | None = None, option:
     try:
         run = run_of(run_id)
     except MlflowException:
-        raise InputError(f"{option}={run_id}: no such run in {tracking_address()}") from None
+        raise InputError(f"{option}={run_id}: no such run in {tracking_address()}; see the ids in mlflow ui") from None
     tags = run.data.tags
     if REUSED in tags:
         return finished_run(tags[REUSED], step, fingerprint, option)
@@ -91,16 +91,19 @@ def linked_run(run: StepRun, step: str) -> StepRun:
     return finished_run(made_from, step, run.fingerprint)
 
 
-def options_of_run(run_id: str, steps: Iterable[str]) -> tuple[StepRun, str, dict[str, Any]]:
-    """A finished run of one of ``steps``, its step and its options. Raises InputError where it is another."""
+def options_of_run(run_id: str, steps: Iterable[str], option: str = "run_id") -> tuple[StepRun, str, dict[str, Any]]:
+    """A finished run of one of ``steps`` that a user named by ``option``, its step and its options.
+
+    Raises InputError where it is another.
+    """
     try:
         tags = run_of(run_id).data.tags
     except MlflowException:
-        raise InputError(f"run_id={run_id}: no such run in {tracking_address()}") from None
+        raise InputError(f"{option}={run_id}: no such run in {tracking_address()}; see the ids in mlflow ui") from None
     step = tags.get(STEP, "foreign")
     if step not in steps:
-        raise InputError(f"run_id={run_id}: is a {step} run; choose a {' or '.join(steps)} run")
-    run = finished_run(run_id, step, option="run_id")
+        raise InputError(f"{option}={run_id}: is a {step} run; choose a {' or '.join(steps)} run")
+    run = finished_run(run_id, step, option=option)
     return run, step, json.loads(run.artifact(CONFIG_FILE).read_text(encoding="utf-8"))
 
 

@@ -330,4 +330,4 @@ def study_parts(config: StudyConfig) -> Iterator[Part]:
     for row, count in missing.items():
         known = taken.get(row)
         seconds = sum(known) / len(known) / config.jobs if known else None
-        yield Part(f"row {row}", work="cells", seconds=seconds, times=count)
+        yield Part(f"row {row}", work="a cell", seconds=seconds, times=count)

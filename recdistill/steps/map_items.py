@@ -141,7 +141,7 @@ def source_of(config: MapItemsConfig) -> tuple[MapItemsConfig, Source | None]:
     if not config.student_run_id:
         check_student_options(config)
         return config, None
-    run, step, values = options_of_run(config.student_run_id, ("backbone", "distill"))
+    run, step, values = options_of_run(config.student_run_id, ("backbone", "distill"), "student_run_id")
     if values.get("refit"):
         raise InputError(
             f"student_run_id={run.run_id}: was trained on all interactions (refit), so that nothing is left to choose "

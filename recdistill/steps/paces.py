@@ -51,6 +51,7 @@ def kept(
     try:
         return kind(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none yet, or another's
+        print(f"timing some steps here, once: {name}", flush=True)
         found = measure()
     if found is not None:
         write_json(path, asdict(found))

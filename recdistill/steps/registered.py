@@ -34,6 +34,7 @@ def registered(run: StepRun, name: str) -> str:
     """
     address = register_student(run.run_id, name)
     describe_version(name, address.rpartition("/")[2], card(run, name))
+    print(f"registered as {address}", flush=True)
     return address
 
 
@@ -77,7 +78,7 @@ def measured(run: StepRun) -> str:
         return "**Measured**: not again; see the student that it was made from."
     table = pd.read_parquet(path, columns=["user", "rank"])
     user = np.unique(table["user"].astype(str), return_inverse=True)[1]
-    ranks = torch.from_numpy(table["rank"].to_numpy(np.int64))
+    ranks = torch.from_numpy(table["rank"].to_numpy(np.int64, copy=True))
     lines = ["**Measured** on test, over the whole catalogue, with 95 % intervals over users:", ""]
     lines += ["| metric | value | 95 % interval |", "| --- | ---: | --- |"]
     for metric, k in SHOWN:

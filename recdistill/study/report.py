@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recdistill.config import config_of
 from recdistill.config.steps import STEPS
+from recdistill.evaluation.paired_tests import p_value_text
 from recdistill.study.cells import CellResult, read_cell, read_ranks
 from recdistill.study.comparisons import CUT_OFF, METRIC, PARTS, SPARSE, Difference, corrected, difference, undecided
 from recdistill.study.plan import Cell, Comparison, Plan
@@ -192,7 +193,8 @@ def table_of_answers(given: Iterable[Answer]) -> list[str]:
         ]
         lines.append(
             f"| {answer.comparison.row} | {answer.comparison.against} | {TITLES[one.part]} "
-            f"| {one.difference:+.4f}{relative} | {' | '.join(intervals)} | {one.adjusted:.3f} | {one.verdict} |"
+            f"| {one.difference:+.4f}{relative} | {' | '.join(intervals)} "
+            f"| {p_value_text(one.adjusted)} | {one.verdict} |"
         )
     return lines
 

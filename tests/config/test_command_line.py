@@ -184,6 +184,7 @@ def test_booleans_are_text(text, value):
         ),
         (["--lamb", "1"], "lamb: distill has no such option; the nearest is lam"),
         (["--learnin-rate=1"], "learnin_rate: distill has no such option; the nearest is learning_rate"),
+        (["--zzzz", "1"], "zzzz: distill has no such option; see recdistill distill --help"),
         (["--lam"], "lam: needs a value, as in --lam value"),
         (["--interactions", "--items", "x"], "interactions: needs a value, as in --interactions value"),
         (["lam=1"], "lam=1: options are --name value; see recdistill distill --help"),
