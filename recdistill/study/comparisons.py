@@ -161,7 +161,7 @@ def difference(
 
 def undecided(one: Difference, seeds: int) -> Difference:
     """The difference without a verdict of its own while a single seed of so many that were asked for is there."""
-    return replace(one, seeds_agree=False) if one.seeds == 1 < seeds else one
+    return replace(one, seeds_agree=False, p_below=1.0) if one.seeds == 1 < seeds else one
 
 
 def paired(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
