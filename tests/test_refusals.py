@@ -8,21 +8,16 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from small_data import options_of, write_csv
-from workplace import Workplace, arguments, copy_store, make_store, run_step, subprocess_environment
+from workplace import Workplace, arguments, new_store, run_step, subprocess_environment
 
 from recdistill.runs.step_runs import FINGERPRINT, KEY, REASON, STEP
 
 PROJECT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("downloads"))
-
-
 @pytest.fixture
-def place(tmp_path: Path, empty_store: Path) -> Iterator[Workplace]:
-    copy_store(empty_store, tmp_path)
+def place(tmp_path: Path) -> Iterator[Workplace]:
+    new_store(tmp_path)
     (tmp_path / "downloads").mkdir()
     place = Workplace(tmp_path, tmp_path / "downloads")
     with place.entered():

@@ -82,31 +82,20 @@ def empty_store() -> tempfile.TemporaryDirectory[str]:
 
 
 def new_store(folder: Path) -> str:
-    """The address of a new tracking store in ``folder``, where its artifacts lie, too."""
-    copy_store(Path(empty_store().name) / "mlflow.db", folder)
-    return f"sqlite:///{folder}/mlflow.db"
-
-
-def make_store(folder: Path, downloads: Path) -> Path:
-    """A tracking store without runs; making one takes a second."""
-    with Workplace(folder, downloads).entered() as client:
-        assert client.search_runs(["0"]) == []
-    return folder / "mlflow.db"
-
-
-def copy_store(store: Path, folder: Path) -> None:
-    """Put a copy of a store without runs into ``folder``, where its artifacts will lie, too."""
-    shutil.copy(store, folder)
-    with closing(sqlite3.connect(folder / store.name)) as copy:
+    """The address of a new tracking store without runs in ``folder``, where its artifacts lie, too."""
+    database = folder / "mlflow.db"
+    shutil.copy(Path(empty_store().name) / database.name, database)
+    with closing(sqlite3.connect(database)) as copy:
         copy.execute("UPDATE experiments SET artifact_location = ?", (f"{folder}/mlruns/0",))
         copy.commit()
+    return f"sqlite:///{database}"
 
 
 @contextmanager
-def copied_workplace(folder: Path, downloads: Path, store: Path) -> Iterator[Workplace]:
-    """A new folder with a copy of a store without runs, entered."""
+def copied_workplace(folder: Path, downloads: Path) -> Iterator[Workplace]:
+    """A new folder with a store without runs, entered."""
     folder.mkdir()
-    copy_store(store, folder)
+    new_store(folder)
     made = Workplace(folder, downloads)
     with made.entered():
         yield made

@@ -60,9 +60,10 @@ def study(config: StudyConfig) -> StepRun:
     load_plugins(config.plugin)
     plan = read_plan(plan_path(config.plan), config.plan)
     folder = Path(config.results).expanduser()
-    wanted = cells_named(plan, config.cells)
-    missing = missing_cells(wanted, folder)
-    print(f"study: {said_of(plan, wanted, missing, folder)}", flush=True)
+    absent, named = missing_cells(plan.cells, folder), {cell.name for cell in cells_named(plan, config.cells)}
+    missing = [cell for cell in absent if cell.name in named]
+    own = f", {len(named) - len(missing)} of the {len(named)} of `cells`" if config.cells else ""
+    print(f"study: {len(plan.cells) - len(absent)} of {len(plan.cells)} cells are finished{own}", flush=True)
     check_cells(missing)
     if missing and config.most_cells:
         announce("study", config)
@@ -84,15 +85,6 @@ def study(config: StudyConfig) -> StepRun:
 def missing_cells(cells: Iterable[Cell], folder: Path) -> list[Cell]:
     """Those of the cells that no file answers for."""
     return [cell for cell in cells if read_cell(folder, cell) is None]
-
-
-def said_of(plan: Plan, wanted: list[Cell], missing: list[Cell], folder: Path) -> str:
-    """How many cells are finished, of the plan and, where only some are wanted, of these."""
-    if len(wanted) == len(plan.cells):
-        return f"{len(wanted) - len(missing)} of {len(wanted)} cells are finished"
-    finished = len(plan.cells) - len(missing_cells(plan.cells, folder))
-    own = f"{len(wanted) - len(missing)} of the {len(wanted)} of `cells`"
-    return f"{finished} of {len(plan.cells)} cells are finished, {own}"
 
 
 def check_cells(cells: list[Cell]) -> None:
@@ -139,7 +131,7 @@ def make_cells(config: StudyConfig, folder: Path, missing: list[Cell], study_run
 
 def make_part(folder: Path, part: list[Cell]) -> None:
     """Make those of a part's cells that nobody made before, as a worker killed amid the part."""
-    missing = [cell for cell in part if read_cell(folder, cell) is None]
+    missing = missing_cells(part, folder)
     # A bar a process would write over the others'.
     make_each(missing, folder, f"study, seed {part[0].seed}", partial(print, flush=True), lambda: None)
 

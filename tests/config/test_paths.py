@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from small_data import write_csv
-from workplace import Workplace, copy_store, make_store, subprocess_environment
+from workplace import Workplace, new_store, subprocess_environment
 
 from recdistill.config import DistillConfig, ExportConfig, RecommendConfig, option_table
 from recdistill.config import paths as module
@@ -112,8 +112,7 @@ def mlflow_run(place: Workplace, folder: Path, *options: str) -> "subprocess.Com
 @pytest.mark.slow
 def test_mlflow_run_from_another_folder(tmp_path):
     (tmp_path / "downloads").mkdir()
-    (tmp_path / "place").mkdir()
-    copy_store(make_store(tmp_path / "place", tmp_path / "downloads"), tmp_path)
+    new_store(tmp_path)
     place, user = Workplace(tmp_path, tmp_path / "downloads"), tmp_path / "user"
     user.mkdir()
     write_csv(user)

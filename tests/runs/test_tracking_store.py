@@ -12,7 +12,7 @@ import requests
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
-from workplace import Workplace, copy_store, make_store, run_step
+from workplace import Workplace, new_store, run_step
 
 from recdistill.config import ALIASES, STEPS
 from recdistill.config.steps import WITHOUT_RUN
@@ -20,14 +20,9 @@ from recdistill.errors import InputError
 from recdistill.runs.tracking_store import answers, fault, is_of_files, is_silence, reason_of, refusal, without_user
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("downloads"))
-
-
 @pytest.fixture
-def place(tmp_path: Path, empty_store: Path) -> Iterator[Workplace]:
-    copy_store(empty_store, tmp_path)
+def place(tmp_path: Path) -> Iterator[Workplace]:
+    new_store(tmp_path)
     (tmp_path / "downloads").mkdir()
     place = Workplace(tmp_path, tmp_path / "downloads")
     with place.entered():

@@ -35,18 +35,10 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_downloads(tmp_path_factory.mktemp("downloads"), ml100k_files())
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tracking store without runs."""
-    folder = tmp_path_factory.mktemp("empty")
-    new_store(folder)
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def place(tmp_path: Path, downloads: Path, empty_store: Path) -> Iterator[Workplace]:
+def place(tmp_path: Path, downloads: Path) -> Iterator[Workplace]:
     """An empty place; this process is in it."""
-    with copied_workplace(tmp_path / "place", downloads, empty_store) as made:
+    with copied_workplace(tmp_path / "place", downloads) as made:
         yield made
 
 

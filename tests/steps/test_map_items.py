@@ -29,9 +29,9 @@ from recdistill.views.model_view import LoadedModel
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, downloads, empty_store):
+def place(tmp_path_factory, downloads):
     """One place for the whole file, so that a student is trained once."""
-    with copied_workplace(tmp_path_factory.mktemp("map_items") / "place", downloads, empty_store) as made:
+    with copied_workplace(tmp_path_factory.mktemp("map_items") / "place", downloads) as made:
         yield made
 
 

@@ -24,8 +24,8 @@ HISTORIES = pd.DataFrame({"history": [["i1", "i2"], ["i5"], []], "k": [12, 12, 1
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, downloads, empty_store):
-    with copied_workplace(tmp_path_factory.mktemp("retire_items") / "place", downloads, empty_store) as made:
+def place(tmp_path_factory, downloads):
+    with copied_workplace(tmp_path_factory.mktemp("retire_items") / "place", downloads) as made:
         yield made
 
 

@@ -35,8 +35,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, downloads, empty_store):
-    with copied_workplace(tmp_path_factory.mktemp("student_start") / "place", downloads, empty_store) as made:
+def place(tmp_path_factory, downloads):
+    with copied_workplace(tmp_path_factory.mktemp("student_start") / "place", downloads) as made:
         yield made
 
 

@@ -26,8 +26,8 @@ from recdistill.teachers.outputs import Manifest, TeacherOutputs
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, downloads, empty_store):
-    with copied_workplace(tmp_path_factory.mktemp("student_texts") / "place", downloads, empty_store) as made:
+def place(tmp_path_factory, downloads):
+    with copied_workplace(tmp_path_factory.mktemp("student_texts") / "place", downloads) as made:
         yield made
 
 
