@@ -45,7 +45,8 @@ from recdistill.teachers.ilora.fused_lora import FusedLayer
 from recdistill.teachers.ilora.llm_source import load_llm
 from recdistill.teachers.ilora.rms_norm import QuickNorm
 from recdistill.teachers.ranking.teacher import RankingTeacher
-from recdistill.teachers.scoring import Shards, scored
+from recdistill.teachers.scoring import scored
+from recdistill.teachers.shards import Shards
 from recdistill.teachers.training import plan_of
 from recdistill.training.distributed import ALONE
 from recdistill.training.fit import fit

@@ -43,8 +43,11 @@ class PlainModel:
         self.tokens = 0
         self.kill_at = None
 
-    def item_view(self, texts, reading):
-        return self.embedding[: len(texts)] + 1
+    def tokens_of_texts(self, texts, reading):
+        return SimpleNamespace(lengths=np.arange(len(texts))[::-1], read=np.ones(len(texts), dtype=np.int64))
+
+    def text_states(self, texts, items):
+        return self.embedding[items] + 1
 
     def prompts(self, history, row, column):
         lay_out = packed_prompts if self.shape.packing else one_prompt_a_sample

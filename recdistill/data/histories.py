@@ -20,6 +20,7 @@ from recdistill.data.text_columns import text as text_of_value
 from recdistill.data.text_files import BLANK, numbered_rows, open_text, read_layout, read_whole, refuse_rows
 from recdistill.data.timestamps import EXACT_FLOAT
 from recdistill.errors import InputError, one_line
+from recdistill.whole_files import whole_file
 
 RECOMMENDED = ("row", "rank", "item", "title", "score", "unknown_items", "fallback")
 MOST_COMPARED = 5_000  # ids of the model that a mistaken one is compared with
@@ -265,14 +266,13 @@ def recommended_rows(table: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame
 def write_recommendations(rows: pd.DataFrame, path: Path) -> None:
     """Write the rows of `recommended_rows` in one of `FORMATS`; the file appears under its name when complete."""
     typed = rows.astype({"rank": "int64", "score": "float64"})
-    partial = path.with_name(f".{path.name}.partial")
-    if path.suffix == ".jsonl":
-        typed.to_json(partial, orient="records", lines=True, force_ascii=False)
-    elif path.suffix == ".parquet":
-        typed.to_parquet(partial, index=False)
-    else:
-        # The writer quotes a field for "\n" alone, and readers take "\r" for the end of a line too.
-        texts = typed.select_dtypes(exclude="number")
-        quoted = any("\r" in str(value) for _, column in texts.items() for value in column)
-        typed.to_csv(partial, index=False, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
-    partial.replace(path)
+    with whole_file(path) as place:
+        if path.suffix == ".jsonl":
+            typed.to_json(place, orient="records", lines=True, force_ascii=False)
+        elif path.suffix == ".parquet":
+            typed.to_parquet(place, index=False)
+        else:
+            # The writer quotes a field for "\n" alone, and readers take "\r" for the end of a line too.
+            texts = typed.select_dtypes(exclude="number")
+            quoted = any("\r" in str(value) for _, column in texts.items() for value in column)
+            typed.to_csv(place, index=False, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)

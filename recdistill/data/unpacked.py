@@ -1,12 +1,12 @@
 """A zip archive unpacked into a folder: nothing outside the folder is written, and its size is bounded."""
 
 import stat
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 from recdistill.errors import InputError, one_line
+from recdistill.whole_files import whole_folder
 
 MOST_FILES = 1000
 CHUNK = 1 << 20
@@ -29,19 +29,12 @@ def unpacked(archive: Path, folder: Path, most_bytes: int) -> Path:
     if folder.is_dir():
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the folder: renaming is atomic only within one file system.
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            complete = Path(scratch) / folder.name
-            complete.mkdir()
-            with zipfile.ZipFile(archive) as files:
-                unpack_members(files, archive, complete, most_bytes)
-            complete.rename(folder)
+        with whole_folder(folder, replace=False) as complete, zipfile.ZipFile(archive) as files:
+            unpack_members(files, archive, complete, most_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{archive}: is no archive that can be read ({one_line(error, 300)}); delete it") from None
     except OSError as error:
-        if not folder.is_dir():  # else another process was first
-            raise InputError(f"{archive}: cannot be unpacked to {folder} ({one_line(error, 300)})") from None
+        raise InputError(f"{archive}: cannot be unpacked to {folder} ({one_line(error, 300)})") from None
     return folder
 
 

@@ -34,6 +34,11 @@ class Ranked:
     best: Tensor
     among: Tensor | None = None
 
+    def of(self, samples: Tensor) -> "Ranked":
+        """Of the samples at these places, int64 [M], in this order."""
+        among = None if self.among is None else self.among[samples]
+        return Ranked(self.ranks[samples], self.best[samples], among)
+
 
 @torch.no_grad()
 def rank_samples(

@@ -65,7 +65,7 @@ def rank_teacher(config: EvaluateConfig, of: StepRun, options: TeacherConfig, da
     device = device_of(config)
     frozen = frozen_student(linked_run(of, "backbone"), device)
     teacher = load_teacher(of.artifact("teacher"), options, frozen, data, device)
-    ranked = teacher.ranks()
+    ranked = teacher.ranks(run.work / "ranks")
     if ranked is None:
         raise InputError(f"run_id={of.run_id}: its teacher ranks no whole part; see the run's own metrics asked/…")
     validation, test, _ = ranked

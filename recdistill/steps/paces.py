@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +18,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.steps.backbone import frozen_backbone
 from recdistill.students.pace import StudentPace, student_pace
 from recdistill.teachers.pace import TeacherPace, teacher_pace
+from recdistill.whole_files import whole_file
 
 Pace = TypeVar("Pace", StudentPace, TeacherPace)
 #: Raise it when what a pace says, or how it is measured, changes.
@@ -54,7 +55,8 @@ def kept(
         print(f"timing some steps here, once: {name}", flush=True)
         found = measure()
     if found is not None:
-        write_json(path, asdict(found))
+        with whole_file(path) as place:
+            place.write_text(json.dumps(asdict(found)), encoding="utf-8")
     return found
 
 
@@ -69,11 +71,3 @@ def pace_file(name: str, config: Config, data: SequenceData) -> Path:
         "machine": machine,
     }
     return cache_dir() / "paces" / f"{name}-{digest(parts)}.json"
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(values), encoding="utf-8")
-    partial.replace(path)

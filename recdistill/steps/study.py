@@ -50,6 +50,7 @@ from recdistill.sweep.shipped import plan_path
 from recdistill.sweep.trainings import Preparation
 from recdistill.sweep.workers import map_tasks
 from recdistill.teachers.checks import check_teacher
+from recdistill.whole_files import whole_file
 
 STUDENT_STEPS = ("backbone", "distill")
 FIGURES = ("new_among_new", "all")
@@ -68,9 +69,9 @@ def study(config: StudyConfig) -> StepRun:
     if missing and config.most_cells:
         announce("study", config)
     # A finished study is opened again: its report is written anew, from cells that may have come from elsewhere.
-    # Who only wants the report does not wait for the process that makes the cells.
-    reading = {"report only": True} if not config.most_cells else {}
-    with step_run("study", changed(config, force=True), data="", contents=reading) as run:
+    # Who makes other cells, or only wants the report, does not wait for the process that makes these.
+    making = {"cells": config.cells} if config.most_cells else {"report only": True}
+    with step_run("study", changed(config, force=True), data="", contents=making) as run:
         make_cells(config, folder, missing, run.run_id)
         target = Path(config.report).expanduser() if config.report else folder / "report.md"
         text, page = report_files(plan, folder, target)
@@ -193,7 +194,6 @@ def processor() -> str:
 def report_files(plan: Plan, folder: Path, target: Path) -> tuple[str, str]:
     """Write the report, its pictures and its page. Returns the report's text and the page."""
     found = Found.read(plan, folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
     addresses: list[str] = []
     pictures: list[StudyPicture] = []
     for part in FIGURES:
@@ -209,13 +209,19 @@ def report_files(plan: Plan, folder: Path, target: Path) -> tuple[str, str]:
         chance = {title: value for title, value in lines.items() if value is not None and part == "new_among_new"}
         pictures.append(StudyPicture(f"{NAME}, {TITLES[part]}", panels, chance))
         name = f"{target.stem}_{part}.svg"
-        (target.parent / name).write_text(study_figure(panels, f"{NAME}, {TITLES[part]}", chance), encoding="utf-8")
+        write_text(target.parent / name, study_figure(panels, f"{NAME}, {TITLES[part]}", chance))
         addresses.append(name)
     text = write_report(found, folder, addresses)
-    target.write_text(text, encoding="utf-8")
+    write_text(target, text)
     page = study_page(page_of(found, folder, pictures))
-    target.with_suffix(".html").write_text(page, encoding="utf-8")
+    write_text(target.with_suffix(".html"), page)
     return text, page
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that another process may write or read at the same time."""
+    with whole_file(path) as place:
+        place.write_text(text, encoding="utf-8")
 
 
 def page_of(found: Found, folder: Path, pictures: list[StudyPicture]) -> StudyReport:

@@ -62,7 +62,7 @@ def taught(
     started = time.perf_counter()
     outputs = make_outputs(made, config, run.work / "outputs")
     outputs_seconds = time.perf_counter() - started
-    ranked = made.ranks()
+    ranked = made.ranks(run.work / "ranks")
     answered = made.answers()
     if outputs is None:
         return

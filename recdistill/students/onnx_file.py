@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from recdistill.errors import InputError, one_line
 from recdistill.students.recommender import Recommender
+from recdistill.whole_files import whole_file
 
 OPSET = 17
 #: Largest difference of a score that is no error, in absolute terms and of the largest score.
@@ -52,36 +53,35 @@ def write_onnx(path: Path, recommender: Recommender) -> float:
         InputError: the extra is missing, the recommender uses what ONNX has not, or the scores differ.
     """
     check_onnx()
-    partial = path.with_name(f".{path.name}.partial")
     length = min(4, recommender.max_length)
     history = histories(recommender, 3, length)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                Scores(recommender).eval(),
-                history,
-                str(partial),
-                input_names=["history", "length"],
-                output_names=["scores"],
-                dynamic_axes={
-                    "history": {0: "batch", 1: "items"},
-                    "length": {0: "batch"},
-                    "scores": {0: "batch"},
-                },
-                opset_version=OPSET,
-                dynamo=False,
+    with whole_file(path) as place:
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                torch.onnx.export(
+                    Scores(recommender).eval(),
+                    history,
+                    str(place),
+                    input_names=["history", "length"],
+                    output_names=["scores"],
+                    dynamic_axes={
+                        "history": {0: "batch", 1: "items"},
+                        "length": {0: "batch"},
+                        "scores": {0: "batch"},
+                    },
+                    opset_version=OPSET,
+                    dynamo=False,
+                )
+            difference = largest_difference(place, recommender)
+        except (RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"format=onnx: this recommender cannot be written so ({one_line(error, 200)})") from None
+        if not difference <= PARITY:
+            raise InputError(
+                f"format=onnx: scores would differ by {difference:.1e}, more than {PARITY:.0e}; use the model"
             )
-        difference = largest_difference(partial, recommender)
-    except (RuntimeError, TypeError, ValueError) as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"format=onnx: this recommender cannot be written so ({one_line(error, 200)})") from None
-    if not difference <= PARITY:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"format=onnx: scores would differ by {difference:.1e}, more than {PARITY:.0e}; use the model")
-    partial.replace(path)
     return difference
 
 

@@ -1,7 +1,6 @@
 """What a finished cell measured, as files: ``<cell>.json`` and, beside it, the ranks of its test samples."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 
 from recdistill.errors import InputError, one_line
 from recdistill.study.plan import Cell
+from recdistill.whole_files import whole_file
 
 RANKS = ("user", "item", "rank", "rank_among_new", "item_count")
 
@@ -63,15 +63,13 @@ def read_result(path: Path) -> CellResult | None:
 def write_cell(folder: Path, cell: Cell, result: CellResult, ranks: pd.DataFrame) -> None:
     """Write both files of a cell; the JSON file, which makes it finished, last."""
     target = folder / f"{cell.name}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
     kept = ranks[[name for name in RANKS if name in ranks.columns]]
     for path, write in (
         (ranks_file(folder, cell), lambda place: kept.to_parquet(place, index=False, compression="zstd")),
         (target, lambda place: place.write_text(json.dumps(asdict(result), indent=1, sort_keys=True) + "\n")),
     ):
-        partial = path.with_name(f".{path.name}.partial")
-        write(partial)
-        os.replace(partial, path)
+        with whole_file(path) as place:
+            write(place)
 
 
 def read_ranks(folder: Path, cell: Cell) -> pd.DataFrame:

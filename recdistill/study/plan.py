@@ -36,8 +36,7 @@ class Row:
         options: of that step, beside those of the plan, the data set and the student.
         of: the rows whose runs it starts from, by the option that takes the run's id.
         students: the students it is made for; none where it is the same for all.
-        data: the data sets it is made on.
-        seeds: its seeds.
+        seeds: its seeds on each data set that it is made on.
         says: what it is, in words.
     """
 
@@ -46,8 +45,7 @@ class Row:
     options: Options
     of: Mapping[str, str]
     students: tuple[str, ...]
-    data: tuple[str, ...]
-    seeds: tuple[int, ...]
+    seeds: Mapping[str, tuple[int, ...]]
     says: str
 
 
@@ -137,16 +135,17 @@ def read_plan(path: Path, called: str = "") -> Plan:
     shared = options_of(top["shared"][1], "shared") if "shared" in top else {}
     data = named_options(top["data"][1], "data")
     students = named_options(top["students"][1], "students")
-    seeds = seeds_of(top["seeds"][1])
+    seeds = seeds_by_data(top["seeds"][1], data)
     rows = read_rows(top["rows"][1], data, students, seeds)
     comparisons = read_comparisons(top["comparisons"][1], rows) if "comparisons" in top else ()
     margin = top["margin"][1].value(setting("margin", float, least=0)) if "margin" in top else 0.01
     found: dict[str, Cell] = {}
     ordered = in_order(rows)
     # By seed before row: a study that was stopped has all rows of its first seeds, which can be compared.
-    for dataset, seed in product(data, sorted({seed for row in ordered for seed in row.seeds})):
+    every = sorted({seed for row in ordered for listed in row.seeds.values() for seed in listed})
+    for dataset, seed in product(data, every):
         for row in ordered:
-            if dataset not in row.data or seed not in row.seeds:
+            if seed not in row.seeds.get(dataset, ()):
                 continue
             for student in row.students or (NO_STUDENT,):
                 cell = cell_of(row, dataset, student, seed, shared, data, students, found)
@@ -180,6 +179,17 @@ def options_of(node: FileNode, what: str, step: str = "") -> Options:
     return {name: value.value(table[name]) for name, (_, value) in node.entries(what, table).items()}
 
 
+def seeds_by_data(node: FileNode, data: Mapping[str, Options]) -> dict[str, tuple[int, ...]]:
+    """The seeds of each data set: one list for all, or ``{ml-100k: [1, 2, 3], other: [1]}``, which names each."""
+    if not isinstance(node.content, MappingNode):
+        return dict.fromkeys(data, seeds_of(node))
+    given = node.entries("seeds", data)
+    for name in data:
+        if name not in given:
+            node.fail(f"seeds: {name} has none; give one list for all data sets, or one for each")
+    return {name: seeds_of(given[name][1]) for name in data}
+
+
 def seeds_of(node: FileNode) -> tuple[int, ...]:
     """``[1, 2, 3]``."""
     found = tuple(seed.value(setting("seeds", int, least=0)) for seed in node.items("seeds"))
@@ -189,7 +199,10 @@ def seeds_of(node: FileNode) -> tuple[int, ...]:
 
 
 def read_rows(
-    node: FileNode, data: Mapping[str, Options], students: Mapping[str, Options], seeds: tuple[int, ...]
+    node: FileNode,
+    data: Mapping[str, Options],
+    students: Mapping[str, Options],
+    seeds: Mapping[str, tuple[int, ...]],
 ) -> dict[str, Row]:
     """The rows by name."""
     nodes = any_entries(node, "rows")
@@ -208,14 +221,14 @@ def read_rows(
                 of[option] = other.text("of")
                 if of[option] not in nodes or of[option] == name:
                     key.fail(f"of: {of[option]}: must be another row")
+        own = dict.fromkeys(data, seeds_of(given["seeds"][1])) if "seeds" in given else seeds
         found[name] = Row(
             name=name,
             step=step,
             options=options,
             of=of,
             students=chosen(given, "students", students),
-            data=chosen(given, "data", data),
-            seeds=seeds_of(given["seeds"][1]) if "seeds" in given else seeds,
+            seeds={dataset: own[dataset] for dataset in chosen(given, "data", data)},
             says=given["says"][1].text("says") if "says" in given else "",
         )
     return found

@@ -5,8 +5,6 @@ One folder with two files: ``teacher_outputs.safetensors`` (the tensors) and ``t
 
 import importlib.metadata
 import json
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -19,6 +17,7 @@ from torch import Tensor
 from recdistill.data.pinned_models import terms_of
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError, one_line
+from recdistill.whole_files import whole_folder
 
 TENSORS_FILE = "teacher_outputs.safetensors"
 MANIFEST_FILE = "teacher_outputs.json"
@@ -262,8 +261,6 @@ class TeacherOutputs:
 
 def write_teacher_outputs(directory: str | Path, outputs: TeacherOutputs) -> None:
     """Write the folder, replacing what is there; it appears only when complete."""
-    directory = Path(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         "sample": outputs.sample,
         "ranking": outputs.ranking.to(torch.int32),
@@ -280,13 +277,9 @@ def write_teacher_outputs(directory: str | Path, outputs: TeacherOutputs) -> Non
         "top_n": outputs.top_n,
         "terms": outputs.manifest.terms,
     }
-    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
-        complete = Path(scratch) / directory.name
-        complete.mkdir()
+    with whole_folder(Path(directory), replace=True) as complete:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, complete / TENSORS_FILE)
         (complete / MANIFEST_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(directory, ignore_errors=True)
-        complete.rename(directory)
 
 
 def read_teacher_outputs(directory: str | Path, fingerprint: str | None = None) -> TeacherOutputs:

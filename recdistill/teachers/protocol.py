@@ -60,10 +60,10 @@ class JudgedAnswers:
 class LearnsContent(Protocol):
     """A teacher that learns of the items' texts before its lesson."""
 
-    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress]) -> None:
-        """Learn; ``fit`` trains a lesson within a budget of tokens."""
+    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress], folder: Path | None = None) -> None:
+        """Learn; ``fit`` trains a lesson within a budget of tokens, ``folder`` is as of `Teacher.ranks`."""
 
-    def item_view(self) -> Tensor:
+    def item_view(self, folder: Path | None = None) -> Tensor:
         """The teacher's vector of every item by its text alone, float32 [V, H], on any device."""
 
 
@@ -170,10 +170,14 @@ class Teacher(Protocol):
     def item_embedding(self) -> Tensor:
         """The teacher's embedding of every item, float32 [V, E], on any device."""
 
-    def ranks(self) -> tuple[Ranked, Ranked, float]:
+    def ranks(self, folder: Path | None = None) -> tuple[Ranked, Ranked, float] | None:
         """Ranks of the validation and of the test samples, with the 10 best items each, and the seconds it took.
 
         Where targets are new items (``data.new_validation``, ``data.new_test``), also their ranks among these alone.
+        None where it ranks no whole part.
+
+        Args:
+            folder: may keep what is read, the same for all processes, so that a killed reading goes on; None: nothing.
         """
 
     def answers(self) -> JudgedAnswers | None:

@@ -1,17 +1,14 @@
 """A teacher's answers for training samples, within a token budget: the outputs that students learn from."""
 
 import shutil
-import time
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recdistill.config import TeacherConfig
 from recdistill.data.batches import Batch
@@ -22,10 +19,7 @@ from recdistill.students.signals import signals_before_answers
 from recdistill.students.student import Student
 from recdistill.teachers.outputs import Manifest, TeacherOutputs
 from recdistill.teachers.protocol import AsksQueries, LearnsContent, Teacher
-from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
-from recdistill.training.distributed import Processes
-
-SHARD_SECONDS = 20.0
+from recdistill.teachers.shards import Shards, shared_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +63,7 @@ def make_outputs(
 
 @torch.inference_mode()
 def scored(
-    teacher: Teacher, config: TeacherConfig, shards: "Shards", asking: Asking | None = None
+    teacher: Teacher, config: TeacherConfig, shards: Shards, asking: Asking | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Score the training samples that are not in ``shards`` yet.
 
@@ -100,7 +94,8 @@ def scored(
             f"teacher={teacher.kind}: none of the answers to {total} samples could be read, or its budget pays for "
             "none; choose another model, or a larger budget"
         )
-    view = teacher.item_view().cpu() if isinstance(teacher, LearnsContent) else None
+    texts = shards.folder and shards.folder / "texts"
+    view = teacher.item_view(texts).cpu() if isinstance(teacher, LearnsContent) else None
     return teacher.item_embedding().cpu(), view
 
 
@@ -188,69 +183,3 @@ def asked_for(teacher: Teacher, config: TeacherConfig, asking: Asking | None = N
         return sum(teacher.num_tokens(train, batch) for batch in read)
 
     return wanted[: max(1, bisect_right(range(1, len(wanted) + 1), budget, key=cost))]
-
-
-def shared_batches(
-    processes: Processes, batches: Iterable[Batch], title: str, total: int, done: Container[int] = ()
-) -> Iterator[tuple[int, Batch, bool]]:
-    """This process's share of the batches whose place is not in ``done``, under a bar that counts samples.
-
-    Yields a batch's place, the batch, and whether its result is wanted; see `Processes.share_out`.
-    """
-    with tqdm(total=total, desc=title, leave=False, **processes.bar_options) as bar:
-
-        def missing() -> Iterator[tuple[int, Batch]]:
-            for place, batch in enumerate(batches):
-                if place not in done:
-                    yield place, batch
-                bar.update(len(batch))
-
-        for (place, batch), wanted in processes.share_out(missing()):
-            yield place, batch, wanted
-
-
-class Shards:
-    """Results on disk as they come, in one folder for all processes: a kill loses 20 seconds of them.
-
-    Attributes:
-        done: places of the batches whose results were on disk at first.
-    """
-
-    def __init__(self, folder: Path, process: int = 0) -> None:
-        self.folder = folder
-        self.process = process
-        self.waiting: list[dict[str, Tensor]] = []
-        self.places: list[int] = []
-        self.written = time.perf_counter()
-        self.done = {place for _, values in self.on_disk() for place in values["places"]}
-
-    def add(self, place: int, found: dict[str, Tensor]) -> None:
-        """Keep the results of the batch at a place."""
-        self.waiting.append({name: tensor.cpu() for name, tensor in found.items()})
-        self.places.append(place)
-        if time.perf_counter() - self.written > SHARD_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        """Write the results that are not on disk yet."""
-        if self.waiting:
-            number = len(list(self.folder.glob(f"shard-{self.process:03d}-*.safetensors")))
-            path = self.folder / f"shard-{self.process:03d}-{number:05d}.safetensors"
-            write_checkpoint(path, concatenated(self.waiting), {"places": self.places})
-        self.waiting, self.places, self.written = [], [], time.perf_counter()
-
-    def read(self) -> dict[str, Tensor]:
-        """All results, of all processes."""
-        return concatenated([tensors for tensors, _ in self.on_disk()])
-
-    def on_disk(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-        """Every shard that can be read; the batches of another one are computed again."""
-        for path in sorted(self.folder.glob("shard-*.safetensors")):
-            found = read_checkpoint(path)
-            if found is not None:
-                yield found
-
-
-def concatenated(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of the same name, one after another."""
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

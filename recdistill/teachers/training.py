@@ -48,7 +48,7 @@ def train_teacher(
     torch.manual_seed(config.seed)
     teacher: Teacher = TEACHERS.get(config.teacher).build(config, llm, backbone, data, processes)
     if isinstance(teacher, LearnsContent):
-        teacher.learn_content(partial(fit_contrast, config, recorder, processes))
+        teacher.learn_content(partial(fit_contrast, config, recorder, processes), recorder.work / "texts")
     lesson = teacher.lesson()
     return teacher, Progress() if lesson is None else fit_lesson(config, lesson, recorder, processes)
 

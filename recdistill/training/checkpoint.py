@@ -1,7 +1,6 @@
 """The checkpoint: one safetensors file, its tensors and, as JSON in its header, the small values."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from recdistill.whole_files import whole_file
+
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Write tensors and JSON values to ``path``. A kill leaves the old file or the new one, never a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two processes from writing the same temporary file.
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(held, partial, metadata={"values": json.dumps(values)})
-    partial.replace(path)
+    with whole_file(path) as place:
+        save_file(held, place, metadata={"values": json.dumps(values)})
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -1,8 +1,6 @@
 """All items' vectors by their texts: several views, each standardised, side by side."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from recdistill.views.standardise import Standardiser
 from recdistill.views.text_teacher import TextTeacher
 from recdistill.views.vector_cache import digest_rows, text_digest
 from recdistill.views.view import Cost, Float32Array, View
+from recdistill.whole_files import whole_folder
 
 VALUES_FILE = "item_vectors.json"
 ARRAYS_FILE = "item_vectors.safetensors"
@@ -124,11 +123,7 @@ class ItemVectors:
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `load` reads, replacing what is there; it appears only when complete."""
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            complete = Path(scratch) / folder.name
-            complete.mkdir()
+        with whole_folder(Path(folder), replace=True) as complete:
             arrays: dict[str, NDArray[Any]] = {"table": self.table, "digests": self.digests}
             for name, view in self.views.items():
                 save_view(view, complete / VIEWS_FOLDER / name)
@@ -142,8 +137,6 @@ class ItemVectors:
             save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, complete / ARRAYS_FILE)
             text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
             (complete / VALUES_FILE).write_text(text, encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            complete.rename(folder)
 
     @classmethod
     def load(

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from recdistill.errors import InputError
 from recdistill.registry import VIEWS
 from recdistill.views.frozen_view import FrozenView
 from recdistill.views.view import Arrays, ViewContext
+from recdistill.whole_files import whole_file
 
 FOLDER = "models"
 
@@ -126,12 +126,9 @@ class ModelView(FrozenView):
         source = self._source()
         if source and self._remembered() != weights:
             path = cache_dir() / "views" / FOLDER / f"{source}.json"
-            partial = path.with_suffix(f".{os.getpid()}.partial")
             # What is not remembered is only slower.
-            with suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_text(json.dumps({"weights": weights}), encoding="utf-8")
-                partial.replace(path)
+            with suppress(OSError), whole_file(path) as place:
+                place.write_text(json.dumps({"weights": weights}), encoding="utf-8")
 
 
 def local_commit(name: str) -> str:

@@ -12,6 +12,7 @@ from recdistill.errors import InputError
 from recdistill.runs.finished_runs import options_of_run
 from recdistill.runs.served_model import student_folder
 from recdistill.runs.step_runs import entry_run
+from recdistill.steps import study as study_module
 from recdistill.steps.estimate import estimate
 from recdistill.steps.main import main
 from recdistill.steps.study import study
@@ -122,6 +123,24 @@ def test_a_study_makes_its_cells_goes_on_and_reports(place, small_files, tmp_pat
     with entry_run("study"):
         study(StudyConfig(**options, report=str(tmp_path / "again.md")))
     assert (tmp_path / "again.md").read_text().replace("again_", "report_") == text
+
+
+def test_studies_of_other_cells_do_not_wait_for_each_other(place, small_files, tmp_path, capsys, monkeypatch):
+    plan = tmp_path / "small.yaml"
+    plan.write_text(PLAN.replace("INTERACTIONS", small_files["interactions"]).replace("ITEMS", small_files["items"]))
+    options = {"plan": str(plan), "results": str(tmp_path / "results")}
+    whole = study_module.make_cells
+
+    def within(config, folder, missing, run_id):
+        monkeypatch.setattr(study_module, "make_cells", whole)
+        study(StudyConfig(**options, cells="small/ids/sasrec-2"))
+        whole(config, folder, missing, run_id)
+
+    monkeypatch.setattr(study_module, "make_cells", within)
+    with entry_run("study"):
+        study(StudyConfig(**options, cells="small/ids/sasrec-1"))
+    assert "waiting for another process" not in capsys.readouterr().out
+    assert "2 finished cells of 6" in (tmp_path / "results" / "report.md").read_text()
 
 
 @pytest.mark.slow

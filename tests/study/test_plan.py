@@ -51,6 +51,18 @@ def test_cells_are_rows_by_data_students_and_seeds(tmp_path):
     assert found["small/popularity/any-1"].options == {"new_items_seed": 1, "dataset": "ml-100k", "max_users": 50}
 
 
+def test_seeds_may_differ_by_data_set(tmp_path):
+    plan = read_plan(written(tmp_path, PLAN.replace("seeds: [1, 2]\nrows", "seeds: {small: [1, 2], other: [4]}\nrows")))
+    seeds = {(cell.row, cell.data, cell.seed) for cell in plan.cells}
+    assert {(data, seed) for row, data, seed in seeds if row == "undistilled"} == {
+        ("small", 1), ("small", 2), ("other", 4)
+    }  # fmt: skip
+    # A row's own seeds are those on all its data sets.
+    assert {(data, seed) for row, data, seed in seeds if row == "teacher"} == {
+        (data, seed) for data in ("small", "other") for seed in (1, 2)
+    }
+
+
 def test_parts_start_from_no_cell_of_each_other(tmp_path):
     cells = [cell for cell in read_plan(written(tmp_path, PLAN)).cells if "/teacher/" not in cell.name]
     parts = independent_parts(cells)
@@ -117,6 +129,8 @@ def test_a_cells_key_is_of_all_it_depends_on(tmp_path):
         ("against: undistilled", "against: undestilled", "plan.yaml:15: against: undestilled: there is no such row"),
         ("teacher_run_id: teacher}", "teacher_run_id: techer}", "plan.yaml:11: of: techer: must be another row"),
         ("seeds: [1, 2]\nrows", "seeds: [1, 1]\nrows", "plan.yaml:8: seeds: list each seed once"),
+        ("seeds: [1, 2]\nrows", "seeds: {small: [1]}\nrows", "plan.yaml:8: seeds: other has none; give one list"),
+        ("seeds: [1, 2]\nrows", "seeds: {smal: [1]}\nrows", "smal: seeds has no such name; the nearest is small"),
         ("step: prepare", "step: sweep", "plan.yaml:10: step: sweep: must be one of prepare"),
         ("data: [small]", "data: [smal]", "plan.yaml:11: data: smal: must be of small, other"),
         ("  popularity:", "  ../popularity:", "must be usable as the name of a folder"),

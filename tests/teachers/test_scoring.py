@@ -12,9 +12,10 @@ from recdistill.config.option import option
 from recdistill.distillation.selection import query
 from recdistill.registry import POLICIES
 from recdistill.students.signals import signals_of_student
-from recdistill.teachers import scoring as module
+from recdistill.teachers import shards as module
 from recdistill.teachers.ranking import teacher as ranking
-from recdistill.teachers.scoring import Shards, expected_samples, make_outputs, shared_batches
+from recdistill.teachers.scoring import expected_samples, make_outputs
+from recdistill.teachers.shards import Shards, shared_batches
 from recdistill.training.distributed import ALONE
 
 
@@ -120,8 +121,10 @@ def test_the_bar_counts_the_samples_that_the_budget_pays_for(data, backbone, tmp
     tqdm = module.tqdm
 
     def noting(*, total, **options):
-        totals.append(total)
         bar = tqdm(total=total, **options)
+        if options["desc"] != "teacher outputs":
+            return bar
+        totals.append(total)
         update = bar.update
         monkeypatch.setattr(bar, "update", lambda n: counted.append(n) or update(n))
         return bar
@@ -216,6 +219,25 @@ def test_killed_scoring_goes_on_and_ends_the_same(data, backbone, tmp_path, monk
     assert resumed.model.calls == undisturbed.model.calls - killed_at + damaged
     for name in ("sample", "ranking", "distance", "item_embedding", "sequence_embedding"):
         assert torch.equal(getattr(outputs, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_killed_ranking_goes_on_and_ends_the_same(data, backbone, tmp_path, monkeypatch, late):
+    monkeypatch.setattr(module, "SHARD_SECONDS", -1.0)
+    undisturbed, killed, resumed = (plain_teacher(data, backbone) for _ in range(3))
+    expected = undisturbed.ranks()
+    killed_at = undisturbed.model.calls - 1 if late else 1
+    killed.model.kill_at = killed_at
+    with pytest.raises(KilledError):
+        killed.ranks(tmp_path)
+    assert len(list(tmp_path.glob("shard-*"))) == killed_at
+    found = resumed.ranks(tmp_path)
+    assert resumed.model.calls == undisturbed.model.calls - killed_at
+    for one, other in zip(found[:2], expected[:2], strict=True):
+        assert torch.equal(one.ranks, other.ranks)
+        assert torch.equal(one.best, other.best)
+        assert torch.equal(one.among, other.among)
+    assert found[2] > 0
 
 
 def test_more_candidates_than_items_are_harmless(data, backbone, tmp_path):

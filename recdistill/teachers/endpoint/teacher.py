@@ -280,7 +280,7 @@ class EndpointTeacher:
             )
         return vectors
 
-    def ranks(self) -> None:
+    def ranks(self, folder: Path | None = None) -> None:
         """It is asked about single samples, and ranks no whole part; see `metrics`."""
 
     def metrics(self) -> dict[str, float]:

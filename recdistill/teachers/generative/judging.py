@@ -10,7 +10,7 @@ import torch
 from recdistill.data.samples import Samples
 from recdistill.evaluation.answers import answer_metrics, share_metrics
 from recdistill.teachers.protocol import JudgedAnswers
-from recdistill.teachers.scoring import shared_batches
+from recdistill.teachers.shards import shared_batches
 
 if TYPE_CHECKING:
     from recdistill.teachers.generative.teacher import GenerativeTeacher

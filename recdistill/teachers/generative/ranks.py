@@ -1,36 +1,38 @@
 """Ranks of a generative teacher on the validation and test samples, by its grounded answers."""
 
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
+from recdistill.data.batches import Batch
+from recdistill.data.samples import Samples
 from recdistill.evaluation.evaluate import Ranked
-from recdistill.evaluation.ranking import best_items, rank_among, rank_of_target
-from recdistill.students.measure import KEPT
-from recdistill.teachers.scoring import shared_batches
+from recdistill.teachers.held_out import Excluded, held_out_ranks
 
 if TYPE_CHECKING:
     from recdistill.teachers.generative.teacher import GenerativeTeacher
 
 
-@torch.inference_mode()
-def grounded_ranks(teacher: "GenerativeTeacher") -> tuple[Ranked, Ranked, float]:
-    """Ranks and best items of the validation and of the test samples, and the seconds it took."""
-    started = time.perf_counter()
-    ranked = []
+def grounded_ranks(teacher: "GenerativeTeacher", folder: Path | None) -> tuple[Ranked, Ranked, float]:
+    """Ranks and best items of the validation and of the test samples, and the seconds it took.
+
+    ``folder`` keeps what is read, so that a killed reading goes on.
+    """
     data = teacher.data
-    parts = (("validation", data.validation, data.new_validation), ("test", data.test, data.new_test))
-    for part, samples, new in parts:
-        ranks = torch.zeros(len(samples), dtype=torch.int64)
-        best = torch.zeros(len(samples), KEPT, dtype=torch.int64)
-        among = torch.zeros(len(samples), dtype=torch.int64)
+    new_items = [torch.from_numpy(items) for items in (data.new_validation, data.new_test)]
+    ranked = []
+    for part, samples, among in zip(("validation", "test"), (data.validation, data.test), new_items, strict=True):
+
+        def scores(batch: Batch, samples: Samples = samples) -> tuple[Tensor, Excluded]:
+            return -teacher.grounded(samples, batch)[0], teacher.excluded(samples, batch)
+
+        def new(batch: Batch, items: Tensor = among) -> list[tuple[Tensor, Tensor]]:
+            return [(items, torch.ones(len(batch), dtype=torch.bool))]
+
         read = teacher.batches(samples, shuffle=False)
-        for _, batch, _ in shared_batches(teacher.processes, read, f"{part} ranks", len(samples)):
-            scores, excluded = -teacher.grounded(samples, batch)[0], teacher.excluded(samples, batch)
-            ranks[batch.sample] = rank_of_target(scores, batch.target, excluded).cpu()
-            best[batch.sample] = best_items(scores, KEPT, excluded).cpu()
-            among[batch.sample] = rank_among(scores, batch.target, torch.from_numpy(new), excluded).cpu()
-        found = (teacher.processes.sum(one) for one in (ranks, best, among))
-        ranked.append(Ranked(*found))
-    return ranked[0], ranked[1], time.perf_counter() - started
+        own = None if folder is None else folder / part
+        ranked.append(held_out_ranks(teacher.processes, read, f"{part} ranks", len(samples), own, scores, new))
+    (validation, before), (test, after) = ranked
+    return validation, test, before + after

@@ -270,9 +270,9 @@ class GenerativeTeacher(GatedTeacher):
         """The base LLM's embedding of every title, float32 [V, H], on the CPU."""
         return self.title_embedding.cpu()
 
-    def ranks(self) -> tuple[Ranked, Ranked, float]:
+    def ranks(self, folder: Path | None = None) -> tuple[Ranked, Ranked, float]:
         """See `grounded_ranks`."""
-        return grounded_ranks(self)
+        return grounded_ranks(self, folder)
 
     def answers(self) -> JudgedAnswers:
         """Its answers to the validation and test samples, judged."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError, one_line
 from recdistill.teachers.ilora.rms_norm import quicken_norms
+from recdistill.whole_files import whole_folder
 
 # transformers takes seconds to import; who trains a student from finished answers needs no LLM.
 if TYPE_CHECKING:
@@ -244,17 +244,13 @@ def converted(gguf: Path, cache: Path) -> Path:
     folder = cache / f"{gguf.stem}-{digest[:12]}"
     if (folder / CONFIG_FILE).is_file():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        complete = Path(scratch) / folder.name
+    with whole_folder(folder, replace=False) as complete:
         packed = GgufConfig(dequantize=True)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=packed
         )
         model.save_pretrained(complete)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(complete)
-        if not folder.exists():
-            complete.rename(folder)
     return folder
 
 

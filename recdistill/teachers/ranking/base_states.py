@@ -6,7 +6,7 @@ or loaded. With those of texts its learning of the items begins. They depend on 
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from tqdm import tqdm
 
 from recdistill.data.downloads import cache_dir
 from recdistill.teachers.ilora.base_llm import BaseLLM
@@ -39,26 +40,39 @@ class Base:
     fingerprint: str
     precision: str
 
-    def kept(self, read: Iterable[Int64Array], items: int, states: Callable[[], Tensor]) -> Tensor:
-        """``states()`` [items, H], from the cache where those over the tokens ``read`` are kept there."""
-        path = self.kept_in(read)
-        found = read_checkpoint(path)
-        if found is not None and len(found[0].get("states", ())) == items:
-            return found[0]["states"]
-        begun = time.monotonic()
-        made = states()
-        if time.monotonic() - begun >= LEAST_SECONDS and made.nbytes <= MOST_BYTES:
-            # Where they cannot be kept they are read again next time.
-            with suppress(OSError, SafetensorError):
-                write_checkpoint(path, {"states": made}, {"base": self.fingerprint})
-        return made
-
-    def kept_in(self, read: Iterable[Int64Array]) -> Path:
-        """The file of the states over these tokens."""
+    def states_of(self, read: Iterable[Int64Array], items: int) -> "KeptStates":
+        """Where the states of ``items`` over the tokens ``read`` are kept."""
         digest = hashlib.sha256(f"{self.fingerprint} {self.precision}".encode())
         for part in read:
             digest.update(f"{len(part)} ".encode() + part.tobytes())
-        return cache_dir() / FOLDER / f"{digest.hexdigest()[:20]}.safetensors"
+        return KeptStates(cache_dir() / FOLDER / f"{digest.hexdigest()[:20]}.safetensors", items, self.fingerprint)
+
+
+@dataclass(frozen=True)
+class KeptStates:
+    """A file of the cache for the base LLM's states of some texts.
+
+    Attributes:
+        path: of the file.
+        items: texts.
+        fingerprint: of the LLM's weights.
+    """
+
+    path: Path
+    items: int
+    fingerprint: str
+
+    def read(self) -> Tensor | None:
+        """The states [V, H]; None where none are kept."""
+        found = read_checkpoint(self.path)
+        kept = found is not None and len(found[0].get("states", ())) == self.items
+        return found[0]["states"] if found is not None and kept else None
+
+    def keep(self, states: Tensor, seconds: float) -> None:
+        """Keep states that took so long, where it pays and can be; else they are read again next time."""
+        if seconds >= LEAST_SECONDS and states.nbytes <= MOST_BYTES:
+            with suppress(OSError, SafetensorError):
+                write_checkpoint(self.path, {"states": states}, {"base": self.fingerprint})
 
 
 def base_of(fingerprint: str, weight: Tensor) -> Base:
@@ -70,8 +84,13 @@ def title_states(llm: BaseLLM, titles: TitleTokens) -> Tensor:
     """The base LLM's mean last hidden state over each title's tokens, float32 [V, H]."""
     read = titles.tokens, titles.start
     weight = next(llm.model.get_input_embeddings().parameters())
-    base = base_of(llm.fingerprint, weight)
-    return base.kept(read, len(titles.lengths), lambda: read_titles(llm, titles)).to(llm.model.device)
+    kept = base_of(llm.fingerprint, weight).states_of(read, len(titles.lengths))
+    states = kept.read()
+    if states is None:
+        started = time.monotonic()
+        states = read_titles(llm, titles)
+        kept.keep(states, time.monotonic() - started)
+    return states.to(llm.model.device)
 
 
 @torch.no_grad()
@@ -79,7 +98,7 @@ def read_titles(llm: BaseLLM, titles: TitleTokens) -> Tensor:
     """`title_states`, read by the LLM."""
     device = llm.model.device
     parts, batches = [], title_batches(titles)
-    for items in batches:
+    for items in under_bar(batches):
         lengths = torch.from_numpy(titles.lengths)[items]
         tokens = torch.full((len(items), int(lengths.max())), titles.padding)
         for row, item in enumerate(items.tolist()):
@@ -90,6 +109,15 @@ def read_titles(llm: BaseLLM, titles: TitleTokens) -> Tensor:
         weight = (real / lengths.unsqueeze(1)).to(hidden.device)
         parts.append((hidden * weight.unsqueeze(-1)).sum(dim=1))
     return by_item(batches, parts)
+
+
+def under_bar(batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Batches of titles under a bar, where there are several."""
+    total = sum(map(len, batches))
+    with tqdm(total=total, desc="titles", unit="title", leave=False, disable=len(batches) < 2) as bar:
+        for items in batches:
+            yield items
+            bar.update(len(items))
 
 
 def title_batches(titles: TitleTokens) -> tuple[Tensor, ...]:

@@ -19,8 +19,8 @@ from recdistill.teachers.ilora.gated_lora import GatedLoRA
 from recdistill.teachers.ilora.gated_model import GatedModel, GatedShape, load_gated_model, with_gated_lora
 from recdistill.teachers.ilora.text_reading import TextReader, TextTokens
 from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS, TitleTokens, plain_title, tokenise_titles
-from recdistill.teachers.ranking.base_states import base_of, by_item, title_batches, title_states
-from recdistill.teachers.ranking.content import TEXT_ROWS, ItemContent, rows_of
+from recdistill.teachers.ranking.base_states import KeptStates, base_of, by_item, title_batches, title_states, under_bar
+from recdistill.teachers.ranking.content import ItemContent, rows_of
 from recdistill.teachers.ranking.head import RankingHead
 from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
 
@@ -149,24 +149,10 @@ class RankingModel(GatedModel):
         weight = (real / real.sum(dim=1, keepdim=True)).to(device)
         return (hidden * weight.unsqueeze(-1)).sum(dim=1)
 
-    @torch.no_grad()
-    def all_text_states(self, texts: TextTokens) -> Tensor:
-        """`text_states` of all items [V, H], those of like length read together."""
-        order = torch.from_numpy(texts.lengths.argsort(kind="stable"))
-        found = torch.cat([self.text_states(texts, part) for part in order.split(TEXT_ROWS)])
-        return found[order.argsort().to(found.device)]
-
-    def base_text_states(self, texts: TextTokens) -> Tensor:
-        """`all_text_states` while nothing is learnt: those of the base LLM, kept in the cache."""
-
-        def read() -> Tensor:
-            return self.all_text_states(texts)
-
-        # Where processes share a layer's weights, none may find what another must read.
-        if self.in_one_pass:
-            return read()
+    def kept_text_states(self, texts: TextTokens) -> KeptStates:
+        """Where the cache keeps the `text_states` of all items while nothing is learnt: those of the base LLM."""
         base = base_of(self.base, self._tokens().weight)
-        return base.kept((texts.tokens, texts.start, texts.read), len(texts.read), read).to(self.item_table.device)
+        return base.states_of((texts.tokens, texts.start, texts.read), len(texts.read))
 
     def prompts(self, history: Tensor, row: Tensor, column: Tensor) -> Prompts:
         """Prompts for the samples at ``(row, column)`` of windows [W, L], on the CPU."""
@@ -313,15 +299,10 @@ class RankingModel(GatedModel):
             self.llm.train(was_training)
 
     @torch.no_grad()
-    def item_view(self, texts: Sequence[str], reading: str) -> Tensor:
-        """The adapted LLM's vector of each text [V], at the uniform gate: float32 [V, H]."""
-        return self.all_text_states(self.tokens_of_texts(texts, reading))
-
-    @torch.no_grad()
     def item_embedding(self) -> Tensor:
         """The trained LLM's state at each item's marker after its title alone, at the uniform gate: float32 [V, H]."""
         batches = title_batches(self.titles)
-        return by_item(batches, [self._title_states(part) for part in batches])
+        return by_item(batches, [self._title_states(part) for part in under_bar(batches)])
 
     def _title_states(self, items: Tensor) -> Tensor:
         zero = torch.zeros(len(items), dtype=torch.int64)

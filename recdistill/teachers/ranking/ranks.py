@@ -1,54 +1,45 @@
 """Ranks of a ranking teacher on the validation and test samples, both read in one pass."""
 
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from recdistill.data.batches import Batch
 from recdistill.data.samples import Samples
 from recdistill.evaluation.evaluate import Ranked
-from recdistill.evaluation.ranking import best_items, rank_among, rank_of_target
-from recdistill.students.measure import KEPT
-from recdistill.teachers.scoring import shared_batches
+from recdistill.teachers.held_out import Excluded, held_out_ranks
 
 if TYPE_CHECKING:
     from recdistill.teachers.ranking.teacher import RankingTeacher
 
 
-@torch.inference_mode()
-def ranks_of_samples(teacher: "RankingTeacher") -> tuple[Ranked, Ranked, float]:
+def ranks_of_samples(teacher: "RankingTeacher", folder: Path | None) -> tuple[Ranked, Ranked, float]:
     """Ranks and best items of the validation and of the test samples, and the seconds it took.
 
-    Samples of a user share a prompt where they follow each other.
+    Samples of a user share a prompt where they follow each other. ``folder`` keeps what is read, so that a killed
+    reading goes on.
     """
-    started = time.perf_counter()
     data = teacher.data
     both, order = joined(data.validation, data.test)
-    ranks = torch.zeros(len(both), dtype=torch.int64)
-    best = torch.zeros(len(both), KEPT, dtype=torch.int64)
-    among = torch.zeros(len(both), dtype=torch.int64)
     in_test = torch.from_numpy(order >= len(data.validation))
     new_validation, new_test = torch.from_numpy(data.new_validation), torch.from_numpy(data.new_test)
     samples_a_user = -(-len(both) // len(np.unique(both.start)))
+
+    def scores(batch: Batch) -> tuple[Tensor, Excluded]:
+        return teacher.score(batch)[0], teacher.excluded(both, batch)
+
+    def new(batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        tested = in_test[batch.sample]
+        return [(new_validation, ~tested), (new_test, tested)]
+
     read = teacher.batches(both, shuffle=False, stride=min(teacher.stride, samples_a_user))
-    for _, batch, wanted in shared_batches(teacher.processes, read, "teacher ranks", len(both)):
-        logits, _ = teacher.score(batch)
-        if not wanted:
-            continue
-        excluded = teacher.excluded(both, batch)
-        ranks[batch.sample] = rank_of_target(logits, batch.target, excluded).cpu()
-        best[batch.sample] = best_items(logits, KEPT, excluded).cpu()
-        among[batch.sample] = torch.where(
-            in_test[batch.sample],
-            rank_among(logits, batch.target, new_test, excluded).cpu(),
-            rank_among(logits, batch.target, new_validation, excluded).cpu(),
-        )
-    ranks, best, among = (teacher.processes.sum(one) for one in (ranks, best, among))
+    found, seconds = held_out_ranks(teacher.processes, read, "teacher ranks", len(both), folder, scores, new)
     place = torch.from_numpy(order).argsort()
-    sizes = [len(data.validation), len(data.test)]
-    validation, test = (Ranked(ranks[part], best[part], among[part]) for part in place.split(sizes))
-    return validation, test, time.perf_counter() - started
+    first, second = place.split([len(data.validation), len(data.test)])
+    return found.of(first), found.of(second), seconds
 
 
 def joined(first: Samples, second: Samples) -> tuple[Samples, np.ndarray]:

@@ -1,5 +1,6 @@
 """The ranking teacher: an LLM whose states score the whole catalogue."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ from recdistill.registry import TEACHERS
 from recdistill.students.student import Student
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.teachers.ilora.gated_teacher import GatedTeacher, gated_settings
+from recdistill.teachers.ilora.text_reading import TextTokens
 from recdistill.teachers.outputs import CONFIDENCE
 from recdistill.teachers.protocol import Lesson
+from recdistill.teachers.ranking.content import TEXT_ROWS
 from recdistill.teachers.ranking.contrast import contrast_lesson, states_of_samples
 from recdistill.teachers.ranking.lesson import ranking_lesson
 from recdistill.teachers.ranking.model import (
@@ -35,6 +38,7 @@ from recdistill.teachers.ranking.model import (
 )
 from recdistill.teachers.ranking.prompt_length import check_prompts, check_window
 from recdistill.teachers.ranking.ranks import ranks_of_samples
+from recdistill.teachers.shards import read_through
 from recdistill.training.distributed import ALONE, Processes
 from recdistill.training.fit import Progress
 
@@ -138,31 +142,56 @@ class RankingTeacher(GatedTeacher):
         """Next-item cross-entropy over the catalogue."""
         return ranking_lesson(self)
 
-    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress]) -> None:
+    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress], folder: Path | None = None) -> None:
         """Learn of the items' texts, where some items are no training target or a contrast is asked for.
 
         Args:
             fit: trains a lesson within a budget of tokens.
+            folder: keeps what is read of the texts, so that a killed reading goes on.
         """
         content = self.model.content
         if content is None:
             return
-        states = self.model.base_text_states(content.texts)
+        states = self.base_text_states(content.texts, folder and folder / "base")
         content.start(states)
         if self.options.contrast_token_budget:
             fit(contrast_lesson(self, states_of_samples(self)), self.options.contrast_token_budget)
-            states = self.model.all_text_states(content.texts)
+            states = self.text_states(content.texts, folder and folder / "contrast")
         content.learnt(states)
         self.model.take_content()
 
-    def item_view(self) -> Tensor:
+    @torch.no_grad()
+    def text_states(self, texts: TextTokens, folder: Path | None = None) -> Tensor:
+        """`RankingModel.text_states` of all items [V, H], those of like length read together; see `read_through`."""
+
+        def read(items: Tensor) -> dict[str, Tensor]:
+            return {"item": items, "states": self.model.text_states(texts, items)}
+
+        batches = torch.from_numpy(texts.lengths.argsort(kind="stable")).split(TEXT_ROWS)
+        found = read_through(self.processes, batches, "items' texts", len(texts.read), folder, read)
+        return found["states"][found["item"].argsort()].to(self.device)
+
+    def base_text_states(self, texts: TextTokens, folder: Path | None = None) -> Tensor:
+        """`text_states` while nothing is learnt, from the cache where they are kept there."""
+        kept = self.model.kept_text_states(texts)
+        # All processes read, or none.
+        states = self.processes.from_main(kept.read)
+        if states is None:
+            started = time.monotonic()
+            states = self.text_states(texts, folder)
+            if self.processes.is_main:
+                kept.keep(states, time.monotonic() - started)
+        return states.to(self.device)
+
+    def item_view(self, folder: Path | None = None) -> Tensor:
         """The adapted LLM's states over the items' texts at the uniform gate, float32 [V, H].
 
         Those after the contrast, where there was one: the lesson after it is about sequences.
         """
         if self.model.content is not None and self.options.contrast_token_budget:
             return self.model.content.view
-        return self.model.item_view(texts_of(self.config, self.data), self.options.teacher_reading)
+        texts = self.model.tokens_of_texts(texts_of(self.config, self.data), self.options.teacher_reading)
+        return self.text_states(texts, folder)
 
     def tokens_a_sample(self) -> float:
         """LLM tokens that a training sample costs, about."""
@@ -238,9 +267,9 @@ class RankingTeacher(GatedTeacher):
         """The trained LLM's state after each title, float32 [V, H]."""
         return self.model.item_embedding()
 
-    def ranks(self) -> tuple[Ranked, Ranked, float]:
+    def ranks(self, folder: Path | None = None) -> tuple[Ranked, Ranked, float]:
         """See `ranks_of_samples`."""
-        return ranks_of_samples(self)
+        return ranks_of_samples(self, folder)
 
     def answers(self) -> None:
         """It ranks, and writes nothing."""

@@ -9,7 +9,7 @@ from small_teachers import LENGTH, KilledError, history_of
 from tiny_generative import generative_config, generative_teacher, tiny_causal_llm
 
 from recdistill.errors import InputError
-from recdistill.teachers import scoring
+from recdistill.teachers import shards
 from recdistill.teachers.generative import teacher as module
 from recdistill.teachers.generative.candidate_prompts import training_prompts
 from recdistill.teachers.generative.judging import JUDGED
@@ -119,7 +119,7 @@ def test_a_budget_is_kept(data, over, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("killed_at", [1, 2])
 def test_killed_scoring_goes_on_and_ends_the_same(over, tmp_path, monkeypatch, killed_at):
-    monkeypatch.setattr(scoring, "SHARD_SECONDS", -1.0)
+    monkeypatch.setattr(shards, "SHARD_SECONDS", -1.0)
     teacher, calls = over(answer="likelihood", outputs_token_budget=12000), []
     expected = make_outputs(teacher, teacher.config, tmp_path / "whole")
     grounded = GenerativeTeacher.grounded

@@ -8,13 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
-from small_teachers import config_of, small, small_backbone
+from small_teachers import KilledError, config_of, small, small_backbone
 from tiny_llm import tiny_base_llm
 
 from recdistill.data.batches import batches
+from recdistill.teachers import shards as module
 from recdistill.teachers.ilora import llm_source
 from recdistill.teachers.ilora.text_reading import TEMPLATES
 from recdistill.teachers.ranking import base_states
+from recdistill.teachers.ranking import teacher as ranking
 from recdistill.teachers.ranking.content import HALF, PENALTY, ridge, rows_of
 from recdistill.teachers.ranking.contrast import (
     ItemBatch,
@@ -79,7 +81,7 @@ def test_ridge_is_weighted_ridge_regression():
 def test_text_states_do_not_depend_on_the_batch(data, backbone):
     teacher = RankingTeacher.build(config_of(**NEW), tiny_base_llm(), backbone, data)
     content = teacher.model.content
-    whole = teacher.model.all_text_states(content.texts)
+    whole = teacher.text_states(content.texts)
     for item in (0, 7, 20):
         alone = teacher.model.text_states(content.texts, torch.tensor([item]))
         torch.testing.assert_close(alone[0], whole[item], atol=1e-5, rtol=1e-4)
@@ -106,9 +108,9 @@ def test_what_a_teacher_reads_before_it_learns_is_kept_for_the_next(trained, dat
     monkeypatch.setattr(base_states, "LEAST_SECONDS", 0.0)
     first = trained().model
     reads = []
-    whole = RankingModel.all_text_states
+    whole = RankingTeacher.text_states
     monkeypatch.setattr(
-        RankingModel, "all_text_states", lambda model, texts: reads.append(len(texts.read)) or whole(model, texts)
+        RankingTeacher, "text_states", lambda own, texts, *folder: reads.append(len(texts.read)) or whole(own, texts)
     )
     assert torch.equal(trained(seed=2).model.content.input_rows, first.content.input_rows)
     assert not reads
@@ -119,10 +121,36 @@ def test_what_a_teacher_reads_before_it_learns_is_kept_for_the_next(trained, dat
     # Other texts are others.
     trained(teacher_reading="mean")
     assert reads == 2 * [data.num_items]
-    # What processes share layers of is read by each.
-    first.in_one_pass = True
-    first.base_text_states(first.content.texts)
-    assert reads == 3 * [data.num_items]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_killed_reading_of_texts_goes_on_and_ends_the_same(data, backbone, tmp_path, monkeypatch, damaged):
+    monkeypatch.setattr(module, "SHARD_SECONDS", -1.0)
+    monkeypatch.setattr(ranking, "TEXT_ROWS", 5)
+    teacher = RankingTeacher.build(config_of(**NEW), tiny_base_llm(), backbone, data)
+    texts, whole, read = teacher.model.content.texts, RankingModel.text_states, []
+    expected = teacher.text_states(texts)
+
+    def killed(model, texts, items):
+        if len(read) == 3:
+            raise KilledError
+        read.append(items)
+        return whole(model, texts, items)
+
+    monkeypatch.setattr(RankingModel, "text_states", killed)
+    with pytest.raises(KilledError):
+        teacher.text_states(texts, tmp_path)
+    shards = sorted(tmp_path.glob("shard-*"))
+    assert len(shards) == 3
+    if damaged:
+        shards[1].write_bytes(shards[1].read_bytes()[:-9])
+    again = []
+    monkeypatch.setattr(
+        RankingModel, "text_states", lambda model, texts, items: again.append(items) or whole(model, texts, items)
+    )
+    assert torch.equal(teacher.text_states(texts, tmp_path), expected)
+    found = torch.cat([*(items for place, items in enumerate(read) if place != 1 or not damaged), *again])
+    assert found.sort().values.tolist() == list(range(data.num_items))
 
 
 def test_new_items_are_scored_by_their_texts(data, backbone, trained):
@@ -165,7 +193,7 @@ def test_untrained_items_are_not_in_the_softmax(data, trained):
 
 def test_a_contrast_teaches_which_text_a_state_is_near(data, backbone):
     teacher = RankingTeacher.build(config_of(contrast_ridge=0.0, **NEW), tiny_base_llm(), backbone, data)
-    teacher.model.content.start(teacher.model.all_text_states(teacher.model.content.texts))
+    teacher.model.content.start(teacher.text_states(teacher.model.content.texts))
     lesson = contrast_lesson(teacher, states_of_samples(teacher))
     optimizer = torch.optim.Adam([p for group in lesson.groups for p in group["params"]], lr=0.02)
     batch = next(iter(lesson.batches()))
