@@ -67,7 +67,9 @@ def launched(launcher, taught, options, step="teacher"):
 def test_two_processes_train_and_score_as_one(taught, how):
     # Not the options of any other test: what it finds must be its own.
     budgets = {"token_budget": 3000, "tokens_per_batch": 400, "accumulation": 2, "outputs_token_budget": 6000}
-    options = taught.options | budgets | {"gate_scale": 0.31 if how == "--use_fsdp" else 0.32}
+    options = (
+        taught.options | budgets | {"gate_scale": 0.31 if how == "--use_fsdp" else 0.32, "contrast_token_budget": 600}
+    )
     alone = teacher(config_of(taught, **options))
     before = {run.info.run_id for run in MlflowClient().search_runs(["0"])}
     done = launched([*ACCELERATE, how], taught, options | {"force": True})

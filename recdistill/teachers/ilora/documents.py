@@ -23,6 +23,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 #: What transformers calls torch's attention.
 BY_TORCH = "sdpa"
+#: A row has a multiple of so many tokens, filled up by texts of one token, so that few numbers of tokens come up: for
+#: each a CPU compiles its products anew.
+BLOCK = 32
 #: Share of a group of texts that attention may pad.
 MOST_PADDING = 1 / 3
 #: Lengths of the texts that tell whether an LLM keeps texts apart, and how far from a text's own pass its states may

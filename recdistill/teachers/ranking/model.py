@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recdistill.teachers.ilora.base_llm import BaseLLM
-from recdistill.teachers.ilora.documents import Documents, longest_in_row
+from recdistill.teachers.ilora.documents import BLOCK, Documents, longest_in_row
 from recdistill.teachers.ilora.gated_lora import GatedLoRA
 from recdistill.teachers.ilora.gated_model import GatedModel, GatedShape, load_gated_model, with_gated_lora
 from recdistill.teachers.ilora.text_reading import TextReader, TextTokens
@@ -141,13 +141,43 @@ class RankingModel(GatedModel):
         Differentiable. ``items`` [B] are on the CPU.
         """
         device = self.item_table.device
+        if texts.lengths[items].max() <= self.longest_in_row:
+            return self._text_states_in_one_row(texts, items)
         tokens, real = rows_of(texts, items)
-        self.slot.set(torch.full((len(items), *self.slot.weights_shape), 1 / self.shape.experts, device=device))
-        with self.precision():
-            # Right padding needs no mask in a causal LLM.
-            hidden = self.llm(input_ids=tokens.to(device), use_cache=False)[0].float()
+        self.slot.set(self._uniform(len(items)))
+        hidden = self._text_through(tokens)
         weight = (real / real.sum(dim=1, keepdim=True)).to(device)
         return (hidden * weight.unsqueeze(-1)).sum(dim=1)
+
+    def _text_states_in_one_row(self, texts: TextTokens, items: Tensor) -> Tensor:
+        device = self.item_table.device
+        lengths, read = (torch.from_numpy(count)[items] for count in (texts.lengths, texts.read))
+        order = lengths.argsort(descending=True, stable=True)
+        filled = -int(lengths.sum()) % BLOCK
+        parts = [texts.tokens[texts.start[item] : texts.start[item + 1]] for item in items[order].tolist()]
+        tokens = torch.from_numpy(np.concatenate([*parts, np.full(filled, texts.padding)]))
+        documents = Documents.of(lengths[order].tolist() + [1] * filled, device)
+        self.slot.set(self._uniform(1), documents)
+        hidden = self._text_through(tokens.unsqueeze(0))[0]
+        text = order.repeat_interleave(lengths[order])
+        from_end = lengths[text] - documents.position[0, : len(text)].cpu()
+        # A product, for sums by index are in another order each time on a GPU.
+        share = torch.zeros(len(items), len(hidden))
+        share[text, torch.arange(len(text))] = (from_end <= read[text]) / read[text]
+        return share.to(device) @ hidden
+
+    def _text_through(self, tokens: Tensor) -> Tensor:
+        """Last hidden states [B, T, H] of tokens [B, T], float32; see `_through`."""
+        texts = self.slot.documents
+        positions = {} if texts is None else {"position_ids": texts.position}
+        with self.precision():
+            found: Tensor = self.llm(input_ids=tokens.to(self.item_table.device), use_cache=False, **positions)[0]
+        return found.float()
+
+    def _uniform(self, rows: int) -> Tensor:
+        """The uniform gate of each row."""
+        shape = (rows, *self.slot.weights_shape)
+        return torch.full(shape, 1 / self.shape.experts, device=self.item_table.device)
 
     def kept_text_states(self, texts: TextTokens) -> KeptStates:
         """Where the cache keeps the `text_states` of all items while nothing is learnt: those of the base LLM."""
@@ -283,8 +313,7 @@ class RankingModel(GatedModel):
         """See `longest_in_row`; in evaluation mode."""
 
         def read(tokens: Tensor, documents: Documents | None) -> Tensor:
-            uniform = torch.full((1, *self.slot.weights_shape), 1 / self.shape.experts, device=tokens.device)
-            self.slot.set(uniform.expand(len(tokens), *self.slot.weights_shape), documents)
+            self.slot.set(self._uniform(len(tokens)), documents)
             try:
                 return self._through(self._tokens()(tokens))
             finally:
@@ -308,9 +337,7 @@ class RankingModel(GatedModel):
         zero = torch.zeros(len(items), dtype=torch.int64)
         history = items.unsqueeze(1)
         prompts = packed_prompts(self.titles, history, torch.arange(len(items)), zero, 1)
-        sizes = (len(items), *self.slot.weights_shape)
-        uniform = torch.full(sizes, 1 / self.shape.experts, device=self.item_table.device)
-        return self.hidden_states(prompts, history, uniform)
+        return self.hidden_states(prompts, history, self._uniform(len(items)))
 
 
 def build_ranking_model(

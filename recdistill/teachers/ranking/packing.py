@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recdistill.teachers.ilora.documents import groups_of
+from recdistill.teachers.ilora.documents import BLOCK, groups_of
 from recdistill.teachers.ilora.titles import Int64Array, TitleTokens
 
 #: Share of a group that may be padding. In training a group costs more beside its tokens: each operation is recorded,
 #: and each new number of tokens has a CPU compile its products anew, so that fewer, larger groups of few widths pay.
 MOST_PADDING, MOST_PADDING_IN_TRAINING = 0.1, 1 / 3
 WIDTHS_IN_TRAINING = 16
-#: A row of several prompts has a multiple of so many tokens.
-BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +64,6 @@ class Prompts:
         begin = lengths.cumsum(0) - lengths
         within = torch.arange(len(row)) - begin.repeat_interleave(lengths)
         begin_of = torch.empty_like(begin).index_put((order,), begin)
-        # Whole blocks of tokens, so that few numbers of them come up.
         filled = -len(row) % BLOCK
         return OneRow(
             lengths=lengths.tolist() + [1] * filled,

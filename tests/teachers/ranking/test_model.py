@@ -28,6 +28,7 @@ from tiny_ranking import (
 from torch import Tensor
 
 from recdistill.errors import InputError
+from recdistill.teachers.ilora.documents import BLOCK
 from recdistill.teachers.ranking.base_states import TITLE_ROWS
 from recdistill.teachers.ranking.model import (
     BackboneTables,
@@ -35,7 +36,6 @@ from recdistill.teachers.ranking.model import (
     build_ranking_model,
     load_ranking_model,
 )
-from recdistill.teachers.ranking.packing import BLOCK
 
 
 def gates_given(teacher: RankingModel, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:

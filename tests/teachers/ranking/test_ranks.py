@@ -28,7 +28,7 @@ def data(request, tmp_path_factory):
 def test_ranks_among_new_items_are_those_of_a_loop(tmp_path, split, packing):
     data = small(tmp_path, split=split, new_items=0.3)
     teacher = plain_teacher(data, small_backbone(data), packing=packing)
-    validation, test, _ = ranks_of_samples(teacher)
+    validation, test, _ = ranks_of_samples(teacher, None)
     parts = ((validation, data.validation, data.new_validation), (test, data.test, data.new_test))
     for found, samples, new in parts:
         assert 0 < np.isin(samples.targets, new).sum() < len(samples)
@@ -46,7 +46,7 @@ def test_ranks_among_new_items_are_those_of_a_loop(tmp_path, split, packing):
 @pytest.mark.parametrize("packing", [True, False])
 def test_ranks_are_those_of_a_loop(data, exclude_seen, packing):
     teacher = plain_teacher(data, small_backbone(data), exclude_seen=exclude_seen, packing=packing)
-    validation, test, seconds = ranks_of_samples(teacher)
+    validation, test, seconds = ranks_of_samples(teacher, None)
     assert seconds > 0
     for found, samples in ((validation, data.validation), (test, data.test)):
         assert len(found.ranks) == len(samples)
@@ -65,7 +65,7 @@ def test_ranks_of_the_llm_are_those_of_each_prompt_alone(tmp_path):
     data = small(tmp_path, max_users=8)
     student = small_backbone(data, length=30)
     teacher = tiny_teacher(data, student)
-    found, model = ranks_of_samples(teacher), teacher.model
+    found, model = ranks_of_samples(teacher, None), teacher.model
     for part, (of_part, samples) in enumerate(zip(found[:2], (data.validation, data.test), strict=True)):
         for sample, target in enumerate(samples.targets.tolist()):
             if target in history_of(samples, sample):
