@@ -136,6 +136,7 @@ class Objective(nn.Module):
                 negatives=negatives,
                 propensity=self.propensity,
                 excluded=excluded,
+                columns=self.untrained,
             )
             return self._with_terms(losses, states.new_empty(len(states), 0), target, states, teacher)
         if self.needs_logits:
@@ -163,6 +164,11 @@ class Objective(nn.Module):
         return losses
 
 
+def settings_of(config: DistillConfig) -> ObjectiveSettings:
+    """The objective's settings of the options. Raises InputError where they do not go together."""
+    return ObjectiveSettings(**{spec.name: getattr(config, spec.name) for spec in fields(ObjectiveSettings)})
+
+
 def build_objective(
     config: StudentConfig, item_count: Tensor, *, state_size: int, teacher: TeacherAnswers | None
 ) -> Objective:
@@ -180,7 +186,7 @@ def build_objective(
     if teacher is None or not isinstance(config, DistillConfig):
         plain = ObjectiveSettings(base_loss=config.base_loss, gbce_calibration=config.gbce_calibration)
         return Objective(plain, item_count, mask_untrained=config.mask_untrained)
-    settings = ObjectiveSettings(**{spec.name: getattr(config, spec.name) for spec in fields(ObjectiveSettings)})
+    settings = settings_of(config)
     context = TermContext(len(item_count), state_size, teacher.state_size)
     weights = {name: config.value(name + WEIGHT) for name in LOSS_TERMS.names()}
     weights = {name: weight for name, weight in weights.items() if weight}

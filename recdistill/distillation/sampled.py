@@ -40,6 +40,7 @@ def sampled_loss(
     negatives: SharedNegatives,
     propensity: Tensor | None = None,
     excluded: Pairs | None = None,
+    columns: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The objective with a ``base_loss`` of `settings.SAMPLED`.
 
@@ -52,6 +53,7 @@ def sampled_loss(
         negatives: the items that were drawn.
         propensity: [V], of `propensity.propensity`; needed where ``alpha`` is not 0.
         excluded: pairs of row and item that are no negatives, save a row's target and candidates.
+        columns: ids of items that, drawn, are negatives of the base loss alone, save as a row's target or candidate.
 
     Returns:
         As `fused.fused_loss`.
@@ -80,15 +82,18 @@ def sampled_loss(
     else:
         count = competing.sum(dim=1)
         negative_loss = torch.stack([(F.softplus(logits) * competing).sum(dim=1), count.to(logits)], dim=1)
+    apart = None if columns is None else torch.isin(negatives.items, columns.to(negatives.items))
     dro = None
     if propensity is not None and settings.alpha:
-        robust_items = items if settings.weighs_candidates else items[:, :1]
-        dro = _robust(settings, propensity, logits, negatives, item_logits, robust_items)
+        left_out = own if apart is None else own | apart
+        dro = _robust(settings, propensity, logits, negatives, item_logits, items, left_out)
+        dro = dro if settings.weighs_candidates else dro[:, :1]
     terms = VocabularyTerms(item_logits, logsumexp, dro, negative_loss, negatives.share)
     weights = None
     if teacher is not None and settings.weighs_candidates:
-        masked = logits.detach().masked_fill(~competing, -math.inf)
-        weights = _weights(settings, masked, negatives, kept.detach(), teacher)
+        ahead = competing if apart is None else competing & ~apart
+        masked = logits.detach().masked_fill(~ahead, -math.inf)
+        weights = _weights(settings, masked, negatives, kept.detach(), item_logits.detach()[:, 1:], teacher)
     base, robust, ranking = losses_of_terms(settings, terms, teacher, weights)
     total = of_base(settings, base, robust)
     if teacher is not None:
@@ -127,19 +132,28 @@ def _robust(
     negatives: SharedNegatives,
     item_logits: Tensor,
     items: Tensor,
+    left_out: Tensor,
 ) -> Tensor:
-    """Robust terms [S, R] of the items [S, R], the sum over the others estimated by the drawn ones' logits [S, N]."""
+    """Robust terms [S, M] of the items [S, M], the sum over the others estimated by the drawn ones' logits [S, N].
+
+    Those drawn that are ``left_out`` [S, N] are not in it, as the row's own items.
+    """
     check_beta(settings.beta)
     sharpness = (propensity.detach() / settings.beta).to(logits)
     exponents = sharpness[negatives.items] * logits.square() + negatives.log_weight.to(logits)
-    rest = exponents.masked_fill(_among(negatives.items, items), -math.inf)
+    rest = exponents.masked_fill(left_out, -math.inf)
     # A logarithm of 0, without a gradient that is no number, where all drawn items are the row's own.
     rest = torch.cat([rest, rest.new_full((len(rest), 1), torch.finfo(rest.dtype).min)], dim=1).logsumexp(dim=1)
-    return robust_terms(item_logits[:, : items.shape[1]], items, sharpness[items], rest)
+    return robust_terms(item_logits, items, sharpness[items], rest)
 
 
 def _weights(
-    settings: ObjectiveSettings, competing: Tensor, negatives: SharedNegatives, kept: Tensor, teacher: TeacherBatch
+    settings: ObjectiveSettings,
+    competing: Tensor,
+    negatives: SharedNegatives,
+    kept: Tensor,
+    asked: Tensor,
+    teacher: TeacherBatch,
 ) -> Tensor:
     """The candidates' importance [S, K], 0 where a sample is not distilled.
 
@@ -148,6 +162,7 @@ def _weights(
         competing: logits of the drawn items [S, N], minus infinity where one does not compete.
         negatives: the drawn items.
         kept: logits of target and candidates [S, 1 + K], minus infinity where one is repeated.
+        asked: logits of the candidates [S, K], each as it is, the target too where it is one of them.
         teacher: its batch.
     """
     row = teacher.distilled.nonzero().squeeze(1)
@@ -155,7 +170,7 @@ def _weights(
 
     def consistency(own: Tensor, candidates: Tensor) -> Tensor:
         """As `losses.consistency_weights`, from estimated ranks; ``own`` are the row's logits of ``kept``."""
-        ahead = estimated_items_ahead(competing[row], negatives.log_weight.exp(), own, own[:, 1:], count)
+        ahead = estimated_items_ahead(competing[row], negatives.log_weight.exp(), own, asked[row], count)
         return (ahead < count).to(own.dtype) + SMALL
 
     found = candidate_weights(

@@ -58,7 +58,7 @@ class ObjectiveSettings:
         ):
             if value not in choices:
                 raise InputError(f"unknown {kind} {value!r}; choose one of {', '.join(choices)}")
-        if self.samples_negatives and self.ranking_loss in ("bce", "ce"):
+        if self.lam and self.samples_negatives and self.ranking_loss in ("bce", "ce"):
             raise InputError(
                 f"ranking_loss={self.ranking_loss}: reads other items than base_loss={self.base_loss} draws; give base "
                 "or kl, or base_loss=ce"

@@ -1,7 +1,6 @@
 """What a training step of a student is: its batches, what does not compete in them, and their losses."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from recdistill.data.batches import Batch, BatchPart, batches, seen_items
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.exclusion import Pairs
 from recdistill.distillation.negatives import NegativeSampler, random_numbers, sampled_negatives
-from recdistill.distillation.objective import Objective
+from recdistill.distillation.objective import Objective, settings_of
 from recdistill.distillation.settings import SAMPLED, ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.errors import InputError
@@ -141,8 +140,7 @@ def check_divisible(config: StudentConfig) -> None:
     start = "start it in one process"
     if not isinstance(config, DistillConfig):
         return
-    settings = ObjectiveSettings(**{spec.name: getattr(config, spec.name) for spec in fields(ObjectiveSettings)})
-    if settings.mixes_samples:
+    if settings_of(config).mixes_samples:
         raise InputError(f"release_compat=true: mixes all samples of a batch, which processes divide; {start}")
     for name in config.parts_in_use_of(LOSS_TERMS):
         if not LOSS_TERMS.declaration(name).about.get("mean_of_samples"):

@@ -14,7 +14,7 @@ from recdistill.config.distill import DistillConfig
 from recdistill.config.student import StudentConfig
 from recdistill.data.batches import Batch
 from recdistill.data.sequences import SequenceData
-from recdistill.distillation.objective import build_objective
+from recdistill.distillation.objective import build_objective, settings_of
 from recdistill.distillation.policies.custom import policy_of_file
 from recdistill.distillation.settings import SAMPLED
 from recdistill.distillation.teacher_answers import TeacherAnswers
@@ -69,8 +69,10 @@ def check_student(config: StudentConfig, num_items: int, processes: Processes = 
         # Over a catalogue of one item: what is checked are its sizes.
         with torch.random.fork_rng(devices=[]):
             build_student(shape, num_items=1)
-    if isinstance(config, DistillConfig) and config.selection_policy == "custom":
-        policy_of_file(config.value("policy_file"))
+    if isinstance(config, DistillConfig):
+        settings_of(config)
+        if config.selection_policy == "custom":
+            policy_of_file(config.value("policy_file"))
     device_of(config)
 
 

@@ -23,16 +23,21 @@ def make_problem(seed=0, bias=True):
     draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
     candidates = torch.stack([torch.randperm(ITEMS, generator=generator)[:COUNT] for _ in range(SAMPLES)])
     target = torch.randint(ITEMS, (SAMPLES,), generator=generator)
-    target[0] = candidates[0, 1]
+    target[:2] = candidates[:2, 1]
+    states, weight = draw(SAMPLES, WIDTH), draw(ITEMS + 1, WIDTH)
+    # The student's best item is target and candidate.
+    states[1] = 5 * weight[target[1]]
+    distilled = torch.rand(SAMPLES, generator=generator) < 0.6
+    distilled[1] = True
     return {
-        "states": draw(SAMPLES, WIDTH),
-        "weight": draw(ITEMS + 1, WIDTH),
+        "states": states,
+        "weight": weight,
         "bias": draw(ITEMS) if bias else None,
         "target": target,
         "teacher": TeacherBatch(
             candidates=candidates,
             distance=torch.rand(SAMPLES, COUNT, generator=generator, dtype=torch.float64),
-            distilled=torch.rand(SAMPLES, generator=generator) < 0.6,
+            distilled=distilled,
         ),
         "propensity": torch.rand(ITEMS, generator=generator, dtype=torch.float64) * 0.5 + 0.4,
         "excluded": (torch.rand(SAMPLES, ITEMS, generator=generator) < 0.3).nonzero(as_tuple=True),
@@ -69,6 +74,25 @@ def test_with_all_items_drawn_it_is_the_full_softmax(ranking_loss, alpha, lam, e
         torch.testing.assert_close(found[name], value)
     for ours, theirs in zip(sampled_gradients, gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+@pytest.mark.parametrize("base_loss", ["sampled", "gbce"])
+def test_items_without_a_target_are_in_no_robust_sum_and_ahead_of_nothing(base_loss, ranking_loss):
+    """Where they are not drawn, as of ``sampled``, and where they are, for the base loss alone."""
+    problem = make_problem(2)
+    columns = torch.arange(0, ITEMS, 3)
+    problem["weight"][columns] *= 3
+    options = {"alpha": 0.6, "lam": 0.7, "ranking_loss": ranking_loss, "gamma_consistency": 2.0}
+    full, _ = losses_and_gradients(blockwise_loss, ObjectiveSettings(**options), problem, columns=columns)
+    trained = torch.tensor([item for item in range(ITEMS) if item not in columns])
+    among = trained if base_loss == "sampled" else None
+    negatives = NegativeSampler(ITEMS, "uniform", torch.ones(ITEMS), among).draw()
+    settings = ObjectiveSettings(base_loss=base_loss, **options)
+    found, _ = losses_and_gradients(sampled_loss, settings, problem, columns=columns, negatives=negatives)
+    torch.testing.assert_close(found["dro"], full["dro"])
+    if base_loss == "sampled" or ranking_loss == "kl":
+        torch.testing.assert_close(found["ranking"], full["ranking"])
 
 
 def test_the_softmaxs_denominator_is_estimated_without_bias():

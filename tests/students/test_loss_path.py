@@ -55,6 +55,8 @@ def test_terms_over_all_items_need_blocks():
     assert loss_path(config, model, objective, distilled=False) == "blocks"
     objective.settings = ObjectiveSettings(base_loss="bce", alpha=0.0, lam=0.5)
     assert loss_path(config, model, objective, distilled=True) == "blocks"
+    objective.settings = ObjectiveSettings(base_loss="bce", alpha=0.0, lam=0.0)
+    assert loss_path(config, model, objective, distilled=True) == "one negative"
     objective.settings = ObjectiveSettings(base_loss="bce", alpha=0.0, lam=0.5, gamma_consistency=0.0)
     assert loss_path(config, model, objective, distilled=True) == "one negative"
 

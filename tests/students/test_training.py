@@ -517,6 +517,11 @@ def test_a_closed_form_recommender_is_fitted_and_measured(
             100,
             "policy_file=no such file.py: cannot be run",
         ),
+        (
+            DistillConfig(gamma_position=0, gamma_confidence=0, gamma_consistency=0),
+            100,
+            "gammas of position, .* not all 0",
+        ),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(config: StudentConfig, num_items: int, said: str) -> None:
