@@ -16,6 +16,8 @@ from recdistill.registry import Registry, generation
 
 Kind = TypeVar("Kind", bound="Config")
 WEIGHT = "_weight"
+#: What of `Config.also_in_key` is of results, and not of how much is done.
+MENDED = "mended"
 #: How like a name must be for a message to name it, from 0 to 1.
 NEAR = 0.5
 
@@ -104,6 +106,18 @@ class Config(metaclass=ConfigType):
     def unread(self) -> Collection[str]:
         """Own options that nothing reads at the values of the others; they are in no key and not logged."""
         return ()
+
+    @classmethod
+    def read_of_upstream(cls, values: Mapping[str, Any]) -> Collection[str]:
+        """Options of the step before that this step reads, too, at these values: they are part of its own key."""
+        return ()
+
+    def also_in_key(self) -> dict[str, Any]:
+        """What else a key has at these options, by names that are no options': JSON values; nothing for most.
+
+        ``mended`` names what was wrong in results of these options before, so that no such run is found.
+        """
+        return {}
 
     def values(self) -> dict[str, Any]:
         """Every option in use, by name, flat: what ``config.json`` holds."""

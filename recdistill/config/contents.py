@@ -4,28 +4,32 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from recdistill.config.option import Option
 from recdistill.errors import InputError
 
 # What a model or DLLM2Rec's teacher files are made of; their folder may hold logs and checkpoints besides.
 SUFFIXES = {".json", ".safetensors", ".bin", ".gguf", ".model", ".txt", ".pt"}
+#: What weights come as: of a large file pieces tell them apart, which differ everywhere.
+WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".pkl"}
 PIECE, PIECES = 1 << 16, 16
 
 
-def existing(value: Any) -> Path | None:
-    """The path that an option's value names where there is something, else None."""
+def existing(one: Option, value: Any) -> Path | None:
+    """The path that an option's value names where there is something, else None; a folder is no plan."""
     try:
         path = Path(str(value)).expanduser()
-        return path if value and path.exists() else None
+        only_files = one.metadata["path"] == "file-or-name"
+        return path if value and (path.is_file() if only_files else path.exists()) else None
     except (OSError, RuntimeError):  # too long a name, a user that is not there
         return None
 
 
 def content_digest(option: str, path: Path) -> str:
-    """SHA-256 over size and sixteen pieces of a file, or over these and the names of a folder's files (of `SUFFIXES`).
+    """SHA-256 over size and content of a file, or over sizes, names and pieces of a folder's files (of `SUFFIXES`).
 
-    A file of up to 1 MiB counts whole. Of a larger one pieces are enough to tell trained weights apart, which differ
-    everywhere, and to read every byte of a large LLM takes minutes. Raises InputError, naming the option, where it
-    cannot be read.
+    Of weights, and of a folder's files, each above 1 MiB, sixteen pieces count: these are enough to tell trained
+    weights apart, which differ everywhere, and to read every byte of a large LLM takes minutes. Raises InputError,
+    naming the option, where it cannot be read.
     """
     try:
         return _digest(path)
@@ -38,9 +42,10 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size
+        whole = file == path and file.suffix not in WEIGHTS
         digest.update(f"{file.name if file != path else ''} {size} ".encode())
         with file.open("rb") as source:
-            for begin in range(0, size, max(PIECE, size // PIECES)):
+            for begin in range(0, size, PIECE if whole else max(PIECE, size // PIECES)):
                 source.seek(begin)
                 digest.update(source.read(PIECE))
     return digest.hexdigest()

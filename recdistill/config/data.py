@@ -30,8 +30,9 @@ class DataConfig(Config):
         path="read",
     )
     columns: str = option(
-        "", "names of your columns where they differ, as user:customer_id,item:sku,title:name", role="data", common=True
-    )
+        "", "names of your columns where they differ, as user:customer_id,item:sku,title:name",
+        role="data", common=True, listed=True,
+    )  # fmt: skip
     missing_titles: Literal["id", "refuse"] = option(
         "id", "id: the title of an item without one is its id; refuse: each must have one", role="data"
     )

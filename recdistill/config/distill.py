@@ -1,14 +1,14 @@
 """Options of ``distill`` and of the steps built on it: ``main`` and ``sweep``."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from recdistill.config.base import WEIGHT, Config
+from recdistill.config.base import MENDED, WEIGHT, Config, option_table
 from recdistill.config.option import option
 from recdistill.config.student import StudentConfig, check_measured, check_without_teacher
 from recdistill.config.teacher import TeacherConfig
-from recdistill.config.views import OR
+from recdistill.config.views import OR, TOGETHER
 from recdistill.errors import InputError
 from recdistill.registry import LOSS_TERMS, POLICIES, STUDENTS, TEACHERS, VIEWS, Registry
 
@@ -95,9 +95,28 @@ class DistillConfig(StudentConfig, TeacherConfig):
                 f"ranking_loss={self.ranking_loss}: reads other items than base_loss={self.base_loss} draws; give base "
                 "or kl, or base_loss=ce"
             )
+        if self.teacher_shuffle in ("vectors", "both") and self.starts_from_teacher:
+            raise InputError(
+                f"teacher_shuffle={self.teacher_shuffle}: views={self.views} has embeddings start from the teacher's "
+                "own vectors, which are not dealt; leave teacher out of views, or deal rankings alone"
+            )
         weights = [self.value(name + WEIGHT) for name in LOSS_TERMS.names()]
         if not self.base_weight and not self.lam and not any(weights):
             raise InputError("base_weight=0: leaves nothing to learn at lam=0; give lam, or a loss term's weight")
+
+    @classmethod
+    def read_of_upstream(cls, values: Mapping[str, Any]) -> Collection[str]:
+        """The query policy, with its options, where it deals out a share of a teacher's answers."""
+        if float(values.get("query_share", 1.0)) == 1:
+            return ()
+        chosen = f"query_policy={values.get('query_policy', 'random')}"
+        of_policy = [name for name, one in option_table(cls).items() if chosen in one.parts]
+        return ("query_policy", *of_policy)
+
+    def also_in_key(self) -> dict[str, Any]:
+        """Also what was wrong over shared negatives: candidates that are targets, and items that are no targets."""
+        over_shared = self.base_loss in ("sampled", "gbce") and (self.lam or self.alpha)
+        return super().also_in_key() | ({MENDED: "losses over shared negatives"} if over_shared else {})
 
     def unread(self) -> Collection[str]:
         """Also of rounds and shares what is not asked for: runs of versions without them keep their keys."""
@@ -123,7 +142,9 @@ class MainConfig(DistillConfig):
     section: ClassVar[str] = "the whole path"
     upstream: ClassVar[type[Config] | None] = None
 
-    baselines: str = option("itemknn,ease", "recommenders without training by gradient to show beside, by commas")
+    baselines: str = option(
+        "itemknn,ease", "recommenders without training by gradient to show beside, by commas", listed=True
+    )
     promote: bool = option(
         False, "hold the registered student (register) against the champion of that name, and promote it where better",
         role="place",
@@ -140,6 +161,7 @@ class MainConfig(DistillConfig):
         check_measured(self)
         if self.promote and not self.register:
             raise InputError("promote=true: give register, the name of the student in the registry")
+        object.__setattr__(self, "cheap_views", self._spelled("cheap_views", self.cheap_views, TOGETHER))
         if OR in self.cheap_views:
             raise InputError(
                 f"cheap_views={self.cheap_views}: students start from one choice of views; give one of them"
@@ -163,7 +185,7 @@ class SweepConfig(DistillConfig):
 
     space: str = option(
         "quick", "a search space that comes with the package, or a file; see docs/SWEEPS.md",
-        role="place", common=True, content=True,
+        role="place", common=True, content=True, path="file-or-name",
     )  # fmt: skip
     trials: int = option(
         20, "finished trials in all, those of earlier and of other processes included",

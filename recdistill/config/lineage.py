@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from recdistill.config.base import Config, option_table
+from recdistill.config.base import MENDED, Config, option_table
 from recdistill.config.contents import content_digest, existing
 from recdistill.config.option import Option, Role
 from recdistill.config.steps import revision
@@ -21,9 +21,13 @@ NEAR_ROLES: tuple[Role, ...] = ("data", "result")
 SEARCHED_ROLES: tuple[Role, ...] = ("result", "budget")
 
 
-def own_options(kind: type[Config]) -> dict[str, Option]:
-    """The options of a step's own work: all but those that are there only to find or make the run it starts from."""
-    return {name: one for name, one in option_table(kind).items() if set(one.owners) != {kind.upstream}}
+def own_options(kind: type[Config], values: Mapping[str, Any] | None = None) -> dict[str, Option]:
+    """The options of a step's own work: all but those that are there only to find or make the run it starts from.
+
+    ``values`` are those of a run, by which a step may read more, see `Config.read_of_upstream`; None for defaults.
+    """
+    read = kind.read_of_upstream(values or {})
+    return {name: one for name, one in option_table(kind).items() if name in read or set(one.owners) != {kind.upstream}}
 
 
 def chosen(config: Config, roles: Iterable[Role], options: Mapping[str, Option] | None = None) -> dict[str, Any]:
@@ -31,13 +35,13 @@ def chosen(config: Config, roles: Iterable[Role], options: Mapping[str, Option] 
 
     Raises InputError where a file that an option names cannot be read.
     """
-    options = own_options(type(config)) if options is None else options
     values = config.values()
+    options = own_options(type(config), values) if options is None else options
     found: dict[str, Any] = {}
     for name, one in options.items():
         if name not in values:
             continue
-        path = existing(values[name]) if one.metadata["content"] else None
+        path = existing(one, values[name]) if one.metadata["content"] else None
         if path is not None:
             found[f"{name} content"] = content_digest(name, path)
         elif one.role in roles:
@@ -47,7 +51,7 @@ def chosen(config: Config, roles: Iterable[Role], options: Mapping[str, Option] 
 
 def plugin_contents(config: Config) -> dict[str, str]:
     """A digest of each user's file that a part of the step's own work comes from, by name of the part."""
-    own = own_options(type(config))
+    own = own_options(type(config), config.values())
     parts = [(registry, name) for option, registry, name in config.parts() if option in own]
     if config.weighted is not None:
         parts += [(config.weighted, name) for name in config.parts_in_use_of(config.weighted)]
@@ -72,7 +76,7 @@ def key_parts(step: str, config: Config, fingerprint: str, upstream: Mapping[str
     return {
         "step": step,
         "revision": revision(step),
-        "options": chosen(config, roles) | plugin_contents(config),
+        "options": chosen(config, roles) | plugin_contents(config) | config.also_in_key(),
         "fingerprint": fingerprint,
         "upstream": dict(upstream or {}),
     }
@@ -98,9 +102,10 @@ def run_key(
     return digest(parts | {"options": parts["options"] | dict(contents or {})})
 
 
-def near_key(step: str, config: Config, fingerprint: str) -> str:
-    """What runs share that differ only in seed, budgets and the runs they start from."""
-    options = chosen(config, NEAR_ROLES) | plugin_contents(config)
+def near_key(step: str, config: Config, fingerprint: str, contents: Mapping[str, Any] | None = None) -> str:
+    """What runs share that differ only in seed, budgets and the runs they start from; ``contents`` as of `run_key`."""
+    mended = {name: value for name, value in config.also_in_key().items() if name == MENDED}
+    options = chosen(config, NEAR_ROLES) | plugin_contents(config) | mended | dict(contents or {})
     return digest({"step": step, "revision": revision(step), "options": options, "fingerprint": fingerprint})
 
 
@@ -113,7 +118,7 @@ def compared_settings(kind: type[Config], values: Mapping[str, Any], contents: M
         contents: digests that the run kept of files, by ``<option> content`` and ``<kind of part> <name>``.
     """
     found: dict[str, Any] = {}
-    for name, one in own_options(kind).items():
+    for name, one in own_options(kind, values).items():
         if one.metadata["content"] and f"{name} content" in contents:
             continue
         if one.role in COMPARED_ROLES:

@@ -68,11 +68,14 @@ class AddItemsConfig(OnDevice):
         "", "file with columns item, title and those that the texts are made of: text, gzipped or not, or .parquet",
         role="place", common=True, content=True, path="read",
     )  # fmt: skip
-    columns: str = option("", "names of your columns where they differ, as item:sku,title:name", common=True)
+    columns: str = option(
+        "", "names of your columns where they differ, as item:sku,title:name", common=True, listed=True
+    )
     vectors: str = option(
         "", ".parquet file with columns item and vector: vectors to be used instead of the items' texts",
         role="place", content=True, path="read",
     )  # fmt: skip
     register: str = option(
-        "", "name to register the model under, as a new version; empty: that of a registered model=", role="place"
-    )
+        "", "name to register the model under, as a new version; empty: that of a registered model=", role="place",
+        registered=True,
+    )  # fmt: skip

@@ -26,7 +26,7 @@ from recdistill.registry import Registry
 
 Role = Literal["data", "result", "seed", "budget", "upstream", "place"]
 #: What an option's text may be a path of: a file or folder to read, one to read or else a name, one to write.
-Path = Literal["", "read", "read-or-name", "written"]
+Path = Literal["", "read", "read-or-name", "file-or-name", "written"]
 ROLES: tuple[Role, ...] = get_args(Role)
 #: Between the names of an option that takes several.
 JOINED = re.compile(r"[+,/]")
@@ -47,6 +47,8 @@ def option(
     among: Mapping[str, Any] | None = None,
     several: bool = False,
     other_names: Mapping[str, str] | None = None,
+    listed: bool = False,
+    registered: bool = False,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -62,12 +64,19 @@ def option(
         among: keywords that such a part must be registered with.
         several: the value is any number of such names, or of a Literal's, joined by ``+``, ``,`` or ``/``.
         other_names: other texts of a value, to the value that they stand for, as a name that it had before.
+        listed: the value is a list by commas; white space around its members says nothing.
+        registered: the value is a name in the model registry.
     """
     limits = {"least": least, "above": above, "most": most}
     about = {"help": help, "role": role, "common": common, "content": content, "choices": choices, "several": several}
-    about["other_names"] = dict(other_names or {})
+    about |= {"other_names": dict(other_names or {}), "listed": listed, "registered": registered}
     about["path"] = path or ("read-or-name" if content else "")
     return field(default=default, metadata={**limits, **about, "among": dict(among or {})})
+
+
+def is_registry_name(name: str) -> bool:
+    """Whether MLflow's model registry takes a name: it has no / or :, and is more than dots and white space."""
+    return bool(name.strip()) and not {"/", ":"} & set(name) and name not in (".", "..")
 
 
 @dataclass(frozen=True)
@@ -118,9 +127,12 @@ class Option:
         return tuple(name.strip() for name in JOINED.split(str(value)) if name.strip())
 
     def canonical(self, value: Any) -> Any:
-        """The value that another name stands for; any other value as it is."""
-        names: Mapping[str, Any] = self.metadata.get("other_names", {})
-        return names.get(value, value) if isinstance(value, str) else value
+        """The one spelling of a value: that which another name stands for, a list without white space, 1.0 of 1."""
+        if isinstance(value, str):
+            names: Mapping[str, Any] = self.metadata.get("other_names", {})
+            listed = self.metadata.get("listed", False)
+            return names.get(value, ",".join(part.strip() for part in value.split(",")) if listed else value)
+        return float(value) if self.type is float and type(value) is int else value
 
     def check(self, value: Any) -> None:
         """Raise InputError, one line, unless ``value`` is allowed."""
@@ -143,6 +155,9 @@ class Option:
                 raise InputError(f"{name}={value}: must be greater than {limits['above']}")
             if limits["most"] is not None and value > limits["most"]:
                 raise InputError(f"{name}={value}: must be at most {limits['most']}")
+
+        if limits["registered"] and value and not is_registry_name(value):
+            raise InputError(f"{name}={value}: the registry takes no such name; give one without / and :")
 
     def read(self, text: str) -> Any:
         """The value that a text stands for, unchecked: the one way from text to a value.

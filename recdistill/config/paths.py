@@ -51,13 +51,15 @@ def located(one: Option, value: str) -> str:
     if not path or not value or value.startswith("~") or Path(value).is_absolute():
         return value
     there, here = user_folder(), Path.cwd()
-    if there != here and is_there(there / value):
-        if is_there(here / value):
+    # A folder is no plan, though one may have a plan's name, as that of its results.
+    found = is_file if path == "file-or-name" else is_there
+    if there != here and found(there / value):
+        if found(here / value):
             print(f"{one.name}={value}: taken from {there}; {here} has one, too", flush=True)
         return str(there / value)
-    if is_there(here / value):
+    if found(here / value):
         return value
-    if path == "read-or-name" and not value.startswith("."):
+    if path in ("read-or-name", "file-or-name") and not value.startswith("."):
         return value
     # A file to write goes where the user stands.
     return value if path == "written" and there == here else str(there / value)
@@ -80,6 +82,11 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long a name, a zero byte
         return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is at a path."""
+    return is_there(path) and path.is_file()
 
 
 def located_plugins(value: str) -> str:

@@ -24,5 +24,6 @@ class RetireItemsConfig(Config):
     columns: str = option("", "name of your column where it differs, as item:sku", common=True)
     restore: bool = option(False, "recommend these retired items again", common=True)
     register: str = option(
-        "", "name to register the model under, as a new version; empty: that of a registered model=", role="place"
-    )
+        "", "name to register the model under, as a new version; empty: that of a registered model=", role="place",
+        registered=True,
+    )  # fmt: skip

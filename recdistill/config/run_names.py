@@ -51,7 +51,7 @@ def run_name(step: str, config: Config) -> str:
         seed = ""
     told = [
         TOLD_AS.get(name, f"{name} {{}}").format(short(values[name]))
-        for name, one in own_options(type(config)).items()
+        for name, one in own_options(type(config), values).items()
         if name in values and "{" + name + "}" not in pattern and tells(step, one, values[name])
     ]
     return fitting(head, told, seed)

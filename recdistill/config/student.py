@@ -50,8 +50,8 @@ class StudentConfig(TrainingConfig, ViewsConfig):
     )
     gbce_calibration: float = option(0.75, "gbce: 0 is plain binary cross-entropy, 1 calibrated", least=0, most=1)
     untrained_negatives: bool = option(
-        True, "bce, gbce: items without a training target are drawn as negatives, too: else their scores stay where "
-        "they begin, above all that are pushed down; never with item_init=views",
+        True, "bce and gbce with mask_untrained: items without a training target are drawn as negatives all the same: "
+        "else their scores stay where they begin, above all that are pushed down; never with item_init=views",
     )  # fmt: skip
     mask_untrained: bool = option(
         True, "leave items without a training target out of softmax, DRO, sampled negatives and the student's top K"
@@ -85,7 +85,9 @@ class StudentConfig(TrainingConfig, ViewsConfig):
         "for serving: train on all interactions, validation and test included, for the epochs that the same options "
         "chose without it; nothing is measured",
     )
-    register: str = option("", "name to register the student under, as a new version; empty: not", role="place")
+    register: str = option(
+        "", "name to register the student under, as a new version; empty: not", role="place", registered=True
+    )
 
     def __post_init__(self) -> None:
         if self.item_init == "views" and not self.views:

@@ -15,7 +15,7 @@ class StudyConfig(Config):
 
     plan: str = option(
         "study", "a plan that comes with the package, or a file; see docs/STUDY.md",
-        role="place", common=True, content=True, path="read-or-name",
+        role="place", common=True, content=True, path="file-or-name",
     )  # fmt: skip
     results: str = option(
         "study", "folder of the finished cells, from which a study goes on",

@@ -1,7 +1,7 @@
 """Options of a teacher: iLoRA over an LLM, and what it leaves for students."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from recdistill.config.data import TrainingConfig
 from recdistill.config.durations import seconds_of
@@ -79,3 +79,9 @@ class TeacherConfig(TrainingConfig):
                 f"query_policy={self.query_policy}: asks for nothing at outputs_token_budget=0, which scores all "
                 "samples; give a budget"
             )
+
+    def also_in_key(self) -> dict[str, Any]:
+        """The prices, where they decide how many answers a cost budget buys; the teacher's key alone has them."""
+        if type(self).upstream is TeacherConfig or not self.value("cost_budget"):
+            return super().also_in_key()
+        return super().also_in_key() | {"prices": f"{self.value('price_prompt'):g} {self.value('price_answer'):g}"}

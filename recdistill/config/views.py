@@ -29,8 +29,9 @@ class ViewsConfig(Config):
         several=True,
     )
     item_text: str = option(
-        "", "columns of the items file that make an item's text, as title,year,genres; empty: title and all others"
-    )
+        "", "columns of the items file that make an item's text, as title,year,genres; empty: title and all others",
+        listed=True,
+    )  # fmt: skip
     text_template: str = option(
         "", "an item's text in place of item_text, as '{title} ({year}): {genres}', with names of columns in braces"
     )

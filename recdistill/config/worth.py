@@ -26,3 +26,7 @@ class WorthConfig(MainConfig):
         super().__post_init__()
         if self.promote:
             raise InputError("promote=true: is of main; worth registers no student")
+        if self.register:
+            raise InputError(f"register={self.register}: worth registers no student; use main")
+        if self.teacher_run_id and self.seeds > 1:
+            raise InputError(f"teacher_run_id={self.teacher_run_id}: is of one seed; give seeds=1, or leave it out")

@@ -30,7 +30,9 @@ def used_options(config: Config, upstream: Mapping[str, StepRun], left_out: Coll
         left_out: options that have no one value here, as those that a sweep searches.
     """
     values = config.values()
-    found = {name: values[name] for name in own_options(type(config)) if name in values and name not in left_out}
+    found = {
+        name: values[name] for name in own_options(type(config), values) if name in values and name not in left_out
+    }
     for step, run in upstream.items():
         if run.run_id and step in STEPS:
             found |= {f"{step}.{name}": value for name, value in made_with(run, step).items()}

@@ -322,7 +322,7 @@ class Opening:
         tags = {STEP: step, FINGERPRINT: fingerprint, COMMIT: code.commit, DIRTY: str(bool(code.changes)).lower()}
         tags |= {f"recdistill.{name}_run_id": run.run_id for name, run in upstream.items() if run.run_id}
         if kept == "all":
-            tags[NEAR_KEY] = near_key(step, config, fingerprint)
+            tags[NEAR_KEY] = near_key(step, config, fingerprint, contents)
         else:
             parts |= {"kept": kept}
             tags[KEPT] = kept

@@ -32,7 +32,7 @@ from recdistill.steps.backbone import finished_baseline, frozen_backbone, key_of
 from recdistill.steps.inputs import data_of
 from recdistill.steps.paces import pace_of_student, pace_of_teacher
 from recdistill.steps.student_start import keys_of, student_start
-from recdistill.steps.teacher import wanted_teacher
+from recdistill.steps.teacher import texts_read, wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.steps.worth import from_texts, told_by_texts, told_in_main
 from recdistill.study.cells import read_cell
@@ -229,7 +229,7 @@ def teacher_key(config: TeacherConfig, data: SequenceData) -> tuple[str, Baselin
         before = run_of(config.backbone_run_id).data.tags.get(KEY, config.backbone_run_id)
     else:
         before = key_of_baseline(backbone, data.fingerprint)
-    return run_key("teacher", config, data.fingerprint, {"backbone": before}), backbone
+    return run_key("teacher", config, data.fingerprint, {"backbone": before}, texts_read(config, data)), backbone
 
 
 def teacher_part(config: TeacherConfig, data: SequenceData, found: str) -> Part:

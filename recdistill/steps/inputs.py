@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from recdistill.config import DataConfig, narrow
+from recdistill.data.item_texts import item_texts, texts_digest
 from recdistill.data.load import load_data
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
+from recdistill.registry import SOURCES
 from recdistill.release.teacher_files import RANKING_FILE, read_teacher_files
 from recdistill.runs.run import StepRun
 from recdistill.students.build import load_recommender
@@ -25,6 +27,21 @@ _load_data = lru_cache(maxsize=2)(load_data)
 def data_of(config: DataConfig) -> SequenceData:
     """The data set of the options."""
     return _load_data(narrow(config, DataConfig, force=False))
+
+
+def texts_in_key(config: DataConfig, data: SequenceData) -> dict[str, str]:
+    """What the key of a step has that reads the items' texts: their digest, where a user's files hold more than titles.
+
+    The data's fingerprint is of ids, titles and samples; a pinned data set has one items file.
+    """
+    if not data.item_columns or SOURCES.declaration(config.dataset).about.get("pinned"):
+        return {}
+    return {"item texts": _texts_digest(data)}
+
+
+@lru_cache(maxsize=2)
+def _texts_digest(data: SequenceData) -> str:
+    return texts_digest(item_texts(data.titles, data.item_columns))
 
 
 def fitted_recommender(run: StepRun, device: torch.device) -> Recommender:

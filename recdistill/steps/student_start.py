@@ -16,6 +16,7 @@ from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
 from recdistill.runs.run import StepRun
 from recdistill.runs.served_model import RUN_ID, student_folder
+from recdistill.steps.inputs import texts_in_key
 from recdistill.steps.student_texts import VECTORS_FOLDER, StudentTexts, as_tensors, student_texts
 from recdistill.students.build import SHAPE_FILE, WEIGHTS_FILE, load_recommender, read_shape
 from recdistill.students.catalogue_file import CATALOGUE_FILE, read_catalogue
@@ -186,16 +187,29 @@ class StudentStart:
         )
 
 
+def whole_path_contents(config: StudentConfig, data: SequenceData) -> dict[str, str]:
+    """What the key of a whole path has beside options and data: the items' texts, and the student that it starts from.
+
+    Raises InputError where there is no such student.
+    """
+    found = texts_in_key(config, data)
+    return found | ({"earlier student": kept_student(config.init_from).digest} if config.init_from else {})
+
+
+def kept_student(name: str) -> KeptStudent:
+    """The earlier student that ``init_from`` names. Raises InputError."""
+    try:
+        return KeptStudent(name, student_folder(name)[0])
+    except InputError as error:
+        raise InputError(str(error).replace("model=", "init_from=", 1)) from None
+
+
 def student_start(config: StudentConfig, data: SequenceData, teacher: TextTeacher | None = None) -> StudentStart:
     """What the options say. Raises InputError, one line, where that does not fit, before anything is trained."""
     texts = student_texts(config, data, teacher)
     if not config.init_from:
         return StudentStart(texts)
-    try:
-        folder, _ = student_folder(config.init_from)
-    except InputError as error:
-        raise InputError(str(error).replace("model=", "init_from=", 1)) from None
-    kept = KeptStudent(config.init_from, folder)
+    kept = kept_student(config.init_from)
     earlier = kept.earlier(config, data)
     if texts is not None:
         kept.vectors(config, texts)

@@ -9,6 +9,7 @@ from recdistill.steps.distill import distill
 from recdistill.steps.estimate import announce
 from recdistill.steps.inputs import data_of
 from recdistill.steps.path_bar import TrialBar
+from recdistill.steps.student_start import whole_path_contents
 from recdistill.steps.teacher import check_teacher_of, find_backbone, find_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.sweep.study_run import Steps, run_sweep
@@ -20,7 +21,9 @@ def sweep(config: SweepConfig) -> StepRun:
         check_teacher_of(config, data_of(config))
     config = within_time(config)
     announce("sweep", config)
-    return run_sweep(config, Steps(distill, with_teacher, with_backbone, backbone, data_of, trial_bar))
+    return run_sweep(
+        config, Steps(distill, with_teacher, with_backbone, backbone, data_of, whole_path_contents, trial_bar)
+    )
 
 
 def trial_bar(name: str, trials: int) -> AbstractContextManager[TrialBar]:

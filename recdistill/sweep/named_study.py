@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from optuna.study import Study
@@ -22,10 +23,11 @@ NAME_LENGTH = 8
 POLL_SECONDS = 0.1
 
 
-def description(base: DistillConfig, space: Space, fingerprint: str) -> str:
+def description(base: DistillConfig, space: Space, fingerprint: str, contents: Mapping[str, str] | None = None) -> str:
     """All that the values of a study's trials depend on, as JSON.
 
-    It is made of what the keys of the trials' own runs are made of, and of what the space may change.
+    It is made of what the keys of the trials' own runs are made of, and of what the space may change. ``contents`` are
+    what they read beside options and data.
     """
     described = {
         "space": space.described(),
@@ -34,7 +36,7 @@ def description(base: DistillConfig, space: Space, fingerprint: str) -> str:
         "revisions": {name: REVISIONS[name] for name in ("sweep", "backbone")},
         "files": searched_files(base, space),
     }
-    return json.dumps(described, sort_keys=True)
+    return json.dumps(described | ({"contents": dict(contents)} if contents else {}), sort_keys=True)
 
 
 def searched_files(base: DistillConfig, space: Space) -> dict[str, str]:
@@ -43,7 +45,7 @@ def searched_files(base: DistillConfig, space: Space) -> dict[str, str]:
     found = {}
     for parameter in space.parameters:
         for value in parameter.choices if table[parameter.name].metadata["content"] else ():
-            path = existing(value)
+            path = existing(table[parameter.name], value)
             if path is not None:
                 found[f"{parameter.name} {value}"] = content_digest(parameter.name, path)
     parts = {part for config in example_configs(space, base) for part in config.parts_in_use()}

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +53,7 @@ class Steps:
         with_backbone: the options with the run of their teacher's backbone, found or made.
         baseline: trains a student without a teacher, ``(config)``.
         data: the data set of the options.
+        contents: what trials read beside options and data, as digests by name.
         progress: shows the trials of a sweep, ``(name, total)``, while it lasts.
     """
 
@@ -61,6 +62,7 @@ class Steps:
     with_backbone: Pin
     baseline: Train
     data: Callable[[DataConfig], SequenceData] = load_data
+    contents: Callable[[DistillConfig, SequenceData], Mapping[str, str]] = lambda config, data: {}
     progress: Callable[[str, int], AbstractContextManager[Progress]] = lambda name, total: nullcontext(Lines())
 
 
@@ -105,7 +107,7 @@ def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
     base = base_config(space, narrow(config, DistillConfig))
     data = steps.data(base)
     url = config.storage or f"sqlite:///{sweep_runs.folder_of_tracking() / 'optuna.db'}"
-    sweep = Sweep(config, space, base, url, description(base, space, data.fingerprint))
+    sweep = Sweep(config, space, base, url, description(base, space, data.fingerprint, steps.contents(base, data)))
     check_sweep(sweep)
     # The run shows the values that the space fixes.
     shown = changed(config, **base.values() | {"storage": hidden(url)})

@@ -137,7 +137,7 @@ def test_options_parse_in_every_spelling(step, form, dashes):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "007", "1e3", "null", "true", "[1, 2]", "{a: b}", "a b", "-1", "@file", "ünï", "sqlite:///x.db", "#1"]
+    "text", ["", "007", "1e3", "null", "true", "[1,2]", "{a: b}", "a b", "-1", "@file", "ünï", "sqlite:///x.db", "#1"]
 )
 def test_text_stays_as_it_is(text):
     assert parse(DataConfig, "prepare", ["--columns", text]).columns == text

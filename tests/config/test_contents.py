@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recdistill.config import StudyConfig, TeacherConfig, option_table
 from recdistill.config.contents import PIECE, PIECES, content_digest, existing
 from recdistill.errors import InputError
 
@@ -65,8 +66,25 @@ def test_of_a_large_file_pieces_from_the_beginning_to_the_end_count(tmp_path: Pa
 
 
 def test_only_what_lies_here_has_a_content(folder: Path) -> None:
-    assert existing(str(folder)) == folder
-    assert [existing(value) for value in ("", "some/hub-model", "x" * 5000, "~nobody/x")] == [None] * 4
+    llm, plan = option_table(TeacherConfig)["llm"], option_table(StudyConfig)["plan"]
+    assert existing(llm, str(folder)) == folder
+    assert [existing(llm, value) for value in ("", "some/hub-model", "x" * 5000, "~nobody/x")] == [None] * 4
+    # A folder is no plan, though its results may have a plan's name.
+    assert existing(plan, str(folder)) is None
+    (folder / "mine.yaml").touch()
+    assert existing(plan, str(folder / "mine.yaml")) == folder / "mine.yaml"
+
+
+@pytest.mark.parametrize("name", ["items.csv", "items.parquet", "items.txt.gz", "items"])
+def test_every_byte_of_a_large_table_counts(tmp_path: Path, name: str) -> None:
+    path, size, found = tmp_path / name, 3 * PIECE * PIECES + 12345, set()
+    for place in (0, PIECE + 7, size // 2 + 1, size - 1):
+        with path.open("wb") as file:
+            file.truncate(size)
+            file.seek(place)
+            file.write(b"x")
+        found.add(content_digest("items", path))
+    assert len(found) == 4
 
 
 def test_what_cannot_be_read_is_one_line(folder: Path) -> None:

@@ -1,11 +1,14 @@
 """Options of distillation: losses of candidates by their names, and what would leave nothing to learn."""
 
+from dataclasses import fields
+
 import pytest
 
 from recdistill.config import DistillConfig
 from recdistill.config.base import changed, config_of, option_table
 from recdistill.config.command_line import parse
 from recdistill.config.lineage import compared_settings, run_key
+from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.errors import InputError
 
 
@@ -34,11 +37,28 @@ def test_a_name_that_never_was_is_refused() -> None:
         ({"base_weight": 0.0, "lam": 0.0}, "base_weight=0: leaves nothing to learn at lam=0"),
         ({"base_loss": "sampled", "ranking_loss": "bce"}, "ranking_loss=bce: reads other items than base_loss=sampled"),
         ({"base_loss": "bce", "release_compat": True, "ranking_loss": "ce"}, "give both"),
+        (
+            {"teacher_shuffle": "vectors", "item_init": "views", "views": "teacher+tfidf"},
+            "teacher_shuffle=vectors: .* leave teacher out of views, or deal rankings alone",
+        ),
     ],
 )
 def test_losses_that_do_not_go_together_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         DistillConfig(**options)
+
+
+def test_losses_without_a_weight_refuse_nothing() -> None:
+    gammas = {"gamma_position": 0, "gamma_confidence": 0, "gamma_consistency": 0}
+    for options in ({"base_loss": "sampled", "ranking_loss": "ce", "lam": 0}, {"lam": 0, **gammas}):
+        config = DistillConfig(**options)
+        ObjectiveSettings(**{spec.name: getattr(config, spec.name) for spec in fields(ObjectiveSettings)})
+
+
+@pytest.mark.parametrize("name", ["team/films", "films:2", " ", "..", "/films"])
+def test_a_name_that_the_registry_refuses_is_told_at_once(name: str) -> None:
+    with pytest.raises(InputError, match=r"register=.*the registry takes no such name"):
+        DistillConfig(register=name)
 
 
 def test_distillation_alone_may_be_a_loss_term() -> None:

@@ -2,12 +2,14 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recdistill.config import (
     STEPS,
     UPSTREAM,
+    BaselineConfig,
     DistillConfig,
     MainConfig,
     MapItemsConfig,
@@ -95,7 +97,7 @@ def another(config: Config, one: Option) -> Config:
 EVERY = [(step, name) for step in STEPS for name, one in option_table(STEPS[step]).items() if len(one.choices) != 1]
 # Steps that measure refuse to refit; worth registers no student.
 EVERY = [(step, name) for step, name in EVERY if name != "refit" or step in ("backbone", "distill")]
-EVERY.remove(("worth", "promote"))
+EVERY = [one for one in EVERY if one not in (("worth", "promote"), ("worth", "register"))]
 
 
 @pytest.mark.parametrize(("step", "name"), EVERY)
@@ -180,6 +182,59 @@ def test_distillation_leaves_the_teacher_to_its_own_key() -> None:
     assert {"lam", "epochs", "mask_seen", "seed", "blocks"} <= set(own)
     assert own.keys().isdisjoint({"llm", "gate", "token_budget", "packing", "query_policy"})
     assert {"llm", "gate", "lam"} <= set(own_options(MainConfig))
+
+
+def test_dealing_out_a_teachers_answers_reads_the_query_policy() -> None:
+    def key(**options: Any) -> str:
+        return run_key("distill", DistillConfig(teacher_run_id="t", **options), "data", {"teacher": "k"})
+
+    # Asking a teacher is in the teacher's own key.
+    assert key(query_policy="uncertainty") == key(query_policy="random") == key()
+    shares = {
+        policy: key(query_policy=policy, query_share=0.25) for policy in ("random", "uncertainty", "popularity_inverse")
+    }
+    assert len({*shares.values(), key()}) == 4
+    config = DistillConfig(query_policy="uncertainty", query_share=0.25)
+    assert near_key("distill", config, "data") != near_key("distill", changed(config, query_policy="random"), "data")
+    own = [
+        compared_settings(DistillConfig, changed(config, query_policy=p).values(), {})
+        for p in ("random", "uncertainty")
+    ]
+    assert own[0] != own[1]
+    assert "query_policy" not in compared_settings(DistillConfig, DistillConfig().values(), {})
+
+
+def test_prices_count_where_they_bound_what_is_bought() -> None:
+    def key(**options: Any) -> str:
+        return run_key("teacher", TeacherConfig(teacher="endpoint", endpoint_model="m", **options), "data")
+
+    assert key(price_prompt=1) == key(price_prompt=10)
+    assert key(price_prompt=1, cost_budget=2) != key(price_prompt=10, cost_budget=2)
+    distilled = [DistillConfig(teacher="endpoint", endpoint_model="m", cost_budget=2, price_prompt=p) for p in (1, 10)]
+    assert len({run_key("distill", one, "data", {"teacher": "k"}) for one in distilled}) == 1
+
+
+def test_what_was_wrong_before_is_made_again() -> None:
+    parts = key_parts("distill", DistillConfig(base_loss="sampled"), "data")
+    assert parts["options"]["mended"] == "losses over shared negatives"
+    for config in (DistillConfig(), DistillConfig(base_loss="sampled", lam=0.0), BaselineConfig(base_loss="sampled")):
+        assert "mended" not in key_parts("distill", config, "data")["options"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "spellings"),
+    [
+        (TeacherConfig, [{"columns": "user:u,item:i"}, {"columns": " user:u , item:i"}]),
+        (TeacherConfig, [{"teacher_text": "title,genres"}, {"teacher_text": "title, genres "}]),
+        (MapItemsConfig, [{"item_text": "title,genres"}, {"item_text": "title ,genres"}]),
+        (MainConfig, [{"cheap_views": "sentence+tfidf"}, {"cheap_views": "tfidf, sentence"}]),
+        (MainConfig, [{"baselines": "itemknn,ease"}, {"baselines": "itemknn, ease"}]),
+        (DistillConfig, [{"lam": 1.0}, {"lam": 1}]),
+    ],
+)
+def test_spellings_of_a_value_are_one_run(kind: type[Config], spellings: list[dict[str, Any]]) -> None:
+    step = next(step for step in STEPS if STEPS[step] is kind)
+    assert len({run_key(step, kind(**one), "data") for one in spellings}) == 1
 
 
 def test_a_sweep_searches_results_and_budgets_alone() -> None:

@@ -9,7 +9,7 @@ import pytest
 from small_data import write_csv
 from workplace import Workplace, new_store, subprocess_environment
 
-from recdistill.config import DistillConfig, ExportConfig, RecommendConfig, option_table
+from recdistill.config import DistillConfig, ExportConfig, RecommendConfig, StudyConfig, option_table
 from recdistill.config import paths as module
 from recdistill.config.command_line import parse
 from recdistill.errors import InputError
@@ -59,6 +59,15 @@ def test_a_name_stays_a_name(folders):
     (there / "llm").mkdir()
     assert parse(DistillConfig, "distill", ["--llm=llm"]).llm == str(there / "llm")
     assert parse(DistillConfig, "distill", ["--llm=./nowhere"]).llm == str(there / "nowhere")
+
+
+def test_a_folder_is_no_plan_though_it_has_its_name(folders):
+    there, here = folders
+    (there / "study").mkdir()
+    (here / "study").mkdir()
+    assert parse(StudyConfig, "study", ["--plan=study"]).plan == "study"
+    (there / "mine.yaml").touch()
+    assert parse(StudyConfig, "study", ["--plan=mine.yaml"]).plan == str(there / "mine.yaml")
 
 
 def test_a_file_to_write_goes_where_the_user_stands(folders):

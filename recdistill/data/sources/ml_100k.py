@@ -17,7 +17,7 @@ FOLDER = "recbole/dataset_example/ml-100k"
 UNKNOWN = "unknown"  # what stands for no genre
 
 
-@SOURCES.register("ml-100k")
+@SOURCES.register("ml-100k", pinned=True)
 def ml_100k(config: DataConfig) -> Interactions:
     """Read 100,000 interactions of 943 users with 1,682 films.
 

@@ -24,7 +24,7 @@ RATINGS = WheelMember(
 )
 
 
-@SOURCES.register("ml-latest-small")
+@SOURCES.register("ml-latest-small", pinned=True)
 def ml_latest_small(config: DataConfig) -> Interactions:
     """Read 100,004 interactions of 671 users with 9,066 films, years and genres.
 
