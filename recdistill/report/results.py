@@ -328,9 +328,10 @@ class Gains:
 
     def seed_spread(self, one: int, other: int, sums: Sequence[FloatArray], counts: FloatArray) -> tuple[float, int]:
         """Deviation that seeds give to the difference of two groups' means, and its degrees of freedom."""
-        variance, degrees = seed_variance([sums[one], sums[other]], counts)
-        drawn = [len(self.groups[index].runs) for index in (one, other) if self.groups[index].is_drawn]
-        return (variance * sum(1 / runs for runs in drawn)) ** 0.5, degrees
+        # Equal runs of what draws nothing say nothing of what a seed does.
+        drawn = [index for index in (one, other) if self.groups[index].is_drawn]
+        variance, degrees = seed_variance([sums[index] for index in drawn], counts)
+        return (variance * sum(1 / len(self.groups[index].runs) for index in drawn)) ** 0.5, degrees
 
 
 def corrected(rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -77,7 +77,8 @@ def answer(results: Results) -> list[str]:
         said.append(f"Not told apart from it: {names(results, [index for index in order(results) if index in tied])}.")
     elif len(results.groups) > 2:
         said.append("It is above every other recommender here, beyond luck, in all pairs.")
-    if all(len(group.runs) == 1 for group in results.groups if group.is_drawn):
+    drawn = [group for group in results.groups if group.is_drawn]
+    if drawn and all(len(group.runs) == 1 for group in drawn):
         said.append("One seed each: this is about these trained models; run several seeds to judge their settings.")
     return said
 

@@ -32,6 +32,10 @@ class Version:
         return f"models:/{self.name}/{self.number}"
 
 
+#: What a store says of an alias that nobody has set.
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
 def versions_of(name: str) -> list[Version]:
     """All versions, the newest first. Raises InputError where there is none."""
     try:
@@ -47,8 +51,10 @@ def champion_of(name: str) -> Version | None:
     """The champion; None where there is none yet."""
     try:
         found = read(lambda: MlflowClient().get_model_version_by_alias(name, CHAMPION))
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in NOT_THERE:
+            return None
+        raise InputError(f"name={name}: {one_line(error.message)}") from None
     return Version(name, str(found.version), found.run_id or "")
 
 

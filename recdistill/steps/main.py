@@ -35,8 +35,10 @@ from recdistill.steps.main_report import REPORT, log_report
 from recdistill.steps.path_bar import PathBar
 from recdistill.steps.prepare import prepare
 from recdistill.steps.promote import promote_run
+from recdistill.steps.registered import registered
 from recdistill.steps.side_by_side import trained_side_by_side
-from recdistill.steps.teacher import check_teacher_of, teacher, wanted_teacher
+from recdistill.steps.student_start import whole_path_contents
+from recdistill.steps.teacher import check_teacher_of, teacher_run
 from recdistill.steps.time_budget import within_time
 from recdistill.steps.worth import TEACHER, TEXTS, Runs, answer, from_texts, price_of, text_rows, told_in_main
 from recdistill.students.training import check_student
@@ -111,7 +113,8 @@ def main(config: MainConfig) -> StepRun:
     processes.from_main(lambda: check_student(config, data.num_items, processes))
     processes.from_main(lambda: check_teacher_of(config, data))
     config = processes.from_main(lambda: within_time(config))
-    with processes.main_enters(step_run("main", config, data=data)) as run:
+    contents = processes.from_main(lambda: whole_path_contents(config, data))
+    with processes.main_enters(step_run("main", config, data=data, contents=contents)) as run:
         if not run.reused:
             expected = processes.from_main(lambda: announce("main", config).seconds)
             silent = not processes.is_main
@@ -121,8 +124,11 @@ def main(config: MainConfig) -> StepRun:
             processes.from_main(lambda: keep_results(run, config, data, found))
     if not processes.is_main:
         return run
+    distilled = run_of(run.run_id).data.tags["recdistill.distilled_run_id"]
+    if config.register and run.reused:
+        # A run that is made registers its student on the way.
+        registered(finished_run(distilled, "distill"), config.register)
     if config.promote:
-        distilled = run_of(run.run_id).data.tags["recdistill.distilled_run_id"]
         promote_run(distilled, config.register, PROMOTED_BY, config.seed)
     rows = [Row(**values) for values in json.loads(run.artifact("results.json").read_text(encoding="utf-8"))]
     show(rows)
@@ -222,14 +228,6 @@ def begun(
     bar.say(f"[{title}] {said}, run {run.run_id}")
     bar.done()
     return run
-
-
-def teacher_run(config: MainConfig) -> StepRun:
-    """The teacher that the options name, or one found or made."""
-    if config.teacher_run_id:
-        fingerprint = data_of(config).fingerprint
-        return join(device_of(config)).from_main(lambda: finished_run(config.teacher_run_id, "teacher", fingerprint))
-    return teacher(changed(wanted_teacher(config), force=config.force))
 
 
 def headline(rows: Sequence[Row]) -> str:

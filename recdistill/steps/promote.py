@@ -1,6 +1,6 @@
 """``promote``: the alias ``champion`` goes to a version that a paired test finds better than the present one."""
 
-from recdistill.config import PromoteConfig
+from recdistill.config import PromoteConfig, changed
 from recdistill.errors import InputError
 from recdistill.report.compared import groups_of
 from recdistill.report.results import MetricName, Row, compare_groups
@@ -34,7 +34,8 @@ def promote(config: PromoteConfig) -> StepRun:
     said = sentence(config, challenger, champion, row, moves)
     if untested:
         said = f"{challenger.address} is the {CHAMPION} of {config.name} now, by override, untested: {untested}."
-    with step_run("promote", config, data=challenger.address) as run:
+    # Who is the champion is in no key: each promotion is a run of its own.
+    with step_run("promote", changed(config, force=True), data=challenger.address) as run:
         run.log_text("promotion.md", said)
         run.log_metrics({"promote/moved": float(moves)} | numbers(row))
         run.tag("promoted", challenger.address if moves else "")

@@ -1,7 +1,7 @@
 """``worth``: what the LLM adds over cheap text and over ids, for trained, sparse and new items, and its price."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import pandas as pd
@@ -19,15 +19,17 @@ from recdistill.config import (
     config_of,
     narrow,
 )
-from recdistill.runs.finished_runs import options_of_run
+from recdistill.registry import TEACHERS
+from recdistill.runs.finished_runs import linked_run, options_of_run
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
-from recdistill.steps.inputs import data_of
+from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.map_items import map_items
 from recdistill.steps.side_by_side import trained_side_by_side
-from recdistill.steps.teacher import check_teacher_of, teacher, wanted_teacher
+from recdistill.steps.student_start import whole_path_contents
+from recdistill.steps.teacher import check_teacher_of, teacher_run
 from recdistill.steps.time_budget import within_time
 from recdistill.students.training import check_student
 from recdistill.study.terms import terms_of_rows
@@ -36,6 +38,7 @@ from recdistill.study.worth import BOTH, CHEAP, FINAL, FROZEN, IDS, TRAINED, Ask
 #: Runs that are no rows of their own: the teacher, and the student that starts from cheap text before its new items are
 #: mapped.
 TEACHER, TEXTS = "teacher", "from cheap text"
+SPEED = "ms_per_1000_recommendations"
 Runs = dict[str, StepRun]
 Student = TypeVar("Student", bound=StudentConfig)
 
@@ -46,7 +49,7 @@ def worth(config: WorthConfig) -> StepRun:
     check_student(config, data.num_items)
     check_teacher_of(config, data)
     config = within_time(config)
-    with step_run("worth", config, data=data) as run:
+    with step_run("worth", config, data=data, contents=whole_path_contents(config, data)) as run:
         if not run.reused:
             seeds = [changed(config, seed=seed, new_items_seed=draw) for seed, draw in seeds_of(config)]
             rows = [rows_of(one, run.run_id) for one in seeds]
@@ -77,7 +80,7 @@ def rows_of(config: MainConfig, run_id: str) -> Runs:
     else:
         found = {IDS: backbone(ids)}
     if not config.teacher_files:
-        found[TEACHER] = teacher(wanted_teacher(narrow(config, DistillConfig)))
+        found[TEACHER] = teacher_run(narrow(config, DistillConfig))
         student = changed(student, teacher_run_id=found[TEACHER].run_id)
     found[BOTH] = distill(student)
     return found | (text_rows(config, found) if told else {})
@@ -105,13 +108,26 @@ def text_rows(config: MainConfig, found: Runs) -> Runs:
     """The rows whose new items come from their texts, of the students that start from texts in ``found``."""
     cheap = config.cheap_views
     rows = {CHEAP: map_items(mapped(config, found[TEXTS], cheap))}
-    if config.teacher_files:
-        return rows | {FINAL: map_items(mapped(config, found[BOTH], cheap))}
-    taught = {"teacher_run_id": found[TEACHER].run_id}
-    rows[FROZEN] = map_items(mapped(config, found[TEXTS], f"{cheap}+llm", view_llm=config.llm))
-    rows[TRAINED] = map_items(mapped(config, found[TEXTS], f"{cheap}+teacher", **taught))
-    rows[FINAL] = map_items(mapped(config, found[BOTH], f"{cheap}+teacher", **taught))
+    if TEACHER in found and reads_llm(taught := options_of_teacher(found[TEACHER])):
+        rows[FROZEN] = map_items(mapped(config, found[TEXTS], f"{cheap}+llm", view_llm=taught.llm))
+    if TEACHER in found and teacher_outputs_of(found[TEACHER], data_of(config)).item_view is not None:
+        options = {"teacher_run_id": found[TEACHER].run_id}
+        rows[TRAINED] = map_items(mapped(config, found[TEXTS], f"{cheap}+teacher", **options))
+        rows[FINAL] = map_items(mapped(config, found[BOTH], f"{cheap}+teacher", **options))
+    else:
+        # Of files, and of a teacher that knows no item by its text.
+        rows[FINAL] = map_items(mapped(config, found[BOTH], cheap))
     return rows
+
+
+def options_of_teacher(run: StepRun) -> TeacherConfig:
+    """The options that a teacher was made with."""
+    return config_of(TeacherConfig, options_of_run(run.run_id, [TEACHER])[2])
+
+
+def reads_llm(config: TeacherConfig) -> bool:
+    """Whether a teacher is built over an LLM of this machine, and asks no server."""
+    return not TEACHERS.declaration(config.teacher).about.get("queries")
 
 
 def mapped(config: MainConfig, student: StepRun, views: str, **options: str) -> MapItemsConfig:
@@ -122,7 +138,7 @@ def mapped(config: MainConfig, student: StepRun, views: str, **options: str) -> 
 
 def configs_that_read(config: MainConfig, rows: Runs) -> list[Config]:
     """The options of those rows that read language models."""
-    found: list[Config] = [narrow(config, TeacherConfig)] if TEACHER in rows else []
+    found: list[Config] = [options_of_teacher(rows[TEACHER])] if TEACHER in rows else []
     return found + ([narrow(config, MapItemsConfig, views=config.cheap_views)] if CHEAP in rows else [])
 
 
@@ -141,24 +157,42 @@ def with_new(ranks: pd.DataFrame) -> pd.DataFrame:
 
 
 def price_of(rows: list[Runs]) -> Price | None:
-    """What the teacher cost, mean over seeds; None where teacher outputs came from files."""
+    """What the teacher cost in all rounds that it was asked, mean over seeds; None where its outputs are files."""
     if TEACHER not in rows[0]:
         return None
-    costs = [(one[TEACHER].metrics(), one[BOTH].metrics()) for one in rows]
-    options = [config_of(TeacherConfig, options_of_run(one[TEACHER].run_id, [TEACHER])[2]) for one in rows]
+    spent = [cost_of(one[TEACHER], rounds_of(one[BOTH], one[TEACHER])) for one in rows]
+    speeds = [one[TEACHER].metrics().get(SPEED) for one in rows]
+    known = [speed for speed in speeds if speed is not None]
+    unbounded = any(tokens == 0 for tokens, _ in spent)
     return Price(
-        tokens=round(statistics.fmean(budget_of(one) for one in options)),
-        seconds=statistics.fmean(t.get("train_seconds", 0.0) + t.get("outputs_seconds", 0.0) for t, _ in costs),
-        teacher_ms=statistics.fmean(t.get("ms_per_1000_recommendations", 0.0) for t, _ in costs),
-        student_ms=statistics.fmean(s.get("ms_per_1000_recommendations", 0.0) for _, s in costs),
+        tokens=0 if unbounded else round(statistics.fmean(tokens for tokens, _ in spent)),
+        seconds=statistics.fmean(seconds for _, seconds in spent),
+        teacher_ms=statistics.fmean(known) if len(known) == len(speeds) else None,
+        student_ms=statistics.fmean(one[BOTH].metrics().get(SPEED, 0.0) for one in rows),
     )
 
 
-def budget_of(config: TeacherConfig) -> int:
-    """LLM tokens that a teacher was allowed; 0 where it scored whatever there was."""
-    if not config.outputs_token_budget:
-        return 0
-    return config.token_budget + config.outputs_token_budget + int(config.value("contrast_token_budget"))
+def rounds_of(student: StepRun, teacher: StepRun) -> list[StepRun]:
+    """The runs of the further rounds in which the teacher of a distilled student was asked again."""
+    found, run = [], linked_run(student, "teacher")
+    while run.run_id != teacher.run_id:
+        found.append(run)
+        run = linked_run(run, "teacher")
+    return found
+
+
+def cost_of(teacher: StepRun, rounds: Sequence[StepRun]) -> tuple[int, float]:
+    """LLM tokens and seconds of a teacher and of its further rounds; no tokens where one scored whatever there was."""
+    options = [options_of_teacher(run) for run in (teacher, *rounds)]
+    metrics = [run.metrics() for run in (teacher, *rounds)]
+    if not reads_llm(options[0]):
+        tokens = sum(one.get(f"endpoint/{part}_tokens", 0.0) for one in metrics for part in ("prompt", "answer"))
+        return round(tokens), sum(one.get("endpoint/seconds", 0.0) for one in metrics)
+    seconds = sum(one.get("train_seconds", 0.0) + one.get("outputs_seconds", 0.0) for one in metrics)
+    if not all(one.outputs_token_budget for one in options):
+        return 0, seconds
+    learnt = options[0].token_budget + int(options[0].value("contrast_token_budget"))
+    return learnt + sum(one.outputs_token_budget for one in options), seconds
 
 
 def numbers(asked: list[Asked]) -> dict[str, float]:

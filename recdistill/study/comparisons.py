@@ -30,6 +30,7 @@ PARTS = ("all", "warm", "sparse", "new", "new_among_new")
 #: A trained item with at most so many training targets is sparse.
 SPARSE = 10
 MINIMUM = 2  # clusters that a deviation needs
+ENOUGH_EQUAL = 10  # clusters of equal differences that are one
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,10 @@ def clustered(values: FloatArray, cluster: NDArray[np.int64], least: float) -> I
     residual = np.bincount(cluster, weights=values - mean, minlength=clusters)
     deviation = math.sqrt(float((residual**2).sum()) * clusters / (clusters - 1)) / len(values)
     if deviation == 0:
-        equal = mean == 0
-        return Interval(clusters, 0.0, mean, mean, 1.0 if equal else 0.0, 0.0 if mean > least else 1.0)
+        # A few clusters that agree to the last bit are no proof.
+        told = mean == 0 or clusters >= ENOUGH_EQUAL
+        p_value = 0.0 if mean != 0 and told else 1.0
+        return Interval(clusters, 0.0, mean, mean, p_value, 0.0 if told and mean > least else 1.0)
     free = clusters - 1
     width = float(student_t.ppf((1 + LEVEL) / 2, free)) * deviation
     two_sided = 2 * float(student_t.sf(abs(mean) / deviation, free))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recdistill.config import config_of
 from recdistill.config.steps import STEPS
+from recdistill.errors import InputError
 from recdistill.evaluation.paired_tests import p_value_text
 from recdistill.study.cells import CellResult, read_cell, read_ranks
 from recdistill.study.comparisons import CUT_OFF, METRIC, PARTS, SPARSE, Difference, corrected, difference, undecided
@@ -74,9 +75,13 @@ def answers(found: Found, folder: Path) -> list[Answer]:
     """Every comparison of the plan whose cells are finished, in every part, corrected over the study."""
     asked: list[Answer] = []
     for comparison in found.plan.comparisons:
+        rows = [found.plan.rows[name] for name in (comparison.row, comparison.against)]
+        # Two rows that are the same for all students are compared once.
+        students = list(found.plan.students) if any(row.students for row in rows) else list(found.plan.students)[:1]
         for data in found.plan.data:
-            for student in found.plan.students:
+            for student in students:
                 pairs = shared_seeds(found, comparison, data, student)
+                check_data(found, pairs)
                 ranks = [[read_ranks(folder, pair[side]) for pair in pairs] for side in (0, 1)]
                 planned = len(
                     {cell.seed for cell in found.plan.cells if cell.row == comparison.row and cell.data == data}
@@ -89,6 +94,16 @@ def answers(found: Found, folder: Path) -> list[Answer]:
     return [
         Answer(answer.comparison, answer.data, answer.student, one) for answer, one in zip(asked, adjusted, strict=True)
     ]
+
+
+def check_data(found: Found, pairs: Iterable[tuple[Cell, Cell]]) -> None:
+    """Raise InputError where the cells of a pair are of other data, as of a file that has grown since."""
+    for one, other in pairs:
+        if found.results[one.name].fingerprint != found.results[other.name].fingerprint:
+            raise InputError(
+                f"results: {one.name} and {other.name} are of other data; delete the .json of the one that is not of "
+                "today's data, and make it again"
+            )
 
 
 def shared_seeds(found: Found, comparison: Comparison, data: str, student: str) -> list[tuple[Cell, Cell]]:
@@ -209,11 +224,8 @@ def footing(found: Found) -> list[str]:
         return "; ".join(sorted(set(values)))
 
     versions = listed(", ".join(f"{name} {v}" for name, v in sorted(result.versions.items())) for result in results)
-    terms = terms_of_rows(
-        config_of(STEPS[cell.step], cell.options)
-        for cell in found.plan.cells
-        if cell.name in found.results and cell.step in ("teacher", "map_items")
-    )
+    made = [cell for cell in found.plan.cells if cell.name in found.results]
+    terms = terms_of_rows(config_of(STEPS[cell.step], cell.options) for cell in made)
     return [
         *([f"Made with language models: {terms}", ""] if terms else []),
         f"Commits: {listed(result.commit[:12] for result in results)}. Machines: "

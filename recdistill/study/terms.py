@@ -13,11 +13,17 @@ def terms_of_rows(rows: Iterable[Config]) -> str:
     return terms_of(*(name for config in rows for name in models_read(config)))
 
 
+def models_of_views(config: Config) -> list[str]:
+    """The models that the views of the options read."""
+    values = config.values()
+    return [str(values[name]) for name in ("view_llm", "sentence_model") if name in values]
+
+
 def models_read(config: Config) -> list[str]:
     """The models that a teacher or the views of the options read, as the options name them."""
-    values = config.values()
-    found = [str(values[name]) for name in ("view_llm", "sentence_model") if name in values]
-    # A teacher behind a server reads none of `llm`.
-    if isinstance(config, TeacherConfig) and not TEACHERS.declaration(config.teacher).about.get("queries"):
-        found.append(config.llm)
+    found = models_of_views(config)
+    # The options of a distilled student name a teacher, too, which is a row of its own; one behind a server reads none.
+    if isinstance(config, TeacherConfig) and type(config).upstream is not TeacherConfig:
+        asks_server = TEACHERS.declaration(config.teacher).about.get("queries")
+        found += [] if asks_server else [config.llm]
     return found

@@ -72,6 +72,12 @@ class Asked:
     difference: Difference
 
     @property
+    def share(self) -> str:
+        """The difference as a share, or as it is where the other row has nothing."""
+        one = self.difference
+        return f"{one.difference:+.4f}" if math.isnan(one.relative) else f"{one.relative:+.0%}"
+
+    @property
     def line(self) -> str:
         """The answer in a sentence."""
         one = self.difference
@@ -94,25 +100,28 @@ class Price:
     """What a teacher and a student cost.
 
     Attributes:
-        tokens: LLM tokens that the teacher's budgets allowed; 0 where one of them has no limit.
-        seconds: of the teacher's training and scoring on this machine.
-        teacher_ms, student_ms: per 1,000 recommendations.
+        tokens: LLM tokens that the teacher's budgets allowed, or that its server counted; 0 where one has no limit.
+        seconds: of the teacher's training and scoring on this machine, or of its server.
+        teacher_ms: per 1,000 recommendations; None of a teacher that ranks no whole part.
+        student_ms: the same of the student.
     """
 
     tokens: int
     seconds: float
-    teacher_ms: float
+    teacher_ms: float | None
     student_ms: float
 
     @property
     def line(self) -> str:
         """The price in a sentence."""
-        factor = self.teacher_ms / self.student_ms if self.student_ms else math.inf
         tokens = f"at most {self.tokens:,} LLM tokens and " if self.tokens else ""
+        once, student = f"price: {tokens}{self.seconds:,.0f} s once", f"{self.student_ms / 1000:,.2f} s"
+        if self.teacher_ms is None:
+            return f"{once}; per 1,000 recommendations the student takes {student}"
+        factor = self.teacher_ms / self.student_ms if self.student_ms else math.inf
         return (
-            f"price: {tokens}{self.seconds:,.0f} s once; per 1,000 recommendations the teacher "
-            f"takes {self.teacher_ms / 1000:,.1f} s and the student {self.student_ms / 1000:,.2f} s "
-            f"({factor:,.0f} times less)"
+            f"{once}; per 1,000 recommendations the teacher takes {self.teacher_ms / 1000:,.1f} s and the student "
+            f"{student} ({factor:,.0f} times less)"
         )
 
 
@@ -144,8 +153,8 @@ def sentence(asked: Sequence[Asked]) -> str:
                 where[one.target] = one
     if not where:
         return "Whether the LLM is worth it cannot be said: there is nothing to compare."
-    worth = [f"{t} ({one.difference.relative:+.0%})" for t, one in where.items() if one.difference.verdict == "better"]
-    harms = [f"{t} ({one.difference.relative:+.0%})" for t, one in where.items() if one.difference.verdict == "worse"]
+    worth = [f"{t} ({one.share})" for t, one in where.items() if one.difference.verdict == "better"]
+    harms = [f"{t} ({one.share})" for t, one in where.items() if one.difference.verdict == "worse"]
     unseen = [t for t, one in where.items() if one.difference.verdict not in ("better", "worse")]
     parts = [f"worth it for {joined(worth)}"] if worth else []
     parts += [f"not for {joined(unseen)}, where noise hides whatever it adds"] if unseen else []

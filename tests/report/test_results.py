@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -106,6 +107,20 @@ def test_closed_form_recommenders_have_no_seeds_to_vary(make_run, samples):
         row = compare_groups(groups, samples, MetricName("test", "ndcg", 10), resamples=2000).row_of(1)
         widths.append(row.high - row.low)
     assert widths[0] < widths[1]
+
+
+def test_equal_runs_of_a_closed_form_are_no_evidence_of_what_seeds_do(make_run, samples):
+    apart = [make_run("good"), make_run("bad", seed=2)]
+    found = []
+    for count in (1, 8):
+        ranks = samples.ranks | {f"ease{seed}": samples.ranks["plain"] for seed in range(count)}
+        settings = {"student": "ease"}
+        ease = [make_run(f"ease{seed}", step="backbone", settings=settings, seed=seed) for seed in range(count)]
+        groups = groups_of([*ease, *apart])
+        whole = replace(samples, ranks=ranks)
+        found.append(compare_groups(groups, whole, MetricName("test", "ndcg", 10), resamples=2000).row_of(1))
+    assert (found[0].low, found[0].high) == pytest.approx((found[1].low, found[1].high), rel=0.02)
+    assert found[0].p_value == pytest.approx(found[1].p_value, abs=0.02)
 
 
 @pytest.mark.parametrize(

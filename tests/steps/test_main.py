@@ -253,6 +253,13 @@ def test_force_runs_every_step_again_with_the_same_result(finished):
             assert again[step].data.metrics[name] == first[step].data.metrics[name]
 
 
+def test_a_path_that_is_found_registers_its_student_all_the_same(finished, capsys):
+    assert run_step("main", **options(finished, register="found")) == 0
+    assert "registered as models:/found/1" in capsys.readouterr().out
+    version = MlflowClient().get_model_version("found", "1")
+    assert version.run_id == by_step(finished.run_id)["distill"].info.run_id
+
+
 def test_a_teacher_can_be_named(finished, capsys):
     teacher = by_step(finished.run_id)["teacher"].info.run_id
     assert run_step("main", **options(finished, teacher_run_id=teacher, lam=0.8, token_budget=1)) == 0

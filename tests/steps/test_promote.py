@@ -63,6 +63,17 @@ def test_a_better_one_replaces_it_and_a_worse_one_does_not(client, registered, c
     assert client.get_run(run.run_id).data.metrics["promote/difference"] < 0
 
 
+def test_each_promotion_is_a_run_of_its_own(client, registered):
+    """Also back to a version that was the champion before, by the same command."""
+    first, _, again = (promoted(version=version, override=True) for version in ("3", "2", "3"))
+    assert first.run_id != again.run_id
+    assert champion_of("films").number == "3"
+    assert "replaces" not in client.get_run(first.run_id).data.tags["mlflow.note.content"]
+    for run in (first, again):
+        assert client.get_run(run.run_id).data.metrics["promote/moved"] == 1
+        assert run.artifact("promotion.md").is_file()
+
+
 def test_a_margin_must_be_exceeded(registered):
     promoted(version="1")
     promoted(version="2", margin=50.0)

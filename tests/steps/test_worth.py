@@ -2,21 +2,23 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import mlflow
 import pandas as pd
 import pytest
 
-from recdistill.config import MainConfig, StudyConfig, WorthConfig, changed
+from recdistill.config import MainConfig, StudyConfig, TeacherConfig, WorthConfig, changed
 from recdistill.errors import InputError
 from recdistill.runs.finished_runs import options_of_run
 from recdistill.runs.served_model import student_folder
 from recdistill.runs.step_runs import entry_run
 from recdistill.steps import study as study_module
+from recdistill.steps import worth as worth_module
 from recdistill.steps.estimate import estimate
 from recdistill.steps.main import main
 from recdistill.steps.study import study
-from recdistill.steps.worth import worth
+from recdistill.steps.worth import cost_of, worth
 from recdistill.students.build import load_recommender
 from recdistill.students.mapped import MappedStudent
 from recdistill.study.cells import RANKS
@@ -62,6 +64,40 @@ def test_worth_has_every_row_and_a_sentence(place, small_files, tiny_llm_folder,
         assert (student["item_init"], student["views"]) == ("views", "tfidf")
     ids = options_of_run(tags["recdistill.ids_run_id"], ["backbone"])[2]
     assert "views" not in ids
+    # A teacher that is named is the one, whatever the budgets are.
+    named = options | {"teacher_run_id": tags["recdistill.teacher_run_id"], "token_budget": 1, "worth_margin": 0.02}
+    with entry_run("worth"):
+        again = worth(WorthConfig(**named))
+    assert mlflow.get_run(again.run_id).data.tags["recdistill.teacher_run_id"] == tags["recdistill.teacher_run_id"]
+    assert again.artifact("worth.md").read_text() == said
+
+
+def test_a_teacher_that_knows_no_item_by_its_text_leaves_its_rows_out(
+    place, small_files, tiny_llm_folder, monkeypatch, capsys
+):
+    options = {**small_files, **SMALL, "llm": str(tiny_llm_folder), "cheap_views": "tfidf", "seed": 5}
+    monkeypatch.setattr(worth_module, "teacher_outputs_of", lambda run, data: SimpleNamespace(item_view=None))
+    with entry_run("worth"):
+        run = worth(WorthConfig(**options))
+    said = run.artifact("worth.md").read_text()
+    assert "cheap text + frozen LLM" in said
+    assert "cheap text + teacher" not in said.replace("distilled + cheap text", "")
+
+
+def test_the_price_is_of_all_rounds_and_of_a_servers_own_count(monkeypatch):
+    ours = TeacherConfig(token_budget=100, outputs_token_budget=30, contrast_token_budget=7)
+    server = TeacherConfig(teacher="endpoint", endpoint_model="m")
+    monkeypatch.setattr(worth_module, "options_of_teacher", lambda run: run.options)
+
+    def made(options, **metrics):
+        return SimpleNamespace(options=options, metrics=lambda: metrics)
+
+    first, second = made(ours, train_seconds=5.0, outputs_seconds=2.0), made(ours, outputs_seconds=3.0)
+    assert cost_of(first, []) == (137, 7.0)
+    assert cost_of(first, [second, second]) == (197, 13.0)
+    assert cost_of(first, [made(changed(ours, outputs_token_budget=0))])[0] == 0
+    spent = {"endpoint/prompt_tokens": 40.0, "endpoint/answer_tokens": 2.0, "endpoint/seconds": 9.0}
+    assert cost_of(made(server, **spent), [made(server, **spent)]) == (84, 18.0)
 
 
 def test_main_starts_its_students_from_cheap_text_where_it_draws_new_items(place, small_files, tiny_llm_folder, capsys):

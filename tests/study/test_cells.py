@@ -87,6 +87,28 @@ def test_the_report_says_what_is_better_and_what_is_missing(study):
     assert "![NDCG@20 of each row](report_all.svg)" in text
 
 
+def test_cells_of_other_data_are_not_compared(study):
+    folder, found = study
+    cell = found.plan.cells[0]
+    grown = dataclasses.replace(found.results[cell.name], fingerprint="0" * 64)
+    other = dataclasses.replace(found, results={**found.results, cell.name: grown})
+    with pytest.raises(InputError, match=rf"distilled/sasrec-1 and {cell.name} are of other data; delete"):
+        answers(other, folder)
+
+
+def test_rows_that_are_the_same_for_all_students_are_compared_once(tmp_path):
+    text = PLAN.replace("sasrec: {student: sasrec}", "sasrec: {student: sasrec}\n  gru: {student: gru4rec}")
+    text = text.replace("{step: backbone, says", "{step: prepare, students: [], says")
+    text = text.replace("{step: distill}", "{step: prepare, students: [], options: {max_users: 9}}")
+    (tmp_path / "plan.yaml").write_text(text)
+    plan = read_plan(tmp_path / "plan.yaml")
+    for cell in plan.cells:
+        if cell.row != "unmade":
+            write_cell(tmp_path, cell, result(cell, 0.1), ranks(cell.seed, 1 + (cell.row == "distilled")))
+    given = answers(Found.read(plan, tmp_path), tmp_path)
+    assert len({answer.difference.part for answer in given}) == len(given) == 4
+
+
 def test_a_study_without_a_finished_cell_says_so(tmp_path):
     (tmp_path / "plan.yaml").write_text(PLAN)
     plan = read_plan(tmp_path / "plan.yaml")

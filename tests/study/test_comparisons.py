@@ -25,6 +25,14 @@ def table(ranks: list[int], among: list[int] | None = None, users: list[int] | N
     )
 
 
+@pytest.mark.parametrize(("clusters", "told"), [(2, False), (9, False), (10, True)])
+def test_a_few_equal_differences_are_no_proof(clusters, told):
+    found = clustered(np.ones(clusters), np.arange(clusters), -0.1)
+    assert (found.p_value, found.p_below) == ((0.0, 0.0) if told else (1.0, 1.0))
+    equal = clustered(np.zeros(clusters), np.arange(clusters), -0.1)
+    assert (equal.p_value, equal.p_below) == (1.0, 0.0)
+
+
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=30))
 @settings(max_examples=50, deadline=None)
 def test_without_clusters_it_is_students_t(values):

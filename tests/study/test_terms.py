@@ -23,7 +23,10 @@ def test_teachers_and_views_bring_the_terms_of_their_models_once_each() -> None:
 def test_models_of_a_path_and_teachers_behind_a_server_bring_none() -> None:
     behind = TeacherConfig(teacher="endpoint", endpoint="http://127.0.0.1:9", endpoint_model="any", llm="gemma3-270m")
     assert terms_of_rows([TeacherConfig(llm="some/model"), behind]) == ""
-    assert terms_of_rows([DistillConfig(llm="gemma3-270m")]) == GEMMA
+    # A distilled student's teacher is a row of its own; its views are its own.
+    assert terms_of_rows([DistillConfig(llm="gemma3-270m")]) == ""
+    student = DistillConfig(llm="gemma3-270m", item_init="views", views="llm", view_llm="smollm2-135m")
+    assert terms_of_rows([student]) == SMOLLM
 
 
 def test_terms_are_joined_each_once() -> None:

@@ -59,6 +59,20 @@ def test_what_new_items_take_from_others_is_not_the_llms():
     assert not told[FINAL, "all targets"].of_llm
 
 
+def test_a_gain_over_nothing_is_told_as_it_is():
+    found = rows(ids={}, both={})
+    found[IDS] = [table.assign(rank=10**6) for table in found[IDS]]
+    said = sentence(ask(found, 0.01))
+    assert "worth it for items with clicks and items with few clicks" not in said
+    assert "nan" not in said
+    assert "items with clicks (+0." in said
+
+
+def test_a_teacher_that_ranks_nothing_has_no_speed():
+    line = Price(tokens=0, seconds=12.0, teacher_ms=None, student_ms=150.0).line
+    assert line == "price: 12 s once; per 1,000 recommendations the student takes 0.15 s"
+
+
 def test_without_rows_nothing_is_said_of_it():
     assert "cannot be said" in sentence(ask({}, 0.01))
 
