@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields
 
+import numpy as np
 import torch
 
 from recdistill.config import DistillConfig, TeacherConfig, changed, narrow
@@ -28,7 +29,10 @@ from recdistill.teachers.scoring import Asking, make_outputs
 from recdistill.training.device import device_of
 
 #: Options by which a teacher is asked again; all others are those that it was made with.
-ASKED_WITH = ("query_policy", "outputs_token_budget", "query_budget", "cost_budget", "device", "plugin")
+ASKED_WITH = (
+    "query_policy", "outputs_token_budget", "query_budget", "cost_budget", "price_prompt", "price_answer", "device",
+    "plugin",
+)  # fmt: skip
 
 
 def asked_in_rounds(
@@ -65,13 +69,13 @@ def asked_again(
         student: distilled from these.
         number: of the round, from 2.
     """
-    known = teacher_outputs_of(before, data)
-    if len(known.sample) >= data.num_trainable(config.exclude_seen):
+    known, options = teacher_outputs_of(before, data), options_of_round(config, first)
+    # The teacher is asked by its own rule, of which samples teach.
+    if left_to_ask(known, data, options.exclude_seen) < 1:
         raise InputError(
             f"rounds={config.rounds}: after {number - 1} of them the teacher has answered for all "
             f"{len(known.sample):,} training samples; give fewer rounds, or a smaller budget for each"
         )
-    options = options_of_round(config, first)
     frozen = linked_run(first, "backbone")
     upstream = {"backbone": frozen, "teacher": before, "student": student}
     opened = step_run("teacher", options, data=data, upstream=upstream, kept="results", contents={"round": number})
@@ -98,6 +102,14 @@ def asked_again(
             f"{whole.covered_share:.0%} of {len(data.train):,}."
         )
     return run
+
+
+def left_to_ask(known: TeacherOutputs, data: SequenceData, exclude_seen: bool) -> int:
+    """How many training samples that teach have no answer."""
+    trainable = data.trainable(exclude_seen)
+    count = len(data.train) if trainable is None else len(trainable)
+    answered = known.sample.numpy()
+    return count - (len(answered) if trainable is None else int(np.isin(trainable, answered).sum()))
 
 
 def share_of_answers(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from recdistill.config import DistillConfig, TeacherConfig, narrow
+from recdistill.config import DistillConfig, TeacherConfig, changed, narrow
 from recdistill.config.base import option_table
 from recdistill.config.lineage import near_key, run_key
 from recdistill.data.sequences import SequenceData
@@ -19,7 +19,7 @@ from recdistill.runs.logged_models import log_teacher, new_mark
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone, frozen_backbone, key_of_baseline
-from recdistill.steps.inputs import data_of, frozen_student, imported_teacher
+from recdistill.steps.inputs import data_of, frozen_student, imported_teacher, texts_in_key
 from recdistill.steps.results import log_results
 from recdistill.steps.time_budget import within_time
 from recdistill.students.student import Student
@@ -28,9 +28,13 @@ from recdistill.teachers.gate_tables import gate_tables
 from recdistill.teachers.outputs import write_teacher_outputs
 from recdistill.teachers.protocol import AsksQueries, JudgedAnswers, Teacher
 from recdistill.teachers.scoring import make_outputs
+from recdistill.teachers.shards import seconds_on_disk
 from recdistill.teachers.training import train_teacher
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes, join
+
+#: The option of teachers that read the items' texts.
+TEXT = "teacher_text"
 
 
 def teacher(config: TeacherConfig) -> StepRun:
@@ -43,7 +47,8 @@ def teacher(config: TeacherConfig) -> StepRun:
     data = processes.main_first(lambda: data_of(config))
     config = processes.from_main(lambda: within_time(config))
     frozen = processes.from_main(lambda: find_backbone(config, data))
-    opened = step_run("teacher", config, data=data, upstream={"backbone": frozen})
+    contents = texts_read(config, data)
+    opened = step_run("teacher", config, data=data, upstream={"backbone": frozen}, contents=contents)
     with processes.main_enters(opened) as run:
         if not run.reused:
             student = processes.main_first(lambda: frozen_student(frozen, processes.device))
@@ -59,9 +64,10 @@ def taught(
         # Read before the training, and remembered: a tracking server may be lost by its end.
         frozen.metrics()
     made, progress = train_teacher(config, data, student, recorder=run, processes=processes)
-    started = time.perf_counter()
+    # A killed scoring's seconds count.
+    before, started = seconds_on_disk(run.work / "outputs"), time.perf_counter()
     outputs = make_outputs(made, config, run.work / "outputs")
-    outputs_seconds = time.perf_counter() - started
+    outputs_seconds = before + time.perf_counter() - started
     ranked = made.ranks(run.work / "ranks")
     answered = made.answers()
     if outputs is None:
@@ -163,6 +169,14 @@ def wanted_teacher(config: TeacherConfig) -> TeacherConfig:
     return narrow(config, TeacherConfig, force=False, sequence_embeddings=kept)
 
 
+def teacher_run(config: DistillConfig) -> StepRun:
+    """The teacher that the options name, or one of these options found or made; several processes call it together."""
+    if config.teacher_run_id:
+        fingerprint = data_of(config).fingerprint
+        return join(device_of(config)).from_main(lambda: finished_run(config.teacher_run_id, "teacher", fingerprint))
+    return teacher(changed(wanted_teacher(config), force=config.force))
+
+
 def check_teacher_of(config: DistillConfig, data: SequenceData) -> None:
     """Raise InputError, before any work, where the teacher that students are to learn from cannot be had.
 
@@ -178,6 +192,11 @@ def check_teacher_of(config: DistillConfig, data: SequenceData) -> None:
         check_teacher(config)
         if config.backbone_run_id:
             finished_run(config.backbone_run_id, "backbone", data.fingerprint)
+
+
+def texts_read(config: TeacherConfig, data: SequenceData) -> dict[str, str]:
+    """What a teacher's key has of the items' texts; nothing of a teacher that reads none."""
+    return texts_in_key(config, data) if TEXT in config.values() else {}
 
 
 def find_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> StepRun:
@@ -200,14 +219,14 @@ def known_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> Ste
         frozen = find_finished(key_of_baseline(frozen_backbone(config), data.fingerprint))
         if frozen is not None:
             upstream = {"backbone": frozen.data.tags["recdistill.key"]}
-            exact = find_finished(run_key("teacher", wanted, data.fingerprint, upstream))
+            exact = find_finished(run_key("teacher", wanted, data.fingerprint, upstream, texts_read(wanted, data)))
             if exact is not None:
                 return finished_run(exact.info.run_id, "teacher", data.fingerprint)
         # A teacher with these budgets was asked for by nobody: the newest of any budgets will do.
         table, values = option_table(TeacherConfig), wanted.values()
         budgets = [name for name in values if table[name].role == "budget"]
         if all(values[name] == table[name].default for name in budgets):
-            near = find_near(near_key("teacher", wanted, data.fingerprint))
+            near = find_near(near_key("teacher", wanted, data.fingerprint, texts_read(wanted, data)))
             if near is not None:
                 print(f"teacher: run {near.run_id}, the newest that fits", flush=True)
                 return near

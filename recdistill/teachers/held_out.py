@@ -1,6 +1,5 @@
 """Ranks of a teacher on held-out samples, read batch after batch."""
 
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -40,21 +39,18 @@ def held_out_ranks(
     """
 
     def read(batch: Batch) -> dict[str, Tensor]:
-        started = time.perf_counter()
         given, excluded = scores(batch)
         among = torch.zeros(len(batch), dtype=torch.int64)
         for items, samples in new(batch):
             among = torch.where(samples, rank_among(given, batch.target, items, excluded).cpu(), among)
-        found = {
+        return {
             "sample": batch.sample,
             "rank": rank_of_target(given, batch.target, excluded).cpu(),
             "best": best_items(given, KEPT, excluded).cpu(),
             "among": among,
         }
-        seconds = (time.perf_counter() - started) / len(batch)
-        return found | {"seconds": torch.full((len(batch),), seconds, dtype=torch.float64)}
 
-    found = read_through(processes, batches, title, total, folder, read)
+    found, seconds = read_through(processes, batches, title, total, folder, read)
     order = found["sample"].argsort()
     ranked = Ranked(*(found[name][order] for name in ("rank", "best", "among")))
-    return ranked, float(found["seconds"].sum()) / processes.count
+    return ranked, seconds

@@ -60,8 +60,11 @@ class JudgedAnswers:
 class LearnsContent(Protocol):
     """A teacher that learns of the items' texts before its lesson."""
 
-    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress], folder: Path | None = None) -> None:
-        """Learn; ``fit`` trains a lesson within a budget of tokens, ``folder`` is as of `Teacher.ranks`."""
+    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress], folder: Path | None = None) -> float:
+        """Learn; ``fit`` trains a lesson within a budget of tokens, ``folder`` is as of `Teacher.ranks`.
+
+        Returns the seconds that it took.
+        """
 
     def item_view(self, folder: Path | None = None) -> Tensor:
         """The teacher's vector of every item by its text alone, float32 [V, H], on any device."""

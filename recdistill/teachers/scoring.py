@@ -58,6 +58,7 @@ def make_outputs(
     embedding, view = scored(teacher, config, shards, asking)
     teacher.processes.wait()
     # Outside of inference mode, for a student may be trained on these tensors in this process.
+    view = None if view is None else view.clone()
     return outputs_of(teacher, shards.read(), embedding, view) if teacher.processes.is_main else None
 
 

@@ -42,8 +42,10 @@ def read_through(
     total: int,
     folder: Path | None,
     read: Callable[[Work], dict[str, Tensor]],
-) -> dict[str, Tensor]:
-    """What ``read`` gives of all batches, one after another in no order, in all processes.
+) -> tuple[dict[str, Tensor], float]:
+    """What ``read`` gives of all batches, one after another in no order, in all processes; and the seconds it took.
+
+    Those of killed readings count, the mean over the processes.
 
     Args:
         processes: those that share the batches.
@@ -61,10 +63,11 @@ def read_through(
         if wanted:
             shards.add(place, found)
     if folder is None:
-        return concatenated([part for own in processes.gathered(shards.waiting) for part in own])
+        seconds = sum(processes.gathered(shards.seconds_since_begun)) / processes.count
+        return concatenated([part for own in processes.gathered(shards.waiting) for part in own]), seconds
     shards.write()
     processes.wait()
-    return shards.read()
+    return shards.read(), seconds_on_disk(folder)
 
 
 class Shards:
@@ -81,7 +84,7 @@ class Shards:
         self.process = process
         self.waiting: list[dict[str, Tensor]] = []
         self.places: list[int] = []
-        self.written = time.perf_counter()
+        self.begun = self.written = time.perf_counter()
         self.done = {place for _, values in self.on_disk() for place in values["places"]}
 
     def add(self, place: int, found: dict[str, Tensor]) -> None:
@@ -96,8 +99,14 @@ class Shards:
         if self.folder is not None and self.waiting:
             number = len(list(self.folder.glob(f"shard-{self.process:03d}-*.safetensors")))
             path = self.folder / f"shard-{self.process:03d}-{number:05d}.safetensors"
-            write_checkpoint(path, concatenated(self.waiting), {"places": self.places})
+            seconds = time.perf_counter() - self.written
+            write_checkpoint(path, concatenated(self.waiting), {"places": self.places, "seconds": seconds})
         self.waiting, self.places, self.written = [], [], time.perf_counter()
+
+    @property
+    def seconds_since_begun(self) -> float:
+        """Seconds of this process since it was made."""
+        return time.perf_counter() - self.begun
 
     def read(self) -> dict[str, Tensor]:
         """All results, of all processes."""
@@ -109,6 +118,16 @@ class Shards:
             found = read_checkpoint(path)
             if found is not None:
                 yield found
+
+
+def seconds_on_disk(folder: Path) -> float:
+    """Seconds that the shards of a folder took, the mean over the processes that wrote any."""
+    seconds: dict[str, float] = {}
+    for path in folder.glob("shard-*.safetensors"):
+        found = read_checkpoint(path)
+        process = path.name.split("-")[1]
+        seconds[process] = seconds.get(process, 0.0) + (0.0 if found is None else float(found[1].get("seconds", 0.0)))
+    return sum(seconds.values()) / max(1, len(seconds))
 
 
 def concatenated(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

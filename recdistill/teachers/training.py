@@ -38,7 +38,8 @@ def train_teacher(
         recorder: gets the training curve; its ``work`` holds the checkpoint from which a killed training goes on.
         processes: those that train together, all of which call this; by default one alone, on the options' device.
 
-    Returns the teacher in evaluation mode, and the training's progress (of no step where nothing is trained).
+    Returns the teacher in evaluation mode, and the training's progress (of no step where nothing is trained), whose
+    seconds are also those of learning from the items' texts.
     Raises InputError where the parts do not fit, or the loss is not finite.
     """
     processes = processes or Processes(device=device_of(config))
@@ -47,10 +48,13 @@ def train_teacher(
     llm = base_llm(config, processes)
     torch.manual_seed(config.seed)
     teacher: Teacher = TEACHERS.get(config.teacher).build(config, llm, backbone, data, processes)
+    seconds = 0.0
     if isinstance(teacher, LearnsContent):
-        teacher.learn_content(partial(fit_contrast, config, recorder, processes), recorder.work / "texts")
+        seconds = teacher.learn_content(partial(fit_contrast, config, recorder, processes), recorder.work / "texts")
     lesson = teacher.lesson()
-    return teacher, Progress() if lesson is None else fit_lesson(config, lesson, recorder, processes)
+    progress = Progress() if lesson is None else fit_lesson(config, lesson, recorder, processes)
+    progress.seconds += seconds
+    return teacher, progress
 
 
 def check_backbone(config: TeacherConfig, backbone: Student) -> None:

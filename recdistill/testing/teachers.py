@@ -25,11 +25,12 @@ from recdistill.students.measure import KEPT
 from recdistill.students.student import Student
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.teachers.outputs import TeacherOutputs
-from recdistill.teachers.protocol import Lesson, Teacher
+from recdistill.teachers.protocol import LearnsContent, Lesson, Teacher
 from recdistill.teachers.scoring import make_outputs
 from recdistill.teachers.training import fit_lesson
 from recdistill.testing.tiny_llm import tiny_base_llm
 from recdistill.training.distributed import ALONE
+from recdistill.training.fit import Progress
 from recdistill.training.recorder import NoRecorder
 
 USERS, ITEMS, LENGTH = 8, 40, 12
@@ -65,6 +66,8 @@ def check_teacher(teacher: str | type, options: Any = None) -> None:
         _check_declaration(name, kind, config)
         made = _of(name, "build", lambda: kind.build(config, _llm(kind), backbone, data))
         _check_names(name, made)
+        if isinstance(made, LearnsContent):
+            _of(name, "learn_content", lambda: made.learn_content(_fit(config), Path(folder) / "texts"))
         lesson = _of(name, "lesson", made.lesson)
         if lesson is not None:
             _check_lesson(name, lesson)
@@ -72,7 +75,7 @@ def check_teacher(teacher: str | type, options: Any = None) -> None:
         _check_outputs(name, made, config, Path(folder))
         _check_permuted(name, made)
         _check_costs(name, made, config, Path(folder))
-        _check_ranks(name, made)
+        _check_ranks(name, made, Path(folder) / "ranks")
         _check_answers(name, made)
         _check_gate(name, made)
         _check_saved(name, kind, made, config, Path(folder))
@@ -239,6 +242,11 @@ def _check_lesson(name: str, lesson: Lesson[Any]) -> None:
         )
 
 
+def _fit(config: TeacherConfig) -> Callable[[Lesson[Any], int], Progress]:
+    """Fits a lesson about the items' texts."""
+    return lambda lesson, tokens: fit_lesson(changed(config, token_budget=tokens), lesson, NoRecorder(), ALONE)
+
+
 def _check_training(name: str, config: TeacherConfig, lesson: Lesson[Any], backbone: Student) -> None:
     module, parameters = lesson.module, lesson.parameters
     trained = {id(parameter) for group in lesson.groups for parameter in group["params"]}
@@ -335,9 +343,9 @@ def _check_costs(name: str, made: Teacher, config: TeacherConfig, folder: Path) 
     )
 
 
-def _check_ranks(name: str, made: Teacher) -> None:
+def _check_ranks(name: str, made: Teacher, folder: Path) -> None:
     data = made.data
-    found = _of(name, "ranks", made.ranks)
+    found = _of(name, "ranks", lambda: made.ranks(folder))
     if found is None:
         return
     validation, test, seconds = found

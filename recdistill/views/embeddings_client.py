@@ -16,7 +16,9 @@ import numpy as np
 from recdistill.errors import InputError, one_line
 from recdistill.views.view import Float32Array
 
-PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # HTTP statuses after which a later try may do better
+#: HTTP statuses after which a later try may do better, beside those from `FAULTS` on.
+PASSING = {408, 409, 425, 429}
+FAULTS = 500
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds
 SHOWN = 150  # characters of a server's words in a message
 
@@ -114,7 +116,7 @@ class EmbeddingsClient:
             # Some servers repeat the first and last characters.
             words = words.replace(key[:6], "…").replace(key[-4:], "…") if len(key) >= 12 else words
         said = f"status {error.code}" + (f" ({one_line(words, SHOWN)})" if words.strip() else "")
-        if error.code in PASSING:
+        if error.code in PASSING or error.code >= FAULTS:
             return PassingFault(said, wait_asked(error.headers.get("Retry-After")))
         advice = (
             f"see endpoint, view_endpoint_model={self.model} and the key in {self.key_variable or 'view_endpoint_key'}"

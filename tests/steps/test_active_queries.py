@@ -1,6 +1,7 @@
 """Rounds of a teacher: each asks about samples that the student taught so far doubts."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from recdistill.errors import InputError
 from recdistill.runs.finished_runs import finished_run, linked_run
 from recdistill.runs.run import CONFIG_FILE
 from recdistill.steps import estimate
+from recdistill.steps.active_queries import left_to_ask
 from recdistill.steps.distill import distill, teacher_of
 from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
 from recdistill.students.signals import signals_of_student
@@ -171,3 +173,21 @@ def test_a_server_is_asked_again_within_its_budget(place, small_files, client, m
     (last, _), (first, _) = rounds_of(finished_run(found.info.run_id, "distill"), client)
     covered = [len(teacher_outputs_of(one, data_of(DistillConfig(**small_files))).sample) for one in (last, first)]
     assert covered == [40, 20]
+
+
+def test_what_is_left_to_ask_goes_by_the_teachers_own_rule(config_of):
+    """A repeated item teaches only where seen items may be ranked."""
+    data = data_of(config_of())
+    everything = range(len(data.train))
+    repeats = len(data.train) - data.num_trainable(exclude_seen=True)
+    assert repeats > 0
+    for exclude_seen in (True, False):
+        trainable = data.trainable(exclude_seen)
+        asked = torch.as_tensor(everything if trainable is None else trainable)
+        for answered in (0, 3, len(asked)):
+            known = SimpleNamespace(sample=asked[:answered])
+            assert left_to_ask(known, data, exclude_seen) == len(asked) - answered
+    # Answers for samples that do not teach leave as many to ask.
+    taught = set(data.trainable(exclude_seen=True).tolist())
+    aside = torch.tensor([sample for sample in everything if sample not in taught])
+    assert left_to_ask(SimpleNamespace(sample=aside), data, exclude_seen=True) == len(taught)

@@ -10,15 +10,18 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from safetensors import safe_open
+from small_data import write_csv
 from workplace import run_step
 
-from recdistill.config import StudentConfig, TeacherConfig, changed
+from recdistill.config import MainConfig, StudentConfig, TeacherConfig, changed
 from recdistill.errors import InputError
 from recdistill.runs.step_runs import StepRun, finished_run, step_run
+from recdistill.steps import student_start
 from recdistill.steps import teacher as module
 from recdistill.steps.backbone import backbone
 from recdistill.steps.inputs import data_of, teacher_outputs_of
-from recdistill.steps.teacher import find_backbone, find_teacher, teacher
+from recdistill.steps.teacher import find_backbone, find_teacher, teacher, texts_read
+from recdistill.students.build import WEIGHTS_FILE
 
 BUDGETS = ("token_budget", "outputs_token_budget")
 
@@ -253,3 +256,38 @@ def test_what_can_be_known_is_refused_before_a_backbone_is_trained(small_files, 
     assert len(error.splitlines()) == 1
     runs = MlflowClient().search_runs(["0"])
     assert [(run.data.tags["recdistill.step"], run.info.status) for run in runs] == [(step, "FAILED")]
+
+
+def test_the_items_texts_of_a_users_files_are_in_a_teachers_key(tmp_path):
+    """The fingerprint of data is of titles alone, and a teacher reads all columns."""
+    found = []
+    for name in ("Drama", "Comedy"):
+        folder = tmp_path / name
+        folder.mkdir()
+        options = write_csv(folder)
+        table = pd.read_csv(options["items"])
+        table.assign(genres=name).to_csv(options["items"], index=False)
+        config = TeacherConfig(**options)
+        data = data_of(config)
+        found.append((data.fingerprint, texts_read(config, data)))
+        assert texts_read(TeacherConfig(teacher="generative", **options), data) == {}
+    (fingerprint, texts), (other_fingerprint, other_texts) = found
+    assert fingerprint == other_fingerprint
+    assert texts != other_texts
+    assert texts.keys() == {"item texts"}
+    config = TeacherConfig(max_users=40)
+    # A pinned data set has one items file.
+    assert texts_read(config, data_of(config)) == {}
+
+
+def test_a_whole_path_starts_from_what_its_student_is_and_not_from_its_name(monkeypatch, tmp_path):
+    served = tmp_path / "served"
+    served.mkdir()
+    monkeypatch.setattr(student_start, "student_folder", lambda name: (served, name))
+    config = MainConfig(max_users=40, init_from="models:/films@champion")
+    found = []
+    for weights in (b"1", b"2"):
+        (served / WEIGHTS_FILE).write_bytes(weights)
+        found.append(student_start.whole_path_contents(config, data_of(config))["earlier student"])
+    assert found[0] != found[1]
+    assert "earlier student" not in student_start.whole_path_contents(changed(config, init_from=""), data_of(config))

@@ -173,3 +173,17 @@ def test_a_small_catalogue_has_fewer_candidates_than_are_asked_for() -> None:
     fewer = dataclasses.replace(outputs, ranking=outputs.ranking[:, :2], distance=outputs.distance[:, :2])
     with pytest.raises(InputError, match="candidate_topk=3: the teacher kept 2"):
         fewer.answers(10)
+
+
+def test_answers_of_other_packages_are_of_the_same_teacher() -> None:
+    """A teacher may be asked again after an upgrade."""
+    first = make()
+    later = make(
+        manifest=dataclasses.replace(first.manifest, versions={"torch": "99"}), sample=torch.tensor([1, 4, 5, 6]),
+        ranking=first.ranking[:4], distance=first.distance[:4],
+    )  # fmt: skip
+    whole = first.with_more(later)
+    assert whole.sample.tolist() == list(range(SAMPLES))
+    assert whole.manifest == first.manifest
+    with pytest.raises(InputError, match="are of two teachers"):
+        first.with_more(dataclasses.replace(later, manifest=dataclasses.replace(later.manifest, llm="other")))

@@ -125,7 +125,7 @@ class Popular:
     def item_embedding(self):
         return torch.eye(self.data.num_items)
 
-    def ranks(self):
+    def ranks(self, folder=None):
         ranked = []
         data = self.data
         for samples, new in ((data.validation, data.new_validation), (data.test, data.new_test)):
@@ -192,20 +192,20 @@ class RanksTheSeen(RankingTeacher):
 
 
 class WithoutNewItems(RankingTeacher):
-    def ranks(self):
-        *ranked, seconds = super().ranks()
+    def ranks(self, folder=None):
+        *ranked, seconds = super().ranks(folder)
         return *(dataclasses.replace(one, among=None) for one in ranked), seconds
 
 
 class AllAreNew(RankingTeacher):
-    def ranks(self):
-        *ranked, seconds = super().ranks()
+    def ranks(self, folder=None):
+        *ranked, seconds = super().ranks(folder)
         return *(dataclasses.replace(one, among=one.ranks) for one in ranked), seconds
 
 
 class LowerAmongNew(RankingTeacher):
-    def ranks(self):
-        *ranked, seconds = super().ranks()
+    def ranks(self, folder=None):
+        *ranked, seconds = super().ranks(folder)
         return *(dataclasses.replace(one, among=one.among.sign() * 1000) for one in ranked), seconds
 
 
@@ -222,7 +222,7 @@ class Forgets(RankingTeacher):
 
 
 class Raises(RankingTeacher):
-    def ranks(self):
+    def ranks(self, folder=None):
         return 1 / 0
 
 

@@ -22,7 +22,9 @@ from typing import Any
 
 from recdistill.errors import InputError, one_line
 
-AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
+#: HTTP statuses after which it is asked again, beside those from `FAULTS` on.
+AGAIN = (408, 409, 425, 429)
+FAULTS = 500
 FIRST_WAIT, MOST_WAIT = 0.5, 60.0
 SHOWN = 200
 
@@ -58,7 +60,7 @@ class Server:
                 return self._once(path, body, holds)
             except urllib.error.HTTPError as error:
                 reason = f"HTTP {error.code}: {said(error)}"
-                if error.code not in AGAIN:
+                if error.code not in AGAIN and error.code < FAULTS:
                     raise InputError(self.refusal(path, reason)) from None
                 asked_wait = seconds_asked_for(error.headers.get("Retry-After"))
             except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:

@@ -15,6 +15,8 @@ QUESTION = (
 )
 IN_BRACKETS = re.compile(r"\[\s*(\d+)\s*\]")
 NUMBERS_ALONE = re.compile(r"[\d\s,;>.]+")
+#: A longer number is no place.
+MOST_DIGITS = 9
 
 
 def question(history: Sequence[str], candidates: Sequence[str]) -> str:
@@ -41,7 +43,8 @@ def order_named(answer: str, candidates: Sequence[str]) -> list[int]:
     if not numbers and NUMBERS_ALONE.fullmatch(answer):
         numbers = re.findall(r"\d+", answer)
     if numbers:
-        places = [int(number) - 1 for number in numbers]
+        # An LLM may repeat a digit thousands of times.
+        places = [int(number) - 1 for number in numbers if len(number) <= MOST_DIGITS]
         return list(dict.fromkeys(place for place in places if 0 <= place < len(candidates)))
     return titles_named(answer, candidates)
 

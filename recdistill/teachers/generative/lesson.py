@@ -8,7 +8,6 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from recdistill.data.batches import Batch, batches
@@ -55,7 +54,7 @@ def generative_lesson(teacher: "GenerativeTeacher", total: int | None = None) ->
     def step(one: NumberedBatch) -> dict[str, Tensor]:
         prompts, injected = prompts_of(one)
         loss = model(prompts, teacher.states(one.batch), injected)
-        return {"total": loss, "injected": torch.tensor(float(injected))} | gate_metrics(model.sample_gates)
+        return {"total": loss, "injected": loss.new_tensor(float(injected))} | gate_metrics(model.sample_gates)
 
     def size(one: NumberedBatch) -> dict[str, int]:
         return {"samples": len(one), "tokens": prompts_of(one)[0].tokens.numel()}

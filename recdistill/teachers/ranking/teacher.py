@@ -1,6 +1,5 @@
 """The ranking teacher: an LLM whose states score the whole catalogue."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +56,9 @@ class RankingOptions:
     packing: bool = option(True, "supervise every item boundary of a window; false: one prompt a sample")
     teacher_window: int = option(40, "history titles in a packed prompt, at most", least=1)
     teacher_text: str = option(
-        "", "columns of the items file that its vector of an item reads, as title,genres; empty: title and all others"
-    )
+        "", "columns of the items file that its vector of an item reads, as title,genres; empty: title and all others",
+        listed=True,
+    )  # fmt: skip
     teacher_reading: Literal["echo", "mean", "prompt"] = option(
         "echo", "how its vector of an item's text comes: echo: text given twice, states of the second time; mean: of "
         "its states; prompt: state that would say it in one word",
@@ -142,8 +142,10 @@ class RankingTeacher(GatedTeacher):
         """Next-item cross-entropy over the catalogue."""
         return ranking_lesson(self)
 
-    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress], folder: Path | None = None) -> None:
+    def learn_content(self, fit: Callable[[Lesson[Any], int], Progress], folder: Path | None = None) -> float:
         """Learn of the items' texts, where some items are no training target or a contrast is asked for.
+
+        Returns the seconds that it took, those of killed runs too.
 
         Args:
             fit: trains a lesson within a budget of tokens.
@@ -151,37 +153,42 @@ class RankingTeacher(GatedTeacher):
         """
         content = self.model.content
         if content is None:
-            return
-        states = self.base_text_states(content.texts, folder and folder / "base")
+            return 0.0
+        states, seconds = self.base_text_states(content.texts, folder and folder / "base")
         content.start(states)
         if self.options.contrast_token_budget:
-            fit(contrast_lesson(self, states_of_samples(self)), self.options.contrast_token_budget)
-            states = self.text_states(content.texts, folder and folder / "contrast")
+            progress = fit(contrast_lesson(self, states_of_samples(self)), self.options.contrast_token_budget)
+            states, again = self.text_states(content.texts, folder and folder / "contrast")
+            seconds += progress.seconds + again
         content.learnt(states)
         self.model.take_content()
+        return seconds
 
     @torch.no_grad()
-    def text_states(self, texts: TextTokens, folder: Path | None = None) -> Tensor:
-        """`RankingModel.text_states` of all items [V, H], those of like length read together; see `read_through`."""
+    def text_states(self, texts: TextTokens, folder: Path | None = None) -> tuple[Tensor, float]:
+        """`RankingModel.text_states` of all items [V, H], those of like length read together, and the seconds.
+
+        ``folder`` is that of `read_through`.
+        """
 
         def read(items: Tensor) -> dict[str, Tensor]:
             return {"item": items, "states": self.model.text_states(texts, items)}
 
         batches = torch.from_numpy(texts.lengths.argsort(kind="stable")).split(TEXT_ROWS)
-        found = read_through(self.processes, batches, "items' texts", len(texts.read), folder, read)
-        return found["states"][found["item"].argsort()].to(self.device)
+        found, seconds = read_through(self.processes, batches, "items' texts", len(texts.read), folder, read)
+        return found["states"][found["item"].argsort()].to(self.device), seconds
 
-    def base_text_states(self, texts: TextTokens, folder: Path | None = None) -> Tensor:
-        """`text_states` while nothing is learnt, from the cache where they are kept there."""
+    def base_text_states(self, texts: TextTokens, folder: Path | None = None) -> tuple[Tensor, float]:
+        """`text_states` while nothing is learnt, from the cache, in no time, where they are kept there."""
         kept = self.model.kept_text_states(texts)
         # All processes read, or none.
-        states = self.processes.from_main(kept.read)
-        if states is None:
-            started = time.monotonic()
-            states = self.text_states(texts, folder)
-            if self.processes.is_main:
-                kept.keep(states, time.monotonic() - started)
-        return states.to(self.device)
+        known = self.processes.from_main(kept.read)
+        if known is not None:
+            return known.to(self.device), 0.0
+        states, seconds = self.text_states(texts, folder)
+        if self.processes.is_main:
+            kept.keep(states, seconds)
+        return states, seconds
 
     def item_view(self, folder: Path | None = None) -> Tensor:
         """The adapted LLM's states over the items' texts at the uniform gate, float32 [V, H].
@@ -191,7 +198,7 @@ class RankingTeacher(GatedTeacher):
         if self.model.content is not None and self.options.contrast_token_budget:
             return self.model.content.view
         texts = self.model.tokens_of_texts(texts_of(self.config, self.data), self.options.teacher_reading)
-        return self.text_states(texts, folder)
+        return self.text_states(texts, folder)[0]
 
     def tokens_a_sample(self) -> float:
         """LLM tokens that a training sample costs, about."""

@@ -24,7 +24,9 @@ def ask(server):
     return server.post("/chat/completions", BODY, "choices")
 
 
-@pytest.mark.parametrize("fault", [408, 429, 500, 502, 503, 504, "slow", "half", "nonsense", "hang up", "no choices"])
+@pytest.mark.parametrize(
+    "fault", [408, 429, 500, 503, 504, 520, 529, "slow", "half", "nonsense", "hang up", "no choices"]
+)
 def test_a_passing_fault_is_tried_again(fault):
     with serving() as fake:
         fake.faults = [fault, fault]

@@ -24,6 +24,7 @@ TITLES = ["Heat", "Heat of the Night", "Seven 7", "12 Monkeys", ""]
         ("", []),
         ("I cannot help with that.", []),
         ("[9] > [17]", []),
+        (f"[{'1' * 5000}] > [2]", [1]),
     ],
 )
 def test_an_order_is_read(answer, places):

@@ -24,7 +24,7 @@ def test_grounded_ranks_are_those_of_a_loop(data, backbone, model, monkeypatch, 
     titles = teacher.model.embed_texts(data.titles)
     count = torch.as_tensor(data.item_count).float()
     popularity = (count - count.min()) / (count.max() - count.min())
-    validation, test, seconds = grounded_ranks(teacher)
+    validation, test, seconds = grounded_ranks(teacher, None)
     assert seconds > 0
     assert len(validation.ranks) == len(data.validation)
     for sample, target in enumerate(data.test.targets.tolist()):

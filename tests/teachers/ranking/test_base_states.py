@@ -30,7 +30,7 @@ def of(titles: list[str]) -> tuple[BaseLLM, TitleTokens]:
 
 def kept_in(llm: BaseLLM, titles: TitleTokens) -> Path:
     base = base_of(llm.fingerprint, llm.model.get_input_embeddings().weight)
-    return base.kept_in((titles.tokens, titles.start))
+    return base.states_of((titles.tokens, titles.start), len(titles.lengths)).path
 
 
 def test_titles_are_read_once():

@@ -81,7 +81,8 @@ def test_ridge_is_weighted_ridge_regression():
 def test_text_states_do_not_depend_on_the_batch(data, backbone):
     teacher = RankingTeacher.build(config_of(**NEW), tiny_base_llm(), backbone, data)
     content = teacher.model.content
-    whole = teacher.text_states(content.texts)
+    whole, seconds = teacher.text_states(content.texts)
+    assert seconds > 0
     for item in (0, 7, 20):
         alone = teacher.model.text_states(content.texts, torch.tensor([item]))
         torch.testing.assert_close(alone[0], whole[item], atol=1e-5, rtol=1e-4)
@@ -129,7 +130,7 @@ def test_a_killed_reading_of_texts_goes_on_and_ends_the_same(data, backbone, tmp
     monkeypatch.setattr(ranking, "TEXT_ROWS", 5)
     teacher = RankingTeacher.build(config_of(**NEW), tiny_base_llm(), backbone, data)
     texts, whole, read = teacher.model.content.texts, RankingModel.text_states, []
-    expected = teacher.text_states(texts)
+    expected, _ = teacher.text_states(texts)
 
     def killed(model, texts, items):
         if len(read) == 3:
@@ -148,7 +149,7 @@ def test_a_killed_reading_of_texts_goes_on_and_ends_the_same(data, backbone, tmp
     monkeypatch.setattr(
         RankingModel, "text_states", lambda model, texts, items: again.append(items) or whole(model, texts, items)
     )
-    assert torch.equal(teacher.text_states(texts, tmp_path), expected)
+    assert torch.equal(teacher.text_states(texts, tmp_path)[0], expected)
     found = torch.cat([*(items for place, items in enumerate(read) if place != 1 or not damaged), *again])
     assert found.sort().values.tolist() == list(range(data.num_items))
 
@@ -193,7 +194,7 @@ def test_untrained_items_are_not_in_the_softmax(data, trained):
 
 def test_a_contrast_teaches_which_text_a_state_is_near(data, backbone):
     teacher = RankingTeacher.build(config_of(contrast_ridge=0.0, **NEW), tiny_base_llm(), backbone, data)
-    teacher.model.content.start(teacher.text_states(teacher.model.content.texts))
+    teacher.model.content.start(teacher.text_states(teacher.model.content.texts)[0])
     lesson = contrast_lesson(teacher, states_of_samples(teacher))
     optimizer = torch.optim.Adam([p for group in lesson.groups for p in group["params"]], lr=0.02)
     batch = next(iter(lesson.batches()))
