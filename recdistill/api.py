@@ -4,9 +4,11 @@ The entry points are these functions with a run around them. Inside an active ML
 log nowhere. Options are those of the steps (`recdistill distill --help`), by the same names and with the same defaults.
 """
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,15 +26,17 @@ from recdistill.config import (
     config_of,
     narrow,
 )
-from recdistill.config.base import Config
+from recdistill.config.base import Config, option_table
 from recdistill.config.lineage import plugin_contents
 from recdistill.config.steps import STEPS
+from recdistill.data.all_interactions import all_as_training
 from recdistill.data.catalogue import Catalogue
 from recdistill.data.frames import data_from_frames
 from recdistill.data.item_texts import item_texts
 from recdistill.data.load import load_data as load_configured
 from recdistill.data.pinned_models import terms_of
 from recdistill.data.sequences import SequenceData
+from recdistill.data.text_columns import text
 from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
 from recdistill.students.build import load_recommender, read_shape, save_recommender
@@ -42,8 +46,10 @@ from recdistill.students.recommender import Recommender
 from recdistill.students.serving import ItemRecommender
 from recdistill.students.shape import StudentShape
 from recdistill.students.student import Student
+from recdistill.students.terms_file import terms_of_student, write_terms
 from recdistill.students.text_vectors import TextVectors
 from recdistill.students.training import check_student, fit_recommender
+from recdistill.study.terms import models_of_views
 from recdistill.teachers.build import load_teacher
 from recdistill.teachers.checks import check_teacher
 from recdistill.teachers.gate_tables import gate_tables, last_histories, states_of
@@ -131,7 +137,13 @@ def distill(
             "give those of a teacher of this data"
         )
     check_student(config, data.num_items)
-    answers = outputs.answers(config.candidate_topk)
+    for name in ("query_share", "rounds", "teacher_run_id", "teacher_files"):
+        if getattr(config, name) != option_table(DistillConfig)[name].default:
+            raise InputError(
+                f"{name}={getattr(config, name)}: needs the run of a teacher, which the command distill has; leave it "
+                "out, or give outputs that have fewer answers"
+            )
+    answers = outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
     texts = text_vectors(config, data)
     fitted = fit_recommender(config, data, teacher=answers, recorder=recorder("distill", config), texts=texts)
     return trained("distill", config, data, fitted, outputs.manifest.llm)
@@ -239,13 +251,15 @@ def load_run(run_id: str, *, device: str = "cpu") -> "FittedStudent | TrainedTea
     from recdistill.runs.finished_runs import linked_run, options_of_run
 
     run, step, values = options_of_run(run_id, ("backbone", "distill", "teacher"))
+    load_plugins(str(values.get("plugin", "")))
     config = changed(config_of(STEPS[step], values), device=device)
     assert isinstance(config, StudentConfig | TeacherConfig)
-    load_plugins(config.plugin)
     data = load_configured(narrow(config, DataConfig))
-    if step != "teacher":
+    if isinstance(config, StudentConfig):
         folder = run.artifact("student")
-        return FittedStudent(load_recommender(folder), read_shape(folder), data.catalogue, config.exclude_seen)
+        catalogue = (all_as_training(data) if config.refit else data).catalogue
+        shape, terms = read_shape(folder), terms_of_student(folder)
+        return FittedStudent(load_recommender(folder), shape, catalogue, config.exclude_seen, known_terms=terms)
     assert isinstance(config, TeacherConfig)
     backbone = load_recommender(linked_run(run, "backbone").artifact("student"))
     assert isinstance(backbone, Student)
@@ -256,7 +270,18 @@ def load_run(run_id: str, *, device: str = "cpu") -> "FittedStudent | TrainedTea
 def load_student(folder: str | Path) -> "FittedStudent":
     """The recommender of `FittedStudent.save`. Raises InputError where it cannot be read."""
     catalogue, exclude_seen = read_catalogue(folder)
-    return FittedStudent(load_recommender(folder), read_shape(folder), catalogue, exclude_seen)
+    terms = terms_of_student(folder)
+    return FittedStudent(load_recommender(folder), read_shape(folder), catalogue, exclude_seen, known_terms=terms)
+
+
+def ids_of(name: str, lists: Sequence[Iterable[Any] | None]) -> list[list[str] | None]:
+    """The ids of each list as text. Raises InputError where one is no list, as a single id."""
+    found: list[list[str] | None] = []
+    for number, ids in enumerate(lists):
+        if isinstance(ids, str | bytes) or not (ids is None or isinstance(ids, Iterable)):
+            raise InputError(f"{name}: the entry {number} is {ids!r}; give a list of ids in its place")
+        found.append(None if ids is None else [text(one) for one in ids])
+    return found
 
 
 def recorder(step: str, config: Config) -> Recorder:
@@ -275,12 +300,14 @@ class FittedStudent:
         shape: its name and sizes.
         catalogue: its items.
         exclude_seen: whether items of the history are never recommended.
+        known_terms: the terms of the language models that it was made with, as its folder has them.
     """
 
     model: Recommender
     shape: StudentShape
     catalogue: Catalogue
     exclude_seen: bool
+    known_terms: str = field(default="", kw_only=True)
 
     def recommend(
         self,
@@ -292,16 +319,26 @@ class FittedStudent:
         """The best items after each history.
 
         Args:
-            histories: item ids as the data's source writes them, oldest first; unknown ones are skipped.
+            histories: item ids as the data's source writes them, whole numbers too, oldest first; unknown ones are
+                skipped.
             k: items for each history.
             exclude: for each history, ids of items never to recommend.
             allowed_items: for each history, ids of the only items to recommend, or None for all.
 
         Returns a row an item: ``history`` (its number, from 0), ``rank`` (from 1), ``item``, ``title``, ``score``.
+
+        Raises:
+            InputError: a history is no list of ids, lists do not fit each other, or ``k`` is below 1.
         """
-        banned = [list(ids) for ids in exclude] if exclude is not None else [[] for _ in histories]
-        only = None if allowed_items is None else [None if ids is None else list(ids) for ids in allowed_items]
-        answers = self._serving.recommend([list(history) for history in histories], [k] * len(histories), banned, only)
+        if k < 1:
+            raise InputError(f"k={k}: must be at least 1")
+        for name, lists in (("exclude", exclude), ("allowed_items", allowed_items)):
+            if lists is not None and len(lists) != len(histories):
+                raise InputError(f"{name}: has {len(lists)} lists for {len(histories)} histories; give one for each")
+        banned = ids_of("exclude", exclude) if exclude is not None else [[] for _ in histories]
+        only = None if allowed_items is None else ids_of("allowed_items", allowed_items)
+        known = [ids or [] for ids in ids_of("histories", histories)]
+        answers = self._serving.recommend(known, [k] * len(known), [ids or [] for ids in banned], only)
         ids, titles = self.catalogue.item_ids, self.catalogue.titles
         rows = [
             (number, rank, ids[item], titles[item], score)
@@ -330,12 +367,13 @@ class FittedStudent:
     @property
     def terms(self) -> str:
         """The terms of the language models that it was made with; '' where none is known."""
-        return ""
+        return self.known_terms
 
     def save(self, folder: str | Path) -> None:
         """Write the recommender and its catalogue, readable by `load_student`; a teacher's embedding is folded in."""
         save_recommender(folder, self.model, self.shape, fold=True)
         write_catalogue(folder, self.catalogue, self.exclude_seen)
+        write_terms(folder, self.terms)
 
     @cached_property
     def _serving(self) -> ItemRecommender:
@@ -369,8 +407,8 @@ class TrainedStudent(FittedStudent):
 
     @property
     def terms(self) -> str:
-        """The terms of the LLM that it was distilled from; '' where that has no alias."""
-        return terms_of(self.teacher)
+        """The terms of the models that it was made with, its teacher's and its views', where they have an alias."""
+        return terms_of(self.teacher, *models_of_views(self.config))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -408,15 +446,25 @@ class TrainedTeacher:
 
         Args:
             token_budget: LLM tokens to spend; 0 scores all training samples, None is the option's own default.
-            work: folder for parts of the result, from which a killed scoring goes on; None for a temporary one.
+            work: folder for parts of the result, from which a killed scoring goes on, by this teacher and with these
+                options; None for a temporary one.
             options: ``query_policy``, ``top_n``, ``sequence_embeddings``.
         """
         given = {} if token_budget is None else {"outputs_token_budget": token_budget}
         config = changed(self.config, **given, **options)
         with tempfile.TemporaryDirectory() as scratch:
-            found = make_outputs(self.model, config, Path(work) if work is not None else Path(scratch))
+            folder = Path(scratch) / "parts" if work is None else Path(work) / self._digest(config, Path(scratch))
+            found = make_outputs(self.model, config, folder)
         assert found is not None
         return found
+
+    def _digest(self, config: TeacherConfig, scratch: Path) -> str:
+        """What the parts of outputs depend on: options, data and what was learnt."""
+        self.model.save(scratch / "teacher")
+        found = hashlib.sha256(json.dumps([config.values(), self.data.fingerprint], sort_keys=True).encode())
+        for path in sorted((scratch / "teacher").rglob("*")):
+            found.update(path.read_bytes() if path.is_file() else b"")
+        return found.hexdigest()[:20]
 
     @no_grad()
     def user_states(self) -> tuple[pd.DataFrame, Tensor]:

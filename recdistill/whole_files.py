@@ -1,10 +1,12 @@
-"""Files and folders that appear under their names only when complete: a kill leaves the old one, or the new one."""
+"""Files and folders that appear under their names only when complete.
+
+A kill leaves a file as it was, or new; of a folder that is replaced, in the moment between two renames, none.
+"""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -38,7 +40,9 @@ def whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
         complete.mkdir()
         yield complete
         if replace:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                # Moved aside at once, and deleted with what was written meanwhile.
+                folder.rename(Path(scratch) / f"{folder.name}.before")
         try:
             complete.rename(folder)
         except OSError:

@@ -1,6 +1,7 @@
 """The Python interface where no other test has it: a teacher's gate, and the model of a run of one's own."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from small_teachers import small, small_backbone, tiny_teacher
 from workplace import Workplace
 
 import recdistill as rd
+from recdistill import api
+from recdistill.data.pinned_models import LLMS
 
 EXPERTS = [f"expert_{expert}" for expert in range(4)]
 
@@ -96,3 +99,72 @@ def test_a_student_that_starts_from_texts(data):
     assert texts.settings != drawn.settings
     with pytest.raises(rd.InputError, match=r"^init_from=x: is of the steps backbone and distill"):
         rd.train_student(data, init_from="x", **options)
+
+
+OWN = {"hidden_size": 8, "blocks": 1, "heads": 1, "epochs": 1, "max_length": 8, "candidate_topk": 4}
+
+
+def test_a_dealt_teacher_is_dealt_here_too(data, trained, monkeypatch):
+    outputs, learnt = trained.outputs(top_n=6), []
+    whole = api.fit_recommender
+    monkeypatch.setattr(
+        api, "fit_recommender", lambda *given, **named: learnt.append(named["teacher"]) or whole(*given, **named)
+    )
+    rd.distill(data, outputs, **OWN)
+    rd.distill(data, outputs, teacher_shuffle="both", **OWN)
+    assert not torch.equal(learnt[0].ranking, learnt[1].ranking)
+    assert not torch.equal(learnt[0].item_embedding, learnt[1].item_embedding)
+    for option in ({"query_share": 0.5}, {"rounds": 2}, {"teacher_run_id": "a" * 32}, {"teacher_files": "folder"}):
+        (name,) = option
+        with pytest.raises(rd.InputError, match=f"^{name}=.*: needs the run of a teacher"):
+            rd.distill(data, outputs, **option, **OWN)
+
+
+def test_parts_of_outputs_are_of_one_teacher_and_its_options(data, trained, tmp_path):
+    other = tiny_teacher(data, small_backbone(data), lora_rank=4)
+    with torch.no_grad():
+        other.model.head.query.weight.normal_()
+    another = rd.TrainedTeacher(other, other.config, data)
+    found = [one.outputs(work=tmp_path, token_budget=0) for one in (trained, another)]
+    alone = [one.outputs(token_budget=0) for one in (trained, another)]
+    for one, expected in zip(found, alone, strict=True):
+        assert torch.equal(one.ranking, expected.ranking)
+    assert not torch.equal(found[0].ranking, found[1].ranking)
+    assert trained.outputs(work=tmp_path, token_budget=0, top_n=3).top_n == 3
+    # A student may be trained on what it says of the items.
+    assert not any(one.item_view.is_inference() for one in found)
+
+
+def test_what_is_no_list_of_histories_is_one_line(data):
+    student = rd.train_student(data, **{name: OWN[name] for name in OWN if name != "candidate_topk"})
+    for given, said in (
+        ({"histories": ["1"]}, r"histories: the entry 0 is '1'; give a list of ids"),
+        ({"histories": [["1"]], "k": 0}, "k=0: must be at least 1"),
+        ({"histories": [["1"]], "exclude": []}, "exclude: has 0 lists for 1 histories"),
+        ({"histories": [["1"]], "allowed_items": [["1"], None]}, "allowed_items: has 2 lists for 1 histories"),
+    ):
+        with pytest.raises(rd.InputError, match=said):
+            student.recommend(**given)
+
+
+def test_ids_that_are_numbers_are_those_of_a_frame(tmp_path):
+    drawn = np.random.default_rng(0)
+    log = pd.DataFrame(
+        {"user": np.repeat(np.arange(20), 6), "item": drawn.integers(0, 9, 120), "timestamp": range(120)}
+    )
+    frame = rd.load_frame(log)
+    student = rd.train_student(frame, **{name: OWN[name] for name in OWN if name != "candidate_topk"})
+    found = student.recommend([[1, np.int64(2), 3.0]], exclude=[[4]])
+    assert found.equals(student.recommend([["1", "2", "3"]], exclude=[["4"]]))
+    assert not {"1", "2", "3", "4"} & set(found["item"])
+
+
+def test_a_kept_student_keeps_the_terms_of_its_models(data, trained, tmp_path):
+    outputs = trained.outputs(top_n=6)
+    named = replace(outputs, manifest=replace(outputs.manifest, llm="gemma3-270m"))
+    student = rd.distill(data, named, **OWN)
+    assert student.terms == LLMS["gemma3-270m"].terms
+    student.save(tmp_path / "student")
+    assert rd.load_student(tmp_path / "student").terms == student.terms
+    rd.distill(data, outputs, **OWN).save(tmp_path / "other")
+    assert rd.load_student(tmp_path / "other").terms == ""

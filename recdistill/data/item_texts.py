@@ -54,6 +54,19 @@ def item_texts(
     return tuple(_joined(plain(known[name][item]) for name in names) for item in range(len(titles)))
 
 
+def columns_read(columns: Iterable[str], item_text: str = "", text_template: str = "") -> list[str]:
+    """Which of the further columns, in their order, `item_texts` makes a text of.
+
+    >>> columns_read(["year", "genres"], item_text="title,genres"), columns_read(["year"])
+    (['genres'], ['year'])
+    """
+    if text_template:
+        names = [name for _, name in template_pieces(text_template) if name is not None]
+    else:
+        names = _names(item_text) if item_text else list(columns)
+    return [name for name in columns if name in names]
+
+
 def texts_digest(texts: Iterable[str]) -> str:
     """SHA-256 of texts in their order: what a run that reads them depends on."""
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=True).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """Rankings that others made: a file of user, item and rank or score, in the data's own ids."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
+from recdistill.data.text_columns import text_of
 from recdistill.errors import InputError, one_line
 
 #: Columns, and what other libraries call them.
@@ -101,7 +103,7 @@ def read_ranking(name: str, path: Path, data: SequenceData) -> OthersRanking:
     """
     table = read_table(name, path)
     found = columns_of(name, path, list(table.columns))
-    users, items = (table[found[column]].astype(str).str.strip() for column in ("user", "item"))
+    users, items = (text_of(table[found[column]], found[column], f"rankings={path}") for column in ("user", "item"))
     order = "rank" if "rank" in found else "score"
     goodness = pd.to_numeric(table[found[order]], errors="coerce").to_numpy(np.float64)
     if not np.isfinite(goodness).all():
@@ -130,10 +132,14 @@ def read_table(name: str, path: Path) -> pd.DataFrame:
     """A file's rows, ids of CSV as text."""
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path)
+            return pd.read_parquet(path).reset_index(drop=True)
         if path.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            return pd.read_csv(path, dtype=str, sep="\t" if ".tsv" in path.name else ",")
-    except (OSError, ValueError, UnicodeError) as error:
+            # "NA" is an id like another, and a row with too many fields shifts no columns.
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                separator = "\t" if ".tsv" in path.name else ","
+                return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, index_col=False)
+    except (OSError, ValueError, UnicodeError, pd.errors.ParserWarning) as error:
         raise InputError(f"rankings={path}: cannot be read ({one_line(error)}); give a Parquet or CSV file") from None
     raise InputError(f"rankings={path}: is of no known form; give a .parquet, .csv or .tsv file")
 

@@ -25,16 +25,24 @@ def text_of(column: pd.Series, name: str, place: str) -> pd.Series:
     except TypeError:
         raise InputError(f"{place}: column {name!r} holds lists or the like; give text or numbers") from None
     # A missing value has the code -1, the place of the last text.
-    texts = np.array([*map(text, values), ""], dtype=object)
+    try:
+        texts = np.array([*map(text, values), ""], dtype=object)
+    except UnicodeDecodeError:
+        said = f"{place}: column {name!r} holds bytes that are no UTF-8 text; write text or numbers"
+        raise InputError(said) from None
     return pd.Series(texts[codes], dtype=object)
 
 
 def text(value: object) -> str:
     """A value as text; a whole float as the whole number that it stands for, where it stands for only one.
 
-    >>> text(7.0), text(" 007 "), text(float("nan"))
-    ('7', '007', '')
+    Bytes, as which some writers of Parquet keep text, are UTF-8.
+
+    >>> text(7.0), text(" 007 "), text(float("nan")), text("é".encode())
+    ('7', '007', '', 'é')
     """
+    if isinstance(value, bytes):
+        return value.decode("utf-8").strip()
     if isinstance(value, float | np.floating):
         if math.isnan(value):
             return ""

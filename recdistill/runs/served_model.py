@@ -30,12 +30,12 @@ from recdistill.students.build import save_recommender
 from recdistill.students.catalogue_file import write_catalogue
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
+from recdistill.students.terms_file import write_terms
 
 #: Artifact of a run that leads to its model, see `student_address`; of older runs, the name of the model itself.
 MODEL = "model"
 STUDENT = "student"
 #: In a student's folder: the terms of the language models that it was made with; missing where none has an alias.
-TERMS_FILE = "terms.txt"
 RUN_ID = re.compile("[0-9a-f]{32}")
 #: A run that keeps a model, by its id or as MLflow writes it.
 OF_RUN = re.compile(f"(?:runs:/)?({RUN_ID.pattern})(?:/{MODEL})?")
@@ -134,18 +134,6 @@ def send_model(client: MlflowClient, run_id: str, values: Mapping[str, Any], fil
     save_files(begun, run_id, saved)
     save_address(client, begun, run_id, saved)
     finish(client, begun)
-
-
-def write_terms(folder: Path, terms: str) -> None:
-    """Keep the terms of a student's language models in its folder, where there are any."""
-    if terms:
-        (folder / TERMS_FILE).write_text(f"{terms}\n", encoding="utf-8")
-
-
-def terms_of_student(folder: Path) -> str:
-    """The terms that `write_terms` kept; '' where there are none."""
-    path = folder / TERMS_FILE
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def tags_of_terms(terms: str) -> dict[str, str]:

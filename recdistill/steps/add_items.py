@@ -21,8 +21,6 @@ from recdistill.runs.run import StepRun
 from recdistill.runs.served_model import (
     log_student_model,
     student_folder,
-    terms_of_student,
-    write_terms,
 )
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.map_items import VECTORS_FOLDER
@@ -30,6 +28,7 @@ from recdistill.steps.registered import registered
 from recdistill.students.build import load_recommender, read_shape, save_recommender
 from recdistill.students.catalogue_file import read_catalogue, write_catalogue
 from recdistill.students.mapped import MappedStudent
+from recdistill.students.terms_file import terms_of_student, write_terms
 from recdistill.views.item_vectors import ItemVectors
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)[/@][^/]+")

@@ -27,7 +27,6 @@ from recdistill.registry import STUDENTS
 from recdistill.report.new_items_figure import new_items_figure
 from recdistill.runs.finished_runs import finished_run, linked_run, options_of_run
 from recdistill.runs.run import StepRun
-from recdistill.runs.served_model import terms_of_student
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone
 from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
@@ -51,6 +50,7 @@ from recdistill.students.item_map import fit_item_map
 from recdistill.students.mapped import Interleaving, MappedStudent, NewItemMap, check_tied, with_new_items
 from recdistill.students.measure import measure
 from recdistill.students.student import Student
+from recdistill.students.terms_file import terms_of_student
 from recdistill.training.device import device_of
 from recdistill.views.item_vectors import ItemVectors
 from recdistill.views.text_teacher import TeacherTable

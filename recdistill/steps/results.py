@@ -16,11 +16,12 @@ from recdistill.report.slice_figure import FEWEST, slice_figure
 from recdistill.runs.datasets import measured_on
 from recdistill.runs.logged_models import new_mark
 from recdistill.runs.run import StepRun
-from recdistill.runs.served_model import log_student_model, write_terms
+from recdistill.runs.served_model import log_student_model
 from recdistill.students.build import save_recommender
 from recdistill.students.measure import Fitted
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
+from recdistill.students.terms_file import write_terms
 
 
 def log_results(

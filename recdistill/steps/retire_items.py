@@ -19,14 +19,13 @@ from recdistill.runs.served_model import (
     log_student_model,
     register_student,
     student_folder,
-    terms_of_student,
-    write_terms,
 )
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.add_items import REGISTERED
 from recdistill.steps.map_items import VECTORS_FOLDER
 from recdistill.students.build import load_recommender, read_shape, save_recommender
 from recdistill.students.catalogue_file import read_catalogue, write_catalogue
+from recdistill.students.terms_file import terms_of_student, write_terms
 
 
 def retire_items(config: RetireItemsConfig) -> StepRun:

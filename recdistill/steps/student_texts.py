@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from recdistill.config import StudentConfig
-from recdistill.data.item_texts import item_texts, texts_digest
+from recdistill.data.item_texts import columns_read, item_texts, texts_digest
 from recdistill.data.pinned_models import joined_terms
 from recdistill.data.sequences import SequenceData
 from recdistill.runs.run import StepRun
@@ -69,7 +69,8 @@ def student_texts(config: StudentConfig, data: SequenceData, teacher: TextTeache
 
 def about_texts(config: StudentConfig, data: SequenceData) -> dict[str, Any]:
     """How the options make an item's text, so that a new item's can be made alike."""
-    return {"item_text": config.item_text, "text_template": config.text_template, "columns": list(data.item_columns)}
+    columns = columns_read(list(data.item_columns), config.item_text, config.text_template)
+    return {"item_text": config.item_text, "text_template": config.text_template, "columns": columns}
 
 
 def as_tensors(vectors: ItemVectors | None, data: SequenceData) -> TextVectors | None:

@@ -6,8 +6,9 @@ from itertools import islice
 
 import torch
 
-from recdistill.config.base import changed
+from recdistill.config.base import changed, option_table
 from recdistill.config.student import StudentConfig
+from recdistill.config.views import OWN_OPTIONS
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.registry import LOSS_TERMS, STUDENTS
@@ -54,8 +55,9 @@ def student_pace(config: StudentConfig, data: SequenceData, *, distilled: bool) 
         return None
     device = device_of(config)
     if config.starts_from_texts:
+        table = option_table(type(config))
         # A narrow table of texts costs less than the drawn one; reading the texts would cost more than the timing.
-        config = changed(config, item_init="random", views="")
+        config = changed(config, item_init="random", **{name: table[name].default for name in OWN_OPTIONS})
     with torch.random.fork_rng():
         teacher = made_up_answers(config, data) if distilled else None
         model, plan = student_plan(config, data, shape_of(config), teacher, NoRecorder())

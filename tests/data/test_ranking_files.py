@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from small_data import write_csv
 
 from recdistill.config import DataConfig
+from recdistill.data.frames import data_from_frames
 from recdistill.data.load import load_data
 from recdistill.data.ranking_files import read_ranking
 from recdistill.errors import InputError
@@ -112,3 +113,28 @@ def test_a_file_of_another_form_is_refused(data, tmp_path):
     (tmp_path / "mine.parquet").write_text("no Parquet")
     with pytest.raises(InputError, match="cannot be read"):
         read_ranking("mine", tmp_path / "mine.parquet", data)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_ids_are_read_as_everywhere(tmp_path, kind):
+    log = pd.DataFrame({"user": ["NA", "NA", "NA", "7", "7", "7"], "item": [1, 2, 3, 3, 2, 1], "timestamp": range(6)})
+    frame = data_from_frames(log)
+    rows = pd.DataFrame({"user": ["NA", "7"], "item": [3.0, 1.0], "rank": [1, 1]}, index=[5, 9])
+    path = tmp_path / f"mine.{kind}"
+    rows.to_parquet(path) if kind == "parquet" else rows.astype({"item": int}).to_csv(path, index=False)
+    found = read_ranking("mine", path, frame)
+    assert (found.unknown_users, found.unknown_items) == (0, 0)
+    assert found.ranks(frame.test, frame.num_items, exclude_seen=True).tolist() == [1, 1]
+
+
+def test_an_index_of_its_own_and_a_trailing_comma_are_one_line(data, tmp_path):
+    rows = pd.DataFrame({"user": ["x", "x"], "item": ["a", "b"], "rank": [1, 2]}, index=[7, 9])
+    rows.to_parquet(tmp_path / "mine.parquet")
+    with pytest.raises(InputError, match="none of its users is in the data \\(the first is 'x'"):
+        read_ranking("mine", tmp_path / "mine.parquet", data)
+    rows.assign(item="a").to_parquet(tmp_path / "twice.parquet")
+    with pytest.raises(InputError, match="item a stands twice for user x"):
+        read_ranking("mine", tmp_path / "twice.parquet", data)
+    (tmp_path / "mine.csv").write_text("user,item,rank\n7,1,1,9\n")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_ranking("mine", tmp_path / "mine.csv", data)

@@ -29,6 +29,7 @@ from recdistill.errors import InputError
         (float("nan"), ""),
         (np.float64("nan"), ""),
         (10**30, "1" + "0" * 30),
+        (" Amélie ".encode(), "Amélie"),
     ],
 )
 def test_text_of_a_value(value, expected):
@@ -45,6 +46,14 @@ def test_whole_floats_stay_apart(values):
 def test_missing_values_are_blank(kind):
     column = pd.Series([1, None, 2], dtype="object" if kind == "object" else "Int64").astype(kind)
     assert text_of(column, "item", "x").tolist() == ["1", "", "2"]
+
+
+def test_bytes_that_are_no_text_are_refused():
+    assert text_of(pd.Series([b"7", b"8"]), "item", "x").tolist() == ["7", "8"]
+    with pytest.raises(
+        InputError, match=r"^x: column 'item' holds bytes that are no UTF-8 text; write text or numbers$"
+    ):
+        text_of(pd.Series([b"7", b"\xff"]), "item", "x")
 
 
 def test_lists_are_no_ids():

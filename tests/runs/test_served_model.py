@@ -30,12 +30,12 @@ from recdistill.runs.served_model import (
     recommendations,
     register_student,
     student_folder,
-    terms_of_student,
 )
 from recdistill.runs.shipped_code import REQUIRED, requirements
 from recdistill.students import build
 from recdistill.students.build import StudentShape, build_recommender, build_student
 from recdistill.students.serving import ItemRecommender
+from recdistill.students.terms_file import terms_of_student
 
 NUM_ITEMS = 30
 SHAPE = StudentShape("sasrec", 8, 0.1, 6, "tied", {"blocks": 1, "heads": 1})

@@ -48,7 +48,11 @@ def test_what_is_finished_is_named_and_not_timed(taught, monkeypatch):
     assert found.lines()[0] == "teacher: everything is finished"
 
 
-@pytest.mark.parametrize("start", [{}, {"item_init": "views", "views": "tfidf"}, {"output_weight": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "start",
+    [{}, {"item_init": "views", "views": "tfidf", "item_text": "title", "view_directions": 9}, {"output_weight": 0.1}],
+    ids=str,
+)
 def test_a_distilled_student_is_timed_beside_its_finished_teacher(taught, start):
     config = config_of(taught, DistillConfig, hidden_size=8, heads=1, epochs=7, **start)
     found = estimate("distill", config)
