@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 
+from recdistill.data.timestamps import EXACT_FLOAT
 from recdistill.errors import InputError, one_line
 from recdistill.runs.served_model import READ
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql.types import DataType
 
 ANSWER = "items array<string>, titles array<string>, scores array<double>, unknown_items bigint, fallback boolean"
 #: Columns that the answer adds.
@@ -69,11 +71,27 @@ def read_histories(spark: "SparkSession", histories: str, k: int) -> "DataFrame"
         raise InputError(f"histories={histories}: has no column history; it has {', '.join(frame.columns) or 'none'}")
     for name in ("history", "exclude", "allowed_items"):
         if name in frame.columns:
-            if not isinstance(frame.schema[name].dataType, ArrayType):
+            kind = frame.schema[name].dataType
+            if not isinstance(kind, ArrayType):
                 raise InputError(f"histories={histories}: column {name} holds no lists; give lists of item ids")
-            frame = frame.withColumn(name, functions.col(name).cast("array<string>"))
+            frame = frame.withColumn(name, ids_as_text(functions.col(name), kind.elementType))
     given = functions.col("k").cast("bigint") if "k" in frame.columns else functions.lit(None).cast("bigint")
     return frame.withColumn("k", functions.coalesce(given, functions.lit(k).cast("bigint")))
+
+
+def ids_as_text(ids: "Column", kind: "DataType") -> "Column":
+    """Lists of ids of a type as lists of text: a whole float is the whole number that it stands for, as elsewhere."""
+    from pyspark.sql import functions
+    from pyspark.sql.types import DoubleType, FloatType
+
+    if not isinstance(kind, DoubleType | FloatType):
+        return ids.cast("array<string>")
+
+    def text(value: "Column") -> "Column":
+        whole = (value % 1 == 0) & (functions.abs(value) < EXACT_FLOAT)
+        return functions.when(whole, value.cast("bigint").cast("string")).otherwise(value.cast("string"))
+
+    return functions.transform(ids, text)
 
 
 def recommended(spark: "SparkSession", frame: "DataFrame", model: str) -> "DataFrame":

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recdistill.data.catalogue import Catalogue
+from recdistill.data.text_columns import text
 from recdistill.errors import InputError
 from recdistill.runs import spark_recommendations as module
 from recdistill.runs.served_model import load_model, log_student_model, recommendations
@@ -93,6 +94,17 @@ def test_the_answers_are_those_of_recommend_though_a_partition_fails_once(addres
     assert sorted(found[names].itertuples(index=False, name=None)) == sorted(expected, key=lambda row: row[:3])
     with pytest.raises(InputError, match="output="):
         write_partitions(rows, str(tmp_path / "output"), [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["double", "float", "bigint", "string"])
+def test_ids_are_the_same_text_as_elsewhere(spark, tmp_path, kind):
+    given = [[7, 50], [2, None], []] if kind == "bigint" else [["7", "x"]] if kind == "string" else [[7.0, 2.5], [None]]
+    folder = str(tmp_path / "histories")
+    spark.createDataFrame([(history,) for history in given], f"history array<{kind}>").write.parquet(folder)
+    found = [row.history for row in read_histories(spark, folder, 5).collect()]
+    expected = [[None if one is None else text(one) for one in history] for history in given]
+    assert sorted(map(str, found)) == sorted(map(str, expected))
 
 
 @pytest.mark.slow
