@@ -46,7 +46,11 @@ def located(one: Option, value: str) -> str:
     Raises InputError where no file system takes the name.
     """
     path = one.metadata["path"]
-    if path and value and not is_possible(Path(value).expanduser()):
+    try:
+        possible = not path or not value or is_possible(Path(value).expanduser())
+    except RuntimeError:
+        raise InputError(f"{one.name}={one_line(value, 60)}: ~ names no user of this machine; give a path") from None
+    if not possible:
         raise InputError(f"{one.name}={one_line(value, 60)}: no file can have this name; give the path of one")
     if not path or not value or value.startswith("~") or Path(value).is_absolute():
         return value

@@ -52,6 +52,12 @@ def test_a_path_that_is_nowhere_is_named_in_full(folders):
     assert interactions("") == ""
 
 
+def test_a_user_that_is_not_there_is_one_line(folders):
+    with pytest.raises(InputError, match=r"^interactions=~nobody-of-this-name/a.csv: ~ names no user of this machine"):
+        interactions("~nobody-of-this-name/a.csv")
+    assert interactions("~/a.csv") == "~/a.csv"
+
+
 def test_a_name_stays_a_name(folders):
     there, _ = folders
     for name in ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M"):

@@ -117,7 +117,7 @@ def test_a_file_of_another_form_is_refused(data, tmp_path):
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_ids_are_read_as_everywhere(tmp_path, kind):
-    log = pd.DataFrame({"user": ["NA", "NA", "NA", "7", "7", "7"], "item": [1, 2, 3, 3, 2, 1], "timestamp": range(6)})
+    log = pd.DataFrame({"user": ["NA"] * 4 + ["7"] * 4, "item": [1, 2, 4, 3, 3, 2, 4, 1], "timestamp": range(8)})
     frame = data_from_frames(log)
     rows = pd.DataFrame({"user": ["NA", "7"], "item": [3.0, 1.0], "rank": [1, 1]}, index=[5, 9])
     path = tmp_path / f"mine.{kind}"

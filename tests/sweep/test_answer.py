@@ -40,7 +40,7 @@ def test_the_command_and_the_file_give_the_options_back(
     assert words[:6] == ["mlflow", "run", ".", "-e", "distill", "--env-manager"]
     assert words[7:9] == ["--experiment-name", "recdistill"]
     arguments = [f"--{word}" for word in words[9:] if word != "-P"]
-    if "=" not in interactions:
+    if "=" not in interactions and not interactions.startswith("~"):
         # A path that is nowhere is told as the absolute one that was looked for.
         found = parse(DistillConfig, "distill", arguments)
         assert changed(found, interactions=interactions) == config
