@@ -26,6 +26,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as a `whole_file`, in UTF-8."""
+    with whole_file(path) as place:
+        place.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
     """An empty folder to fill, which takes the name ``folder`` when the block ends, and is removed where it fails.

@@ -18,7 +18,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.steps.backbone import frozen_backbone
 from recdistill.students.pace import StudentPace, student_pace
 from recdistill.teachers.pace import TeacherPace, teacher_pace
-from recdistill.whole_files import whole_file
+from recdistill.whole_files import write_text
 
 Pace = TypeVar("Pace", StudentPace, TeacherPace)
 #: Raise it when what a pace says, or how it is measured, changes.
@@ -55,8 +55,7 @@ def kept(
         print(f"timing some steps here, once: {name}", flush=True)
         found = measure()
     if found is not None:
-        with whole_file(path) as place:
-            place.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        write_text(path, json.dumps(asdict(found)))
     return found
 
 

@@ -50,7 +50,7 @@ from recdistill.sweep.shipped import plan_path
 from recdistill.sweep.trainings import Preparation
 from recdistill.sweep.workers import map_tasks
 from recdistill.teachers.checks import check_teacher
-from recdistill.whole_files import whole_file
+from recdistill.whole_files import write_text
 
 STUDENT_STEPS = ("backbone", "distill")
 FIGURES = ("new_among_new", "all")
@@ -216,12 +216,6 @@ def report_files(plan: Plan, folder: Path, target: Path) -> tuple[str, str]:
     page = study_page(page_of(found, folder, pictures))
     write_text(target.with_suffix(".html"), page)
     return text, page
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that another process may write or read at the same time."""
-    with whole_file(path) as place:
-        place.write_text(text, encoding="utf-8")
 
 
 def page_of(found: Found, folder: Path, pictures: list[StudyPicture]) -> StudyReport:

@@ -8,7 +8,7 @@ from recdistill.config.durations import seconds_of, spoken
 from recdistill.errors import InputError
 from recdistill.steps.inputs import data_of
 from recdistill.steps.paces import pace_file, pace_of_teacher
-from recdistill.whole_files import whole_file
+from recdistill.whole_files import write_text
 
 Taught = TypeVar("Taught", bound=TeacherConfig)
 #: Share of the tokens that a teacher is trained on; the others score samples. That of the default budgets.
@@ -34,8 +34,7 @@ def within_time(config: Taught) -> Taught:
         learnt, scored = int(known["token_budget"]), int(known["outputs_token_budget"])
     except (OSError, ValueError, KeyError, TypeError):  # none yet
         learnt, scored = budgets_of(options)
-        with whole_file(path) as place:
-            place.write_text(json.dumps({"token_budget": learnt, "outputs_token_budget": scored}), encoding="utf-8")
+        write_text(path, json.dumps({"token_budget": learnt, "outputs_token_budget": scored}))
     print(f"time_budget={config.time_budget}: token_budget={learnt:,} and outputs_token_budget={scored:,}", flush=True)
     return changed(config, token_budget=learnt, outputs_token_budget=scored)
 

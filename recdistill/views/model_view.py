@@ -15,7 +15,7 @@ from recdistill.errors import InputError
 from recdistill.registry import VIEWS
 from recdistill.views.frozen_view import FrozenView
 from recdistill.views.view import Arrays, ViewContext
-from recdistill.whole_files import whole_file
+from recdistill.whole_files import write_text
 
 FOLDER = "models"
 
@@ -127,8 +127,8 @@ class ModelView(FrozenView):
         if source and self._remembered() != weights:
             path = cache_dir() / "views" / FOLDER / f"{source}.json"
             # What is not remembered is only slower.
-            with suppress(OSError), whole_file(path) as place:
-                place.write_text(json.dumps({"weights": weights}), encoding="utf-8")
+            with suppress(OSError):
+                write_text(path, json.dumps({"weights": weights}))
 
 
 def local_commit(name: str) -> str:

@@ -145,7 +145,7 @@ class RankingModel(GatedModel):
             return self._text_states_in_one_row(texts, items)
         tokens, real = rows_of(texts, items)
         self.slot.set(self._uniform(len(items)))
-        hidden = self._text_through(tokens)
+        hidden = self._through(input_ids=tokens.to(device)).float()
         weight = (real / real.sum(dim=1, keepdim=True)).to(device)
         return (hidden * weight.unsqueeze(-1)).sum(dim=1)
 
@@ -158,21 +158,13 @@ class RankingModel(GatedModel):
         tokens = torch.from_numpy(np.concatenate([*parts, np.full(filled, texts.padding)]))
         documents = Documents.of(lengths[order].tolist() + [1] * filled, device)
         self.slot.set(self._uniform(1), documents)
-        hidden = self._text_through(tokens.unsqueeze(0))[0]
+        hidden = self._through(input_ids=tokens.unsqueeze(0).to(device))[0].float()
         text = order.repeat_interleave(lengths[order])
         from_end = lengths[text] - documents.position[0, : len(text)].cpu()
         # A product, for sums by index are in another order each time on a GPU.
         share = torch.zeros(len(items), len(hidden))
         share[text, torch.arange(len(text))] = (from_end <= read[text]) / read[text]
         return share.to(device) @ hidden
-
-    def _text_through(self, tokens: Tensor) -> Tensor:
-        """Last hidden states [B, T, H] of tokens [B, T], float32; see `_through`."""
-        texts = self.slot.documents
-        positions = {} if texts is None else {"position_ids": texts.position}
-        with self.precision():
-            found: Tensor = self.llm(input_ids=tokens.to(self.item_table.device), use_cache=False, **positions)[0]
-        return found.float()
 
     def _uniform(self, rows: int) -> Tensor:
         """The uniform gate of each row."""
@@ -299,15 +291,18 @@ class RankingModel(GatedModel):
         embedded = self.injected(tokens, marker, items)
         if self.user_projector is not None:
             embedded = self.with_users(embedded, of_user, users)
-        return self._through(embedded)
+        return self._through(inputs_embeds=embedded)
 
-    def _through(self, embedded: Tensor) -> Tensor:
-        """Last hidden states [B, T, H] of padded rows, or of the texts that the slot has of one row."""
+    def _through(self, **inputs: Tensor) -> Tensor:
+        """Last hidden states [B, T, H] of padded rows, or of the texts that the slot has of one row.
+
+        ``inputs`` are tokens, or their embeddings, as transformers names them.
+        """
         texts = self.slot.documents
         positions = {} if texts is None else {"position_ids": texts.position}
         with self.precision():
             # Right padding needs no mask in a causal LLM: no real token attends to a later one.
-            return self.llm(inputs_embeds=embedded, use_cache=False, **positions)[0]
+            return self.llm(**inputs, use_cache=False, **positions)[0]
 
     def _longest_in_row(self) -> float:
         """See `longest_in_row`; in evaluation mode."""
@@ -315,7 +310,7 @@ class RankingModel(GatedModel):
         def read(tokens: Tensor, documents: Documents | None) -> Tensor:
             self.slot.set(self._uniform(len(tokens)), documents)
             try:
-                return self._through(self._tokens()(tokens))
+                return self._through(inputs_embeds=self._tokens()(tokens))
             finally:
                 self.slot.clear()
 
