@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from recdistill.plugins import load_plugins
 from recdistill.registry import STUDENTS
 from recdistill.runs.finished_runs import find_finished, run_of
 from recdistill.runs.run import KEY
-from recdistill.steps.backbone import finished_baseline, frozen_backbone, key_of_baseline
+from recdistill.steps.backbone import frozen_backbone, key_of_baseline
 from recdistill.steps.inputs import data_of
 from recdistill.steps.paces import pace_of_student, pace_of_teacher
 from recdistill.steps.student_start import keys_of, student_start
@@ -56,6 +56,7 @@ class Part:
         seconds: about how long, at most; None where it was not timed.
         memory_mib: most memory, 0 where unknown.
         times: how often it is made.
+        key: of the run, where another part may need the same one; a run is made once.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Part:
     seconds: float | None = None
     memory_mib: float = 0.0
     times: int = 1
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,18 @@ def estimate(step: str, config: Config) -> Estimate:
     if isinstance(config, TeacherConfig):
         config = within_time(config)
     started = time.perf_counter()
-    parts = tuple(parts_of(step, config))
+    parts = tuple(each_once(parts_of(step, config)))
     return Estimate(step, parts, time.perf_counter() - started)
+
+
+def each_once(parts: Iterable[Part]) -> Iterator[Part]:
+    """The parts but for those whose run an earlier one makes, as ``main``'s undistilled student is its backbone."""
+    made: set[str] = set()
+    for part in parts:
+        if part.key not in made:
+            yield part
+        if part.key:
+            made.add(part.key)
 
 
 def announce(step: str, config: Config) -> Estimate:
@@ -194,17 +206,19 @@ def path_parts(config: MainConfig, *, with_baselines: bool) -> Iterator[Part]:
 def student_part(config: BaselineConfig) -> Part:
     """An undistilled student."""
     data = data_of(config)
-    found = finished_baseline(config)
+    key = key_of_baseline(config, data.fingerprint, student_start(config, data))
+    found = "" if config.force else finished(key)
     kind = " undistilled" if config.student in STUDENTS.names(gradient=True) else ""
     texts = " from texts" if config.starts_from_texts else ""
     name = f"{config.student}{kind}{texts}, seed {config.seed}"
     if found or config.released:
-        return Part(name, found, "imported", None if not found else 0.0)
+        return Part(name, found, "imported", None if not found else 0.0, key=key)
     pace = pace_of_student(config, data, distilled=False)
     if pace is None:
-        return Part(name, work=f"closed form, {data.num_items:,} items")
+        return Part(name, work=f"closed form, {data.num_items:,} items", key=key)
     evaluated = len(data.validation) + len(data.test)
-    return Part(name, work=training(config.epochs, data), seconds=pace.seconds(config.epochs, evaluated))
+    seconds = pace.seconds(config.epochs, evaluated)
+    return Part(name, work=training(config.epochs, data), seconds=seconds, key=key)
 
 
 def training(epochs: int, data: SequenceData) -> str:

@@ -22,7 +22,7 @@ from recdistill.whole_files import write_text
 
 Pace = TypeVar("Pace", StudentPace, TeacherPace)
 #: Raise it when what a pace says, or how it is measured, changes.
-VERSION = 1
+VERSION = 2
 
 
 def pace_of_student(config: StudentConfig, data: SequenceData, *, distilled: bool) -> StudentPace | None:

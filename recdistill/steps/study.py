@@ -37,6 +37,7 @@ from recdistill.study.report import (
     METRICS,
     NAME,
     TITLES,
+    Answer,
     Found,
     answers,
     columns_of_rows,
@@ -211,17 +212,18 @@ def report_files(plan: Plan, folder: Path, target: Path) -> tuple[str, str]:
         name = f"{target.stem}_{part}.svg"
         write_text(target.parent / name, study_figure(panels, f"{NAME}, {TITLES[part]}", chance))
         addresses.append(name)
-    text = write_report(found, folder, addresses)
+    given = answers(found, folder)
+    text = write_report(found, given, addresses)
     write_text(target, text)
-    page = study_page(page_of(found, folder, pictures))
+    page = study_page(page_of(found, given, pictures))
     write_text(target.with_suffix(".html"), page)
     return text, page
 
 
-def page_of(found: Found, folder: Path, pictures: list[StudyPicture]) -> StudyReport:
+def page_of(found: Found, given: list[Answer], pictures: list[StudyPicture]) -> StudyReport:
     """What the page shows: the same as the report's text."""
     findings: dict[str, list[Finding]] = {}
-    for one in answers(found, folder):
+    for one in given:
         comparison, place = one.comparison, f"{one.data}, {one.student}"
         target = TITLES[one.difference.part]
         finding = finding_of(comparison.row, comparison.against, target, one.difference)

@@ -20,7 +20,7 @@ def within_time(config: Taught) -> Taught:
     """The options with the token budgets that their ``time_budget`` pays for; as they are where they have none.
 
     The same options on the same machine get the same budgets, so that a killed run goes on and a finished one is found.
-    Raises InputError where the time does not pay for the evaluation.
+    Raises InputError where the time does not pay for what has no budget, as the evaluation.
     """
     named = isinstance(config, DistillConfig) and (config.teacher_run_id or config.teacher_files)
     if not config.time_budget or named:
@@ -44,13 +44,16 @@ def budgets_of(config: TeacherConfig) -> tuple[int, int]:
     pace = pace_of_teacher(config, data_of(config))
     if pace is None:
         raise InputError(f"time_budget={config.time_budget}: a teacher behind a server has query_budget instead")
-    left = seconds_of("time_budget", config.time_budget) - pace.evaluation_seconds
-    tokens = left / (LEARNT / pace.learn + (1 - LEARNT) / pace.score)
+    contrast = int(config.values().get("contrast_token_budget", 0))
+    fixed = pace.seconds(contrast, 0)
+    tokens = (seconds_of("time_budget", config.time_budget) - fixed) / (LEARNT / pace.learn + (1 - LEARNT) / pace.score)
     learnt, scored = (int(share * tokens) // ROUND * ROUND for share in (LEARNT, 1 - LEARNT))
     if learnt < max(ROUND, config.tokens_per_batch):
-        needed = pace.seconds(4 * max(ROUND, config.tokens_per_batch), 6 * max(ROUND, config.tokens_per_batch))
+        least = max(ROUND, config.tokens_per_batch)
+        needed = pace.seconds(contrast + 4 * least, 6 * least)
+        asked = ", the contrast" if contrast else ""
         raise InputError(
-            f"time_budget={config.time_budget}: ranking validation and test alone takes "
-            f"{spoken(pace.evaluation_seconds)} here; give {spoken(needed)} or more"
+            f"time_budget={config.time_budget}: ranking validation and test{asked} and reading the items' texts take "
+            f"{spoken(fixed)} here; give {spoken(needed)} or more"
         )
     return learnt, scored

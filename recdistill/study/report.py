@@ -112,15 +112,14 @@ def shared_seeds(found: Found, comparison: Comparison, data: str, student: str) 
     return [(sides[0][seed], sides[1][seed]) for seed in sorted(sides[0].keys() & sides[1].keys())]
 
 
-def write_report(found: Found, folder: Path, figures: Sequence[str]) -> str:
+def write_report(found: Found, given: Sequence[Answer], figures: Sequence[str]) -> str:
     """The whole report.
 
     Args:
         found: the finished cells.
-        folder: of their files.
+        given: their `answers`.
         figures: addresses of the pictures, beside the report.
     """
-    given = answers(found, folder)
     lines = ["# Results", "", *heading(found), ""]
     lines += [f"![{NAME} of each row]({address})" for address in figures]
     for data in found.plan.data:

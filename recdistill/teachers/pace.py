@@ -14,7 +14,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.registry import TEACHERS
 from recdistill.students.build import build_student, shape_of
 from recdistill.teachers.build import base_llm
-from recdistill.teachers.protocol import AsksQueries, Teacher
+from recdistill.teachers.protocol import AsksQueries, CountsTexts, Teacher
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes
 from recdistill.training.resources import peak_memory
@@ -34,6 +34,7 @@ class TeacherPace:
         score: LLM tokens a second of its scoring.
         tokens_a_sample: LLM tokens that scoring a training sample costs, about.
         evaluated_tokens: LLM tokens of ranking validation and test.
+        text_tokens: LLM tokens of the items' texts, as often as they are read.
         memory_mib: most memory of the process so far.
     """
 
@@ -41,16 +42,17 @@ class TeacherPace:
     score: float
     tokens_a_sample: float
     evaluated_tokens: float
+    text_tokens: float
     memory_mib: float
 
     @property
-    def evaluation_seconds(self) -> float:
-        """Of ranking validation and test."""
-        return self.evaluated_tokens / self.score
+    def fixed_seconds(self) -> float:
+        """Of what no budget bounds: ranking validation and test, and reading the items' texts."""
+        return (self.evaluated_tokens + self.text_tokens) / self.score
 
     def seconds(self, learnt: float, scored: float) -> float:
-        """Of training and scoring on so many tokens, and of the evaluation."""
-        return learnt / self.learn + scored / self.score + self.evaluation_seconds
+        """Of training and scoring on so many tokens, and of what no budget bounds."""
+        return learnt / self.learn + scored / self.score + self.fixed_seconds
 
 
 def teacher_pace(config: TeacherConfig, frozen: StudentConfig, data: SequenceData) -> TeacherPace | None:
@@ -77,8 +79,9 @@ def teacher_pace(config: TeacherConfig, frozen: StudentConfig, data: SequenceDat
             score = speed(teacher.batches(data.train, shuffle=True, seed=config.seed), *scoring(teacher, data.train))
         parts = (data.validation, data.test)
         evaluated = sum(tokens_of(teacher, samples) for samples in parts)
+        texts = teacher.text_tokens() if isinstance(teacher, CountsTexts) else 0
         memory = peak_memory({processes.device})["system/memory_mib"]
-        return TeacherPace(learn or score, score, teacher.tokens_a_sample(), evaluated, memory)
+        return TeacherPace(learn or score, score, teacher.tokens_a_sample(), evaluated, texts, memory)
 
 
 def learning_speed(teacher: Teacher) -> float:

@@ -71,6 +71,14 @@ class LearnsContent(Protocol):
 
 
 @runtime_checkable
+class CountsTexts(Protocol):
+    """A teacher that tells beforehand what reading the items' texts costs; of others, estimates leave it out."""
+
+    def text_tokens(self) -> int:
+        """LLM tokens of the items' texts, as often as it reads them beside its lessons, at most."""
+
+
+@runtime_checkable
 class AsksQueries(Protocol):
     """A teacher that is asked about sample after sample, each at a price, in place of a budget of tokens.
 

@@ -61,6 +61,7 @@ def test_a_stranger_edits_nothing_of_ours() -> None:
     assert "recdistill import LOSS_TERMS" in FILE.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_it_is_trained_with_its_own_options_metric_and_loss(place: Workplace) -> None:
     found = place.newest("distill")
     assert (found.data.params["student"], found.data.params["decay"]) == ("decayed_mean", "0.7")

@@ -48,6 +48,7 @@ for file in sorted(folder.rglob("*.py")):
 """
 
 
+@pytest.mark.slow
 def test_all_that_goes_along_with_a_users_file_can_be_imported(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "mine.py").write_text("from recdistill import STUDENTS, InputError, SelectionSignals, SequenceData\n")
     declared = {"mine": Declaration("mine", "mine", tmp_path / "mine.py")}

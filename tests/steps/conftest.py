@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -16,10 +16,16 @@ from workplace import Workplace, copied_workplace, make_downloads, ml100k_files,
 from recdistill.steps import results
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_drawing() -> Iterator[None]:
+@contextmanager
+def no_drawing() -> Iterator[None]:
     """Runs draw no slices, which the tests of `report` look at: they take longer than many a step."""
     with patch.object(results, "slice_figure", lambda tables, title: b"a picture"):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_drawing() -> Iterator[None]:
+    with no_drawing():
         yield
 
 
@@ -85,7 +91,8 @@ def finished_main(
     new_store(place.folder)
     options = {"max_users": 40, **tiny_teacher, **tiny_student}
     printed = io.StringIO()
-    with place.entered(), redirect_stdout(printed):
+    # Fixtures of the session are made before those of a module.
+    with place.entered(), no_drawing(), redirect_stdout(printed):
         assert run_step("main", **options) == 0
         run_id = place.newest("main").info.run_id
     return Finished(place, options, printed.getvalue(), run_id)
@@ -136,7 +143,7 @@ def taught_place(
         "top_n": 12,
         "sequence_embeddings": True,
     }
-    with place.entered():
+    with place.entered(), no_drawing():
         assert run_step("teacher", **options) == 0
         run_id = place.newest("teacher").info.run_id
     return Taught(place, options, run_id)

@@ -80,6 +80,7 @@ def taught_everything(config_of):
     return rounds_of(run, MlflowClient())[0][0].run_id
 
 
+@pytest.mark.slow
 def test_it_is_found_again_with_all_its_rounds(config_of, client):
     first = distill(config_of(rounds=2))
     runs = len(client.search_runs([client.get_run(first.run_id).info.experiment_id]))
@@ -161,6 +162,7 @@ def test_the_estimate_counts_the_rounds(config_of):
     assert parts["further rounds"].seconds > 0
 
 
+@pytest.mark.slow
 def test_a_server_is_asked_again_within_its_budget(place, small_files, client, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving() as server:

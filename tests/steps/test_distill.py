@@ -210,6 +210,7 @@ def test_a_teacher_in_dllm2rec_files_teaches_the_same(taught, config_of, tmp_pat
         distill(config_of(teacher_files=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_a_teacher_in_files_of_our_own_teaches_the_same(taught, config_of, tmp_path):
     """A folder of teacher outputs, as a run or ``TeacherOutputs.save`` leaves it, wherever it lies."""
     data, folder = data_of(config_of()), tmp_path / "outputs"
@@ -299,6 +300,7 @@ def test_the_overlap_with_the_teacher_is_that_of_a_loop(config_of, taught):
     assert run.metrics()[OWN] > run.metrics()[TWIN]
 
 
+@pytest.mark.slow
 def test_the_overlap_is_measured_on_some_samples_the_same_for_all(config_of, taught, monkeypatch):
     seen = []
 

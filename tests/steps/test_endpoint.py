@@ -62,6 +62,7 @@ def test_from_the_command_to_a_student(place, small_files, monkeypatch, capsys):
     assert not [path for path in kept if KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_another_budget_is_another_teacher_that_pays_for_the_rest_alone(place, small_files):
     with serving() as server:
         assert run_step("teacher", **options_of(server.address, small_files, query_budget=10)) == 0

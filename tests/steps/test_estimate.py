@@ -26,7 +26,9 @@ from recdistill.steps.path_bar import PathBar
 from recdistill.steps.time_budget import LEARNT, budgets_of, within_time
 from recdistill.teachers.pace import TeacherPace
 
-PACE = TeacherPace(learn=500.0, score=1000.0, tokens_a_sample=10.0, evaluated_tokens=60_000.0, memory_mib=2048.0)
+PACE = TeacherPace(
+    learn=500.0, score=1000.0, tokens_a_sample=10.0, evaluated_tokens=40_000.0, text_tokens=20_000.0, memory_mib=2048.0
+)
 
 
 def config_of(taught, kind=TeacherConfig, **changes):
@@ -100,6 +102,14 @@ def test_main_counts_its_whole_path(taught):
     assert names[-1] == "sasrec distilled, seed 1"
 
 
+@pytest.mark.parametrize(("changes", "students"), [({}, 1), ({"batch_size": 64}, 2)], ids=["the defaults", "others"])
+def test_a_run_that_two_parts_need_counts_once(taught, changes, students):
+    # The undistilled student of the defaults is the teacher's backbone, too.
+    options = {"baselines": "", "cheap_views": "", "token_budget": 5_000, "outputs_token_budget": 500, "seed": 5}
+    found = estimate("main", config_of(taught, MainConfig, **(options | changes)))
+    assert [part.name for part in found.parts].count("sasrec undistilled, seed 5") == students
+
+
 def test_a_sweep_multiplies_its_trials(taught):
     small = {"hidden_size": 8, "heads": 1, "epochs": 2, "sequence_embeddings": True}
     one, ten = (
@@ -141,6 +151,12 @@ def test_a_time_becomes_budgets_that_take_so_long(taught, monkeypatch):
     assert learnt / (learnt + scored) == pytest.approx(LEARNT, abs=0.01)
     with pytest.raises(InputError, match=r"time_budget=30s: .*60 s here; give"):
         budgets_of(config_of(taught, time_budget="30s"))
+    # What is learnt by contrast is paid for first.
+    contrast = {"contrast_token_budget": 100_000}
+    learnt, scored = budgets_of(config_of(taught, time_budget="20m", **contrast))
+    assert PACE.seconds(100_000 + learnt, scored) == pytest.approx(1200, rel=0.01)
+    with pytest.raises(InputError, match=r"time_budget=4m: .*, the contrast and .* 4 min here; give 5 min or more"):
+        budgets_of(config_of(taught, time_budget="4m", **contrast))
 
 
 def test_a_time_is_measured_once_and_its_budgets_are_kept_for_every_step(taught, monkeypatch, capsys):
@@ -161,7 +177,9 @@ def test_a_teacher_that_is_named_needs_no_time(taught, monkeypatch):
 
 
 def test_a_run_shows_the_time_and_the_budgets_that_came_of_it(taught, monkeypatch):
-    slow = TeacherPace(learn=2.0, score=2.0, tokens_a_sample=10.0, evaluated_tokens=0.0, memory_mib=1.0)
+    slow = TeacherPace(
+        learn=2.0, score=2.0, tokens_a_sample=10.0, evaluated_tokens=0.0, text_tokens=0.0, memory_mib=1.0
+    )
     monkeypatch.setattr(time_budget, "pace_of_teacher", lambda config, data: slow)
     options = {**taught.options, "lora_alpha": 3.0, "time_budget": "25m"}
     assert run_step("teacher", **{name: value for name, value in options.items() if name != "token_budget"}) == 0

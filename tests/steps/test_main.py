@@ -272,6 +272,7 @@ def rows_of(run):
     return [row["name"] for row in json.loads(artifact(run, "results.json").read_text())]
 
 
+@pytest.mark.slow
 def test_a_baseline_that_cannot_be_fitted_is_left_out_and_named(finished, capsys, monkeypatch):
     # As with a catalogue of tens of thousands of items.
     monkeypatch.setattr(ease, "MOST_ITEMS", 100)
@@ -285,6 +286,7 @@ def test_a_baseline_that_cannot_be_fitted_is_left_out_and_named(finished, capsys
     assert "recdistill.ease_run_id" not in newest.data.tags
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_teacher_outputs_no_teacher_is_made(finished, capsys):
     folder = artifact(by_step(finished.run_id)["teacher"], "teacher_outputs")
     # The LLM is not looked for either.

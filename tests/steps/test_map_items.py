@@ -72,6 +72,7 @@ def test_a_student_gets_new_items_and_keeps_its_scores_bit_for_bit(options, mapp
     assert (run.artifact("new_items") / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_one_student_serves_many_maps_and_the_same_map_is_found_again(mapped_run):
     first = mapped_run
     student = mlflow.get_run(first.run_id).data.tags["recdistill.backbone_run_id"]
@@ -129,6 +130,7 @@ def useless(view, texts):
     )
 
 
+@pytest.mark.slow
 def test_where_validation_has_no_new_item_trained_ones_stand_for_them(options):
     run = map_items(MapItemsConfig(**(options | {"new_items": 0.0})))
     metrics = run.metrics()
@@ -161,6 +163,7 @@ def test_a_student_s_own_map_is_kept_and_its_new_items_are_set_anew(options):
     assert found.new_item_map.terms is None
 
 
+@pytest.mark.slow
 def test_trained_items_stand_for_new_ones_by_the_own_map_alone(options):
     chronological = {name: value for name, value in options.items() if name != "new_items"} | {"item_init": "views"}
     run = map_items(MapItemsConfig(**chronological, item_map="own"))

@@ -96,6 +96,7 @@ def test_seen_targets_are_no_training_samples(tmp_path: Path) -> None:
     assert data.num_trainable(False) == len(data.train)
 
 
+@pytest.mark.slow
 def test_a_student_and_a_teacher_of_such_data_are_trained(
     place: Workplace, tmp_path: Path, tiny_llm_folder: Path
 ) -> None:

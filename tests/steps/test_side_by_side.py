@@ -68,6 +68,7 @@ def test_the_other_student_is_trained_meanwhile(place, small_files, two_threads,
     assert "TQDM_DISABLE" not in os.environ
 
 
+@pytest.mark.slow
 def test_what_the_other_process_raises_is_raised_where_its_student_is_asked_for(place, small_files, two_threads):
     first, other = students(small_files)
     other = changed(other, learning_rate=1e30)

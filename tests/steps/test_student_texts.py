@@ -109,6 +109,7 @@ def test_texts_are_part_of_the_key_and_the_run_is_found_again(trained, options, 
     assert other.run_id != same.run_id
 
 
+@pytest.mark.slow
 def test_the_twin_of_a_student_that_starts_from_texts_does_so_too(trained, options, teacher_folder):
     distilled = distill(DistillConfig(**options, teacher_files=teacher_folder, candidate_topk=5))
     tags = mlflow.get_run(distilled.run_id).data.tags

@@ -40,6 +40,7 @@ def swept(folder: Path, space: str, llm: str, **changed: object) -> str:
         return sweep(options(folder, space, **(small | changed))).run_id
 
 
+@pytest.mark.slow
 def test_the_quick_space_shares_one_teacher(folder: Path, llm: str) -> None:
     parent = swept(folder, (SWEEPS / "quick.yaml").read_text(), llm, trials=3)
     trials = trials_of(parent)

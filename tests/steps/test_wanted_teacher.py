@@ -1,5 +1,6 @@
 """A loss term that reads the teacher's states has a teacher made that keeps them."""
 
+import pytest
 from small_data import write_csv
 from workplace import Workplace, run_step
 
@@ -15,6 +16,7 @@ def test_the_teacher_keeps_its_states_where_they_are_read() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_output_loss_is_not_refused_after_the_teacher_was_trained(
     place: Workplace, tmp_path, tiny_llm_folder
 ) -> None:

@@ -72,6 +72,7 @@ def test_worth_has_every_row_and_a_sentence(place, small_files, tiny_llm_folder,
     assert again.artifact("worth.md").read_text() == said
 
 
+@pytest.mark.slow
 def test_a_teacher_that_knows_no_item_by_its_text_leaves_its_rows_out(
     place, small_files, tiny_llm_folder, monkeypatch, capsys
 ):
@@ -100,6 +101,7 @@ def test_the_price_is_of_all_rounds_and_of_a_servers_own_count(monkeypatch):
     assert cost_of(made(server, **spent), [made(server, **spent)]) == (84, 18.0)
 
 
+@pytest.mark.slow
 def test_main_starts_its_students_from_cheap_text_where_it_draws_new_items(place, small_files, tiny_llm_folder, capsys):
     options = {**small_files, **SMALL, "llm": str(tiny_llm_folder), "cheap_views": "tfidf", "baselines": "", "seed": 3}
     config = MainConfig(**options, register="films")

@@ -126,6 +126,7 @@ def test_no_step_holds_the_scores_of_all_items_for_all_samples(
     assert not any(shape[0] == batch and shape[-1] >= 42 for shape in Watch.shapes if len(shape) == 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["uniform", "popularity"])
 def test_a_student_of_shared_negatives_learns_and_goes_on_after_a_kill(
     sampling: str, ring_data: SequenceData, tmp_path: Path

@@ -78,7 +78,7 @@ def test_the_report_says_what_is_better_and_what_is_missing(study):
     assert {answer.comparison.row for answer in given} == {"distilled"}
     verdicts = {answer.difference.part: answer.difference.verdict for answer in given}
     assert verdicts == {"all": "better", "warm": "better", "new": "better", "new_among_new": "not below"}
-    text = write_report(found, folder, ["report_all.svg"])
+    text = write_report(found, given, ["report_all.svg"])
     assert "6 finished cells of 9" in text
     assert "| undistilled | 0.1000 ± 0.0000 (3) |" in text
     assert "without a teacher" in text
@@ -112,4 +112,4 @@ def test_rows_that_are_the_same_for_all_students_are_compared_once(tmp_path):
 def test_a_study_without_a_finished_cell_says_so(tmp_path):
     (tmp_path / "plan.yaml").write_text(PLAN)
     plan = read_plan(tmp_path / "plan.yaml")
-    assert "No cell is finished yet." in write_report(Found.read(plan, tmp_path), tmp_path, [])
+    assert "No cell is finished yet." in write_report(Found.read(plan, tmp_path), [], [])

@@ -67,6 +67,7 @@ def test_a_line_a_trial_is_said_here_and_nothing_else_is_printed(tmp_path, space
     assert [state[0] for state in shown.states] == sorted(state[0] for state in shown.states)
 
 
+@pytest.mark.slow
 def test_lines_are_printed_where_nobody_shows_them(tmp_path, space, capfd) -> None:
     run_workers(work(tmp_path, space, 3), 2)
     one_line_a_trial(capfd.readouterr().out.splitlines(), tmp_path, space, 3)

@@ -44,21 +44,22 @@ def test_a_condition_on_an_option_that_does_not_apply_does_not_hold(tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def shipped() -> list[Space]:
-    """The spaces that come with the package."""
+def shipped() -> list[tuple[Space, DistillConfig]]:
+    """The spaces that come with the package, each with the options that its trials change."""
     folder = Path(__file__).parents[2] / "sweeps"
-    return [read_space(folder / f"{name}.yaml") for name in ("distill", "new_items", "students", "teacher", "quick")]
+    names = ("distill", "new_items", "students", "teacher", "quick")
+    spaces = [read_space(folder / f"{name}.yaml") for name in names]
+    return [(space, base_config(space, DistillConfig())) for space in spaces]
 
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_random_trials_are_valid_options(shipped: list[Space], seed: int) -> None:
-    for space in shipped:
+def test_random_trials_are_valid_options(shipped: list[tuple[Space, DistillConfig]], seed: int) -> None:
+    for space, base in shipped:
         study = optuna.create_study(
             directions=[o.direction for o in space.objectives], sampler=optuna.samplers.RandomSampler(seed=seed)
         )
         values = space.suggest(study.ask())
-        base = base_config(space, DistillConfig())
         changed(base, **values)
         assert {p.name for p in space.parameters if p.applies(values)} == set(values)
         assert all(p.contains(values[p.name]) for p in space.parameters if p.name in values)

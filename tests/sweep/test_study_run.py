@@ -92,6 +92,7 @@ def test_the_first_trial_is_the_default_configuration(folder: Path) -> None:
     assert the_study(folder).get_trials()[0].params == {"lam": defaults.lam, "ed_weight": defaults.ed_weight}
 
 
+@pytest.mark.slow
 def test_a_trial_given_up_is_marked_so(folder: Path) -> None:
     run = sweep(options(folder, PRUNER + SPACE, trials=12, final_seeds=0))
     states = {number: trial.state for number, trial in enumerate(the_study(folder).get_trials())}
@@ -115,6 +116,7 @@ def test_a_trial_that_fails_is_marked_so_and_the_sweep_goes_on(folder: Path) -> 
     assert Counter(t.info.status for t in trials.values()) == {"FINISHED": 8 - len(failed), "FAILED": len(failed)}
 
 
+@pytest.mark.slow
 def test_the_same_command_finds_the_answer_and_a_larger_total_goes_on(folder: Path) -> None:
     first = sweep(options(folder, trials=3))
     again = sweep(options(folder, trials=3))

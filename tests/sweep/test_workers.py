@@ -81,6 +81,7 @@ def test_what_a_worker_finds_wrong_is_said(tmp_path: Path, space: Space) -> None
         run_workers(work_in(tmp_path, space, 9, missing), jobs=2)
 
 
+@pytest.mark.slow
 def test_tasks_are_done_in_order(tmp_path: Path) -> None:
     assert map_tasks(square, [3, 1, 2], 1) == [9, 1, 4]
     assert map_tasks(DiesOnce(tmp_path), [0, 1, 2, 3], 2) == [0, 1, 2, 3]

@@ -36,7 +36,12 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], type]:
 
 
 # One behind a server needs a server: tests/teachers/endpoint/test_teacher.py.
-@pytest.mark.parametrize("name", [name for name in TEACHERS.names() if name != "endpoint"])
+QUICK, SLOW = ("ranking", "endpoint"), pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["ranking", *(pytest.param(name, marks=SLOW) for name in TEACHERS.names() if name not in QUICK)]
+)
 def test_every_teacher_keeps_the_contract(name: str) -> None:
     before = torch.get_rng_state()
     check_teacher(name)
@@ -47,7 +52,7 @@ def test_every_teacher_keeps_the_contract(name: str) -> None:
     ("name", "options"),
     [
         ("ranking", RankingOptions(packing=False, backbone_residual=False)),
-        ("generative", GenerativeOptions(answer="constrained", candidates=4)),
+        pytest.param("generative", GenerativeOptions(answer="constrained", candidates=4), marks=SLOW),
     ],
 )
 def test_a_teacher_is_checked_with_its_options(name: str, options: Any) -> None:

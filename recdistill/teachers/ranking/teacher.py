@@ -200,6 +200,13 @@ class RankingTeacher(GatedTeacher):
         texts = self.model.tokens_of_texts(texts_of(self.config, self.data), self.options.teacher_reading)
         return self.text_states(texts, folder)[0]
 
+    def text_tokens(self) -> int:
+        """See `CountsTexts`: once for the view of the items, and again where it learns of them before its lesson."""
+        content = self.model.content
+        if content is not None:
+            return 2 * len(content.texts.tokens)
+        return len(self.model.tokens_of_texts(texts_of(self.config, self.data), self.options.teacher_reading).tokens)
+
     def tokens_a_sample(self) -> float:
         """LLM tokens that a training sample costs, about."""
         weight = self.data.item_count / max(1, self.data.item_count.sum())

@@ -175,6 +175,7 @@ def test_gradient_checkpointing_gives_the_plain_gradients(data, backbone):
     assert passes == [True, True, False]
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_answers_the_same(data, backbone, tmp_path):
     teacher = generative_teacher(data, backbone, gate="topk", gate_kept=2)
     teacher.save(tmp_path)

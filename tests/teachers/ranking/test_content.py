@@ -124,6 +124,30 @@ def test_what_a_teacher_reads_before_it_learns_is_kept_for_the_next(trained, dat
     assert reads == 2 * [data.num_items]
 
 
+@pytest.mark.parametrize("budget", [0, 300], ids=["without a contrast", "with one"])
+@pytest.mark.parametrize("learns", [True, False], ids=["some items are new", "none is new"])
+def test_the_tokens_of_texts_that_are_told_beforehand_are_read(
+    data, tmp_path_factory, monkeypatch, tmp_path, learns, budget
+):
+    monkeypatch.setenv("RECDISTILL_CACHE", str(tmp_path))
+    warm = small(tmp_path_factory.mktemp("warm"), users=40, split="user-holdout")
+    catalogue, shares = (data, NEW) if learns else (warm, {"new_items": 0.0})
+    config = config_of(**shares | {"split": "user-holdout", "contrast_token_budget": budget, "token_budget": 400})
+    read, whole = [], RankingTeacher.text_states
+
+    def counted(own, texts, folder=None):
+        read.append(len(texts.tokens))
+        return whole(own, texts, folder)
+
+    monkeypatch.setattr(RankingTeacher, "text_states", counted)
+    monkeypatch.setattr("recdistill.teachers.training.base_llm", lambda config, processes: tiny_base_llm())
+    backbone = small_backbone(catalogue)
+    told = RankingTeacher.build(config, tiny_base_llm(), backbone, catalogue).text_tokens()
+    teacher = train_teacher(config, catalogue, backbone, recorder=NoRecorder())[0]
+    teacher.item_view()
+    assert sum(read) == told > 0
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_killed_reading_of_texts_goes_on_and_ends_the_same(data, backbone, tmp_path, monkeypatch, damaged):
     monkeypatch.setattr(module, "SHARD_SECONDS", -1.0)
