@@ -12,8 +12,10 @@ from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError
 from recdistill.registry import VIEWS
 from recdistill.teachers.ilora.text_reading import TEMPLATES, TextReader
+from recdistill.teachers.ranking.base_states import base_of
 from recdistill.views.model_view import LoadedModel, ModelView
 from recdistill.views.token_states import mean_states
+from recdistill.views.vector_cache import Encoded
 from recdistill.views.view import Float32Array, ViewContext
 
 
@@ -79,16 +81,30 @@ class LLMView(ModelView):
 
         return super().cache_identity() | {"precision": str(compute_dtype(self.context.device))}
 
+    def read_elsewhere(self, texts: Sequence[str]) -> Encoded | None:
+        """What a ranking teacher over the same LLM keeps of the same texts, which it reads before it learns."""
+        read = self._reader().all(texts)
+        weight = next(self.model().model.get_input_embeddings().parameters())
+        found = base_of(self.weights(), weight).states_of((read.tokens, read.start, read.read), len(texts)).read()
+        if found is None or found.seconds is None:
+            return None
+        seconds = np.full(len(texts), found.seconds / len(texts), dtype=np.float32)
+        return Encoded(found.states.float().numpy(), read.lengths, seconds)
+
     def encode(self, texts: Sequence[str]) -> tuple[Float32Array, NDArray[np.int64]]:
         """States float32 [n, H] and tokens read [n] of one batch."""
         loaded = self.model()
-        context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-        read = TextReader(loaded.tokenizer, self.options.llm_reading, self.options.text_tokens, context)
+        read = self._reader()
         rows = [read(text) for text in texts]
         tokens = [ids for ids, _ in rows]
         parts = [(len(ids) - count, len(ids)) for ids, count in rows]
         states = mean_states(loaded.model, tokens, parts, int(loaded.tokenizer.pad_token_id))
         return states, np.array([len(ids) for ids in tokens], dtype=np.int64)
+
+    def _reader(self) -> TextReader:
+        loaded = self.model()
+        context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+        return TextReader(loaded.tokenizer, self.options.llm_reading, self.options.text_tokens, context)
 
 
 def _as_option(read: Any) -> Any:

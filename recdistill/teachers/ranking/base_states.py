@@ -1,7 +1,8 @@
 """What the base LLM reads in titles and in items' texts, before a teacher has learnt anything: read once and kept.
 
 By the states of titles a ranking teacher's head scores items: it needs them whenever it is built, to be timed, trained
-or loaded. With those of texts its learning of the items begins. They depend on the base and what is read alone.
+or loaded. With those of texts its learning of the items begins, and the view ``llm`` has the same. They depend on the
+base and what is read alone.
 """
 
 import hashlib
@@ -62,17 +63,31 @@ class KeptStates:
     items: int
     fingerprint: str
 
-    def read(self) -> Tensor | None:
-        """The states [V, H]; None where none are kept."""
+    def read(self) -> "ReadStates | None":
+        """The states; None where none are kept."""
         found = read_checkpoint(self.path)
-        kept = found is not None and len(found[0].get("states", ())) == self.items
-        return found[0]["states"] if found is not None and kept else None
+        if found is None or len(found[0].get("states", ())) != self.items:
+            return None
+        return ReadStates(found[0]["states"], found[1].get("seconds"))
 
     def keep(self, states: Tensor, seconds: float) -> None:
         """Keep states that took so long, where it pays and can be; else they are read again next time."""
         if seconds >= LEAST_SECONDS and states.nbytes <= MOST_BYTES:
             with suppress(OSError, SafetensorError):
-                write_checkpoint(self.path, {"states": states}, {"base": self.fingerprint})
+                write_checkpoint(self.path, {"states": states}, {"base": self.fingerprint, "seconds": seconds})
+
+
+@dataclass(frozen=True, eq=False)
+class ReadStates:
+    """States that were kept.
+
+    Attributes:
+        states: [V, H].
+        seconds: that reading them took; None of a file of versions that did not keep it.
+    """
+
+    states: Tensor
+    seconds: float | None
 
 
 def base_of(fingerprint: str, weight: Tensor) -> Base:
@@ -85,12 +100,13 @@ def title_states(llm: BaseLLM, titles: TitleTokens) -> Tensor:
     read = titles.tokens, titles.start
     weight = next(llm.model.get_input_embeddings().parameters())
     kept = base_of(llm.fingerprint, weight).states_of(read, len(titles.lengths))
-    states = kept.read()
-    if states is None:
-        started = time.monotonic()
-        states = read_titles(llm, titles)
-        kept.keep(states, time.monotonic() - started)
-    return states.to(llm.model.device)
+    found = kept.read()
+    if found is not None:
+        return found.states.to(llm.model.device)
+    started = time.monotonic()
+    states = read_titles(llm, titles)
+    kept.keep(states, time.monotonic() - started)
+    return states
 
 
 @torch.no_grad()

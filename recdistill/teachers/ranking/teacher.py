@@ -184,7 +184,7 @@ class RankingTeacher(GatedTeacher):
         # All processes read, or none.
         known = self.processes.from_main(kept.read)
         if known is not None:
-            return known.to(self.device), 0.0
+            return known.states.to(self.device), 0.0
         states, seconds = self.text_states(texts, folder)
         if self.processes.is_main:
             kept.keep(states, seconds)

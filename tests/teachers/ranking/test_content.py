@@ -30,6 +30,7 @@ from recdistill.teachers.ranking.model import RankingModel
 from recdistill.teachers.ranking.teacher import RankingTeacher, texts_of
 from recdistill.teachers.scoring import make_outputs
 from recdistill.teachers.training import train_teacher
+from recdistill.training.checkpoint import write_checkpoint
 from recdistill.training.recorder import NoRecorder
 from recdistill.views.build import build_view
 from recdistill.views.llm import LLMOptions
@@ -102,6 +103,35 @@ def test_an_untrained_teacher_reads_as_the_view_of_the_frozen_llm(
     view = build_view("llm", LLMOptions(view_llm=str(tiny_llm_folder), llm_reading=reading), context)
     texts = texts_of(config, data)
     np.testing.assert_allclose(teacher.item_view(), view.vectors(texts), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["the same texts", "other texts", "longer ones", "a file of older versions"])
+def test_the_view_of_the_frozen_llm_has_what_a_teacher_has_read(
+    data, backbone, case, tiny_llm_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RECDISTILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(llm_source, "compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(base_states, "LEAST_SECONDS", 0.0)
+    config = config_of(**NEW)
+    texts = [*texts_of(config, data)[:-1], " ".join(["word"] * 60)] if case == "longer ones" else texts_of(config, data)
+    monkeypatch.setattr(ranking, "texts_of", lambda *given: tuple(texts))
+    teacher = RankingTeacher.build(config, tiny_base_llm(), backbone, data)
+    content = teacher.model.content
+    states, _ = teacher.base_text_states(content.texts)
+    if case == "a file of older versions":
+        path = teacher.model.kept_text_states(content.texts).path
+        write_checkpoint(path, {"states": states}, {"base": teacher.model.base})
+    view = build_view("llm", LLMOptions(view_llm=str(tiny_llm_folder)), ViewContext(torch.device("cpu")))
+    read, whole = [], view.encode
+    monkeypatch.setattr(view, "encode", lambda batch: read.extend(batch) or whole(batch))
+    asked = [*texts, "One more"] if case == "other texts" else list(texts)
+    vectors = view.vectors(asked)
+    np.testing.assert_allclose(vectors[:4], states[:4], atol=1e-4)
+    assert sorted(read) == ([] if case == "the same texts" else sorted(set(asked)))
+    if not read:
+        np.testing.assert_array_equal(vectors, states)
+        assert view.cost(asked).tokens == len(content.texts.tokens)
+        assert view.cost(asked).seconds > 0
 
 
 def test_what_a_teacher_reads_before_it_learns_is_kept_for_the_next(trained, data, monkeypatch, tmp_path):
