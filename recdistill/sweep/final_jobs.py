@@ -29,9 +29,16 @@ def final_jobs(config: SweepConfig, trainings: int) -> int:
 
 
 def jobs_that_fit(most: int, free: int) -> int:
-    """Processes as large as this one that fit in half of ``free`` bytes: at least 1, ``most`` at most."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else KIB)
-    return max(1, min(most, free // 2 // own))
+    """Processes as large as this one is now that fit in half of ``free`` bytes: at least 1, ``most`` at most."""
+    return max(1, min(most, free // 2 // resident_memory()))
+
+
+def resident_memory() -> int:
+    """Bytes that this process holds now, as Linux tells: not what it held while it timed an LLM; elsewhere the most."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else KIB)
 
 
 def free_memory() -> int:

@@ -1,14 +1,16 @@
 """How many processes do a sweep's final trainings, and that a seed trained in one of them is the seed trained alone."""
 
 import hashlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from seed_training import digest_of_seed
 from sweep_stub import Options
 
 from recdistill.sweep import final_jobs as module
-from recdistill.sweep.final_jobs import final_jobs, free_memory, jobs_that_fit
+from recdistill.sweep.final_jobs import final_jobs, free_memory, jobs_that_fit, resident_memory
 from recdistill.sweep.workers import map_tasks
 
 
@@ -43,6 +45,15 @@ def test_no_more_processes_than_memory_holds() -> None:
     assert jobs_that_fit(8, 0) == 1
     assert jobs_that_fit(8, 1 << 20) == 1
     assert jobs_that_fit(8, 1 << 50) == 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_what_a_process_has_given_back_does_not_count() -> None:
+    before = resident_memory()
+    held = np.ones(2**26)
+    assert resident_memory() > before + 2**28
+    del held
+    assert resident_memory() < before + 2**28
 
 
 def test_free_memory_is_what_the_system_tells(monkeypatch: pytest.MonkeyPatch) -> None:
