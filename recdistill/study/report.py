@@ -22,6 +22,8 @@ METRICS = {
     "new": f"test/new/{METRIC}_at_{CUT_OFF}",
     "new_among_new": f"test/new_among_new/{METRIC}_at_{CUT_OFF}",
 }
+#: What a row takes, by its title: of its machine, which may be another for each cell.
+TIMES = (("training, s", "train_seconds"), ("1,000 recommendations, ms", "ms_per_1000_recommendations"))
 CHANCE = f"test/new_among_new/chance_{METRIC}_at_{CUT_OFF}"
 TITLES = {
     "all": "all targets",
@@ -151,7 +153,7 @@ def heading(found: Found) -> list[str]:
 
 def columns_of_rows() -> list[str]:
     """Titles of the table of rows."""
-    return ["row", *(TITLES[part] for part in METRICS), "training, s", ""]
+    return ["row", *(TITLES[part] for part in METRICS), *(title for title, _ in TIMES), ""]
 
 
 def lines_of_rows(found: Found, data: str, student: str) -> list[list[str]]:
@@ -160,11 +162,12 @@ def lines_of_rows(found: Found, data: str, student: str) -> list[list[str]]:
     for row in found.plan.rows.values():
         if found.finished(row.name, data, student):
             cells = [summary(found.values(row.name, data, student, metric)) for metric in METRICS.values()]
-            seconds = found.values(row.name, data, student, "train_seconds")
-            lines.append([row.name, *cells, f"{statistics.fmean(seconds):,.0f}" if seconds else "", row.says])
+            times = [found.values(row.name, data, student, metric) for _, metric in TIMES]
+            cells += [f"{statistics.fmean(values):,.0f}" if values else "" for values in times]
+            lines.append([row.name, *cells, row.says])
     chance = found_chance(found, data)
     if lines and chance is not None:
-        lines.append(["*chance*", "", "", "", f"{chance:.4f}", "", ""])
+        lines.append(["*chance*", "", "", "", f"{chance:.4f}", *[""] * len(TIMES), ""])
     return lines
 
 
@@ -173,7 +176,7 @@ def table_of_rows(found: Found, data: str, student: str) -> list[str]:
     made = lines_of_rows(found, data, student)
     lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|" for cells in made]
     head = f"| {' | '.join(columns_of_rows())} |"
-    return [head, f"|---|{'---:|' * (len(METRICS) + 1)}---|", *lines] if lines else []
+    return [head, f"|---|{'---:|' * (len(METRICS) + len(TIMES))}---|", *lines] if lines else []
 
 
 def found_chance(found: Found, data: str) -> float | None:

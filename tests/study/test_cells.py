@@ -30,6 +30,7 @@ comparisons:
 
 def result(cell: Cell, value: float) -> CellResult:
     metrics = {"test/ndcg_at_20": value, "test/new_among_new/chance_ndcg_at_20": 0.03, "train_seconds": 2.0}
+    metrics |= {"ms_per_1000_recommendations": 20_333.7}
     return CellResult(
         cell.key, "abc", "sqlite mlflow.db", metrics, 2.0, cell.options, "f" * 64, {"torch": "2"}, "c" * 40, "cpu"
     )
@@ -83,7 +84,8 @@ def test_the_report_says_what_is_better_and_what_is_missing(study):
     assert "| undistilled | 0.1000 ± 0.0000 (3) |" in text
     assert "without a teacher" in text
     assert "unmade |" not in text
-    assert "| *chance* | | | | 0.0300 | | |" in text
+    assert "| *chance* | | | | 0.0300 | | | |" in text
+    assert " | 2 | 20,334 | " in text
     assert "![NDCG@20 of each row](report_all.svg)" in text
 
 
