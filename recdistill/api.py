@@ -248,13 +248,15 @@ def load_run(run_id: str, *, device: str = "cpu") -> "FittedStudent | TrainedTea
     Raises:
         InputError: there is no such run, or its data or LLM are no longer to be had.
     """
-    from recdistill.runs.finished_runs import linked_run, options_of_run
+    from recdistill.runs.finished_runs import check_data, linked_run, options_of_run
 
     run, step, values = options_of_run(run_id, ("backbone", "distill", "teacher"))
     load_plugins(str(values.get("plugin", "")))
     config = changed(config_of(STEPS[step], values), device=device)
     assert isinstance(config, StudentConfig | TeacherConfig)
     data = load_configured(narrow(config, DataConfig))
+    # Items are numbered as the data have them now.
+    check_data(run, data.fingerprint, f"run_id={run.run_id}")
     if isinstance(config, StudentConfig):
         folder = run.artifact("student")
         catalogue = (all_as_training(data) if config.refit else data).catalogue

@@ -65,6 +65,7 @@ def main() -> str:
     report = MainReport(
         title="drawn data, by user: 300 test samples, 1,682 items",
         sentences=["The LLM is worth it for items with clicks (+5 %) and new items (+61 %).", "Highest: distilled."],
+        verdict="better",
         findings=FINDINGS,
         finding_metric="test NDCG@20",
         scores=scores,

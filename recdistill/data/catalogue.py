@@ -16,6 +16,8 @@ class Catalogue:
         titles: V titles.
         item_count: int64 [V], how often each item is a training target.
         retired: int64 [n], ascending, items that a served student no longer recommends; histories may hold them.
+        refit_of: of a student that was trained on all interactions, those that are held out to measure on included, the
+            id of the run that it refits; '' of every other.
 
     Raises ValueError where their lengths differ.
     """
@@ -24,6 +26,7 @@ class Catalogue:
     titles: tuple[str, ...]
     item_count: Int64Array
     retired: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    refit_of: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.item_ids) == len(self.titles) == len(self.item_count):

@@ -9,7 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from recdistill.data.stable_order import Int64Array, order_of
 
-__all__ = ["Int64Array", "Samples", "before_of_same", "find_seen", "gather_windows"]
+__all__ = ["MISS", "Int64Array", "Samples", "before_of_same", "find_seen", "gather_windows"]
+
+#: Rank of a target that is never recommended: below every cut-off, however large.
+MISS = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)

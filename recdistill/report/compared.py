@@ -27,6 +27,7 @@ class EvaluatedRun:
         data: the data and the split in words.
         exclude_seen: whether items of the history were left out of its ranking.
         baseline_id: the run it is naturally compared to (a student's undistilled twin, a teacher's backbone); or ''.
+        key: of what its result depends on, seeds included; runs that share it are one made again. '' where it has none.
     """
 
     run_id: str
@@ -38,6 +39,7 @@ class EvaluatedRun:
     data: str
     exclude_seen: bool
     baseline_id: str
+    key: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +106,8 @@ def groups_of(runs: Sequence[EvaluatedRun], baseline: str = "auto") -> tuple[Gro
 
     Args:
         runs: comparable (`check_comparable`), no id twice. Where they all share their settings, the seed is what
-            is compared: each run is a group.
+            is compared: each run is a group. Else of a run that was made again the last one stands for all, and does
+            not count as another seed.
         baseline: id of a run, whose group is the baseline of all others; or 'auto': each group against that of
             its runs' ``baseline_id``, and where no run has one here, all against the first group.
 
@@ -115,8 +118,8 @@ def groups_of(runs: Sequence[EvaluatedRun], baseline: str = "auto") -> tuple[Gro
         collected.setdefault((run.step, tuple(sorted(run.settings.items()))), []).append(run)
     if len(collected) == 1:
         collected = {run.run_id: [run] for run in runs}
-    members = [tuple(group) for group in collected.values()]
-    group_of = {run.run_id: index for index, group in enumerate(members) for run in group}
+    group_of = {run.run_id: index for index, group in enumerate(collected.values()) for run in group}
+    members = [tuple({run.key or run.run_id: run for run in group}.values()) for group in collected.values()]
     baselines = baselines_of(members, group_of, baseline)
     names = names_of(members)
     return tuple(Group(*parts) for parts in zip(names, members, baselines, strict=True))

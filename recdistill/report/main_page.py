@@ -38,6 +38,7 @@ class MainReport:
     Attributes:
         title: the data and their split.
         sentences: the answer, the most important first.
+        verdict: on the LLM: 'better', 'worse' or 'unclear'.
         findings: what the LLM adds.
         finding_metric: their metric.
         scores: ``metric`` of each recommender.
@@ -51,6 +52,7 @@ class MainReport:
 
     title: str
     sentences: Sequence[str]
+    verdict: str
     findings: Sequence[Finding]
     finding_metric: str
     scores: Mapping[str, float]
@@ -79,7 +81,7 @@ def main_page(report: MainReport) -> str:
         drawn.insert(0, picture("What the LLM adds", words, found))
     numbers = range(1, len(report.columns))
     whole = table(report.columns, [list(map(escape, row)) for row in report.rows], numbers, "all metrics")
-    parts = [answer_section(report.sentences, verdict_of(report.findings)), plots(drawn)]
+    parts = [answer_section(report.sentences, report.verdict), plots(drawn)]
     parts += [f"<section><h2>Full ranking over the catalogue</h2>{whole}</section>"]
     if report.slices:
         parts += [

@@ -23,7 +23,7 @@ from recdistill.report.settings import EVALUATED_STEPS, Settings, digests_of, se
 from recdistill.runs.artifacts import local_artifact
 from recdistill.runs.finished_runs import run_of, search
 from recdistill.runs.kept_options import READERS, KeptOptions, kept_options
-from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, NAME, REFIT, REUSED, STEP, StepRun
+from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, KEY, NAME, REFIT, REUSED, STEP, StepRun
 from recdistill.runs.tracking_store import tracking_address
 
 RANKS = "ranks/{part}.parquet"
@@ -203,6 +203,7 @@ def evaluated_run(run: Run, values: Mapping[str, Any], settings: Settings) -> Ev
         data=f"{values.get('dataset', 'unknown data')}, {values.get('split', 'unknown split')}",
         exclude_seen=bool(values.get("exclude_seen", True)),
         baseline_id=tags.get(BASELINE.get(step, ""), ""),
+        key=tags.get(KEY, ""),
     )
 
 

@@ -76,13 +76,20 @@ def finished_run(run_id: str, step: str, fingerprint: str | None = None, option:
         raise InputError(
             f"{option}={run_id}: is a refit, trained on what this data holds out; choose the run that it refits"
         )
-    made_for = tags.get(FINGERPRINT, "")
-    if fingerprint is not None and made_for != fingerprint:
-        raise InputError(
-            f"{option}={run_id}: was made for data {made_for[:12]}, not for this data {fingerprint[:12]}; "
-            f"choose a {step} run of this data, or leave {option} empty"
+    found = StepRun(run_id, tags.get(KEY, run_id), tags.get(FINGERPRINT, ""), reused=True)
+    if fingerprint is not None:
+        check_data(
+            found, fingerprint, f"{option}={run_id}", f"choose a {step} run of this data, or leave {option} empty"
         )
-    return StepRun(run_id, tags.get(KEY, run_id), made_for, reused=True)
+    return found
+
+
+def check_data(run: StepRun, fingerprint: str, named: str, advice: str = "give the data as they were") -> None:
+    """Raise InputError unless a run is of the data with this fingerprint; ``named`` is the option that names it."""
+    if run.fingerprint != fingerprint:
+        raise InputError(
+            f"{named}: was made for data {run.fingerprint[:12]}, not for this data {fingerprint[:12]}; {advice}"
+        )
 
 
 def linked_run(run: StepRun, step: str) -> StepRun:

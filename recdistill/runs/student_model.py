@@ -117,7 +117,7 @@ def take_csv() -> None:
 def csv_table(text: str) -> pd.DataFrame:
     """The rows of a text of CSV, lists as lists and ``k`` as numbers. Raises MlflowException for a bad row."""
     try:
-        rows = [row for row in csv.reader(io.StringIO(text.removeprefix("\ufeff")), strict=True) if any(row)]
+        rows = [row for row in csv.reader(io.StringIO(text.removeprefix("\ufeff")), strict=True) if row]
     except csv.Error as error:
         raise bad_input(f"text/csv: {error}") from None
     names, *rows = rows or [[""]]

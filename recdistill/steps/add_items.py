@@ -4,7 +4,7 @@ import hashlib
 import re
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +116,8 @@ def keep(run: StepRun, served: Served, items: pd.DataFrame, vectors: NDArray[np.
     terms = terms_of_student(served.folder)
     model = served.model.with_items(shape, torch.from_numpy(vectors))
     count = np.concatenate([old.item_count, np.zeros(len(items), dtype=np.int64)])
-    catalogue = Catalogue((*old.item_ids, *items["item"]), (*old.titles, *items["title"]), count, old.retired)
+    ids, titles = (*old.item_ids, *items["item"]), (*old.titles, *items["title"])
+    catalogue = replace(old, item_ids=ids, titles=titles, item_count=count)
 
     def beside(folder: Path) -> None:
         shutil.copytree(served.folder / VECTORS_FOLDER, folder / VECTORS_FOLDER)

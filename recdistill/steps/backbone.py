@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from recdistill.config import BaselineConfig, DataConfig, StudentConfig, TrainingConfig, changed, narrow
+from recdistill.config import BaselineConfig, DataConfig, StudentConfig, TrainingConfig, narrow
 from recdistill.config.lineage import run_key
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
@@ -16,7 +16,7 @@ from recdistill.steps.inputs import data_of
 from recdistill.steps.refit import refit
 from recdistill.steps.registered import registered
 from recdistill.steps.results import keep_student
-from recdistill.steps.student_start import StudentStart, keys_of, student_start
+from recdistill.steps.student_start import StudentStart, keys_of, measured, student_start
 from recdistill.steps.student_texts import keep_trained
 from recdistill.students.build import shape_of
 from recdistill.students.measure import measure
@@ -38,7 +38,7 @@ def backbone(config: StudentConfig, *, report: Report | None = None) -> StepRun:
     data = processes.main_first(lambda: data_of(options))
     if options.refit:
         with runs_of_their_own():
-            first = backbone(changed(options, refit=False, register="", force=False))
+            first = backbone(processes.from_main(lambda: measured(options)))
         start = processes.main_first(lambda: student_start(options, data))
         run = refit("backbone", options, data, first, start, processes=processes)
     elif options.released:

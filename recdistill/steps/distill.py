@@ -1,6 +1,6 @@
 """``distill``: a student trained with DLLM2Rec (RecSys 2024) from a teacher's outputs."""
 
-from recdistill.config import BaselineConfig, DistillConfig, changed, narrow
+from recdistill.config import BaselineConfig, DistillConfig, narrow
 from recdistill.data.item_texts import item_texts
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.teacher_answers import TeacherAnswers
@@ -13,7 +13,7 @@ from recdistill.steps.backbone import key_of_baseline
 from recdistill.steps.inputs import data_of, frozen_student, imported_teacher, teacher_outputs_of
 from recdistill.steps.refit import refit
 from recdistill.steps.registered import registered
-from recdistill.steps.student_start import StudentStart, student_start
+from recdistill.steps.student_start import StudentStart, measured, student_start
 from recdistill.steps.student_texts import keep_trained
 from recdistill.steps.teacher import check_teacher_of, find_teacher
 from recdistill.steps.teacher_overlap import overlaps_described, teacher_overlaps
@@ -78,7 +78,7 @@ def refitted(
 ) -> StepRun:
     """The student trained again on all interactions; the run that is refitted is found or made first."""
     with runs_of_their_own():
-        first = distill(changed(config, refit=False, register="", force=False))
+        first = distill(processes.from_main(lambda: measured(config)))
     answers, upstream, terms = answers_of(config, outputs), {"teacher": teacher}, outputs.manifest.terms
     return refit(
         "distill", config, data, first, start, teacher=answers, upstream=upstream, terms=terms, processes=processes

@@ -9,7 +9,7 @@ from recdistill.report.main_page import Examples, MainReport, main_page
 from recdistill.runs.run import StepRun
 from recdistill.steps.examples import tables_of
 from recdistill.study.comparisons import Difference
-from recdistill.study.worth import NAME, Asked, Price, sentence
+from recdistill.study.worth import NAME, Asked, Price, sentence, verdict
 
 REPORT = "report.html"
 
@@ -44,6 +44,7 @@ def log_report(
     report = MainReport(
         title=f"{data.name}, {data.split}: {len(data.test):,} test samples, {data.num_items:,} items",
         sentences=[sentence(asked), said.replace("`", "")],
+        verdict=verdict(asked),
         findings=[finding_of(one.row, one.against, one.target, one.difference) for one in asked],
         finding_metric=f"test {NAME}",
         scores=scores,
@@ -60,7 +61,7 @@ def log_report(
 
 def finding_of(row: str, against: str, target: str, difference: Difference) -> Finding:
     """A difference with the wider of its intervals over users and over items."""
-    by = difference.by_user if difference.by_user.p_value >= difference.by_item.p_value else difference.by_item
+    by = difference.wider
     return Finding(
         row, against, target, difference.difference, by.low, by.high, difference.relative, difference.verdict
     )

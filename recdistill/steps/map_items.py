@@ -117,7 +117,10 @@ def map_items(config: MapItemsConfig) -> StepRun:
     """Map texts to the item space of a finished student, and measure and keep the student with its new items."""
     config, source = source_of(config)
     data = data_of(config)
-    if source is None:
+    if source is not None:
+        # Items are numbered as the data have them now.
+        finished_run(source.run.run_id, source.step, data.fingerprint, "student_run_id")
+    else:
         source = Source(backbone(student_options(config)), "backbone", {})
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
     teacher = taught_view(config, source, data, texts)

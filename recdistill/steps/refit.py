@@ -47,6 +47,8 @@ def refit(
     with processes.main_enters(opened) as run:
         if not run.reused:
             everything = all_as_training(data)
+            if processes.is_main:
+                start.say_what_comes_back(everything)
             vectors = processes.main_first(lambda: start.vectors(config, everything, run.work))
             model, shape = refit_recommender(
                 config,
@@ -61,7 +63,7 @@ def refit(
             if not processes.is_main:
                 return run
             served, beside, terms = served_student(model, shape, start.texts, vectors, terms)
-            save_student(run, everything, served, shape, config.exclude_seen, beside, terms)
+            save_student(run, everything, served, shape, config.exclude_seen, beside, terms, first.run_id)
             run.log_metrics({"refit/epochs": epochs, "refit/samples": len(everything.train)})
             run.tag(REFIT, "true")
             run.describe(

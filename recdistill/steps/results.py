@@ -1,6 +1,7 @@
 """What every evaluated run keeps: metrics, ranks, recommendations, and how both depend on history and popularity."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -105,10 +106,12 @@ def save_student(
     exclude_seen: bool,
     beside: Callable[[Path], None] | None = None,
     terms: str = "",
+    refit_of: str = "",
 ) -> str:
     """Keep a student as the artifact ``student`` and, unless the run keeps only results, as an MLflow model.
 
-    Arguments as of `keep_student`. Returns the mark of the model, '' where there is none.
+    Arguments as of `keep_student`; ``refit_of`` is `Catalogue`'s. Returns the mark of the model, '' where there is
+    none.
     """
     mark = new_mark() if run.kept == "all" else ""
 
@@ -126,7 +129,7 @@ def save_student(
             run.run_id,
             model,
             shape,
-            catalogue=data.catalogue,
+            catalogue=replace(data.catalogue, refit_of=refit_of),
             exclude_seen=exclude_seen,
             beside=beside,
             terms=terms,

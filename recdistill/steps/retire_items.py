@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,7 @@ def retire_items(config: RetireItemsConfig) -> StepRun:
     done = "recommended again" if config.restore else "retired"
     with step_run("retire_items", changed(config, model=address), data=fingerprint) as run:
         if not run.reused:
-            kept = Catalogue(catalogue.item_ids, catalogue.titles, catalogue.item_count, retired)
-            keep(run, folder, kept, exclude_seen)
+            keep(run, folder, replace(catalogue, retired=retired), exclude_seen)
             run.log_metrics({"retire/items": len(items), "retire/retired": len(retired)})
             run.describe(
                 f"{len(items):,} items of the student {config.model} {done}; {len(retired):,} of {len(catalogue):,} "

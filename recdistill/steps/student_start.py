@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from recdistill.config import StudentConfig
+from recdistill.config import StudentConfig, changed
 from recdistill.config.views import TOGETHER
+from recdistill.data.catalogue import Catalogue
 from recdistill.data.item_texts import item_texts
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.teacher_answers import TeacherAnswers
@@ -30,6 +32,7 @@ from recdistill.views.item_vectors import ARRAYS_FILE, ItemVectors
 from recdistill.views.text_teacher import TextTeacher
 from recdistill.views.vector_cache import digest_rows
 
+Options = TypeVar("Options", bound=StudentConfig)
 #: The files of a served student that a training which starts from it depends on.
 READ = (WEIGHTS_FILE, SHAPE_FILE, CATALOGUE_FILE, MAP_FILE, f"{VECTORS_FOLDER}/{ARRAYS_FILE}")
 
@@ -56,6 +59,32 @@ class KeptStudent:
         return found.hexdigest()
 
     @property
+    def catalogue(self) -> Catalogue:
+        """Its items. Raises InputError where they cannot be read."""
+        return read_catalogue(self.folder)[0]
+
+    def check_measurable(self, config: StudentConfig, data: SequenceData) -> None:
+        """Raise InputError where it was trained on what a run of these options and data is measured on."""
+        known = self.catalogue
+        if known.refit_of:
+            raise InputError(
+                f"init_from={self.name}: was trained on all interactions (refit), those that this run is measured on "
+                f"included; give {known.refit_of}, the run that it refits, or refit=true"
+            )
+        if not config.new_items:
+            return
+        new = np.union1d(data.new_validation, data.new_test)
+        before = rows_of([data.item_ids[item] for item in new], known.item_ids).numpy()
+        trained = (before >= 0) & (known.item_count[before] > 0)
+        if trained.any():
+            first = data.item_ids[new[trained.argmax()]]
+            raise InputError(
+                f"init_from={self.name}: was trained on {trained.sum():,} of the {len(new):,} items that are new here "
+                f"(new_items={config.new_items:g}, new_items_seed={config.new_items_seed}), as {first!r}; start from a "
+                "student of the same draw, or anew"
+            )
+
+    @property
     def run(self) -> StepRun:
         """What stands for it where a run lists those that it started from."""
         return StepRun(self.name if RUN_ID.fullmatch(self.name) else "", self.digest, "", reused=True)
@@ -72,7 +101,7 @@ class KeptStudent:
                 f"item_init=views: the student of init_from={self.name} has no map from texts of its own; "
                 "leave item_init out, or start anew"
             )
-        rows = rows_of(data.item_ids, read_catalogue(self.folder)[0].item_ids)
+        rows = rows_of(data.item_ids, self.catalogue.item_ids)
         return EarlierStudent(tensors_of(model), rows, self._new_rows(model, rows, config, data), own_map)
 
     def _new_rows(
@@ -129,6 +158,20 @@ class StudentStart:
         found = {} if self.texts is None else self.texts.contents
         return found if self.kept is None else found | {"earlier student": self.kept.digest}
 
+    def say_what_comes_back(self, data: SequenceData) -> None:
+        """Print which items the earlier student had retired: a training knows nothing of that."""
+        if self.kept is None:
+            return
+        known = self.kept.catalogue
+        ids = set(data.item_ids)
+        back = [known.item_ids[item] for item in known.retired if known.item_ids[item] in ids]
+        if back:
+            print(
+                f"init_from={self.kept.name}: {len(back):,} items that were retired there are recommended again, as "
+                f"{back[0]!r}; retire them in the new version, too (retire_items)",
+                flush=True,
+            )
+
     @property
     def upstream(self) -> dict[str, StepRun]:
         """The runs that it is of, by name."""
@@ -153,6 +196,7 @@ class StudentStart:
 
         Of several processes the main one calls this, the others `help_fit`.
         """
+        self.say_what_comes_back(data)
         vectors = (processes or ALONE).main_first(lambda: self.vectors(config, data, run.work))
         fitted = fit_recommender(
             config,
@@ -204,12 +248,23 @@ def kept_student(name: str) -> KeptStudent:
         raise InputError(str(error).replace("model=", "init_from=", 1)) from None
 
 
+def measured(config: Options) -> Options:
+    """The options of the run that a refit of these refits, which is measured: its start knows nothing held out.
+
+    Raises InputError where ``init_from`` names no student.
+    """
+    before = kept_student(config.init_from).catalogue.refit_of if config.init_from else ""
+    return changed(config, refit=False, register="", force=False, init_from=before or config.init_from)
+
+
 def student_start(config: StudentConfig, data: SequenceData, teacher: TextTeacher | None = None) -> StudentStart:
     """What the options say. Raises InputError, one line, where that does not fit, before anything is trained."""
     texts = student_texts(config, data, teacher)
     if not config.init_from:
         return StudentStart(texts)
     kept = kept_student(config.init_from)
+    if not config.refit:
+        kept.check_measurable(config, data)
     earlier = kept.earlier(config, data)
     if texts is not None:
         kept.vectors(config, texts)

@@ -143,8 +143,8 @@ def described(config: TeacherConfig, data: SequenceData, covered: float, run: St
     own = metrics["test/ndcg_at_10"]
     text = (
         f"iLoRA ({config.experts} experts, rank {config.lora_rank}, {config.gate} gate) over {config.llm} on "
-        f"{data.name} ({data.split}), {config.token_budget:,} training tokens. Test NDCG@10 {own:.4f}, its frozen "
-        f"SASRec {before:.4f}. {kept}"
+        f"{data.name} ({data.split}), a budget of {config.token_budget:,} training tokens. Test NDCG@10 {own:.4f}, "
+        f"its frozen SASRec {before:.4f}. {kept}"
     )
     if "test/valid_ratio" in metrics:
         valid, right = metrics["test/valid_ratio"], metrics["test/hit_ratio_at_1"]

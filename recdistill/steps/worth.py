@@ -169,6 +169,7 @@ def price_of(rows: list[Runs]) -> Price | None:
         seconds=statistics.fmean(seconds for _, seconds in spent),
         teacher_ms=statistics.fmean(known) if len(known) == len(speeds) else None,
         student_ms=statistics.fmean(one[BOTH].metrics().get(SPEED, 0.0) for one in rows),
+        counted=not reads_llm(options_of_teacher(rows[0][TEACHER])),
     )
 
 

@@ -22,6 +22,8 @@ def write_catalogue(folder: str | Path, catalogue: Catalogue, exclude_seen: bool
     }
     if len(catalogue.retired):
         values["retired"] = catalogue.retired.tolist()
+    if catalogue.refit_of:
+        values["refit_of"] = catalogue.refit_of
     (Path(folder) / CATALOGUE_FILE).write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
 
 
@@ -32,7 +34,8 @@ def read_catalogue(folder: str | Path) -> tuple[Catalogue, bool]:
         values = json.loads(path.read_text(encoding="utf-8"))
         count = np.asarray(values["item_count"], dtype=np.int64)
         retired = np.asarray(values.get("retired", ()), dtype=np.int64)
-        catalogue = Catalogue(tuple(values["item_ids"]), tuple(values["titles"]), count, retired)
+        refit_of = str(values.get("refit_of", ""))
+        catalogue = Catalogue(tuple(values["item_ids"]), tuple(values["titles"]), count, retired, refit_of)
         return catalogue, bool(values["exclude_seen"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is no catalogue of a student ({error}); save the student again") from None

@@ -41,7 +41,17 @@ class Selection:
     ) -> None:
         self.config, self.data, self.model, self.teacher, self.keep = config, data, model, teacher, keep
         self.processes = processes
-        self.memory = {SELECTED: teacher.covered.clone()}
+        trainable = data.trainable(config.exclude_seen)
+        #: Samples that batches are drawn from, bool [N]: files may have answers for others, too.
+        self.trained_on = torch.ones(len(data.train), dtype=torch.bool)
+        if trainable is not None:
+            self.trained_on = torch.zeros_like(self.trained_on).index_fill(0, torch.from_numpy(trainable), value=True)
+        self.memory = {SELECTED: self.answered}
+
+    @property
+    def answered(self) -> Tensor:
+        """The samples of batches that have an answer, bool [N]."""
+        return self.teacher.covered & self.trained_on
 
     @property
     def selected(self) -> Tensor:
@@ -61,15 +71,19 @@ class Selection:
         config = self.config
         takes_all = config.selection_policy == "all" and config.selection_fraction == 1
         if takes_all or epoch % config.refresh_interval:
-            return {"train/distilled_share": float(self.selected.float().mean())}
+            return {"train/distilled_share": self.share(self.selected)}
         chosen = self.processes.from_main(lambda: self.chosen(epoch))
-        metrics = {"train/distilled_share": float(chosen.float().mean())}
+        metrics = {"train/distilled_share": self.share(chosen)}
         if epoch:
             metrics["train/selection_overlap"] = overlap(self.selected, chosen)
         self.memory[SELECTED] = chosen
         if self.processes.is_main:
             self.keep(epoch, chosen)
         return metrics
+
+    def share(self, chosen: Tensor) -> float:
+        """Share of the samples of batches."""
+        return float(chosen[self.trained_on].float().mean())
 
     def chosen(self, epoch: int) -> Tensor:
         """The samples that the policy takes in an epoch, bool [N]."""
@@ -81,7 +95,7 @@ class Selection:
         """What the policy reads, of the student as it is."""
         teacher = self.teacher
         student, log_probs = signals_of_student(
-            self.model, self.data, teacher.covered, teacher.ranking, self.config.seed, self.config.exclude_seen
+            self.model, self.data, self.answered, teacher.ranking, self.config.seed, self.config.exclude_seen
         )
         return SelectionSignals(
             **vars(student),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from recdistill.errors import InputError
-from recdistill.students.recommender import Recommender
+from recdistill.students.recommender import ClosedForm, Recommender
 
 MAX_SCORES = 1 << 24  # scores held at a time: 64 MiB in float32
 ROWS = 256  # histories scored at a time, fewer where the catalogue is very large; more fall out of the cache
@@ -120,8 +120,9 @@ class ItemRecommender:
         allowed: Sequence[list[int] | None],
     ) -> list[tuple[list[int], list[float]]]:
         """The ``k`` best positions and their scores, of histories that are not empty; arguments by position."""
-        length = self.recommender.max_length
-        windows = [history[-length:] for history in histories]
+        # One in closed form reads a history whole, however long.
+        most = None if isinstance(self.recommender, ClosedForm) else -self.recommender.max_length
+        windows = [history[most:] for history in histories]
         lengths = torch.tensor([len(window) for window in windows])
         width = int(lengths.max())
         padded = torch.full((len(windows), width), self.recommender.num_items)

@@ -31,6 +31,8 @@ PARTS = ("all", "warm", "sparse", "new", "new_among_new")
 SPARSE = 10
 MINIMUM = 2  # clusters that a deviation needs
 ENOUGH_EQUAL = 10  # clusters of equal differences that are one
+#: Spread below which numbers are equal but for rounding, as a share of the largest.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Difference:
         value, against: the metric of both, mean over samples and seeds.
         samples, seeds: that both rows ranked.
         by_user, by_item, by_seed: intervals.
-        p_value: the larger of users' and items'; ``adjusted`` after Holm's correction.
+        p_value: the larger of users' and items', 1 where there is one user or one item; ``adjusted`` after Holm's
+            correction.
         p_below: likewise, for *not below by more than the margin*.
         seeds_agree: whether the seeds do, on the sign of the difference.
     """
@@ -89,6 +92,14 @@ class Difference:
     def relative(self) -> float:
         """The difference as a share of ``against``; NaN where that is 0."""
         return self.difference / self.against if self.against else math.nan
+
+    @property
+    def wider(self) -> Interval:
+        """Of users' and items' interval the one that is less sure, and is known."""
+        by_user, by_item = self.by_user, self.by_item
+        if math.isnan(by_item.deviation):
+            return by_user
+        return by_item if math.isnan(by_user.deviation) or by_item.p_value > by_user.p_value else by_user
 
     @property
     def verdict(self) -> str:
@@ -142,20 +153,21 @@ def difference(
         clustered(values, pd.factorize(whole["item"])[0], least),
         clustered(values, seed, least),
     ]
-    wider = [one for one in intervals[:2] if not math.isnan(one.deviation)]
     means = np.bincount(seed, values) / np.bincount(seed)
-    agree = intervals[2].p_value < SIGNIFICANCE if len(means) > 2 else len(set(np.sign(means))) == 1
+    # Seeds of a row that draws nothing are equal, which no interval of so few tells.
+    alike = len(means) <= MINIMUM or is_rounding(float(np.ptp(means)), means)
+    agree = len(set(np.sign(means))) == 1 if alike else intervals[2].p_value < SIGNIFICANCE
     return Difference(
         part=part,
         value=float(whole["gain"].mean()),
         against=other,
         samples=len(whole),
-        seeds=len(pairs),
+        seeds=len(means),
         by_user=intervals[0],
         by_item=intervals[1],
         by_seed=intervals[2],
-        p_value=max((one.p_value for one in wider), default=1.0),
-        p_below=max((one.p_below for one in wider), default=1.0),
+        p_value=max(one.p_value for one in intervals[:2]),
+        p_below=max(one.p_below for one in intervals[:2]),
         seeds_agree=bool(agree),
     )
 
@@ -184,8 +196,8 @@ def clustered(values: FloatArray, cluster: NDArray[np.int64], least: float) -> I
         return Interval(clusters, math.nan, math.nan, math.nan, 1.0, 1.0)
     residual = np.bincount(cluster, weights=values - mean, minlength=clusters)
     deviation = math.sqrt(float((residual**2).sum()) * clusters / (clusters - 1)) / len(values)
-    if deviation == 0:
-        # A few clusters that agree to the last bit are no proof.
+    if is_rounding(deviation, values):
+        # A few clusters that agree to the last bit, or but for rounding, are no proof.
         told = mean == 0 or clusters >= ENOUGH_EQUAL
         p_value = 0.0 if mean != 0 and told else 1.0
         return Interval(clusters, 0.0, mean, mean, p_value, 0.0 if told and mean > least else 1.0)
@@ -194,6 +206,11 @@ def clustered(values: FloatArray, cluster: NDArray[np.int64], least: float) -> I
     two_sided = 2 * float(student_t.sf(abs(mean) / deviation, free))
     below = float(student_t.sf((mean - least) / deviation, free))
     return Interval(clusters, deviation, mean - width, mean + width, two_sided, below)
+
+
+def is_rounding(spread: float, values: FloatArray) -> bool:
+    """Whether a spread of values is no more than rounding makes."""
+    return spread <= ROUNDING * float(np.abs(values).max())
 
 
 def corrected(found: Sequence[Difference]) -> list[Difference]:

@@ -85,9 +85,8 @@ def answers(found: Found, folder: Path) -> list[Answer]:
                 pairs = shared_seeds(found, comparison, data, student)
                 check_data(found, pairs)
                 ranks = [[read_ranks(folder, pair[side]) for pair in pairs] for side in (0, 1)]
-                planned = len(
-                    {cell.seed for cell in found.plan.cells if cell.row == comparison.row and cell.data == data}
-                )
+                both = [planned_seeds(found, name, data) for name in (comparison.row, comparison.against)]
+                planned = len(set.intersection(*both))
                 for part in PARTS if pairs else ():
                     one = difference(ranks[0], ranks[1], part, found.plan.margin)
                     if one is not None:
@@ -96,6 +95,11 @@ def answers(found: Found, folder: Path) -> list[Answer]:
     return [
         Answer(answer.comparison, answer.data, answer.student, one) for answer, one in zip(asked, adjusted, strict=True)
     ]
+
+
+def planned_seeds(found: Found, row: str, data: str) -> set[int]:
+    """Seeds that the plan has of a row on one data set."""
+    return {cell.seed for cell in found.plan.cells if (cell.row, cell.data) == (row, data)}
 
 
 def check_data(found: Found, pairs: Iterable[tuple[Cell, Cell]]) -> None:
@@ -147,7 +151,7 @@ def heading(found: Found) -> list[str]:
         "and items, after Holm's correction over all comparisons below; the seeds must agree, too (three or more by "
         "their own interval; a single one of several decides nothing). *unclear* means that chance explains a "
         "difference; *not below* that a "
-        f"loss of more than {found.plan.margin:.0%} is ruled out (one-sided, 5 %).",
+        f"loss of more than {100 * found.plan.margin:g} % is ruled out (one-sided, 5 %).",
     ]
 
 

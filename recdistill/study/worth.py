@@ -82,7 +82,8 @@ class Asked:
         """The answer in a sentence."""
         one = self.difference
         gain = "" if math.isnan(one.relative) else f" ({one.relative:+.1%})"
-        interval = one.by_user if one.by_user.p_value >= one.by_item.p_value else one.by_item
+        bounds = one.wider
+        interval = "no interval" if math.isnan(bounds.low) else f"95 % interval {bounds.low:+.4f} to {bounds.high:+.4f}"
         said = {
             "better": "better",
             "worse": "worse",
@@ -91,7 +92,7 @@ class Asked:
         }[one.verdict]
         return (
             f"{self.target}: {self.row} {one.value:.4f}, {self.against} {one.against:.4f}, "
-            f"{one.difference:+.4f}{gain}, 95 % interval {interval.low:+.4f} to {interval.high:+.4f}: {said}"
+            f"{one.difference:+.4f}{gain}, {interval}: {said}"
         )
 
 
@@ -100,21 +101,24 @@ class Price:
     """What a teacher and a student cost.
 
     Attributes:
-        tokens: LLM tokens that the teacher's budgets allowed, or that its server counted; 0 where one has no limit.
+        tokens: LLM tokens of the teacher's budgets, or those that its server counted; 0 where a budget has no limit.
         seconds: of the teacher's training and scoring on this machine, or of its server.
         teacher_ms: per 1,000 recommendations; None of a teacher that ranks no whole part.
         student_ms: the same of the student.
+        counted: whether the tokens were counted; a budget buys whole batches, which may be larger than asked for.
     """
 
     tokens: int
     seconds: float
     teacher_ms: float | None
     student_ms: float
+    counted: bool = False
 
     @property
     def line(self) -> str:
         """The price in a sentence."""
-        tokens = f"at most {self.tokens:,} LLM tokens and " if self.tokens else ""
+        budgets = "" if self.counted else "budgets of "
+        tokens = f"{budgets}{self.tokens:,} LLM tokens and " if self.tokens else ""
         once, student = f"price: {tokens}{self.seconds:,.0f} s once", f"{self.student_ms / 1000:,.2f} s"
         if self.teacher_ms is None:
             return f"{once}; per 1,000 recommendations the student takes {student}"
@@ -143,14 +147,29 @@ def ask(rows: Mapping[str, Sequence[pd.DataFrame]], margin: float) -> list[Asked
     return [replace(one, difference=new) for one, new in zip(asked, adjusted, strict=True)]
 
 
-def sentence(asked: Sequence[Asked]) -> str:
-    """For which targets the LLM is worth it, in one sentence."""
+def by_target(asked: Sequence[Asked]) -> dict[str, Asked]:
+    """What the LLM adds for each target: of several ways to use it one that helps, else one that harms, else any."""
+    order = {"better": 0, "worse": 1}
+
+    def sureness(one: Asked) -> tuple[int, float]:
+        return order.get(one.difference.verdict, len(order)), one.difference.adjusted
+
     where: dict[str, Asked] = {}
     for one in asked:
-        if one.of_llm:
-            before = where.get(one.target)
-            if before is None or one.difference.adjusted < before.difference.adjusted:
-                where[one.target] = one
+        if one.of_llm and (one.target not in where or sureness(one) < sureness(where[one.target])):
+            where[one.target] = one
+    return where
+
+
+def verdict(asked: Sequence[Asked]) -> str:
+    """'better' where the LLM helps for some target, else 'worse' where it harms, else 'unclear'."""
+    said = {one.difference.verdict for one in by_target(asked).values()}
+    return next((one for one in ("better", "worse") if one in said), "unclear")
+
+
+def sentence(asked: Sequence[Asked]) -> str:
+    """For which targets the LLM is worth it, in one sentence."""
+    where = by_target(asked)
     if not where:
         return "Whether the LLM is worth it cannot be said: there is nothing to compare."
     worth = [f"{t} ({one.share})" for t, one in where.items() if one.difference.verdict == "better"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recdistill.evaluation.paired_tests import RESAMPLES
+from recdistill.evaluation.paired_tests import RESAMPLES, p_value_text
 from recdistill.report.compared import Group
 from recdistill.report.results import MetricName, compare_groups
 from recdistill.runs.compared_runs import compared_runs
@@ -60,12 +60,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Gain:
-    """Gain of the best configuration over another: a mean difference, its 95 % interval and two-sided p-value."""
+    """Gain of the best configuration over another.
+
+    Attributes:
+        difference: mean.
+        low, high: of its 95 % interval.
+        p_value: two-sided.
+        same: whether the best configuration is the other one.
+    """
 
     difference: float
     low: float
     high: float
     p_value: float
+    same: bool = False
 
 
 def deciding_metric(space: Space) -> str:
@@ -94,7 +102,7 @@ def gains(rows: Sequence[Row], space: Space, seed: int) -> dict[str, Gain]:
     """
     best, others = rows[0], rows[1:]
     # The default configuration may have been best: the same runs then.
-    found = {row.name: Gain(0.0, 0.0, 0.0, 1.0) for row in others if row.run_ids == best.run_ids}
+    found = {row.name: Gain(0.0, 0.0, 0.0, 1.0, same=True) for row in others if row.run_ids == best.run_ids}
     tested = [best, *(row for row in others if row.name not in found)]
     if len(tested) == 1:
         return found
@@ -124,7 +132,7 @@ def table(rows: Sequence[Row], space: Space, gained: Mapping[str, Gain]) -> str:
         cells = [row.name, *(row.summary(metric) for metric in metrics), "", "", ""]
         if row.name in gained:
             gain = gained[row.name]
-            cells[-3:] = [f"{gain.difference:+.4f}", f"{gain.low:+.4f} … {gain.high:+.4f}", f"{gain.p_value:.3f}"]
+            cells[-3:] = [f"{gain.difference:+.4f}", f"{gain.low:+.4f} … {gain.high:+.4f}", p_value_text(gain.p_value)]
         lines.append("| " + " | ".join(cells) + " |")
     seeds = len(rows[0].results)
     spread = (

@@ -32,6 +32,8 @@ TRIAL, BEST, SCALE = "#7F868F", "#1F8AC9", ((0.0, "#C98A1B"), (0.5, "#7F868F"), 
 LEVEL, SIGNIFICANCE = 0.95, 0.05
 HEIGHT, SLICE_HEIGHT = 380, 290
 MOST_TICKS = 7
+#: Trainings that a comparison of configurations needs.
+LEAST_SEEDS = 2
 #: Narrower than this, axes of options overlap; the figure is then scrolled.
 PARALLEL_WIDTH = 620
 CONFIG = {"displayModeBar": False, "responsive": True}
@@ -144,7 +146,7 @@ def sweep_page(
     searched = [parameter.name for parameter in space.parameters]
     ordered = [name for name in FIRST if name in searched] + [name for name in searched if name not in FIRST]
     drawn = Drawing()
-    parts = [answer_section(sentences(trials, rows, gained), verdict_of(gained))]
+    parts = [answer_section(sentences(trials, rows, gained), verdict_of(gained, seeds_of(rows)))]
     parts += [f'<div class="slices">{"".join(slices(drawn, study, trials, ordered))}</div>']
     if rows:
         parts += [f"<section><h2>Trained again with new seeds</h2>{finals_table(rows, space, gained)}</section>"]
@@ -309,7 +311,7 @@ def sentences(trials: Trials, rows: Sequence[Row], gained: Mapping[str, Gain]) -
         f"Best of {len(trials.complete)} complete trials: number {trials.best.number}, "
         f"{trials.metric} {trials.top:.4f}, with {chosen}."
     )
-    said = [gain_sentence(name, gain) for name, gain in gained.items()]
+    said = [gain_sentence(name, gain, seeds_of(rows)) for name, gain in gained.items()]
     said.append(found) if said else said.insert(0, found)
     if trials.noise is None:
         said.append("How much of it is luck is not known: no configuration was trained with two seeds (final_seeds).")
@@ -329,15 +331,26 @@ def near_sentence(near: int, others: int, noise: Noise) -> str:
     )
 
 
-def gain_sentence(name: str, gain: Gain) -> str:
+def seeds_of(rows: Sequence[Row]) -> int:
+    """Trainings of each configuration of the final comparison."""
+    return min((len(row.results) for row in rows), default=0)
+
+
+def gain_sentence(name: str, gain: Gain, seeds: int) -> str:
     """``Trained with new seeds, the best is 0.0041 above default on test, which may be luck (…, p = 0.210).``"""
-    if gain.low == gain.high == 0:
+    if gain.same:
         return f"The best configuration is the {name} one."
     side = "above" if gain.difference >= 0 else "below"
+    much, interval = f"{abs(gain.difference):.4f}", f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+    if seeds < LEAST_SEEDS:
+        return (
+            f"Trained once each, with a new seed, the best one is {much} {side} the {name} one on test ({interval} "
+            "over users), which does not tell the configuration from the seed."
+        )
     luck = "which is not luck" if gain.p_value < SIGNIFICANCE else "which may be luck"
     return (
-        f"Trained with new seeds, the best one is {abs(gain.difference):.4f} {side} the {name} one on test, "
-        f"{luck} (95 % interval {gain.low:+.4f} to {gain.high:+.4f}, p {equals(gain.p_value)})."
+        f"Trained with new seeds, the best one is {much} {side} the {name} one on test, {luck} ({interval}, "
+        f"p {equals(gain.p_value)})."
     )
 
 
@@ -346,10 +359,10 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def verdict_of(gained: Mapping[str, Gain]) -> str:
-    """Of the first gain: 'better', 'worse' or 'unclear'."""
+def verdict_of(gained: Mapping[str, Gain], seeds: int) -> str:
+    """Of the first gain: 'better', 'worse' or 'unclear', as it is of one training each."""
     first = next(iter(gained.values()), None)
-    return "unclear" if first is None else verdict(first)
+    return "unclear" if first is None or seeds < LEAST_SEEDS else verdict(first)
 
 
 def verdict(gain: Gain) -> str:
@@ -368,8 +381,8 @@ def finals_table(rows: Sequence[Row], space: Space, gained: Mapping[str, Gain]) 
         if row.name in gained:
             gain = gained[row.name]
             interval = f"{gain.low:+.4f} to {gain.high:+.4f}"
-            is_same = gain.low == gain.high == 0
-            cells[-3:] = ["", "", "the same"] if is_same else [f"{gain.difference:+.4f}", interval, chip(verdict(gain))]
+            said = "one training each" if seeds_of(rows) < LEAST_SEEDS else chip(verdict(gain))
+            cells[-3:] = ["", "", "the same"] if gain.same else [f"{gain.difference:+.4f}", interval, said]
         lines.append(cells)
     columns = ("configuration", *metrics, "best's gain", "95 % interval", "")
     return table(columns, lines, range(1, len(columns) - 1), "final comparison")

@@ -10,6 +10,24 @@ def test_runs_that_differ_by_the_seed_alone_are_one_group(make_run):
     assert [[run.run_id for run in group.runs] for group in groups] == [["a", "b"], ["c"], ["d"]]
 
 
+def test_a_run_that_was_made_again_is_no_further_seed(make_run):
+    runs = [
+        make_run("a", key="1"),
+        make_run("b", seed=2, key="2"),
+        make_run("again", key="1"),
+        make_run("c", settings={}),
+    ]
+    runs.append(make_run("d", settings={"lam": 0.7}, baseline_id="a"))
+    groups = groups_of(runs)
+    assert [[run.run_id for run in group.runs] for group in groups] == [["again", "b"], ["c"], ["d"]]
+    # What was held against the earlier one is held against the group.
+    assert groups[2].baseline == 0
+    # Where that is all that is asked for, the two are compared.
+    assert len(groups_of([make_run("a", key="1"), make_run("again", key="1")])) == 2
+    # The same seed from another teacher's is another one.
+    assert len(groups_of([make_run("a", key="1"), make_run("b", key="2"), make_run("c", settings={})])[0].runs) == 2
+
+
 def test_runs_of_one_configuration_are_compared_one_by_one(make_run):
     groups = groups_of([make_run("a"), make_run("b", seed=2)])
     assert [group.label for group in groups] == ["distill seed=1", "distill seed=2"]

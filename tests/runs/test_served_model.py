@@ -386,6 +386,9 @@ def test_a_good_request_is_answered_in_either_json_form(logged):
         ("history\nitem-3,item-4\nitem-9\n", [{"history": HISTORIES[0]}, {"history": ["item-9"]}]),
         ("exclude,history\nitem-1|item-2,item-3\n,item-9\n",
          [{"history": ["item-3"], "exclude": ["item-1", "item-2"]}, {"history": ["item-9"]}]),
+        ('history\nitem-3|item-4\n""\nitem-9\n', [{"history": HISTORIES[0]}, {"history": []}, {"history": ["item-9"]}]),
+        ("history,k\nitem-3|item-4,2\n,\nitem-9,2\n",
+         [{"history": HISTORIES[0], "k": 2}, {"history": []}, {"history": ["item-9"], "k": 2}]),
     ],
 )  # fmt: skip
 def test_csv_is_answered_as_the_same_rows_in_json(logged, text, same):

@@ -12,6 +12,7 @@ import torch
 from kinds_data import QUICK, histories_of, write_data
 from workplace import copied_workplace
 
+import recdistill as rd
 from recdistill.config import AddItemsConfig, BaselineConfig, CompareConfig, MapItemsConfig
 from recdistill.data.item_texts import item_texts
 from recdistill.errors import InputError
@@ -70,6 +71,26 @@ def test_a_student_gets_new_items_and_keeps_its_scores_bit_for_bit(options, mapp
     assert taken["new"] == pytest.approx(metrics["test/new/ndcg_at_20"])
     assert taken["warm"] == pytest.approx(metrics["test/warm/ndcg_at_20"])
     assert (run.artifact("new_items") / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def mapped_again(student):
+    map_items(MapItemsConfig(student_run_id=student, views="tfidf", device="cpu"))
+
+
+@pytest.mark.parametrize("read", [mapped_again, rd.load_run])
+def test_a_student_of_data_that_have_changed_since_is_not_read_by_them(options, mapped_run, read):
+    # Items are numbered in the order of their file: another order would give each the row of another.
+    student = mlflow.get_run(mapped_run.run_id).data.tags["recdistill.mapped_run_id"]
+    path = Path(options["items"])
+    before = path.read_text()
+    head, *lines = before.splitlines(keepends=True)
+    path.write_text(head + "".join(reversed(lines)))
+    try:
+        with pytest.raises(InputError, match=rf"run_id={student}: was made for data \w+, not for this data"):
+            read(student)
+    finally:
+        path.write_text(before)
+    assert len(rd.load_run(student).catalogue) == 60
 
 
 @pytest.mark.slow

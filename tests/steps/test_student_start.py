@@ -18,6 +18,7 @@ from recdistill.config import (
     EvaluateConfig,
     MainConfig,
     MapItemsConfig,
+    RetireItemsConfig,
     changed,
 )
 from recdistill.errors import InputError
@@ -28,6 +29,7 @@ from recdistill.steps.compare import compare
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.inputs import data_of, frozen_student
 from recdistill.steps.map_items import map_items
+from recdistill.steps.retire_items import retire_items
 from recdistill.students.build import load_recommender
 from recdistill.students.mapped import MappedStudent
 
@@ -157,6 +159,43 @@ def test_a_refit_is_served_and_takes_new_items(refitted, tmp_path):
     path.write_text("item,title,kind\nq1,Number 200,Jazz\n")
     added = add_items(AddItemsConfig(model="models:/served/1", items=str(path), device="cpu"))
     assert load_recommender(added.artifact("student")).num_items == 61
+
+
+@pytest.mark.parametrize("given", ["the run", "its model", "its model with more items"])
+def test_a_measured_student_does_not_start_from_one_that_knows_what_is_held_out(refitted, options, given, tmp_path):
+    name = refitted.info.run_id if given == "the run" else "models:/served/1"
+    if given == "its model with more items":
+        path = tmp_path / "new.csv"
+        path.write_text("item,title,kind\nq2,Number 201,Jazz\n")
+        name = add_items(AddItemsConfig(model=name, items=str(path), register="apart", device="cpu")).run_id
+    texts = {"item_init": "views", "views": "tfidf", "seed": 6}
+    first = refitted.data.tags["recdistill.refitted_run_id"]
+    with pytest.raises(InputError, match=rf"^init_from={name}: was trained on all .*; give {first}, .* or refit=true"):
+        backbone(BaselineConfig(**options | texts, init_from=name))
+    # A refit starts from it; what measures that refit starts from what was measured before.
+    again = backbone(BaselineConfig(**options | texts, init_from=name, refit=True))
+    tags = mlflow.get_run(again.run_id).data.tags
+    measured = mlflow.get_run(tags["recdistill.refitted_run_id"])
+    assert measured.data.params["init_from"] == first
+    assert "test/ndcg_at_10" in measured.data.metrics
+
+
+def test_a_measured_student_does_not_start_from_one_that_was_trained_on_its_new_items(yesterday, options):
+    drawn = BaselineConfig(**options | {"new_items": 0.2, "epochs": 1})
+    with pytest.raises(InputError, match=r"was trained on \d+ of the \d+ items that are new here \(new_items=0\.2"):
+        backbone(changed(drawn, init_from=yesterday.run_id))
+    same = backbone(drawn)
+    assert backbone(changed(drawn, init_from=same.run_id, seed=2)).metrics()["test/new/mrr"] >= 0
+    with pytest.raises(InputError, match=r"new_items_seed=2\), as "):
+        backbone(changed(drawn, init_from=same.run_id, new_items_seed=2))
+
+
+def test_items_that_were_retired_before_are_named(yesterday, options, tmp_path, capsys):
+    path = tmp_path / "out.csv"
+    path.write_text("item\ni3\ni5\n")
+    without = retire_items(RetireItemsConfig(model=yesterday.run_id, items=str(path)))
+    backbone(BaselineConfig(**options, init_from=without.run_id))
+    assert "2 items that were retired there are recommended again, as 'i3'" in capsys.readouterr().out
 
 
 def test_a_refit_is_in_no_comparison(refitted, yesterday):

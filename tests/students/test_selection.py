@@ -31,7 +31,11 @@ def make(ring_data: SequenceData, shape: Callable[..., StudentShape]) -> Make:
         model = build_student(shape("sasrec"), 42)
         keep = kept if kept is not None else []
         return Selection(
-            DistillConfig(**options), ring_data, model, teacher, lambda epoch, mask: keep.append((epoch, mask))
+            DistillConfig(**{"exclude_seen": False} | options),
+            ring_data,
+            model,
+            teacher,
+            lambda epoch, mask: keep.append((epoch, mask)),
         )
 
     return make
@@ -102,3 +106,18 @@ def test_the_answers_of_a_batch_say_which_samples_are_distilled(make: Make) -> N
     assert torch.equal(answers.distilled, selection.selected[sample])
     assert torch.equal(answers.candidates, selection.teacher.ranking[sample])
     assert torch.equal(answers.distance, selection.teacher.distance[sample])
+
+
+@pytest.mark.parametrize("policy", ["all", "random", "uncertainty"])
+def test_answers_for_samples_of_no_batch_are_not_chosen(make: Make, ring_data: SequenceData, policy: str) -> None:
+    # As of files that cover samples whose targets come again, of which nothing is learnt.
+    learnt = torch.from_numpy(~ring_data.train.target_seen)
+    assert 0 < learnt.sum() < len(learnt)
+    fraction = 1.0 if policy == "all" else 0.5
+    selection = make(selection_policy=policy, selection_fraction=fraction, exclude_seen=True)
+    share = selection.begin_epoch(0)["train/distilled_share"]
+    chosen = selection.selected
+    assert not (chosen & ~learnt).any()
+    assert share == pytest.approx(float(chosen[learnt].float().mean()))
+    answered = int((selection.teacher.covered & learnt).sum())
+    assert int(chosen.sum()) == pytest.approx(answered * fraction, abs=1)

@@ -115,3 +115,27 @@ def test_a_study_without_a_finished_cell_says_so(tmp_path):
     (tmp_path / "plan.yaml").write_text(PLAN)
     plan = read_plan(tmp_path / "plan.yaml")
     assert "No cell is finished yet." in write_report(Found.read(plan, tmp_path), [], [])
+
+
+@pytest.mark.parametrize("order", ["against one seed", "of one seed"])
+def test_a_row_that_is_planned_with_one_seed_is_judged_by_it_in_either_order(tmp_path: Path, order: str):
+    pair = "{row: distilled, against: once}" if order == "against one seed" else "{row: once, against: distilled}"
+    plan_text = (
+        PLAN[: PLAN.index("comparisons:")] + f"  once: {{step: backbone, seeds: [1]}}\ncomparisons:\n  - {pair}\n"
+    )
+    (tmp_path / "plan.yaml").write_text(plan_text)
+    plan = read_plan(tmp_path / "plan.yaml")
+    for cell in plan.cells:
+        if cell.row in ("once", "distilled"):
+            better = cell.row == "distilled"
+            write_cell(tmp_path, cell, result(cell, 0.1), ranks(cell.seed, 1 + 4 * better))
+    given = {one.difference.part: one.difference for one in answers(Found.read(plan, tmp_path), tmp_path)}
+    assert given["all"].seeds == 1
+    assert given["all"].verdict == ("better" if order == "against one seed" else "worse")
+
+
+@pytest.mark.parametrize(("margin", "said"), [("0.01", "1 %"), ("0.005", "0.5 %"), ("0.025", "2.5 %")])
+def test_the_margin_is_said_as_it_is(tmp_path: Path, margin: str, said: str):
+    (tmp_path / "plan.yaml").write_text(f"margin: {margin}\n{PLAN}")
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert f"more than {said} is ruled out" in write_report(Found.read(plan, tmp_path), [], [])

@@ -115,3 +115,43 @@ def test_what_one_item_alone_shows_is_unclear():
     assert one.by_user.p_value < 1e-6
     assert one.by_item.p_value > 0.05
     assert one.verdict == "unclear"
+
+
+@given(st.integers(2, 9), st.floats(1e-6, 1), st.integers(1, 3))
+@settings(max_examples=100, deadline=None)
+def test_rounding_makes_no_proof_of_a_few_equal_differences(clusters, value, size):
+    found = clustered(np.full(clusters * size, value), np.repeat(np.arange(clusters), size), -0.1)
+    assert (found.p_value, found.p_below) == (1.0, 1.0)
+
+
+@given(st.integers(2, 60), st.integers(1, 60), st.integers(1, 4))
+@settings(max_examples=50, deadline=None)
+def test_seeds_that_are_equal_agree(count, rank, seeds):
+    # As of a row that draws nothing: the same gain each time.
+    better, worse = table([rank] * count, users=list(range(count))), table([rank + 1] * count, users=list(range(count)))
+    found = difference([better] * seeds, [worse] * seeds, "all", 0.01)
+    assert found.seeds_agree
+    assert not found.difference or found.by_seed.p_value == 1.0
+
+
+def test_a_seed_without_a_sample_of_the_part_is_none_of_it():
+    drawn = np.random.default_rng(1)
+    worse = table(drawn.integers(1, 40, size=400).tolist(), users=np.repeat(np.arange(80), 5).tolist())
+    better = worse.assign(rank=(worse["rank"] + 1) // 2)
+    often = [frame.assign(item_count=50) for frame in (better, worse)]
+    one = difference([better, often[0]], [worse, often[1]], "sparse", 0.01)
+    assert one.seeds == 1
+    assert corrected([undecided(one, 2)])[0].verdict == "unclear"
+
+
+@pytest.mark.parametrize("few", ["item", "user"])
+def test_what_one_item_or_one_user_shows_is_unclear_and_has_the_other_interval(few):
+    drawn = np.random.default_rng(1)
+    worse = table(drawn.integers(1, 40, size=400).tolist(), users=np.repeat(np.arange(80), 5).tolist())
+    worse[few] = "the only one"
+    better = worse.assign(rank=(worse["rank"] + 1) // 2)
+    one = corrected([difference([better], [worse], "all", 0.01)])[0]
+    known, unknown = (one.by_user, one.by_item) if few == "item" else (one.by_item, one.by_user)
+    assert math.isnan(unknown.deviation)
+    assert one.wider is known
+    assert one.verdict == "unclear"

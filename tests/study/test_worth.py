@@ -1,10 +1,12 @@
 """The sentence that says whether the LLM is worth its price, and for which targets."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from recdistill.study.worth import BOTH, CHEAP, FINAL, FROZEN, IDS, TRAINED, Price, ask, report, sentence
+from recdistill.study.worth import BOTH, CHEAP, FINAL, FROZEN, IDS, TRAINED, Price, ask, report, sentence, verdict
 
 
 def ranks(seed: int, *, warm: float = 1.0, new: float = 1.0) -> pd.DataFrame:
@@ -41,6 +43,31 @@ def test_it_is_worth_it_where_new_items_gain_over_cheap_text():
 def test_cheap_text_alone_makes_no_llm_worth_it():
     said = sentence(ask(rows(ids={}, cheap={"new": 4.0}, frozen={"new": 4.0}, trained={"new": 4.0}), 0.01))
     assert said == ("The LLM is not shown to be worth it: not for new items, where noise hides whatever it adds.")
+
+
+def test_of_two_ways_to_use_an_llm_one_that_helps_is_named_though_the_other_harms():
+    asked = ask(rows(ids={}, cheap={"new": 3.0}, frozen={}, trained={"new": 6.0}), 0.01)
+    told = {one.row: one.difference for one in asked if one.of_llm}
+    assert (told[FROZEN].verdict, told[TRAINED].verdict) == ("worse", "better")
+    assert sentence(asked).startswith("The LLM is worth it for new items (+")
+    assert verdict(asked) == "better"
+
+
+def test_the_verdict_is_on_the_llm_alone():
+    asked = ask(rows(ids={}, cheap={"new": 4.0}, frozen={"new": 4.0}, trained={"new": 4.0}), 0.01)
+    assert "better" in {one.difference.verdict for one in asked}
+    assert verdict(asked) == verdict([]) == "unclear"
+    assert verdict(ask(rows(ids={"warm": 4.0}, both={}), 0.01)) == "worse"
+
+
+def test_one_new_item_has_the_interval_of_its_users():
+    found = rows(ids={}, cheap={}, trained={"new": 6.0})
+    for tables in found.values():
+        for table in tables:
+            table.loc[table["rank_among_new"] > 0, "item"] = "the only one"
+    (line,) = {one.line for one in ask(found, 0.01) if one.row == TRAINED}
+    assert "nan" not in line
+    assert "95 % interval +0." in line
 
 
 def test_harm_is_said():
@@ -81,7 +108,8 @@ def test_without_rows_nothing_is_said_of_it():
 def test_the_report_has_the_price_and_says_what_one_seed_hides(seeds):
     price = Price(tokens=200_000, seconds=700.0, teacher_ms=90_000.0, student_ms=150.0)
     text = report(ask(rows(ids={}, both={"warm": 2.0}), 0.01), price, seeds)
-    assert "200,000 LLM tokens and 700 s once" in text
+    assert "budgets of 200,000 LLM tokens and 700 s once" in text
+    assert "price: 200,000 LLM tokens and 700 s once" in dataclasses.replace(price, counted=True).line
     assert "600 times less" in text
     assert ("One seed" in text) == (seeds == 1)
     assert "items with clicks: distilled" in text

@@ -88,9 +88,11 @@ def test_a_best_that_is_worse_has_a_negative_gain(stored: list[list[str]]) -> No
 def test_the_default_that_was_best_gains_nothing(stored: list[list[str]]) -> None:
     best, _, undistilled = rows()
     found = gains([best, Row("default", best.results), undistilled], SPACE, seed=1)
-    assert found["default"] == Gain(0.0, 0.0, 0.0, 1.0)
+    assert found["default"] == Gain(0.0, 0.0, 0.0, 1.0, same=True)
     assert found["undistilled"].difference > 0
-    assert gains([best, Row("default", best.results)], SPACE, seed=1) == {"default": Gain(0.0, 0.0, 0.0, 1.0)}
+    assert gains([best, Row("default", best.results)], SPACE, seed=1) == {
+        "default": Gain(0.0, 0.0, 0.0, 1.0, same=True)
+    }
     assert len(stored) == 1
 
 
@@ -121,7 +123,7 @@ def test_the_numbers_are_json() -> None:
     assert best["val/ndcg_at_20"]["seeds"] == pytest.approx([0.13, 0.14, 0.15])
     assert best["test/ndcg_at_10"]["mean"] is None
     assert "best_against_it" not in best
-    expected = {"difference": 0.02, "low": 0.005, "high": 0.035, "p_value": 0.0123}
+    expected = {"difference": 0.02, "low": 0.005, "high": 0.035, "p_value": 0.0123, "same": False}
     assert found["configurations"]["default"]["best_against_it"] == expected
     assert summary(rows(), SPACE)["best/test/ndcg_at_20"] == pytest.approx(0.13)
 

@@ -80,7 +80,7 @@ def test_axes_of_slices_are_read_at_a_glance(page: str):
 def test_a_best_one_that_is_the_default_is_called_the_same(swept: tuple[OpenStudy, Space]):
     opened, space = swept
     rows = [row("best", [0.5, 0.6]), row("default", [0.5, 0.6])]
-    gained = {"default": Gain(0.0, 0.0, 0.0, 1.0)}
+    gained = {"default": Gain(0.0, 0.0, 0.0, 1.0, same=True)}
     made = sweep_page(opened.study, space, rows, gained, "a command", None)
     assert "The best configuration is the default one." in made
     assert "<td>the same</td>" in made
@@ -185,6 +185,19 @@ def test_colours_are_seen_on_white_and_on_black_and_told_apart():
 
 
 def test_the_default_that_won_is_no_gain():
-    assert gain_sentence("default", Gain(0.0, 0.0, 0.0, 1.0)) == "The best configuration is the default one."
-    assert "which is not luck" in gain_sentence("default", Gain(0.02, 0.01, 0.03, 0.0001))
-    assert "p < 0.001" in gain_sentence("default", Gain(0.02, 0.01, 0.03, 0.0001))
+    same = Gain(0.0, 0.0, 0.0, 1.0, same=True)
+    assert gain_sentence("default", same, 3) == "The best configuration is the default one."
+    # Others may be as good to the last digit, as where nobody hits anything.
+    assert "0.0000 above the default one" in gain_sentence("default", Gain(0.0, 0.0, 0.0, 1.0), 3)
+    assert "which is not luck" in gain_sentence("default", Gain(0.02, 0.01, 0.03, 0.0001), 3)
+    assert "p < 0.001" in gain_sentence("default", Gain(0.02, 0.01, 0.03, 0.0001), 3)
+
+
+def test_one_training_each_proves_no_configuration(swept: tuple[OpenStudy, Space]):
+    opened, space = swept
+    rows = [row("best", [0.5]), row("default", [0.4])]
+    made = sweep_page(opened.study, space, rows, {"default": Gain(0.02, 0.01, 0.03, 0.0001)}, "a command", None)
+    assert "which does not tell the configuration from the seed" in made
+    assert '<section class="answer unclear">' in made
+    assert "<td>one training each</td>" in made
+    assert "not luck" not in made[made.index("<body>") : made.index("Plotly.newPlot(")]
