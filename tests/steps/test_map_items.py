@@ -17,6 +17,7 @@ from recdistill.config import AddItemsConfig, BaselineConfig, CompareConfig, Map
 from recdistill.data.item_texts import item_texts
 from recdistill.errors import InputError
 from recdistill.runs.served_model import load_model, student_folder
+from recdistill.steps import inputs
 from recdistill.steps.add_items import add_items
 from recdistill.steps.backbone import backbone
 from recdistill.steps.compare import compare
@@ -85,11 +86,13 @@ def test_a_student_of_data_that_have_changed_since_is_not_read_by_them(options, 
     before = path.read_text()
     head, *lines = before.splitlines(keepends=True)
     path.write_text(head + "".join(reversed(lines)))
+    inputs._load_data.cache_clear()
     try:
         with pytest.raises(InputError, match=rf"run_id={student}: was made for data \w+, not for this data"):
             read(student)
     finally:
         path.write_text(before)
+        inputs._load_data.cache_clear()
     assert len(rd.load_run(student).catalogue) == 60
 
 
