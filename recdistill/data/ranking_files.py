@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recdistill.data.samples import MISS, Int64Array, Samples
+from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.data.text_columns import text_of
 from recdistill.errors import InputError, one_line
@@ -41,13 +41,13 @@ class OthersRanking:
     unknown_users: int
     unknown_items: int
 
-    def ranks(self, samples: Samples, *, exclude_seen: bool) -> Int64Array:
-        """Rank of each sample's target in its user's list, int64 [N]; `samples.MISS` where the list lacks it.
+    def ranks(self, samples: Samples, num_items: int, *, exclude_seen: bool) -> Int64Array:
+        """Rank of each sample's target in its user's list, int64 [N]; V + 1, a miss, where the list lacks it.
 
         With ``exclude_seen`` items of the sample's history are left out of the list first, as of our own rankings.
         Of items of equal rank or score the target counts as the last.
         """
-        found = np.full(len(samples), MISS, dtype=np.int64)
+        found = np.full(len(samples), num_items + 1, dtype=np.int64)
         targets = samples.targets
         for place in range(len(samples)):
             items, goodness = self.list_of(samples, place, exclude_seen=exclude_seen)

@@ -9,10 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recdistill.data.stable_order import Int64Array, order_of
 
-__all__ = ["MISS", "Int64Array", "Samples", "before_of_same", "find_seen", "gather_windows"]
-
-#: Rank of a target that is never recommended: below every cut-off, however large.
-MISS = 2**31 - 1
+__all__ = ["Int64Array", "Samples", "before_of_same", "find_seen", "gather_windows"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,7 @@ def rank_samples(
         keep: k, how many of the best items to keep.
         batch_size: samples scored at a time, those of like length together; fewer where V is very large.
         places: B x L of a chunk, at most; None for no limit.
-        exclude_seen: leave a sample's history out of its ranking; a target that it has is a miss, `samples.MISS`.
+        exclude_seen: leave a sample's history out of its ranking; a target that it has is a miss, rank V + 1.
         among: items, int64 [n], e.g. ``SequenceData.new_test``: rank their samples among them alone, too.
         progress: show a bar.
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from recdistill.data.samples import MISS
 from recdistill.errors import InputError
 
 
@@ -11,7 +10,7 @@ def rank_of_target(scores: Tensor, target: Tensor, excluded: tuple[Tensor, Tenso
     """Rank of each row's target, 1 the best: 1 + the other items, not excluded, that score at least as high.
 
     Ties count against the model, so that a constant scorer ranks last and gains nothing. A target that is excluded
-    itself is never recommended: it is a miss at every cut-off, rank `data.samples.MISS`.
+    itself is never recommended: it is a miss at every cut-off, rank V + 1.
 
     Args:
         scores: [B, V].
@@ -33,7 +32,7 @@ def rank_of_target(scores: Tensor, target: Tensor, excluded: tuple[Tensor, Tenso
     beats[rows, items] = 0
     beats.scatter_(1, target[:, None], 0)
     ranks = 1 + beats.sum(dim=1).long()
-    ranks[rows[items == target[rows]]] = MISS
+    ranks[rows[items == target[rows]]] = scores.shape[1] + 1
     return ranks
 
 
@@ -44,7 +43,7 @@ def rank_among(scores: Tensor, target: Tensor, among: Tensor, excluded: tuple[Te
         scores: [B, V].
         target: int64 [B].
         among: int64 [n], the items, each once.
-        excluded: as in `rank_of_target`; a target that is excluded itself has rank `MISS` here too.
+        excluded: as in `rank_of_target`; a target that is excluded itself has rank V + 1 here too.
 
     Returns int64 [B], on the device of ``scores``. Raises InputError for a score of these items that is NaN.
     """
@@ -63,7 +62,8 @@ def rank_among(scores: Tensor, target: Tensor, among: Tensor, excluded: tuple[Te
         kept = (row_of[rows] >= 0) & (place[items] >= 0)
         pairs = (row_of[rows[kept]], place[items[kept]])
     found = rank_of_target(scores[ranked[:, None], among], place[target[ranked]], pairs)
-    return ranks.index_put_((ranked,), found)
+    # A miss stays one at every cut-off, however few the items are.
+    return ranks.index_put_((ranked,), found.masked_fill(found > len(among), num_items + 1))
 
 
 def best_items(scores: Tensor, k: int, excluded: tuple[Tensor, Tensor] | None = None) -> Tensor:

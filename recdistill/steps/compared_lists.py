@@ -93,7 +93,7 @@ def with_others(compared: ComparedRuns, others: Sequence[OthersRanking], data: S
     runs, ranks = list(compared.runs), dict(compared.samples.ranks)
     for one in others:
         run_id = f"{STEP} {one.name}"
-        ranks[run_id] = one.ranks(samples, exclude_seen=first.exclude_seen)
+        ranks[run_id] = one.ranks(samples, data.num_items, exclude_seen=first.exclude_seen)
         settings = {"file": one.name}
         runs.append(replace(first, run_id=run_id, name=one.name, step=STEP, seed=0, settings=settings, baseline_id=""))
         print(one.depth(samples), flush=True)

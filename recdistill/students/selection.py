@@ -71,19 +71,15 @@ class Selection:
         config = self.config
         takes_all = config.selection_policy == "all" and config.selection_fraction == 1
         if takes_all or epoch % config.refresh_interval:
-            return {"train/distilled_share": self.share(self.selected)}
+            return {"train/distilled_share": float(self.selected.float().mean())}
         chosen = self.processes.from_main(lambda: self.chosen(epoch))
-        metrics = {"train/distilled_share": self.share(chosen)}
+        metrics = {"train/distilled_share": float(chosen.float().mean())}
         if epoch:
             metrics["train/selection_overlap"] = overlap(self.selected, chosen)
         self.memory[SELECTED] = chosen
         if self.processes.is_main:
             self.keep(epoch, chosen)
         return metrics
-
-    def share(self, chosen: Tensor) -> float:
-        """Share of the samples of batches."""
-        return float(chosen[self.trained_on].float().mean())
 
     def chosen(self, epoch: int) -> Tensor:
         """The samples that the policy takes in an epoch, bool [N]."""

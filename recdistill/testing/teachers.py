@@ -362,14 +362,15 @@ def _check_ranks(name: str, made: Teacher, folder: Path) -> None:
 
 def _check_ranked(where: str, samples: Samples, ranked: Ranked, num_items: int) -> None:
     assert ranked.ranks.shape == (len(samples),), f"{where}: there are {len(ranked.ranks)}; give one a sample"
-    assert bool((ranked.ranks >= 1).all()), f"{where}: one is below 1; the best item has rank 1"
+    inside = bool(((ranked.ranks >= 1) & (ranked.ranks <= num_items + 1)).all())
+    assert inside, f"{where}: one is not in 1..{num_items + 1}; the best item has rank 1"
     assert ranked.best.shape == (len(samples), KEPT), f"{where}: keep the {KEPT} best items of each sample"
     for sample, (rank, best) in enumerate(zip(ranked.ranks.tolist(), ranked.best.tolist(), strict=True)):
         target, seen = int(samples.targets[sample]), set(_history(samples, sample))
         assert not seen & set(best), f"{where}: the best items of sample {sample} hold one of its history"
-        assert (rank > num_items) == (target in seen), (
-            f"{where}: rank {rank} of sample {sample}; a target in its own history, and no other, is a miss, of a rank "
-            f"beyond the {num_items} items"
+        assert (rank == num_items + 1) == (target in seen), (
+            f"{where}: rank {rank} of sample {sample}; a target in its own history, and no other, is a miss of rank "
+            f"{num_items + 1}"
         )
         assert (target in best) == (rank <= KEPT), f"{where}: rank {rank} is not that of the target in its best items"
 

@@ -11,7 +11,6 @@ from recdistill.config import DataConfig
 from recdistill.data.frames import data_from_frames
 from recdistill.data.load import load_data
 from recdistill.data.ranking_files import read_ranking
-from recdistill.data.samples import MISS
 from recdistill.errors import InputError
 
 
@@ -41,7 +40,7 @@ def test_ranks_are_those_of_a_definition_written_out(data, tmp_path_factory, see
         rows += [(user, item, int(drawn.integers(1, 6))) for item in items]
     rows = rows or [(data.user_ids[0], data.item_ids[0], 1)]
     path = written(tmp_path_factory.mktemp("file"), rows, ["user", "item", by])
-    found = read_ranking("mine", path, data).ranks(data.test, exclude_seen=exclude)
+    found = read_ranking("mine", path, data).ranks(data.test, data.num_items, exclude_seen=exclude)
     for place, target in enumerate(data.test.targets):
         user = data.user_ids[data.test.user[place]]
         own = {item: value for of, item, value in rows if of == user}
@@ -49,7 +48,7 @@ def test_ranks_are_those_of_a_definition_written_out(data, tmp_path_factory, see
             own = {item: value for item, value in own.items() if item not in seen(data, place)}
         value = own.get(data.item_ids[target])
         if value is None:
-            assert found[place] == MISS
+            assert found[place] == data.num_items + 1
         else:
             better = (lambda one, v=value: one <= v) if by == "rank" else (lambda one, v=value: one >= v)
             assert found[place] == sum(better(one) for one in own.values())
@@ -125,7 +124,7 @@ def test_ids_are_read_as_everywhere(tmp_path, kind):
     rows.to_parquet(path) if kind == "parquet" else rows.astype({"item": int}).to_csv(path, index=False)
     found = read_ranking("mine", path, frame)
     assert (found.unknown_users, found.unknown_items) == (0, 0)
-    assert found.ranks(frame.test, exclude_seen=True).tolist() == [1, 1]
+    assert found.ranks(frame.test, frame.num_items, exclude_seen=True).tolist() == [1, 1]
 
 
 def test_an_index_of_its_own_and_a_trailing_comma_are_one_line(data, tmp_path):

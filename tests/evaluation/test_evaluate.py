@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recdistill.data.samples import MISS, Samples
+from recdistill.data.samples import Samples
 from recdistill.errors import InputError
 from recdistill.evaluation import evaluate as evaluate_file
 from recdistill.evaluation.evaluate import chunks_of_like_length, rank_samples
@@ -60,7 +60,7 @@ def test_ranks_among_some_items_are_those_of_a_loop(exclude_seen):
         seen = set(history) if exclude_seen else set()
         others = [item for item in among.tolist() if item not in seen and item != target]
         better = sum(bool(scores[0, item] >= scores[0, target]) for item in others)
-        expected = 0 if target not in among else MISS if target in seen else 1 + better
+        expected = 0 if target not in among else NUM_ITEMS + 1 if target in seen else 1 + better
         assert found.among[sample] == expected
 
 
@@ -141,7 +141,7 @@ def test_items_beyond_the_window_are_excluded_too():
 def test_a_repeated_target_is_a_miss_where_seen_items_are_left_out():
     samples = Samples(np.array([3, 1, 3]), np.array([0]), np.array([2]), np.array([0]))
     scores = torch.tensor([[0.0, 9.0, 0.0, 5.0]])
-    assert ranks_of(lambda *_: scores, samples, num_items=4, max_length=5).tolist() == [MISS]
+    assert ranks_of(lambda *_: scores, samples, num_items=4, max_length=5).tolist() == [5]
     assert ranks_of(lambda *_: scores, samples, num_items=4, max_length=5, exclude_seen=False).tolist() == [2]
 
 

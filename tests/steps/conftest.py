@@ -91,8 +91,7 @@ def finished_main(
     new_store(place.folder)
     options = {"max_users": 40, **tiny_teacher, **tiny_student}
     printed = io.StringIO()
-    # Fixtures of the session are made before those of a module.
-    with place.entered(), no_drawing(), redirect_stdout(printed):
+    with place.entered(), redirect_stdout(printed):
         assert run_step("main", **options) == 0
         run_id = place.newest("main").info.run_id
     return Finished(place, options, printed.getvalue(), run_id)
@@ -143,6 +142,7 @@ def taught_place(
         "top_n": 12,
         "sequence_embeddings": True,
     }
+    # Fixtures of the session are made before those of a module.
     with place.entered(), no_drawing():
         assert run_step("teacher", **options) == 0
         run_id = place.newest("teacher").info.run_id

@@ -77,7 +77,13 @@ def test_each_trial_is_a_nested_run_and_the_sweep_has_the_answer(folder: Path) -
     gain = table["configurations"]["undistilled"]["best_against_it"]
     assert 0 < gain["low"] < gain["difference"] < gain["high"]
     assert gain["p_value"] < 0.001
-    assert set(table["configurations"]["default"]["best_against_it"]) == {"difference", "low", "high", "p_value"}
+    assert set(table["configurations"]["default"]["best_against_it"]) == {
+        "difference",
+        "low",
+        "high",
+        "p_value",
+        "same",
+    }
     assert "by the paired permutation test by user" in run.artifact("answer/table.md").read_text()
     assert f"-P lam={study.best_params['lam']}" in run.artifact("answer/command.txt").read_text()
     assert digest(json.loads(run.artifact("key.json").read_text())) == parent.data.tags["recdistill.key"]

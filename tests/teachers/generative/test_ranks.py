@@ -6,7 +6,6 @@ import torch
 from small_teachers import history_of
 from tiny_generative import generative_teacher
 
-from recdistill.data.samples import MISS
 from recdistill.teachers.generative.ranks import grounded_ranks
 from recdistill.teachers.generative.teacher import GenerativeTeacher
 
@@ -33,8 +32,8 @@ def test_grounded_ranks_are_those_of_a_loop(data, backbone, model, monkeypatch, 
         distance = (distance - distance.min()) / (distance.max() - distance.min()) * (1 + popularity) ** -0.5
         left_out = set(history_of(data.test, sample)) if exclude_seen else set()
         order = [item for item in distance.argsort().tolist() if item not in left_out]
-        assert test.ranks[sample] == (MISS if target in left_out else 1 + order.index(target))
+        assert test.ranks[sample] == (data.num_items + 1 if target in left_out else 1 + order.index(target))
         assert test.best[sample].tolist() == order[:10]
         among = [item for item in order if item in data.new_test]
-        expected = 0 if target not in data.new_test else MISS if target in left_out else 0
+        expected = 0 if target not in data.new_test else data.num_items + 1 if target in left_out else 0
         assert test.among[sample] == (1 + among.index(target) if target in among else expected)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_teachers import CONTEXT, history_of, plain_teacher, seen_by, small, small_backbone, tiny_teacher
 
-from recdistill.data.samples import MISS, Samples
+from recdistill.data.samples import Samples
 from recdistill.students.measure import KEPT
 from recdistill.teachers.ranking import teacher as module
 from recdistill.teachers.ranking.ranks import joined, ranks_of_samples
@@ -56,7 +56,7 @@ def test_ranks_are_those_of_a_loop(data, exclude_seen, packing):
             seen = seen_by(samples, sample, exclude_seen)
             others = set(range(data.num_items)) - seen - {target}
             better = [item for item in others if scores[item] >= scores[target]]
-            assert found.ranks[sample] == (MISS if target in seen else 1 + len(better))
+            assert found.ranks[sample] == (data.num_items + 1 if target in seen else 1 + len(better))
             kept = sorted(set(range(data.num_items)) - seen, key=lambda item: -scores[item])[:KEPT]
             assert found.best[sample].tolist() == kept
 
@@ -69,7 +69,7 @@ def test_ranks_of_the_llm_are_those_of_each_prompt_alone(tmp_path):
     for part, (of_part, samples) in enumerate(zip(found[:2], (data.validation, data.test), strict=True)):
         for sample, target in enumerate(samples.targets.tolist()):
             if target in history_of(samples, sample):
-                assert of_part.ranks[sample] == MISS
+                assert of_part.ranks[sample] == data.num_items + 1
                 continue
             history = torch.tensor([history_of(samples, sample)])
             last = torch.tensor([history.shape[1] - 1])
