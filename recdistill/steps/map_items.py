@@ -25,7 +25,7 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.report.new_items_figure import new_items_figure
-from recdistill.runs.finished_runs import finished_run, linked_run, options_of_run
+from recdistill.runs.finished_runs import check_data, finished_run, linked_run, options_of_run
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone
@@ -119,7 +119,7 @@ def map_items(config: MapItemsConfig) -> StepRun:
     data = data_of(config)
     if source is not None:
         # Items are numbered as the data have them now.
-        finished_run(source.run.run_id, source.step, data.fingerprint, "student_run_id")
+        check_data(source.run, data.fingerprint, f"student_run_id={source.run.run_id}")
     else:
         source = Source(backbone(student_options(config)), "backbone", {})
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,7 +59,7 @@ class KeptStudent:
             found.update(path.read_bytes() if path.is_file() else b"none")
         return found.hexdigest()
 
-    @property
+    @cached_property
     def catalogue(self) -> Catalogue:
         """Its items. Raises InputError where they cannot be read."""
         return read_catalogue(self.folder)[0]

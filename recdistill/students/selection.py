@@ -41,17 +41,13 @@ class Selection:
     ) -> None:
         self.config, self.data, self.model, self.teacher, self.keep = config, data, model, teacher, keep
         self.processes = processes
+        self.answered = teacher.covered
         trainable = data.trainable(config.exclude_seen)
-        #: Samples that batches are drawn from, bool [N]: files may have answers for others, too.
-        self.trained_on = torch.ones(len(data.train), dtype=torch.bool)
         if trainable is not None:
-            self.trained_on = torch.zeros_like(self.trained_on).index_fill(0, torch.from_numpy(trainable), value=True)
-        self.memory = {SELECTED: self.answered}
-
-    @property
-    def answered(self) -> Tensor:
-        """The samples of batches that have an answer, bool [N]."""
-        return self.teacher.covered & self.trained_on
+            # Files may have answers for samples of no batch, too.
+            learnt = torch.zeros_like(self.answered).index_fill_(0, torch.from_numpy(trainable), value=True)
+            self.answered = self.answered & learnt
+        self.memory = {SELECTED: self.answered.clone()}
 
     @property
     def selected(self) -> Tensor:
