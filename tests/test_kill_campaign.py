@@ -72,6 +72,7 @@ print(sum(in_fork(compute_in_threads, Path("said").absolute(), 60) != 0 for _ in
 """
 
 
+@pytest.mark.slow
 def test_threads_of_a_fork_can_compute_at_once(tmp_path: Path) -> None:
     # Without care a quarter of such forks fail: each thread would renew torch's pool of threads.
     done = subprocess.run(

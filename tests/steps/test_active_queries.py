@@ -48,6 +48,7 @@ def rounds_of(run, client):
     return found
 
 
+@pytest.mark.slow
 def test_each_round_asks_what_its_student_doubts_most(config_of, client):
     config = config_of(rounds=3)
     data, run = data_of(config), distill(config)

@@ -27,6 +27,7 @@ def options_of(address, files, **changes):
     return options | changes
 
 
+@pytest.mark.slow
 def test_from_the_command_to_a_student(place, small_files, monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving() as server:

@@ -228,6 +228,7 @@ def test_a_second_call_trains_nothing_and_shows_the_same(finished, monkeypatch, 
     assert printed == finished.printed[finished.printed.index("full ranking") :]
 
 
+@pytest.mark.slow
 def test_another_weight_makes_a_new_distillation_from_the_same_teacher(finished, capsys):
     assert run_step("main", **options(finished, lam=0.9)) == 0
     new = finished.place.newest("main").info.run_id
@@ -260,6 +261,7 @@ def test_a_path_that_is_found_registers_its_student_all_the_same(finished, capsy
     assert version.run_id == by_step(finished.run_id)["distill"].info.run_id
 
 
+@pytest.mark.slow
 def test_a_teacher_can_be_named(finished, capsys):
     teacher = by_step(finished.run_id)["teacher"].info.run_id
     assert run_step("main", **options(finished, teacher_run_id=teacher, lam=0.8, token_budget=1)) == 0

@@ -109,6 +109,7 @@ def test_a_student_and_a_teacher_of_such_data_are_trained(
     assert covered == pytest.approx(data.num_trainable(True) / len(data.train))
 
 
+@pytest.mark.slow
 def test_a_user_who_has_seen_the_whole_catalogue_costs_nobody_the_teacher(
     place: Workplace, tmp_path: Path, tiny_llm_folder: Path
 ) -> None:

@@ -34,6 +34,7 @@ def students(small_files: dict[str, Any], **options: Any) -> tuple[BaselineConfi
     return first, changed(first, seed=2)
 
 
+@pytest.mark.slow
 def test_the_other_student_is_trained_meanwhile(place, small_files, two_threads, monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     first, other = students(small_files, force=True)

@@ -58,6 +58,7 @@ def test_the_quick_space_shares_one_teacher(folder: Path, llm: str) -> None:
     assert teacher.data.tags["mlflow.parentRunId"] == parent
 
 
+@pytest.mark.slow
 def test_a_teacher_space_shares_the_backbone(folder: Path, llm: str) -> None:
     parent = swept(folder, TEACHER, llm, trials=4, final_seeds=0)
     trials = trials_of(parent)

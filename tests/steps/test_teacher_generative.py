@@ -107,6 +107,7 @@ def test_its_options_are_refused_to_a_ranking_teacher(name, value):
     assert TeacherConfig(**{name: value}, teacher="generative").value(name) == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"answer": "constrained", "gate_per_layer": True, "gate": "mlp", "query_policy": "uncertainty"}]
 )

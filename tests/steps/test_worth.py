@@ -45,6 +45,7 @@ comparisons:
 """
 
 
+@pytest.mark.slow
 def test_worth_has_every_row_and_a_sentence(place, small_files, tiny_llm_folder, capsys):
     options = {**small_files, **SMALL, "llm": str(tiny_llm_folder), "cheap_views": "tfidf"}
     with entry_run("worth"):
@@ -127,6 +128,7 @@ def test_main_starts_its_students_from_cheap_text_where_it_draws_new_items(place
         changed(config, cheap_views="sentence/tfidf")
 
 
+@pytest.mark.slow
 def test_a_study_makes_its_cells_goes_on_and_reports(place, small_files, tmp_path, capsys):
     plan = tmp_path / "small.yaml"
     plan.write_text(PLAN.replace("INTERACTIONS", small_files["interactions"]).replace("ITEMS", small_files["items"]))

@@ -12,6 +12,7 @@ from recdistill.sweep.shipped import plan_path
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_page_is_written_from_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # The drawings themselves are looked at in tests/report.
     monkeypatch.setattr(study, "study_figure", lambda *panels: "<svg/>")

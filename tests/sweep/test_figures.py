@@ -38,6 +38,7 @@ def test_no_trial_is_no_figure(tmp_path: Path) -> None:
     assert drawn(tmp_path, SPACE, 0) == []
 
 
+@pytest.mark.slow
 def test_several_objectives_have_a_front(tmp_path: Path) -> None:
     text = TEXT.replace("objective: val/ndcg_at_20", "objectives: [val/ndcg_at_20, latency_ms]")
     names = drawn(tmp_path, text, 6)

@@ -73,6 +73,7 @@ def test_lines_are_printed_where_nobody_shows_them(tmp_path, space, capfd) -> No
     one_line_a_trial(capfd.readouterr().out.splitlines(), tmp_path, space, 3)
 
 
+@pytest.mark.slow
 def test_the_last_lines_of_a_worker_that_fails_are_said(tmp_path, space) -> None:
     shown = Recorded()
     with pytest.raises(InputError, match="no teacher there"):

@@ -76,6 +76,7 @@ def test_a_bad_trial_is_given_up_by_the_median(tmp_path: Path) -> None:
     assert min(step for step in steps if step is not None) == 2
 
 
+@pytest.mark.slow
 def test_hyperband_gives_trials_up(tmp_path: Path) -> None:
     space = make_space(tmp_path, "pruner: {name: hyperband, min_epochs: 1}\n" + TEXT)
     states = [trial[1] for trial in sequence(tmp_path, "a", space, [20])]

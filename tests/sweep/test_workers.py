@@ -24,6 +24,7 @@ def work_in(folder: Path, space: Space, total: int, training: Any) -> Work:
     return Work(place_in(folder), space, 1, EPOCHS, total, training)
 
 
+@pytest.mark.slow
 def test_workers_share_the_total(tmp_path: Path, space: Space) -> None:
     (tmp_path / "working").mkdir()
     run_workers(work_in(tmp_path, space, 12, Slow(tmp_path / "working", 0.2)), jobs=2)

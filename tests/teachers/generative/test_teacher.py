@@ -80,6 +80,7 @@ def test_retrieved_candidates_are_the_backbones_best(data, over, exclude_seen):
     assert any(list(row) != order[:5] for row in rows)
 
 
+@pytest.mark.slow
 def test_outputs_are_rankings_with_distances_for_students(data, over, tmp_path):
     teacher = over(answer="constrained", sequence_embeddings=True)
     outputs = make_outputs(teacher, teacher.config, tmp_path)
