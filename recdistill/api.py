@@ -65,6 +65,13 @@ from recdistill.views.item_vectors import ItemVectors
 if TYPE_CHECKING:
     from recdistill.report.results import Results
 
+#: Options of the data that are no part of their contents: where the files lie.
+OF_FILES = ("interactions", "items")
+#: Options of runs: how a step makes one, and which it starts from.
+OF_RUNS = ("estimate", "force", "register", "released", "time_budget", "backbone_run_id", "init_from", "refit")
+#: Options of a student that the run of its teacher answers.
+OF_TEACHERS_RUN = ("query_share", "rounds", "teacher_run_id", "teacher_files")
+
 
 def load_data(dataset: str = "ml-100k", **options: Any) -> SequenceData:
     """Read and split a data set.
@@ -108,6 +115,7 @@ def train_student(data: SequenceData, student: str = "sasrec", *, seed: int = 1,
     """
     load_plugins(str(options.get("plugin", "")))
     config = BaselineConfig(student=student, seed=seed, **options)
+    refuse_unused(config, "backbone")
     check_student(config, data.num_items)
     texts = text_vectors(config, data)
     fitted = fit_recommender(config, data, recorder=recorder("backbone", config), texts=texts)
@@ -136,17 +144,33 @@ def distill(
             f"outputs: made for data {outputs.manifest.fingerprint[:12]}, not for this data {data.fingerprint[:12]}; "
             "give those of a teacher of this data"
         )
+    refuse_unused(config, "distill")
     check_student(config, data.num_items)
-    for name in ("query_share", "rounds", "teacher_run_id", "teacher_files"):
-        if getattr(config, name) != option_table(DistillConfig)[name].default:
-            raise InputError(
-                f"{name}={getattr(config, name)}: needs the run of a teacher, which the command distill has; leave it "
-                "out, or give outputs that have fewer answers"
-            )
     answers = outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
     texts = text_vectors(config, data)
     fitted = fit_recommender(config, data, teacher=answers, recorder=recorder("distill", config), texts=texts)
     return trained("distill", config, data, fitted, outputs.manifest.llm)
+
+
+def refuse_unused(config: Config, step: str) -> None:
+    """Raise InputError where an option is given that would say nothing here, as of the data, which are at hand."""
+    table = option_table(type(config))
+    of_teacher = set(option_table(TeacherConfig)) - set(option_table(BaselineConfig)) if step == "distill" else set()
+    for name, value in config.values().items():
+        if name not in table or value == table[name].default:
+            continue
+        said = f"{name}={value}: "
+        if name in OF_FILES or table[name].role == "data":
+            raise InputError(f"{said}is of the data, which are given; give it to load_data or load_frame")
+        if name in OF_TEACHERS_RUN:
+            raise InputError(
+                f"{said}needs the run of a teacher, which the command distill has; leave it out, or give outputs that "
+                "have fewer answers"
+            )
+        if name in OF_RUNS:
+            raise InputError(f"{said}is of the step {step}, whose runs are tracked; leave it out")
+        if name in of_teacher:
+            raise InputError(f"{said}is of the teacher, whose outputs are given; leave it out")
 
 
 def text_vectors(config: StudentConfig, data: SequenceData) -> TextVectors | None:
@@ -175,6 +199,7 @@ def train_teacher(
     """
     load_plugins(str(options.get("plugin", "")))
     config = TeacherConfig(llm=llm, seed=seed, **options)
+    refuse_unused(config, "teacher")
     check_teacher(config)
     if not isinstance(backbone.model, Student):
         raise InputError("backbone: has no states of sequences; give a trained sasrec or gru4rec")

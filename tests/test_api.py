@@ -97,11 +97,35 @@ def test_a_student_that_starts_from_texts(data):
     assert texts.model.items.from_text is not None
     assert texts.settings["views"] == "tfidf"
     assert texts.settings != drawn.settings
-    with pytest.raises(rd.InputError, match=r"^init_from=x: is of the steps backbone and distill"):
-        rd.train_student(data, init_from="x", **options)
 
 
 OWN = {"hidden_size": 8, "blocks": 1, "heads": 1, "epochs": 1, "max_length": 8, "candidate_topk": 4}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"init_from": "x"}, "is of the step backbone, whose runs are tracked; leave it out"),
+        ({"register": "films"}, "is of the step backbone"),
+        ({"released": "student.pt"}, "is of the step backbone"),
+        ({"estimate": True}, "is of the step backbone"),
+        ({"refit": True}, "is of the step backbone"),
+        ({"split": "leave-one-out"}, "is of the data, which are given; give it to load_data or load_frame"),
+        ({"new_items": 0.1}, "is of the data"),
+        ({"items": "films.csv"}, "is of the data"),
+    ],
+)
+def test_an_option_that_would_say_nothing_is_refused(data, given, message):
+    ((name, value),) = given.items()
+    with pytest.raises(rd.InputError, match=f"^{name}={value}: {message}"):
+        rd.train_student(data, epochs=1, **given)
+
+
+def test_a_teacher_s_options_are_refused_where_they_would_say_nothing(data, trained):
+    with pytest.raises(rd.InputError, match=r"^time_budget=5m: is of the step teacher"):
+        rd.train_teacher(data, backbone=trained, time_budget="5m")
+    with pytest.raises(rd.InputError, match=r"^token_budget=1000: is of the teacher, whose outputs are given"):
+        rd.distill(data, trained.outputs(top_n=6), token_budget=1000, **OWN)
 
 
 def test_a_dealt_teacher_is_dealt_here_too(data, trained, monkeypatch):

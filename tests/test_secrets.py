@@ -70,6 +70,7 @@ def test_the_search_finds_a_secret(tmp_path: Path) -> None:
     assert holding(tmp_path) == [f"{tmp_path}/folder/file.bin: HF_TOKEN"]
 
 
+@pytest.mark.slow
 def test_a_recommender_s_run_holds_no_secret(place: Workplace, tmp_path: Path, monkeypatch) -> None:
     check(place, "backbone", monkeypatch, **write_csv(tmp_path), **STUDENT)
 

@@ -142,7 +142,9 @@ class Seeded(Config):
 
     section: ClassVar[str] = "this run"
 
-    seed: int = option(1, "seed of every random number", role="seed", least=0, common=True)
+    seed: int = option(
+        1, "seed of every random number, but of the draw of new items", role="seed", least=0, common=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.config.option import Option
+from recdistill.config.own_files import module_digest
 from recdistill.errors import InputError
 
 # What a model or DLLM2Rec's teacher files are made of; their folder may hold logs and checkpoints besides.
 SUFFIXES = {".json", ".safetensors", ".bin", ".gguf", ".model", ".txt", ".pt"}
 #: What weights come as: of a large file pieces tell them apart, which differ everywhere.
 WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".pkl"}
-PIECE, PIECES = 1 << 16, 16
+#: Of weights one piece in each MiB is read, and at least so many.
+PIECE, EVERY, PIECES = 1 << 16, 1 << 20, 16
 
 
 def existing(one: Option, value: Any) -> Path | None:
@@ -27,12 +29,12 @@ def existing(one: Option, value: Any) -> Path | None:
 def content_digest(option: str, path: Path) -> str:
     """SHA-256 over size and content of a file, or over sizes, names and pieces of a folder's files (of `SUFFIXES`).
 
-    Of weights, and of a folder's files, each above 1 MiB, sixteen pieces count: these are enough to tell trained
-    weights apart, which differ everywhere, and to read every byte of a large LLM takes minutes. Raises InputError,
-    naming the option, where it cannot be read.
+    Of weights, and of a folder's files, 64 KiB of each MiB count: enough to tell weights apart of which a matrix was
+    trained, and to read every byte of a large LLM takes minutes. A Python file stands with those beside it that it
+    imports. Raises InputError, naming the option, where it cannot be read.
     """
     try:
-        return _digest(path)
+        return module_digest(path) if path.suffix == ".py" and path.is_file() else _digest(path)
     except OSError as error:
         raise InputError(f"{option}={path}: cannot be read ({error.strerror}); give another path") from None
 
@@ -45,7 +47,7 @@ def _digest(path: Path) -> str:
         whole = file == path and file.suffix not in WEIGHTS
         digest.update(f"{file.name if file != path else ''} {size} ".encode())
         with file.open("rb") as source:
-            for begin in range(0, size, PIECE if whole else max(PIECE, size // PIECES)):
+            for begin in range(0, size, PIECE if whole else min(EVERY, max(PIECE, size // PIECES))):
                 source.seek(begin)
                 digest.update(source.read(PIECE))
     return digest.hexdigest()

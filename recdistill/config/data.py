@@ -17,14 +17,15 @@ class DataConfig(Config):
     dataset: str = option("ml-100k", "where the interactions come from", role="data", common=True, choices=SOURCES)
     interactions: str = option(
         "",
-        "csv: file with columns user, item, timestamp; recbole: .inter file; others: a folder",
+        "csv: file with columns user, item, timestamp; recbole: .inter file or its folder; movielens, dllm2rec, "
+        "ilora: a folder; the others need none",
         role="place",
         common=True,
         path="read",
     )
     items: str = option(
         "",
-        "csv: file with columns item, title and any others; recbole: .item file",
+        "csv: file with columns item, title and any others; recbole: .item file; dllm2rec: file of titles",
         role="place",
         common=True,
         path="read",
@@ -36,7 +37,13 @@ class DataConfig(Config):
     missing_titles: Literal["id", "refuse"] = option(
         "id", "id: the title of an item without one is its id; refuse: each must have one", role="data"
     )
-    split: str = option("user-holdout", "what is kept for validation and test", role="data", choices=SPLITS)
+    split: str = option(
+        "user-holdout",
+        "kept for validation and test: the last tenths of each user's interactions, the last two, or, "
+        "chronological, the last tenths of all",
+        role="data",
+        choices=SPLITS,
+    )
     new_items: float = option(
         0.0,
         "share of the items that leave training and are new in test, half as many in validation; 0 for none",

@@ -25,7 +25,10 @@ class DistillConfig(StudentConfig, TeacherConfig):
     weighted: ClassVar[Registry | None] = LOSS_TERMS
 
     teacher_run_id: str = option(
-        "", "run of the teacher; empty: the newest that fits, or a new one", role="upstream", common=True
+        "",
+        "run of the teacher; empty: the newest that fits, with default budgets of any seed and budget, or a new one",
+        role="upstream",
+        common=True,
     )
     teacher_files: str = option(
         "", "folder of teacher outputs, or of DLLM2Rec's three teacher files, instead of a teacher run",
@@ -34,15 +37,21 @@ class DistillConfig(StudentConfig, TeacherConfig):
     student: str = option("sasrec", "the student", common=True, choices=STUDENTS, among={"gradient": True})
     lam: float = option(0.5, "weight of the ranking distillation", least=0, common=True)
     alpha: float = option(0.0, "weight of the DRO term", least=0, common=True)
-    beta: float = option(1.0, "DRO robustness radius", above=0)
+    beta: float = option(
+        1.0, "divides what the DRO term exponentiates: the smaller, the more the worst items count", above=0
+    )
     ed_weight: float = option(
         0.3, "weight of the teacher's item embedding added to the student's", least=0, common=True
     )
     temperature: float = option(1.0, "softens the teacher's confidences, and both sides of KL", above=0, common=True)
-    candidate_topk: int = option(10, "teacher candidates a sample", least=1)
-    gamma_position: float = option(0.3, "weight of a candidate's position", least=0)
-    gamma_confidence: float = option(0.5, "weight of the teacher's confidence", least=0)
-    gamma_consistency: float = option(0.1, "weight of student and teacher agreeing", least=0)
+    candidate_topk: int = option(
+        10, "of the teacher's ranking, the first so many items of a sample are taught", least=1
+    )
+    gamma_position: float = option(
+        0.3, "weight of a candidate's position in the teacher's ranking, among what weighs it", least=0
+    )
+    gamma_confidence: float = option(0.5, "weight of the teacher's confidence in the sample, likewise", least=0)
+    gamma_consistency: float = option(0.1, "weight of student and teacher agreeing, likewise", least=0)
     ranking_loss: RankingLoss = option(
         "base",
         "loss of each candidate: base, that of the target, as DLLM2Rec has it (ranking is another name of it); ce or "
@@ -143,7 +152,9 @@ class MainConfig(DistillConfig):
     upstream: ClassVar[type[Config] | None] = None
 
     baselines: str = option(
-        "itemknn,ease", "recommenders without training by gradient to show beside, by commas", listed=True
+        "itemknn,ease",
+        "recommenders without training by gradient to show beside, by commas: itemknn, ease; empty: none",
+        listed=True,
     )
     promote: bool = option(
         False, "hold the registered student (register) against the champion of that name, and promote it where better",
@@ -184,7 +195,8 @@ class SweepConfig(DistillConfig):
     upstream: ClassVar[type[Config] | None] = None
 
     space: str = option(
-        "quick", "a search space that comes with the package, or a file; see docs/SWEEPS.md",
+        "quick", "a search space that comes with the package, quick, distill, teacher, students or new_items, or a "
+        "file; see docs/SWEEPS.md",
         role="place", common=True, content=True, path="file-or-name",
     )  # fmt: skip
     trials: int = option(

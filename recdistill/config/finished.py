@@ -14,7 +14,10 @@ class EvaluateConfig(OnDevice):
     section: ClassVar[str] = "evaluation"
 
     run_id: str = option(
-        "", "a finished backbone, teacher or distill run; empty: the newest distill run", role="upstream", common=True
+        "",
+        "a finished backbone, teacher, distill or map_items run; empty: the newest distill run",
+        role="upstream",
+        common=True,
     )
     exclude_seen: bool = option(True, "leave the items of the user's history out of the ranking", common=True)
     answer: Literal["as-trained", "free", "constrained", "likelihood"] = option(

@@ -12,6 +12,7 @@ from typing import Any
 from recdistill.config.base import MENDED, Config, option_table
 from recdistill.config.contents import content_digest, existing
 from recdistill.config.option import Option, Role
+from recdistill.config.own_files import part_digest
 from recdistill.config.steps import revision
 
 KEY_LENGTH = 20
@@ -50,7 +51,7 @@ def chosen(config: Config, roles: Iterable[Role], options: Mapping[str, Option] 
 
 
 def plugin_contents(config: Config) -> dict[str, str]:
-    """A digest of each user's file that a part of the step's own work comes from, by name of the part."""
+    """A digest of the user's files that each part of the step's own work comes from, by name of the part."""
     own = own_options(type(config), config.values())
     parts = [(registry, name) for option, registry, name in config.parts() if option in own]
     if config.weighted is not None:
@@ -59,7 +60,7 @@ def plugin_contents(config: Config) -> dict[str, str]:
     for registry, name in parts:
         declared = registry.declaration(name)
         if not declared.is_ours:
-            found[f"{registry.kind} {name}"] = declared.content()
+            found[f"{registry.kind} {name}"] = part_digest(declared)
     return found
 
 

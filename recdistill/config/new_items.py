@@ -62,7 +62,10 @@ class AddItemsConfig(OnDevice):
     section: ClassVar[str] = "new items"
 
     model: str = option(
-        "", "run of map_items or add_items, or a model's address as models:/name/1", role="upstream", common=True
+        "",
+        "run of map_items, add_items or a student with item_init=views, or a model's address as models:/name/1",
+        role="upstream",
+        common=True,
     )
     items: str = option(
         "", "file with columns item, title and those that the texts are made of: text, gzipped or not, or .parquet",

@@ -18,7 +18,11 @@ class PromoteConfig(Seeded):
         "", "the version; empty: of the versions that are not the champion, the best on validation",
         role="upstream", common=True,
     )  # fmt: skip
-    metric: str = option("test/ndcg_at_20", "metric of the paired test", common=True)
+    metric: str = option(
+        "test/ndcg_at_20",
+        "metric of the paired test: val or test, a metric and its cut-off, as test/hr_at_20",
+        common=True,
+    )
     margin: float = option(
         0.0, "gain, as a share of the champion's value, that the test must show to be exceeded", least=0, common=True
     )

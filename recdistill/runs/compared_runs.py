@@ -166,9 +166,15 @@ def upstream_of(runs: Sequence[Run]) -> dict[str, Run]:
     return known
 
 
+#: The step whose runs are of a student of another run, `upstream_id`.
+MAPPED = "map_items"
+
+
 def upstream_id(run: Run) -> str:
     """Id of the run it started from, or ''."""
-    return run.data.tags.get(f"recdistill.{UPSTREAM.get(step_of(run), '')}_run_id", "")
+    step = step_of(run)
+    of = "mapped" if step == MAPPED else UPSTREAM.get(step, "")
+    return run.data.tags.get(f"recdistill.{of}_run_id", "")
 
 
 def described_runs(
@@ -184,6 +190,12 @@ def described_runs(
             earlier = settings(before) if before is not None and id_of(before) in options else None
             digests = digests_of(step_of(run), kept.values, kept.key_parts)
             known[run_id] = settings_of(step_of(run), kept.values, digests, earlier)
+            if step_of(run) == MAPPED and before is not None and earlier is not None:
+                # What its student has that this step has no option for: its teacher, and what it started from.
+                of = {
+                    f"{step_of(before)}.{name}": value for name, value in earlier.items() if name not in known[run_id]
+                }
+                known[run_id] = of | dict(known[run_id])
         return known[run_id]
 
     return [evaluated_run(run, options[id_of(run)].values, settings(run)) for run in runs]

@@ -1,7 +1,7 @@
 """Finished runs found again: by key, by id, or the newest of a step."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import mlflow
@@ -16,6 +16,8 @@ from recdistill.runs.tracking_store import tracking_address
 
 #: Tags of a sweep's trials, which keep no model to serve.
 OF_TRIALS = ("recdistill.trial", KEPT)
+#: What begins the names of a run's results.
+RANKED = ("val/", "test/")
 
 
 def search(condition: str) -> list[Run]:
@@ -38,12 +40,33 @@ def has_artifacts(run_id: str) -> bool:
     return bool(read(lambda: MlflowClient().list_artifacts(run_id)))
 
 
-def find_finished(key: str) -> Run | None:
-    """The newest finished run with this key, in any experiment, whose artifacts are still there."""
+def find_finished(key: str, upstream: Mapping[str, StepRun] | None = None) -> Run | None:
+    """The newest finished run with this key, in any experiment, whose artifacts are still there.
+
+    ``upstream`` are the runs that it is to start from, by step. A key has only their keys, which a run that was made
+    again by ``force`` shares with the one before it: a run that started from another one is found where both of these
+    came out the same.
+    """
     for run in search(f"tags.`{KEY}` = '{key}' and attributes.status = 'FINISHED'"):
-        if has_artifacts(run.info.run_id):
+        if has_artifacts(run.info.run_id) and starts_from(run, upstream or {}):
             return run
     return None
+
+
+def starts_from(run: Run, upstream: Mapping[str, StepRun]) -> bool:
+    """Whether a run started from these, or from others of the same results."""
+    made_from = {step: (run.data.tags.get(f"recdistill.{step}_run_id", ""), of.run_id) for step, of in upstream.items()}
+    return all(one == other or not (one and other) or same_results(one, other) for one, other in made_from.values())
+
+
+def same_results(one: str, other: str) -> bool:
+    """Whether two runs rank alike, to the last bit; what is no longer in the store is taken for the same."""
+    try:
+        measured = [run_of(run_id).data.metrics for run_id in (one, other)]
+    except MlflowException:
+        return True
+    ranked = [{name: value for name, value in metrics.items() if name.startswith(RANKED)} for metrics in measured]
+    return ranked[0] == ranked[1]
 
 
 def find_near(near_key: str) -> StepRun | None:

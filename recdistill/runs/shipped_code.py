@@ -1,16 +1,15 @@
 """The code that travels inside a served model, so that it runs without recdistill and without the user's plugin."""
 
-import ast
 import functools
 import importlib.metadata
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from recdistill.errors import InputError
-from recdistill.registry import STUDENTS, Declaration
+from recdistill.config.own_files import imported_names, module_name, plugin_files
+from recdistill.registry import STUDENTS
 from recdistill.runs.provenance import PACKAGE
 
 #: What a loaded recommender of ours needs of the package.
@@ -46,49 +45,6 @@ def copy_python(source: Path, target: Path) -> None:
         copied = target / file.relative_to(source) if source.is_dir() else target
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copied)
-
-
-def module_name(declared: Declaration) -> str:
-    """The name that a user's module is imported by inside the model; a script's is that of its file."""
-    return declared.file.stem if declared.module == "__main__" else declared.module
-
-
-def plugin_files(declared: Declaration) -> dict[str, Path]:
-    """What a user's recommender needs of the user's code, by the place inside the model.
-
-    That is the whole package that its module is in; or its file, and the files beside it that it imports. Raises
-    InputError where it is written in no file.
-    """
-    if not declared.file.is_file():
-        raise InputError(
-            f"student={declared.name}: is defined in no file that a served model could take along; write it into a "
-            "Python file and give that as plugin="
-        )
-    parts = module_name(declared).split(".")
-    if declared.file.name == "__init__.py" or len(parts) > 1:
-        depth = len(parts) - (declared.file.name != "__init__.py")
-        return {parts[0]: declared.file.parents[depth - 1]}
-    found, waiting = {}, [declared.file]
-    while waiting:
-        file = waiting.pop()
-        found[file.name] = file
-        beside = [file.with_name(f"{name}.py") for name in imported_names(file)]
-        waiting += [one for one in beside if one.is_file() and one.name not in found and not installed_in(file.parent)]
-    return found
-
-
-def installed_in(folder: Path) -> bool:
-    """Whether a folder holds installed projects, which a model requires by name instead."""
-    return any(folder.glob("*.dist-info"))
-
-
-def imported_names(file: Path) -> Iterator[str]:
-    """First parts of the names of all modules that a file imports."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
-        if isinstance(node, ast.Import):
-            yield from (one.name.partition(".")[0] for one in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
 
 
 def requirements(student: str) -> list[str]:

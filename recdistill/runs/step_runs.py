@@ -12,7 +12,8 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -252,7 +253,7 @@ def step_run(
     key, entry_id = opening.key, claimed_entry(step)
     work = cache_dir() / "runs" / key
     with locked(work):
-        found = None if config.force else find_finished(key)
+        found = None if config.force else find_finished(key, upstream)
         if found is not None:
             if entry_id is not None:
                 post(batch(entry_id, tags=opening.naming()))
@@ -263,7 +264,7 @@ def step_run(
             return
         run = StepRun(opening.run_id(entry_id), key, opening.fingerprint, reused=False, work=work, kept=kept)
         try:
-            continue_from_killed(run)
+            continue_from_killed(run, step, force=config.force)
             opening.log(run.run_id)
             yield run
         except BaseException as error:
@@ -406,8 +407,11 @@ def code_of(run: Run) -> CodeState:
     return CodeState(tags.get(COMMIT, here.commit), changes, json.loads(text(VERSIONS_FILE, "{}")))
 
 
-def continue_from_killed(run: StepRun) -> None:
-    """Mark the killed run whose checkpoints are in the folder ``work`` KILLED, and note this run as the next."""
+def continue_from_killed(run: StepRun, step: str, *, force: bool = False) -> None:
+    """Mark the killed run whose checkpoints are in the folder ``work`` KILLED, and note this run as the next.
+
+    Where other code made the checkpoints a line says so; with ``force``, which asks for this code, they are removed.
+    """
     note = run.work / "run.json"
     run.work.mkdir(parents=True, exist_ok=True)
     entry_run_id = _entries[-1].run_id if _entries else run.run_id
@@ -423,7 +427,23 @@ def continue_from_killed(run: StepRun) -> None:
     except (OSError, ValueError, KeyError, MlflowException):
         # No note, or of another tracking store: the checkpoint is good all the same.
         pass
-    note.write_text(json.dumps({"run_id": run.run_id, "entry_run_id": entry_run_id, "process": os.getpid()}))
+    differing = differences(code_of_note(note), code_at_hand())
+    if differing:
+        said = f"{step}: a killed run's checkpoint was made by other code ({'; '.join(differing)})"
+        if force:
+            shutil.rmtree(run.work)
+            run.work.mkdir()
+        print(f"{said}; {'begun anew' if force else 'it goes on from there, force=true begins anew'}", flush=True)
+    about = {"run_id": run.run_id, "entry_run_id": entry_run_id, "process": os.getpid(), "code": asdict(code_at_hand())}
+    note.write_text(json.dumps(about), encoding="utf-8")
+
+
+def code_of_note(note: Path) -> CodeState:
+    """The code of the run that left its checkpoints; that at hand where nothing tells."""
+    try:
+        return CodeState(**json.loads(note.read_text(encoding="utf-8"))["code"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return code_at_hand()
 
 
 def alive(process: int) -> bool:

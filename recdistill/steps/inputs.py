@@ -1,6 +1,8 @@
 """What steps start from: the data, and the finished runs of earlier steps, each loaded once a process."""
 
 import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +10,6 @@ from pathlib import Path
 import torch
 
 from recdistill.config import DataConfig, narrow
-from recdistill.data.item_texts import item_texts, texts_digest
 from recdistill.data.load import load_data
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
@@ -21,16 +22,31 @@ from recdistill.students.recommender import Recommender
 from recdistill.students.student import Student
 from recdistill.teachers.outputs import TeacherOutputs, read_teacher_outputs
 
-_load_data = lru_cache(maxsize=2)(load_data)
+
+@lru_cache(maxsize=2)
+def _load_data(config: DataConfig, state: tuple[tuple[str, int, int], ...]) -> SequenceData:
+    """The data set of the options, whose files are in this ``state``."""
+    return load_data(config)
 
 
 def data_of(config: DataConfig) -> SequenceData:
-    """The data set of the options."""
-    return _load_data(narrow(config, DataConfig, force=False))
+    """The data set of the options, read again where a file has changed."""
+    options = narrow(config, DataConfig, force=False)
+    return _load_data(options, tuple(state for path in (options.interactions, options.items) for state in states(path)))
+
+
+def states(path: str) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of the last change of a file, or of the files of a folder; nothing where there is none."""
+    place = Path(path).expanduser() if path else None
+    if place is None or not place.exists():
+        return
+    for file in sorted(place.iterdir()) if place.is_dir() else [place]:
+        about = file.stat()
+        yield file.name, about.st_size, about.st_mtime_ns
 
 
 def texts_in_key(config: DataConfig, data: SequenceData) -> dict[str, str]:
-    """What the key of a step has that reads the items' texts: their digest, where a user's files hold more than titles.
+    """What the key of a step has that reads the items' texts: their columns' digest, where a user's files hold any.
 
     The data's fingerprint is of ids, titles and samples; a pinned data set has one items file.
     """
@@ -41,7 +57,7 @@ def texts_in_key(config: DataConfig, data: SequenceData) -> dict[str, str]:
 
 @lru_cache(maxsize=2)
 def _texts_digest(data: SequenceData) -> str:
-    return texts_digest(item_texts(data.titles, data.item_columns))
+    return hashlib.sha256(json.dumps([data.titles, list(data.item_columns.items())]).encode()).hexdigest()
 
 
 def fitted_recommender(run: StepRun, device: torch.device) -> Recommender:

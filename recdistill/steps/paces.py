@@ -23,6 +23,8 @@ from recdistill.whole_files import write_text
 Pace = TypeVar("Pace", StudentPace, TeacherPace)
 #: Raise it when what a pace says, or how it is measured, changes.
 VERSION = 2
+#: Options that change how long it takes and not what comes of it, or that a time must pay for.
+TIMED = ("gradient_checkpointing", "contrast_token_budget")
 
 
 def pace_of_student(config: StudentConfig, data: SequenceData, *, distilled: bool) -> StudentPace | None:
@@ -69,4 +71,6 @@ def pace_file(name: str, config: Config, data: SequenceData) -> Path:
         "fingerprint": data.fingerprint,
         "machine": machine,
     }
+    given = {name: config.values().get(name) for name in TIMED}
+    parts |= {"timed": {name: value for name, value in given.items() if value}} if any(given.values()) else {}
     return cache_dir() / "paces" / f"{name}-{digest(parts)}.json"

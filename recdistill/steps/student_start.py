@@ -72,6 +72,12 @@ class KeptStudent:
                 f"init_from={self.name}: was trained on all interactions (refit), those that this run is measured on "
                 f"included; give {known.refit_of}, the run that it refits, or refit=true"
             )
+        today = data.splitting
+        if known.splitting and today and known.splitting != today:
+            raise InputError(
+                f"init_from={self.name}: held out {as_options(known.splitting)}, this run {as_options(today)}, so that "
+                "it may be trained on what this run is measured on; start from a student of the same split, or anew"
+            )
         if not config.new_items:
             return
         new = np.union1d(data.new_validation, data.new_test)
@@ -239,6 +245,11 @@ def whole_path_contents(config: StudentConfig, data: SequenceData) -> dict[str, 
     """
     found = texts_in_key(config, data)
     return found | ({"earlier student": kept_student(config.init_from).digest} if config.init_from else {})
+
+
+def as_options(values: Mapping[str, object]) -> str:
+    """Options as they are given: ``split=user-holdout holdout=0.1``."""
+    return " ".join(f"{name}={value}" for name, value in values.items())
 
 
 def kept_student(name: str) -> KeptStudent:

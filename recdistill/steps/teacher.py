@@ -219,7 +219,9 @@ def known_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> Ste
         frozen = find_finished(key_of_baseline(frozen_backbone(config), data.fingerprint))
         if frozen is not None:
             upstream = {"backbone": frozen.data.tags["recdistill.key"]}
-            exact = find_finished(run_key("teacher", wanted, data.fingerprint, upstream, texts_read(wanted, data)))
+            backbone_run = finished_run(frozen.info.run_id, "backbone")
+            key = run_key("teacher", wanted, data.fingerprint, upstream, texts_read(wanted, data))
+            exact = find_finished(key, {"backbone": backbone_run})
             if exact is not None:
                 return finished_run(exact.info.run_id, "teacher", data.fingerprint)
         # A teacher with these budgets was asked for by nobody: the newest of any budgets will do.

@@ -24,6 +24,8 @@ def write_catalogue(folder: str | Path, catalogue: Catalogue, exclude_seen: bool
         values["retired"] = catalogue.retired.tolist()
     if catalogue.refit_of:
         values["refit_of"] = catalogue.refit_of
+    if catalogue.splitting:
+        values["splitting"] = dict(catalogue.splitting)
     (Path(folder) / CATALOGUE_FILE).write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
 
 
@@ -35,7 +37,8 @@ def read_catalogue(folder: str | Path) -> tuple[Catalogue, bool]:
         count = np.asarray(values["item_count"], dtype=np.int64)
         retired = np.asarray(values.get("retired", ()), dtype=np.int64)
         refit_of = str(values.get("refit_of", ""))
-        catalogue = Catalogue(tuple(values["item_ids"]), tuple(values["titles"]), count, retired, refit_of)
+        splitting = dict(values.get("splitting", {}))
+        catalogue = Catalogue(tuple(values["item_ids"]), tuple(values["titles"]), count, retired, refit_of, splitting)
         return catalogue, bool(values["exclude_seen"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is no catalogue of a student ({error}); save the student again") from None

@@ -102,9 +102,15 @@ def planned_seeds(found: Found, row: str, data: str) -> set[int]:
     return {cell.seed for cell in found.plan.cells if (cell.row, cell.data) == (row, data)}
 
 
-def check_data(found: Found, pairs: Iterable[tuple[Cell, Cell]]) -> None:
-    """Raise InputError where the cells of a pair are of other data, as of a file that has grown since."""
-    for one, other in pairs:
+def across_seeds(pairs: Sequence[tuple[Cell, Cell]]) -> list[tuple[Cell, Cell]]:
+    """The cells of other seeds beside the first one's: where no items are drawn, all seeds are of the same data."""
+    same = [one for one, _ in pairs if not one.options.get("new_items")]
+    return [(same[0], one) for one in same[1:]]
+
+
+def check_data(found: Found, pairs: Sequence[tuple[Cell, Cell]]) -> None:
+    """Raise InputError where cells that are compared are of other data, as of a file that has grown since."""
+    for one, other in (*pairs, *across_seeds(pairs)):
         if found.results[one.name].fingerprint != found.results[other.name].fingerprint:
             raise InputError(
                 f"results: {one.name} and {other.name} are of other data; delete the .json of the one that is not of "

@@ -11,8 +11,10 @@ from optuna.study import Study
 from recdistill.config import DistillConfig, SweepConfig, TeacherConfig, narrow, option_table
 from recdistill.config.contents import content_digest, existing
 from recdistill.config.lineage import digest, key_parts
+from recdistill.config.own_files import part_digest
 from recdistill.config.steps import REVISIONS
 from recdistill.errors import InputError
+from recdistill.registry import METRICS
 from recdistill.sweep.space import Space, example_configs
 from recdistill.sweep.study import StudyPlace, open_study
 from recdistill.sweep.trainings import IDENTITY, stale_trial_ended
@@ -52,8 +54,18 @@ def searched_files(base: DistillConfig, space: Space) -> dict[str, str]:
     for registry, name in parts:
         declared = registry.declaration(name)
         if not declared.is_ours:
-            found[f"{registry.kind} {name}"] = declared.content()
+            found[f"{registry.kind} {name}"] = part_digest(declared)
+    for name in METRICS.names():
+        declared = METRICS.declaration(name)
+        # What trials are ranked by, by another formula, is another study.
+        if not declared.is_ours and name in {measured(one.metric) for one in space.objectives}:
+            found[f"{METRICS.kind} {name}"] = part_digest(declared)
     return found
+
+
+def measured(objective: str) -> str:
+    """The metric of an objective: ``ndcg`` of ``val/ndcg_at_10``."""
+    return objective.rpartition("/")[2].partition("_at_")[0]
 
 
 def find_or_make_study(

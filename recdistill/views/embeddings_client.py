@@ -119,7 +119,8 @@ class EmbeddingsClient:
         if error.code in PASSING or error.code >= FAULTS:
             return PassingFault(said, wait_asked(error.headers.get("Retry-After")))
         advice = (
-            f"see endpoint, view_endpoint_model={self.model} and the key in {self.key_variable or 'view_endpoint_key'}"
+            f"see the address, view_endpoint_model={self.model} and the key in "
+            f"{self.key_variable or 'view_endpoint_key'}"
         )
         if error.code in (401, 403):
             variable = self.key_variable or "that view_endpoint_key names"

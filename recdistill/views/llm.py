@@ -24,7 +24,9 @@ class LLMOptions:
     """Options of the view."""
 
     view_llm: str = option(
-        "smollm2-135m", "alias, Hugging Face id or local path of the causal LLM that reads items' texts", content=True
+        "smollm2-135m",
+        "smollm2-135m, gemma3-270m, a Hugging Face id or local path of the causal LLM that reads items' texts",
+        content=True,
     )
     llm_reading: Literal["echo", "mean", "prompt"] = option(
         "echo", "echo: text given twice, states of the second time; mean: of its states; prompt: state that would say "

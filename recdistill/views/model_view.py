@@ -71,8 +71,12 @@ class ModelView(FrozenView):
         return {"model": self._shown, "weights": self.weights()} | self.reading()
 
     def cache_identity(self) -> dict[str, Any]:
-        """Weights and reading; what the model is called does not count."""
-        return {"weights": self.weights()} | self.reading()
+        """Weights and reading, and of a model that is not pinned its source, tokenizer and configuration included.
+
+        What the model is called does not count.
+        """
+        weights = self.weights()
+        return {"weights": weights} | ({} if self.pinned() else {"source": self._source()}) | self.reading()
 
     def restore(self, identity: Mapping[str, Any], values: Mapping[str, Any], arrays: Arrays) -> None:
         """Take over which weights it was; the model is compared with them when it is first needed."""

@@ -51,6 +51,31 @@ def test_every_byte_of_a_small_file_counts(tmp_path: Path, size: int, place: flo
     assert content_digest("llm", path) != before
 
 
+def test_a_python_file_stands_with_those_beside_it_that_it_imports(tmp_path: Path) -> None:
+    policy, beside, other = (tmp_path / name for name in ("policy.py", "scale.py", "unread.py"))
+    policy.write_text("from scale import SCALE\n")
+    lone = content_digest("policy_file", policy)
+    beside.write_text("SCALE = 1\n")
+    found = content_digest("policy_file", policy)
+    other.write_text("SCALE = 3\n")
+    assert content_digest("policy_file", policy) == found
+    beside.write_text("SCALE = 2\n")
+    assert len({lone, found, content_digest("policy_file", policy)}) == 3
+
+
+def test_one_trained_matrix_of_a_large_file_is_seen(tmp_path: Path) -> None:
+    path, size = tmp_path / "a.safetensors", 64 << 20
+    digests = set()
+    for begin in (None, 9 << 20, (9 << 20) + 1234):
+        with path.open("wb") as file:
+            file.truncate(size)
+            if begin is not None:
+                file.seek(begin)
+                file.write(b"x" * (1 << 20))
+        digests.add(content_digest("llm", path))
+    assert len(digests) == 3
+
+
 def test_of_a_large_file_pieces_from_the_beginning_to_the_end_count(tmp_path: Path) -> None:
     path, size = tmp_path / "a.safetensors", 3 * PIECE * PIECES + 12345
     found = set()

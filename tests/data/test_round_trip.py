@@ -99,7 +99,12 @@ NUMBERS = st.sampled_from(["1995", "1995.0", "9.5", ""])
 IDS = st.lists(TEXT.filter(lambda text: text not in ("", '"')), min_size=3, max_size=6, unique=True)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+QUICK = ("csv", "parquet", "dates with fractions", "recbole")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in WRITERS]
+)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(IDS, IDS, st.data())
 def test_every_way_of_writing_is_the_same_data(

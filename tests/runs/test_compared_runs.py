@@ -69,6 +69,22 @@ def test_settings_are_those_of_the_teacher_and_backbone_it_started_from(store):
     assert run.seed == 1
 
 
+def test_mapped_students_of_other_teachers_are_no_seeds_of_one(client, store):
+    other_teacher = add_run(client, SAMPLES, "teacher", SAMPLES.ranks(1), seed=1, experts=8)
+    other = add_run(
+        client, SAMPLES, "distill", SAMPLES.ranks(1), lam=0.7, tags={"recdistill.teacher_run_id": other_teacher}
+    )
+    mapped = [
+        add_run(client, SAMPLES, "map_items", SAMPLES.ranks(1), tags={"recdistill.mapped_run_id": student})
+        for student in (store.distilled[0], store.distilled[0], other)
+    ]
+    first, again, apart = compared_runs(mapped, "", store.twins[0], "test").runs[:3]
+    assert first.settings == again.settings
+    assert (first.settings["distill.teacher.experts"], apart.settings["distill.teacher.experts"]) == (2, 8)
+    for run_id in (*mapped, other, other_teacher):
+        client.delete_run(run_id)
+
+
 def test_settings_are_what_was_used_not_what_was_typed(client, store):
     """`mlflow run -P lam=0.70` logs 0.70, the run kept 0.7 in its config.json."""
     typed = add_run(client, SAMPLES, "distill", SAMPLES.ranks(5), seed=3, lam=0.7, spelt={"lam": "0.70"})

@@ -81,6 +81,30 @@ def test_force_makes_it_again(client: MlflowClient, fingerprint: str) -> None:
     assert finish(fingerprint).run_id == again.run_id
 
 
+def measured(client: MlflowClient, step: str, gain: float) -> StepRun:
+    """A finished run with a key that all share, as of one that ``force`` made again."""
+    run_id = client.create_run("0", tags={STEP: step}).info.run_id
+    client.log_metric(run_id, "test/ndcg_at_10", gain)
+    client.set_terminated(run_id)
+    return StepRun(run_id, "their key", "", reused=True)
+
+
+def test_what_started_from_a_run_is_not_found_for_another_that_came_out_otherwise(
+    client: MlflowClient, fingerprint: str
+) -> None:
+    before, forced, same = (measured(client, "teacher", gain) for gain in (0.2, 0.3, 0.2))
+    made = finish(fingerprint, upstream={"teacher": before})
+    of_forced = finish(fingerprint, upstream={"teacher": forced})
+    assert of_forced.key == made.key
+    assert not of_forced.reused
+    assert finish(fingerprint, upstream={"teacher": forced}).run_id == of_forced.run_id
+    # That came out as the first one, to the last bit.
+    assert finish(fingerprint, upstream={"teacher": same}).run_id == made.run_id
+    # Nobody can tell what a deleted run was.
+    client.delete_run(before.run_id)
+    assert finish(fingerprint, upstream={"teacher": same}).reused
+
+
 def test_what_is_kept_of_options(client: MlflowClient, fingerprint: str) -> None:
     upstream = {"teacher": StepRun("t" * 32, "key of the teacher", fingerprint, reused=True)}
     run = finish(fingerprint, upstream=upstream)
@@ -262,6 +286,34 @@ def test_a_killed_run_is_marked_by_the_one_that_goes_on(client: MlflowClient, fi
     for run_id in (killed, entry):
         ended = client.get_run(run_id)
         assert (ended.info.status, ended.data.tags[CONTINUED]) == ("KILLED", run.run_id)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_checkpoint_of_other_code_is_said_and_not_what_force_asks_for(
+    client: MlflowClient,
+    fingerprint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    force: bool,
+) -> None:
+    config = changed(CONFIG, force=force)
+
+    def killed() -> None:
+        with step_run("backbone", config, data=fingerprint) as run:
+            (run.work / "checkpoint").touch()
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            killed()
+    assert "other code" not in capsys.readouterr().out
+    here = code_at_hand()
+    monkeypatch.setattr(module, "code_at_hand", lambda: replace(here, commit="abc" * 13))
+    with step_run("backbone", config, data=fingerprint) as run:
+        assert (run.work / "checkpoint").exists() != force
+    said = capsys.readouterr().out
+    assert "backbone: a killed run's checkpoint was made by other code (commit " in said
+    assert ("begun anew" if force else "it goes on from there, force=true begins anew") in said
 
 
 def test_other_code_is_said_once_and_the_run_is_found_all_the_same(

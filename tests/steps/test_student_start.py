@@ -180,6 +180,17 @@ def test_a_measured_student_does_not_start_from_one_that_knows_what_is_held_out(
     assert "test/ndcg_at_10" in measured.data.metrics
 
 
+def test_a_measured_student_does_not_start_from_one_of_another_split(yesterday, options):
+    other = BaselineConfig(**options | {"holdout": 0.3, "init_from": yesterday.run_id})
+    said = (
+        rf"^init_from={yesterday.run_id}: held out split=user-holdout holdout=0\.1, this run .* holdout=0\.3, so that"
+    )
+    with pytest.raises(InputError, match=said):
+        backbone(other)
+    with pytest.raises(InputError, match=r"this run split=leave-one-out, so that"):
+        backbone(changed(other, split="leave-one-out"))
+
+
 def test_a_measured_student_does_not_start_from_one_that_was_trained_on_its_new_items(yesterday, options):
     drawn = BaselineConfig(**options | {"new_items": 0.2, "epochs": 1})
     with pytest.raises(InputError, match=r"was trained on \d+ of the \d+ items that are new here \(new_items=0\.2"):

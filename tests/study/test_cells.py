@@ -89,6 +89,19 @@ def test_the_report_says_what_is_better_and_what_is_missing(study):
     assert "![NDCG@20 of each row](report_all.svg)" in text
 
 
+def test_seeds_of_other_data_are_not_joined(study):
+    """Where no items are drawn, all seeds are of the same data: a file that has grown between two seeds is seen."""
+    folder, found = study
+    grown = {
+        cell.name: dataclasses.replace(found.results[cell.name], fingerprint="0" * 64)
+        for cell in found.plan.cells
+        if cell.seed == 3 and cell.row != "unmade"
+    }
+    other = dataclasses.replace(found, results={**found.results, **grown})
+    with pytest.raises(InputError, match=r"distilled/sasrec-1 and small/distilled/sasrec-3 are of other data; delete"):
+        answers(other, folder)
+
+
 def test_cells_of_other_data_are_not_compared(study):
     folder, found = study
     cell = found.plan.cells[0]

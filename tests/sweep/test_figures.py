@@ -28,7 +28,7 @@ def test_all_figures_are_drawn(tmp_path: Path) -> None:
     assert drawn(tmp_path, SPACE, 8) == FIGURES
 
 
-@pytest.mark.parametrize("total", [1, 2])
+@pytest.mark.parametrize("total", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_few_trials_are_no_error(tmp_path: Path, total: int) -> None:
     names = drawn(tmp_path, SPACE, total)
     assert "history" in names

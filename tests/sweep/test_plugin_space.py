@@ -88,6 +88,8 @@ def test_parts_of_a_plugin_are_read_and_checked(folder: Path) -> None:
         "student mine",
         "selection policy oldest",
         "loss term margin",
+        # What trials are ranked by.
+        "metric found",
     }
     path.write_text(SPACE.replace("low: 1,", "low: 0,"))
     with pytest.raises(InputError, match=r"space\.yaml:5: depth=0: must be at least 1"):
@@ -103,11 +105,17 @@ def test_another_text_of_the_plugin_is_another_study(folder: Path) -> None:
     path.write_text(SPACE)
     space = read_space(path)
     before = searched_files(DistillConfig(), space)
-    (folder / "parts_of_a_sweep.py").write_text(PLUGIN + "\n# another version\n")
-    assert searched_files(DistillConfig(), space) != before
+    (folder / "parts_of_a_sweep.py").write_text(PLUGIN + "\n# another version\nimport beside_it\n")
+    (folder / "beside_it.py").write_text("SCALE = 1\n")
+    after = searched_files(DistillConfig(), space)
+    assert after != before
+    # What the file imports of the files beside it is of the plugin, too.
+    (folder / "beside_it.py").write_text("SCALE = 2\n")
+    assert searched_files(DistillConfig(), space) != after
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_trials_have_the_parts_of_a_plugin(folder: Path, jobs: int) -> None:
     plugin = str(folder / "parts_of_a_sweep.py")
     run = sweep(options(folder, SPACE, trials=6, jobs=jobs, seed=3, plugin=plugin))

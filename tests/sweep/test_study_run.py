@@ -153,6 +153,7 @@ def test_the_same_seed_gives_the_same_values(folder: Path) -> None:
     assert sequences[0] != sequences[2]
 
 
+@pytest.mark.slow
 def test_force_is_a_new_study(folder: Path) -> None:
     first = sweep(options(folder, trials=2, final_seeds=0))
     second = sweep(options(folder, trials=2, final_seeds=0, force=True))
@@ -190,6 +191,7 @@ def test_a_bad_space_is_one_line_before_anything_starts(folder: Path) -> None:
     assert not (folder / "optuna.db").exists()
 
 
+@pytest.mark.slow
 def test_what_the_space_fixes_is_what_the_run_says(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = sweep(options(folder, "fixed: {alpha: 0.25}\n" + SPACE.replace("0.0, high: 2.0", "1.0, high: 2.0"), trials=1))
     params = mlflow.get_run(run.run_id).data.params

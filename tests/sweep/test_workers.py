@@ -77,6 +77,7 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path, space: 
             assert trials[number].params.items() <= trial.params.items()
 
 
+@pytest.mark.slow
 def test_what_a_worker_finds_wrong_is_said(tmp_path: Path, space: Space) -> None:
     with pytest.raises(InputError, match="3 trials failed one after another: no teacher there"):
         run_workers(work_in(tmp_path, space, 9, missing), jobs=2)

@@ -19,7 +19,7 @@ def data(tmp_path_factory):
     return small(tmp_path_factory.mktemp("data"), users=8)
 
 
-@pytest.mark.parametrize("kind", ["ranking", "generative"])
+@pytest.mark.parametrize("kind", ["ranking", pytest.param("generative", marks=pytest.mark.slow)])
 def test_a_saved_teacher_scores_the_same(data, tiny_llm_folder, tmp_path, kind):
     own = {"candidates": 4} if kind == "generative" else {"teacher_window": 8}
     options = {"teacher_history": 3, "llm": str(tiny_llm_folder), "teacher": kind, "top_n": 5, "device": "cpu"}

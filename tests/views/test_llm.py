@@ -1,5 +1,7 @@
 """A frozen LLM's readings against states computed text by text, without padding."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,16 @@ def test_mean_is_of_the_texts_own_tokens(tiny_llm_folder: Path) -> None:
     for text, vector in zip(TEXTS, found, strict=True):
         states = states_of([0, *tokens(f" {text}")])
         np.testing.assert_allclose(vector, states[1:].mean(dim=0), atol=1e-5)
+
+
+def test_vectors_of_another_tokenizer_are_not_taken_for_its(tiny_llm_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_llm_folder, other)
+    path = other / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 7}))
+    here, there = (view_of(folder, "mean") for folder in (tiny_llm_folder, other))
+    assert here.weights() == there.weights()
+    assert here.cache_identity() != there.cache_identity()
 
 
 def test_prompt_is_the_last_state(tiny_llm_folder: Path) -> None:
