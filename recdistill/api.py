@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,8 @@ def distill(
     """
     load_plugins(str(options.get("plugin", "")))
     config = DistillConfig(student=student, seed=seed, **options)
+    if not isinstance(outputs, TeacherOutputs):
+        raise InputError(f"outputs: is a {type(outputs).__name__}; give those of a teacher, as teacher.outputs()")
     if outputs.manifest.fingerprint != data.fingerprint:
         raise InputError(
             f"outputs: made for data {outputs.manifest.fingerprint[:12]}, not for this data {data.fingerprint[:12]}; "
@@ -183,7 +186,7 @@ def text_vectors(config: StudentConfig, data: SequenceData) -> TextVectors | Non
 
 
 def train_teacher(
-    data: SequenceData, backbone: "TrainedStudent", *, llm: str = "smollm2-135m", seed: int = 1, **options: Any
+    data: SequenceData, backbone: "FittedStudent", *, llm: str = "smollm2-135m", seed: int = 1, **options: Any
 ) -> "TrainedTeacher":
     """Train iLoRA (NeurIPS 2024) over an LLM.
 
@@ -195,14 +198,20 @@ def train_teacher(
         options: of the step ``teacher``, as ``token_budget``, ``experts``, ``teacher``.
 
     Raises:
-        InputError: an option or the LLM cannot be used.
+        InputError: an option or the LLM cannot be used, or the backbone is of other data.
     """
     load_plugins(str(options.get("plugin", "")))
     config = TeacherConfig(llm=llm, seed=seed, **options)
     refuse_unused(config, "teacher")
     check_teacher(config)
-    if not isinstance(backbone.model, Student):
+    if not isinstance(backbone, FittedStudent) or not isinstance(backbone.model, Student):
         raise InputError("backbone: has no states of sequences; give a trained sasrec or gru4rec")
+    known, today = backbone.catalogue, data.catalogue
+    if known.item_ids != today.item_ids or not (known.item_count == today.item_count).all():
+        raise InputError(
+            "backbone: was trained on other data, whose items or training targets are not those of this data; train it "
+            "on the data that the teacher is to learn from"
+        )
     processes = Processes(device=device_of(config))
     frozen = backbone.model.requires_grad_(False)
     made, _ = fit_teacher(config, data, frozen, recorder=recorder("teacher", config), processes=processes)
@@ -357,8 +366,9 @@ class FittedStudent:
         Raises:
             InputError: a history is no list of ids, lists do not fit each other, or ``k`` is below 1.
         """
-        if k < 1:
-            raise InputError(f"k={k}: must be at least 1")
+        if not isinstance(k, Integral) or k < 1:
+            raise InputError(f"k={k!r}: must be a whole number of at least 1")
+        k = int(k)
         for name, lists in (("exclude", exclude), ("allowed_items", allowed_items)):
             if lists is not None and len(lists) != len(histories):
                 raise InputError(f"{name}: has {len(lists)} lists for {len(histories)} histories; give one for each")

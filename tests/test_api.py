@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small_data import write_csv
 from small_teachers import small, small_backbone, tiny_teacher
 from workplace import Workplace
 
@@ -128,6 +129,33 @@ def test_a_teacher_s_options_are_refused_where_they_would_say_nothing(data, trai
         rd.distill(data, trained.outputs(top_n=6), token_budget=1000, **OWN)
 
 
+def test_a_backbone_of_other_data_is_refused(data, trained, tmp_path):
+    said = "^backbone: was trained on other data, whose items or training targets are not those of this data"
+    other = rd.load_data(**write_csv(tmp_path, seed=1))
+    (tmp_path / "more").mkdir()
+    longer = rd.load_data(**write_csv(tmp_path / "more", items=50))
+    for backbone in (rd.train_student(one, **QUICKLY) for one in (other, longer)):
+        with pytest.raises(rd.InputError, match=said):
+            rd.train_teacher(data, backbone=backbone)
+
+
+QUICKLY = {"epochs": 1, "hidden_size": 8, "blocks": 1, "heads": 1}
+
+
+def test_a_wrong_kind_of_argument_is_one_line(data, trained):
+    student = rd.train_student(data, student="itemknn")
+    with pytest.raises(rd.InputError, match=r"^students: the entry 1 is a TrainedTeacher, which has no ranks"):
+        rd.compare([student, trained])
+    with pytest.raises(rd.InputError, match=r"^outputs: is a TrainedTeacher; give .* teacher\.outputs\(\)$"):
+        rd.distill(data, trained)
+    with pytest.raises(rd.InputError, match=r"^backbone: has no states of sequences; give a trained sasrec"):
+        rd.train_teacher(data, backbone="x")
+    for k in ("3", 2.0, 0):
+        with pytest.raises(rd.InputError, match=rf"^k={k!r}: must be a whole number of at least 1"):
+            student.recommend([["i1"]], k=k)
+    assert len(student.recommend([["i1"]], k=np.int64(2))) == 2
+
+
 def test_a_dealt_teacher_is_dealt_here_too(data, trained, monkeypatch):
     outputs, learnt = trained.outputs(top_n=6), []
     whole = api.fit_recommender
@@ -163,7 +191,7 @@ def test_what_is_no_list_of_histories_is_one_line(data):
     student = rd.train_student(data, **{name: OWN[name] for name in OWN if name != "candidate_topk"})
     for given, said in (
         ({"histories": ["1"]}, r"histories: the entry 0 is '1'; give a list of ids"),
-        ({"histories": [["1"]], "k": 0}, "k=0: must be at least 1"),
+        ({"histories": [["1"]], "k": 0}, "k=0: must be a whole number of at least 1"),
         ({"histories": [["1"]], "exclude": []}, "exclude: has 0 lists for 1 histories"),
         ({"histories": [["1"]], "allowed_items": [["1"], None]}, "allowed_items: has 2 lists for 1 histories"),
     ):

@@ -54,7 +54,7 @@ class TeacherConfig(TrainingConfig):
     )
     time_budget: str = option(
         "",
-        "how long the teacher may take here, as 20m: both token budgets follow, once, by a measured half minute",
+        "how long the teacher may take here, as 20m: both token budgets follow, once, by a minute or a few of timing",
         role="place",
         common=True,
     )

@@ -78,6 +78,12 @@ def compare_fitted(
 ) -> Results:
     """Test trained recommenders against the first of them; see `compare_evaluated`."""
     part = MetricName.read(metric).part
+    for place, one in enumerate(recommenders):
+        if not hasattr(one, "fitted"):
+            raise InputError(
+                f"students: the entry {place} is a {type(one).__name__}, which has no ranks of its training; give "
+                "what train_student and distill return (a teacher's run is compared by compare_runs)"
+            )
     evaluated = [evaluated_on(one, part) for one in recommenders]
     return compare_evaluated(evaluated, metric, resamples=resamples, seed=seed)
 

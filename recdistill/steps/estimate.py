@@ -1,4 +1,4 @@
-"""What a command would make and what it finds, and from a measured half minute how long the rest takes here."""
+"""What a command would make and what it finds, and from a minute or a few of timing how long the rest takes here."""
 
 import os
 import time
@@ -41,6 +41,8 @@ from recdistill.sweep.final_jobs import final_jobs
 from recdistill.sweep.shipped import plan_path
 from recdistill.sweep.space_file import read_space
 
+#: What no pace has, as a text.
+OF_EACH_RUN = "some seconds a run to start, log and draw"
 UNTIMED = "not timed"
 MIB_A_GIB = 1024
 
@@ -106,7 +108,7 @@ class Estimate:
         if not self.missing:
             return [f"{self.step}: everything is finished", *lines]
         untimed = any(part.seconds is None for part in self.missing)
-        total = f"about {spoken(self.seconds)} at most" if self.seconds else UNTIMED
+        total = f"about {spoken(self.seconds)} at most, and {OF_EACH_RUN}" if self.seconds else UNTIMED
         memory = f", {self.memory_mib / MIB_A_GIB:.1f} GiB of memory" if self.memory_mib else ""
         more = "; what is not timed comes on top" if untimed and self.seconds else ""
         here = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -62,7 +62,7 @@ HEADLINE = "test/ndcg_at_10"
 PROMOTED_BY = "test/ndcg_at_20"
 #: How much below still counts as not below, as a share, where the LLM's worth is told.
 MARGIN = 0.01
-TABLE_WIDTH = 150
+MOST_WIDTH = 1000
 ARTIFACTS = (
     "Artifacts: report.html, all of this on one page, with what each recommends to ten users and whom each serves well."
 )
@@ -253,7 +253,10 @@ def show(rows: Sequence[Row]) -> None:
     """The results on the terminal."""
     table = Table(title="full ranking over the catalogue", title_justify="left")
     for place, name in enumerate(header(has_new(rows))):
-        table.add_column(name, justify="right" if place else "left", no_wrap=not place)
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row.cells(has_new(rows)))
-    Console(width=max(TABLE_WIDTH, Console().width), highlight=False).print(table)
+    # As wide as it needs: a cut number says another one.
+    unbounded = Console(width=MOST_WIDTH)
+    needed = unbounded.measure(table).maximum
+    Console(width=max(needed, Console().width), highlight=False).print(table)

@@ -15,7 +15,7 @@ from recdistill.config.lineage import digest, own_options
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.runs.step_runs import StepRun
 from recdistill.steps.inputs import data_of
-from recdistill.steps.main import HEADLINE, Row, headline
+from recdistill.steps.main import APART, HEADLINE, RANKING, Row, header, headline, show
 from recdistill.students import ease
 from recdistill.students import training as student_module
 from recdistill.teachers import training as teacher_module
@@ -301,6 +301,17 @@ def test_from_a_folder_of_teacher_outputs_no_teacher_is_made(finished, capsys):
     printed = capsys.readouterr().out
     assert "[2/4 " in printed
     assert "[3/4 " not in printed
+
+
+def test_no_number_of_the_table_is_cut_however_many_columns_there_are(capsys):
+    metrics = {name: 0.12345 for name in (*RANKING, *APART.values())} | {"train_seconds": 1234.0}
+    metrics["ms_per_1000_recommendations"] = 5678.0
+    rows = [Row("sasrec, cheap text and the trained teacher's vectors", "a" * 32, metrics)]
+    show(rows)
+    said = capsys.readouterr().out
+    assert said.count("0.1235") + said.count("0.1234") == len(RANKING) + len(APART)
+    assert all(title in said for title in (*header(True), rows[0].name, "1,234", "5,678"))
+    assert "…" not in said
 
 
 def test_the_headline_names_the_best_and_how_far_the_others_are_below():
