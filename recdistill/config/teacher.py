@@ -28,7 +28,7 @@ class TeacherConfig(TrainingConfig):
     load_in_4bit: bool = option(False, "hold the LLM in 4 bits (NF4, as QLoRA does); needs bitsandbytes")
     teacher: str = option("ranking", "how the teacher answers", common=True, choices=TEACHERS)
     lora_rank: int = option(8, "total LoRA rank, over all experts", least=1)
-    lora_alpha: float = option(32.0, "LoRA alpha: the adapter's output is scaled by lora_alpha / lora_rank", above=0)
+    lora_alpha: float = option(32.0, "LoRA alpha: the update is scaled by lora_alpha / (lora_rank / experts)", above=0)
     lora_dropout: float = option(
         0.0, "LoRA dropout; the release has 0.1, for five passes over its data", least=0, most=0.99
     )

@@ -49,7 +49,7 @@ class ModelView(FrozenView):
         super().__init__(options, context)
         self.model_name: str = getattr(options, self.model_option)
         self._model: LoadedModel | None = None
-        self._weights = ""
+        self._weights, self._first_source = "", ""
         path = Path(self.model_name).expanduser()
         # Where a model lies is nobody's business but this machine's.
         self._shown = path.name if path.exists() else self.model_name
@@ -67,8 +67,9 @@ class ModelView(FrozenView):
         """How the model is read, as JSON values."""
 
     def identity(self) -> dict[str, Any]:
-        """The model's name, its weights' digest, and how it is read."""
-        return {"model": self._shown, "weights": self.weights()} | self.reading()
+        """The model's name, its weights' digest, that of its source where it is not pinned, and how it is read."""
+        weights = self.weights()
+        return {"model": self._shown, "weights": weights} | self._told_source() | self.reading()
 
     def cache_identity(self) -> dict[str, Any]:
         """Weights and reading, and of a model that is not pinned its source, tokenizer and configuration included.
@@ -76,11 +77,12 @@ class ModelView(FrozenView):
         What the model is called does not count.
         """
         weights = self.weights()
-        return {"weights": weights} | ({} if self.pinned() else {"source": self._source()}) | self.reading()
+        return {"weights": weights} | self._told_source() | self.reading()
 
     def restore(self, identity: Mapping[str, Any], values: Mapping[str, Any], arrays: Arrays) -> None:
         """Take over which weights it was; the model is compared with them when it is first needed."""
         self._weights = str(identity.get("weights", ""))
+        self._first_source = str(identity.get("source", ""))
         self._shown = str(identity.get("model", ""))
         super().restore(identity, values, arrays)
 
@@ -106,6 +108,13 @@ class ModelView(FrozenView):
     def release(self) -> None:
         """Free the model's memory; it is loaded again where new texts come."""
         self._model = None
+
+    def _told_source(self) -> dict[str, str]:
+        """The source that the first vectors were made by, whatever became of it; nothing of a pinned model."""
+        if self.pinned():
+            return {}
+        self._first_source = self._first_source or self._source()
+        return {"source": self._first_source} if self._first_source else {}
 
     def _source(self) -> str:
         """A digest of what the source says of itself; '' where it is not on this machine yet."""

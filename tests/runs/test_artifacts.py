@@ -40,6 +40,7 @@ def test_what_is_not_there_is_said(run: StepRun) -> None:
         run.artifact("other.txt")
 
 
+@pytest.mark.slow
 def test_copies_of_a_remote_one_go_with_the_process(run: StepRun) -> None:
     uri = f"{mlflow.get_run(run.run_id).info.artifact_uri}/folder/name.txt"
     done = subprocess.run([sys.executable, "-c", COPY, uri], capture_output=True, text=True, check=True)

@@ -95,6 +95,7 @@ def test_it_is_found_again_with_all_its_rounds(config_of, client):
     assert rounds_of(distill(config_of(seed=7)), client)[0][0].run_id not in (last.run_id, own.run_id)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_named_is_asked_by_the_policy_at_hand(config_of, client):
     named, _ = rounds_of(distill(config_of()), client)[0]
     run = distill(config_of(teacher_run_id=named.run_id, rounds=2, query_policy="random"))

@@ -136,7 +136,10 @@ def test_prepare_and_backbone_have_one_part(taught):
 def test_lines_by_hand():
     parts = (Part("a", "r" * 32), Part("long name", work="10 samples", seconds=30.0, times=5), Part("b", work="maps"))
     lines = Estimate("main", parts, measured=12.3).lines()
-    assert lines[0].startswith("main: about 2 min at most; what is not timed comes on top (measured in 12 s; ")
+    assert lines[0].startswith(
+        "main: about 2 min at most, and some seconds a run to start, log and draw; what is not timed comes on top "
+        "(measured in 12 s; "
+    )
     assert lines[1:] == [
         f"  a          finished, run {'r' * 32}",
         "  long name  5 times 10 samples, 2 min",

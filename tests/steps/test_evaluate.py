@@ -164,6 +164,7 @@ def test_files_that_changed_since_are_refused(place, tmp_path):
         evaluate(EvaluateConfig(run_id=run.run_id))
 
 
+@pytest.mark.slow
 def test_a_teacher_in_4_bits_is_ranked_again_in_4_bits(taught, tmp_path):
     pytest.importorskip("bitsandbytes")
     llm = {"llm": str(write_tiny_llm(tmp_path / "llm", hidden_size=64)), "load_in_4bit": True}

@@ -32,6 +32,7 @@ def test_every_row_of_mixed_files_is_answered(place: Workplace, tmp_path: Path) 
     assert rows_of(place, commas, tmp_path)["row"].tolist() == [1] * 3 + [2] * 3
 
 
+@pytest.mark.slow
 def test_a_file_of_unknown_ids_alone_is_an_error_with_a_hint(
     place: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

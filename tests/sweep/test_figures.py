@@ -24,6 +24,7 @@ def drawn(folder: Path, text: str, total: int) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_all_figures_are_drawn(tmp_path: Path) -> None:
     assert drawn(tmp_path, SPACE, 8) == FIGURES
 

@@ -110,6 +110,7 @@ def test_the_next_start_goes_on_from_every_stage(folder: Path, stage: str) -> No
         assert mlflow.get_run(left).data.tags["recdistill.continued_in"] == parent
 
 
+@pytest.mark.slow
 def test_a_study_that_another_space_began_is_refused(folder: Path) -> None:
     killed_start(folder, "study described")
     with pytest.raises(InputError, match="was made for another space, data or options"):

@@ -64,6 +64,7 @@ def test_values_do_not_depend_on_who_draws_them(space: Space) -> None:
     assert first._rng.rng.random() == second._rng.rng.random()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_bad_trial_is_given_up_by_the_median(tmp_path: Path) -> None:
     pruner = "pruner: {name: median, startup_trials: 4, warmup_epochs: 2}\n"
     space = make_space(tmp_path, pruner + TEXT)

@@ -111,6 +111,7 @@ def test_a_trial_given_up_is_marked_so(folder: Path) -> None:
         assert "test/ndcg_at_20" not in trials[number].data.metrics
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_marked_so_and_the_sweep_goes_on(folder: Path) -> None:
     space = SPACE + "  temperature: {low: 0.5, high: 7.0}\n"
     run = sweep(options(folder, space, trials=8, final_seeds=0))
@@ -162,6 +163,7 @@ def test_force_is_a_new_study(folder: Path) -> None:
     assert len(trials_of(first.run_id)) == len(trials_of(second.run_id)) == 2
 
 
+@pytest.mark.slow
 def test_several_seeds_a_trial_are_nested_in_it_and_their_mean_counts(folder: Path) -> None:
     run = sweep(options(folder, "seeds: 3\n" + SPACE, trials=2, final_seeds=0))
     for number, trial in trials_of(run.run_id).items():
@@ -173,6 +175,7 @@ def test_several_seeds_a_trial_are_nested_in_it_and_their_mean_counts(folder: Pa
         assert the_study(folder).get_trials()[number].value == pytest.approx(mean)
 
 
+@pytest.mark.slow
 def test_two_objectives_give_a_front(folder: Path) -> None:
     run = sweep(options(folder, TWO, trials=4))
     lines = run.artifact("answer/pareto.csv").read_text().splitlines()

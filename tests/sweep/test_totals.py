@@ -100,7 +100,7 @@ def die_in(opened: OpenStudy, *, started: bool) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-@pytest.mark.parametrize("started", [True, False])
+@pytest.mark.parametrize("started", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_stale_trials_are_run_again_once(opened: OpenStudy, space: Space, started: bool) -> None:
     number = die_in(opened, started=started)
     stale = StaleTrials(opened.storage, grace_seconds=0.5)

@@ -149,6 +149,7 @@ def test_a_prompt_is_read_once_for_all_its_candidates(monkeypatch):
     assert read == [tuple(waiting(teacher).tokens.shape), (12, most_answer_tokens(teacher, CANDIDATES) - 1)]
 
 
+@pytest.mark.slow
 def test_what_was_learnt_is_answered_in_every_way():
     """A teacher fitted to three prompts names their targets."""
     teacher = fresh().train()
