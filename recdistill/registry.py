@@ -56,9 +56,7 @@ class Declaration:
         return self.file.is_relative_to(PACKAGE)
 
     def content(self) -> str:
-        """A digest of the file that defines the part, or of its own source where that is no file, as in a notebook."""
-        if self.file.is_file():
-            return hashlib.sha256(self.file.read_bytes()).hexdigest()
+        """A digest of the part's own source, where that is written in no file, as in a notebook."""
         try:
             text = inspect.getsource(self.part)
         except (OSError, TypeError):  # typed at a prompt

@@ -29,8 +29,10 @@ from recdistill.runs.tracking_store import tracking_address
 RANKS = "ranks/{part}.parquet"
 RANK_COLUMNS = ("user", "item", "rank", "history_length", "item_count")
 TWIN = "recdistill.twin_run_id"
+#: The step whose runs are of a student of another run, against which they are held, too.
+MAPPED = "map_items"
 # The run that a step's result is naturally held against.
-BASELINE = {"distill": TWIN, "teacher": "recdistill.backbone_run_id", "map_items": "recdistill.mapped_run_id"}
+BASELINE = {"distill": TWIN, "teacher": "recdistill.backbone_run_id", MAPPED: "recdistill.mapped_run_id"}
 COMPARED = "compared_run_ids"
 
 
@@ -166,15 +168,11 @@ def upstream_of(runs: Sequence[Run]) -> dict[str, Run]:
     return known
 
 
-#: The step whose runs are of a student of another run, `upstream_id`.
-MAPPED = "map_items"
-
-
 def upstream_id(run: Run) -> str:
     """Id of the run it started from, or ''."""
     step = step_of(run)
-    of = "mapped" if step == MAPPED else UPSTREAM.get(step, "")
-    return run.data.tags.get(f"recdistill.{of}_run_id", "")
+    tag = BASELINE[step] if step == MAPPED else f"recdistill.{UPSTREAM.get(step, '')}_run_id"
+    return run.data.tags.get(tag, "")
 
 
 def described_runs(

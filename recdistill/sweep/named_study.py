@@ -51,15 +51,13 @@ def searched_files(base: DistillConfig, space: Space) -> dict[str, str]:
             if path is not None:
                 found[f"{parameter.name} {value}"] = content_digest(parameter.name, path)
     parts = {part for config in example_configs(space, base) for part in config.parts_in_use()}
+    # What trials are ranked by, by another formula, is another study.
+    ranked_by = {measured(one.metric) for one in space.objectives}
+    parts |= {(METRICS, name) for name in METRICS.names() if name in ranked_by}
     for registry, name in parts:
         declared = registry.declaration(name)
         if not declared.is_ours:
             found[f"{registry.kind} {name}"] = part_digest(declared)
-    for name in METRICS.names():
-        declared = METRICS.declaration(name)
-        # What trials are ranked by, by another formula, is another study.
-        if not declared.is_ours and name in {measured(one.metric) for one in space.objectives}:
-            found[f"{METRICS.kind} {name}"] = part_digest(declared)
     return found
 
 
