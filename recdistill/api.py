@@ -69,7 +69,17 @@ if TYPE_CHECKING:
 #: Options of the data that are no part of their contents: where the files lie.
 OF_FILES = ("interactions", "items")
 #: Options of runs: how a step makes one, and which it starts from.
-OF_RUNS = ("estimate", "force", "register", "released", "time_budget", "backbone_run_id", "init_from", "refit")
+OF_RUNS = (
+    "estimate",
+    "force",
+    "register",
+    "released",
+    "time_budget",
+    "ranked_users",
+    "backbone_run_id",
+    "init_from",
+    "refit",
+)
 #: Options of a student that the run of its teacher answers.
 OF_TEACHERS_RUN = ("query_share", "rounds", "teacher_run_id", "teacher_files")
 

@@ -52,6 +52,14 @@ class TeacherConfig(TrainingConfig):
     outputs_token_budget: int = option(
         100_000, "LLM tokens to score training samples with; 0: all of them", role="budget", least=0, common=True
     )
+    ranked_users: int = option(
+        0,
+        "users whose validation and test samples the teacher ranks; 0: all. Where these are fewer, its metrics are "
+        "apart, as test/some_users/ndcg_at_20",
+        role="budget",
+        least=0,
+        common=True,
+    )
     time_budget: str = option(
         "",
         "how long the teacher may take here, as 20m: both token budgets follow, once, by a minute or a few of timing",

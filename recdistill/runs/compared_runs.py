@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from recdistill.config import UPSTREAM
 from recdistill.errors import InputError, one_line
+from recdistill.evaluation.rank_table import SAMPLE, common_samples
 from recdistill.report.compared import EvaluatedRun, EvaluatedSamples, check_comparable
 from recdistill.report.settings import EVALUATED_STEPS, Settings, digests_of, settings_of
 from recdistill.runs.artifacts import local_artifact
@@ -45,12 +46,16 @@ class ComparedRuns:
         samples: with a rank of each run.
         baseline: 'auto', or the id of one of the runs.
         left_out: runs that a search found but that keep no ranks, or no options.
+        shared: ids of user and target of the samples, in their order.
+        most: samples that a run ranked, at most; more than are shared where some ranked those of some users.
     """
 
     runs: tuple[EvaluatedRun, ...]
     samples: EvaluatedSamples
     baseline: str
     left_out: int
+    shared: pa.Table
+    most: int
 
 
 def compared_runs(runs: Sequence[str], condition: str, baseline: str, part: str) -> ComparedRuns:
@@ -82,7 +87,10 @@ def compared_runs(runs: Sequence[str], condition: str, baseline: str, part: str)
         lacking = RANKS.format(part=part) if id_of(missing[0]) in options else CONFIG_FILE
         raise InputError(f"run {id_of(missing[0])} ({step_of(missing[0])}): keeps no {lacking}; run that step again")
     kept = [(run, tables[run.run_id]) for run in described if run.run_id in tables]
-    return ComparedRuns(tuple(run for run, _ in kept), same_samples(kept), baseline, len(missing))
+    most = max(len(table) for _, table in kept)
+    kept = with_shared_samples(kept)
+    shared = kept[0][1].select(list(SAMPLE))
+    return ComparedRuns(tuple(run for run, _ in kept), evaluated_samples(kept), baseline, len(missing), shared, most)
 
 
 def named_runs(ids: Sequence[str], option: str = "runs") -> list[Run]:
@@ -239,15 +247,27 @@ def read_ranks(run: Run, part: str) -> pa.Table | None:
         ) from None
 
 
-def same_samples(ranked: Sequence[tuple[EvaluatedRun, pa.Table]]) -> EvaluatedSamples:
-    """The samples that all runs ranked. Raises InputError, naming two runs, unless they are the same ones."""
+def with_shared_samples(ranked: Sequence[tuple[EvaluatedRun, pa.Table]]) -> list[tuple[EvaluatedRun, pa.Table]]:
+    """The runs with their ranks of the samples that all of them ranked, as where a teacher ranked those of some users.
+
+    Raises InputError, naming two runs, where there are none.
+    """
     first_run, first = ranked[0]
-    for run, table in ranked:
-        if not all(table.column(name).equals(first.column(name)) for name in ("user", "item")):
-            raise InputError(
-                f"runs ranked on different samples: {first_run.run_id} ({first_run.step}, {len(first)} samples) and "
-                f"{run.run_id} ({run.step}, {len(table)} samples); evaluate both on all samples of the split"
-            )
+    if all(table.column(name).equals(first.column(name)) for _, table in ranked for name in SAMPLE):
+        return list(ranked)
+    places = common_samples([table.select(list(SAMPLE)).to_pandas() for _, table in ranked])
+    if not len(places[0]):
+        run, table = min(ranked, key=lambda one: len(one[1]))
+        raise InputError(
+            f"runs ranked on different samples: {first_run.run_id} ({first_run.step}, {len(first)} samples) and "
+            f"{run.run_id} ({run.step}, {len(table)} samples); evaluate both on all samples of the split"
+        )
+    return [(run, table.take(place)) for (run, table), place in zip(ranked, places, strict=True)]
+
+
+def evaluated_samples(ranked: Sequence[tuple[EvaluatedRun, pa.Table]]) -> EvaluatedSamples:
+    """The ranks of the same samples, as a comparison sees them."""
+    _, first = ranked[0]
     return EvaluatedSamples(
         ranks={run.run_id: int64(table.column("rank")) for run, table in ranked},
         user=np.unique(first.column("user").to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1],

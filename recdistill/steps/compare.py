@@ -75,6 +75,8 @@ def runs_of(config: CompareConfig, part: str) -> ComparedRuns:
     compared = compared_runs(ids, config.filter, config.baseline.strip() or "auto", part)
     if compared.left_out:
         print(f"{compared.left_out} runs keep no ranks and are left out")
+    if len(compared.shared) < compared.most:
+        print(f"compared on the {len(compared.shared):,} of {compared.most:,} samples that all runs ranked")
     if len(compared.runs) < 2 and not config.rankings:
         raise InputError(
             f"runs: {compared.runs[0].run_id} ({compared.runs[0].step}) stands alone; name two runs, or a distill "

@@ -17,6 +17,7 @@ from recdistill.data.ranking_files import OthersRanking
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
+from recdistill.evaluation.rank_table import common_samples, sample_table
 from recdistill.evaluation.recommended_lists import RecommendedLists, list_metrics, meanings
 from recdistill.report.compared import EvaluatedRun
 from recdistill.report.document import details, table
@@ -90,6 +91,8 @@ def part_of(data: SequenceData, part: str) -> Samples:
 def with_others(compared: ComparedRuns, others: Sequence[OthersRanking], data: SequenceData, part: str) -> ComparedRuns:
     """The runs, and the rankings of others beside them, on the same samples. Prints how deep each one's lists are."""
     first, samples = compared.runs[0], part_of(data, part)
+    _, places = common_samples([compared.shared.to_pandas(), sample_table(samples, data)])
+    samples = samples.subset(places)
     runs, ranks = list(compared.runs), dict(compared.samples.ranks)
     for one in others:
         run_id = f"{STEP} {one.name}"
@@ -105,31 +108,39 @@ def beyond_hits(
 ) -> pd.DataFrame:
     """The metrics of lists on test, a row a recommender in the order of the report; of one run of each.
 
-    Recommenders that keep no lists are left out.
+    Recommenders that keep no lists are left out. The lists are of the samples that all the others have lists for.
     """
     rankings = {f"{STEP} {one.name}": one for one in others}
     counts, vectors = torch.as_tensor(data.item_count), text_vectors(data)
+    tables = {STEP: sample_table(data.test, data)}
+    shown = {results.groups[index].runs[0].run_id: results.groups[index].label for index in order(results)[:MOST]}
+    tables |= {run_id: table for run_id in shown if (table := kept_lists(run_id, data)) is not None}
+    places = dict(zip(tables, common_samples(list(tables.values())), strict=True))
+    samples = data.test.subset(places.pop(STEP))
     rows: dict[str, dict[str, float]] = {}
-    for index in order(results)[:MOST]:
-        group = results.groups[index]
-        run_id = group.runs[0].run_id
+    for run_id, label in shown.items():
         if run_id in rankings:
-            found = rankings[run_id].best(data.test, data.num_items, KEPT_ITEMS, exclude_seen=exclude_seen)
-            best: Tensor | None = torch.from_numpy(found)
+            found = rankings[run_id].best(samples, data.num_items, KEPT_ITEMS, exclude_seen=exclude_seen)
+            best = torch.from_numpy(found)
+        elif run_id in places:
+            best = numbered_items(tables[run_id]["items"].iloc[places[run_id]], data)
         else:
-            best = kept_lists(run_id, data)
-        if best is not None:
-            rows[group.label] = list_metrics(RecommendedLists(best, counts, vectors))
+            continue
+        rows[label] = list_metrics(RecommendedLists(best, counts, vectors))
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def kept_lists(run_id: str, data: SequenceData) -> Tensor | None:
-    """What a run recommended for the test samples, int64 [N, 10], V where there is less; None where it kept none."""
+def kept_lists(run_id: str, data: SequenceData) -> pd.DataFrame | None:
+    """What a run recommended for test samples, see `recommendation_table`; None where it kept nothing."""
     try:
         path = StepRun(run_id, "", data.fingerprint, reused=True).artifact(RECOMMENDED)
     except InputError:
         return None
-    lists = pd.read_parquet(path, columns=["items"])["items"]
+    return pd.read_parquet(path)
+
+
+def numbered_items(lists: pd.Series, data: SequenceData) -> Tensor:
+    """Lists of items by their numbers, int64 [N, 10], V where there are fewer."""
     number = {item: place for place, item in enumerate(data.item_ids)}
     best = np.full((len(lists), KEPT_ITEMS), data.num_items, dtype=np.int64)
     for row, items in enumerate(lists):

@@ -24,6 +24,7 @@ from recdistill.config import (
 from recdistill.config.durations import spoken
 from recdistill.config.lineage import run_key
 from recdistill.data.sequences import SequenceData
+from recdistill.data.some_users import of_some_users
 from recdistill.plugins import load_plugins
 from recdistill.registry import STUDENTS
 from recdistill.runs.finished_runs import find_finished, run_of
@@ -263,6 +264,8 @@ def teacher_part(config: TeacherConfig, data: SequenceData, found: str) -> Part:
     work = (
         f"{config.token_budget:,} tokens to learn from, {scored:,} to score {samples:,} of {len(data.train):,} samples"
     )
+    if (asked := of_some_users(data, config.ranked_users)) is not data:
+        work += f", {len(asked.validation) + len(asked.test):,} samples of {config.ranked_users:,} users to rank"
     learnt = config.token_budget + int(config.values().get("contrast_token_budget", 0))
     return Part(name, work=work, seconds=pace.seconds(learnt, scored), memory_mib=pace.memory_mib)
 

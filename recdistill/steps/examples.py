@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from recdistill.data.samples import Int64Array
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
+from recdistill.evaluation.rank_table import common_samples, sample_table
 from recdistill.report.examples import HIT, Example, examples_markdown, examples_page
 from recdistill.report.main_page import Examples
 from recdistill.runs.run import StepRun
@@ -24,16 +26,21 @@ def log_examples(run: StepRun, data: SequenceData, found: Mapping[str, StepRun],
     ranks = tables_of(found, "ranks/test.parquet", data)
     if ranks:
         log_slices(run, data, ranks)
-    recommended = tables_of(found, "recommendations/test.parquet", data)
-    if not recommended:
+    tables = tables_of(found, "recommendations/test.parquet", data)
+    if not tables:
         return None
-    names, samples = list(recommended), drawn_samples(data, seed)
+    recommended = {name: table.set_index("sample")["items"] for name, table in tables.items()}
+    names, ranked = list(recommended), next(iter(tables.values()))["sample"].to_numpy()
+    samples = drawn_samples(data, seed, ranked)
     title_of = dict(zip(data.item_ids, data.titles, strict=True))
     examples = [example_of(data, sample, list(recommended.values()), title_of) for sample in samples]
-    hits = (f"{name} {found[name].metrics()[f'test/hr_at_{SHOWN}']:.3f}" for name in names)
+    hits = (f"{name} {(ranks[name]['rank'] <= SHOWN).mean():.3f}" for name in names if name in ranks)
+    which = f"all {len(ranked):,} test samples"
+    if len(ranked) < len(data.test):
+        which = f"the {len(ranked):,} of {len(data.test):,} test samples that all of them ranked"
     note = (
         f"{len(samples)} users drawn at random (seed {seed}), the first {SHOWN} items for each; {HIT} marks the item "
-        f"that came next. HR@{SHOWN} over all {len(data.test):,} test samples: {'; '.join(hits)}."
+        f"that came next. HR@{SHOWN} over {which}: {'; '.join(hits)}."
     )
     if missing := [name for name in found if name not in recommended]:
         note += f" Left out, for no recommendations of it were kept: {', '.join(missing)}."
@@ -43,31 +50,36 @@ def log_examples(run: StepRun, data: SequenceData, found: Mapping[str, StepRun],
 
 
 def tables_of(found: Mapping[str, StepRun], artifact: str, data: SequenceData) -> dict[str, pd.DataFrame]:
-    """The tables of that name, of the runs that keep one with a row for each test sample."""
-    users = [data.user_ids[user] for user in data.test.user]
-    targets = [data.item_ids[item] for item in data.test.targets]
-    tables = {}
+    """The tables of that name, of the runs that keep one with a row for each test sample, or for each of some users.
+
+    They have the rows of the samples that all of them have, and a column ``sample``, the number of each in the data.
+    """
+    wanted = sample_table(data.test, data)
+    tables: dict[str, pd.DataFrame] = {}
     for name, of in found.items():
         try:
             table = pd.read_parquet(of.artifact(artifact))
         except (InputError, OSError, ValueError):
             continue
-        if table["user"].tolist() == users and table["item"].tolist() == targets:
+        known, _ = common_samples([table, wanted])
+        if len(known) == len(table):
             tables[name] = table
-    return tables
+    sample, *places = common_samples([wanted, *tables.values()])
+    return {
+        name: table.iloc[place].assign(sample=sample)
+        for (name, table), place in zip(tables.items(), places, strict=True)
+    }
 
 
-def drawn_samples(data: SequenceData, seed: int) -> list[int]:
-    """The last test sample of each of ten users, or of all where there are fewer."""
-    users = np.unique(data.test.user)
+def drawn_samples(data: SequenceData, seed: int, ranked: Int64Array | None = None) -> list[int]:
+    """The last test sample of each of ten users, or of all where there are fewer; of those of ``ranked`` samples."""
+    users = np.unique(data.test.user if ranked is None else data.test.user[ranked])
     drawn = np.random.default_rng(seed).choice(users, min(USERS, len(users)), replace=False)
     return [int(np.flatnonzero(data.test.user == user)[-1]) for user in np.sort(drawn)]
 
 
-def example_of(
-    data: SequenceData, sample: int, recommended: list[pd.DataFrame], title_of: Mapping[str, str]
-) -> Example:
-    """A test sample with the first items that each table of ``recommended`` has for it, as titles."""
+def example_of(data: SequenceData, sample: int, recommended: list[pd.Series], title_of: Mapping[str, str]) -> Example:
+    """A test sample with the first items that each of ``recommended`` has for it, lists by sample, as titles."""
     start, end = int(data.test.start[sample]), int(data.test.end[sample])
     begin = max(start, end - HISTORY)
     following = int(data.test.targets[sample])
@@ -78,6 +90,6 @@ def example_of(
         earlier=begin - start,
         following=data.titles[following],
         recommended=tuple(
-            tuple((title_of[item], item == target) for item in table["items"][sample][:SHOWN]) for table in recommended
+            tuple((title_of[item], item == target) for item in lists[sample][:SHOWN]) for lists in recommended
         ),
     )

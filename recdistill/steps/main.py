@@ -2,11 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +24,7 @@ from recdistill.config import (
 )
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
+from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.runs.compared_runs import place_of
 from recdistill.runs.finished_runs import finished_run, run_of
 from recdistill.runs.run import StepRun
@@ -29,13 +32,14 @@ from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.estimate import announce
-from recdistill.steps.examples import log_examples
+from recdistill.steps.examples import log_examples, tables_of
 from recdistill.steps.inputs import data_of
 from recdistill.steps.main_report import REPORT, log_report
 from recdistill.steps.path_bar import PathBar
 from recdistill.steps.prepare import prepare
 from recdistill.steps.promote import promote_run
 from recdistill.steps.registered import registered
+from recdistill.steps.results import over_all
 from recdistill.steps.side_by_side import trained_side_by_side
 from recdistill.steps.student_start import whole_path_contents
 from recdistill.steps.teacher import check_teacher_of, teacher_run
@@ -70,11 +74,35 @@ ARTIFACTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A recommender of the final table."""
+    """A recommender of the final table.
+
+    Attributes:
+        name: what the table calls it.
+        run_id: of its run.
+        metrics: of its run.
+        users: whose samples these are of, where they are not all users.
+        shared: NDCG@10 on the test samples that all rows ranked; None where all ranked all.
+    """
 
     name: str
     run_id: str
     metrics: dict[str, float]
+    users: int = 0
+    shared: float | None = None
+
+    @classmethod
+    def of(cls, name: str, run: StepRun) -> "Row | None":
+        """That of a run; None where it ranked nothing, as a teacher behind a server."""
+        metrics = run.metrics()
+        if HEADLINE in metrics:
+            return cls(name, run.run_id, metrics)
+        of_some = over_all(metrics)
+        return cls(name, run.run_id, metrics | of_some, int(of_some["test/users"])) if of_some else None
+
+    @property
+    def label(self) -> str:
+        """Its name, with the users where they are not all."""
+        return f"{self.name} ({self.users:,} users)" if self.users else self.name
 
     def cells(self, apart: bool) -> list[str]:
         """Its name, metrics (those of warm and new targets ``apart``), training time and speed, as text."""
@@ -83,7 +111,7 @@ class Row:
             ranking += [f"{self.metrics[name]:.4f}" if name in self.metrics else "" for name in APART.values()]
         seconds, speed = (self.metrics.get(name) for name in ("train_seconds", "ms_per_1000_recommendations"))
         return [
-            self.name,
+            self.label,
             *ranking,
             "" if seconds is None else f"{seconds:,.0f}",
             "" if speed is None else f"{speed:,.0f}",
@@ -191,25 +219,36 @@ def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: di
     """Log the table, the distilled student's metrics, examples, the LLM's worth, and the runs that it came from."""
     worth = worth_rows(config, found)
     said, asked = answer([worth], config, MARGIN)
-    # A teacher behind a server ranks no whole part.
-    rows = [Row(name, of.run_id, of.metrics()) for name, of in found.items() if HEADLINE in of.metrics()]
-    distilled = rows[-1]
-    rows += [Row(name, of.run_id, of.metrics()) for name, of in worth.items() if name not in (IDS, BOTH, TEACHER)]
+    shown = found | {name: of for name, of in worth.items() if name not in (IDS, BOTH, TEACHER)}
+    rows = with_shared([row for name, of in shown.items() if (row := Row.of(name, of))], shown, data)
+    distilled = next(row for row in rows if row.run_id == found[f"{config.student}, distilled"].run_id)
     run.log_text("results.md", markdown(rows))
     run.log_text("results.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     run.log_metrics({name: distilled.metrics[name] for name in RANKING})
     run.log_text("worth.md", said)
     # Side by side there is room for four.
     ranked = {row.name for row in rows if row.name in found} - {*config.baseline_names, text_student(config)}
-    shown = {name: of for name, of in found.items() if name in ranked}
-    examples = log_examples(run, data, shown, config.seed)
-    apart, scores = has_new(rows), {row.name: row.metrics[HEADLINE] for row in rows}
+    pictured = {name: of for name, of in found.items() if name in ranked}
+    examples = log_examples(run, data, pictured, config.seed)
+    apart, scores = has_new(rows), {row.name: row.metrics[HEADLINE] for row in rows if not row.users}
     table = header(apart), [row.cells(apart) for row in rows]
     runs = {row.name: row.run_id for row in rows}
-    log_report(run, data, headline(rows), asked, price_of([worth]), scores, table, shown, examples, runs)
+    log_report(run, data, headline(rows), asked, price_of([worth]), scores, table, pictured, examples, runs)
     run.describe(f"{headline(rows)}\n\n{markdown(rows)}\n{said}\n{ARTIFACTS}")
     for name, of in found.items():
         run.tag(f"{name.rpartition(', ')[2].replace(' ', '_')}_run_id", of.run_id)
+
+
+def with_shared(rows: Sequence[Row], runs: Mapping[str, StepRun], data: SequenceData) -> list[Row]:
+    """The rows, with NDCG@10 on the samples that all of them ranked where some ranked those of some users."""
+    if not any(row.users for row in rows):
+        return list(rows)
+    ranks = tables_of({row.name: runs[row.name] for row in rows}, "ranks/test.parquet", data)
+    scores = {
+        name: metrics_from_ranks(torch.from_numpy(table["rank"].to_numpy(np.int64)))["ndcg_at_10"]
+        for name, table in ranks.items()
+    }
+    return [replace(row, shared=scores.get(row.name)) for row in rows]
 
 
 def by_main(processes: Processes, step: Callable[[Options], StepRun], config: Options) -> StepRun:
@@ -232,14 +271,24 @@ def begun(
 
 def headline(rows: Sequence[Row]) -> str:
     """Which is best on test, and how far the others are below it."""
-    best, *others = sorted(rows, key=lambda row: -row.metrics[HEADLINE])
+    best, *others = sorted((row for row in rows if not row.users), key=lambda row: -row.metrics[HEADLINE])
     top = best.metrics[HEADLINE]
     # Where nobody hits anything, nobody is below.
     below = (f"{row.name} {row.metrics[HEADLINE] / top - 1 if top else 0:+.1%}" for row in others)
     return (
-        f"Highest test NDCG@10: {best.name}, {top:.4f}; {', '.join(below)}. "
+        f"Highest test NDCG@10: {best.name}, {top:.4f}; {', '.join(below)}. {said_of_some(rows)}"
         "One seed: `recdistill compare` says what may be luck."
     )
+
+
+def said_of_some(rows: Sequence[Row]) -> str:
+    """How all do on the samples of the users that a row is of; '' where all are of all users."""
+    some = [row for row in rows if row.users]
+    if not some:
+        return ""
+    scores = {row.name: row.shared for row in rows if row.shared is not None}
+    said = (f"{name} {scores[name]:.4f}" for name in sorted(scores, key=lambda name: -scores[name]))
+    return f"On the samples of the {some[0].users:,} users that the {some[0].name} ranked: {', '.join(said)}. "
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -24,7 +24,7 @@ Pace = TypeVar("Pace", StudentPace, TeacherPace)
 #: Raise it when what a pace says, or how it is measured, changes.
 VERSION = 2
 #: Options that change how long it takes and not what comes of it, or that a time must pay for.
-TIMED = ("gradient_checkpointing", "contrast_token_budget")
+TIMED = ("gradient_checkpointing", "contrast_token_budget", "ranked_users")
 
 
 def pace_of_student(config: StudentConfig, data: SequenceData, *, distilled: bool) -> StudentPace | None:

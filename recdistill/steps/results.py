@@ -1,5 +1,6 @@
 """What every evaluated run keeps: metrics, ranks, recommendations, and how both depend on history and popularity."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pandas as pd
 
 from recdistill.config import StudentConfig
 from recdistill.data.sequences import SequenceData
+from recdistill.data.some_users import held_out_users
 from recdistill.evaluation.evaluate import Ranked
 from recdistill.evaluation.part_metrics import part_metrics
 from recdistill.evaluation.rank_table import rank_table
@@ -24,6 +26,20 @@ from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
 from recdistill.students.terms_file import write_terms
 
+#: What stands in the names of metrics over the samples of some users: ``test/some_users/ndcg_at_10``.
+SOME_USERS = "some_users"
+PART = re.compile("^(val|test)/")
+
+
+def apart(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of ``val`` and ``test`` by their names over the samples of some users; others as they are."""
+    return {PART.sub(rf"\1/{SOME_USERS}/", name): value for name, value in metrics.items()}
+
+
+def over_all(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those of `apart`, by the names that they have over all samples."""
+    return {name.replace(f"/{SOME_USERS}/", "/"): value for name, value in metrics.items() if f"/{SOME_USERS}/" in name}
+
 
 def log_results(
     run: StepRun,
@@ -35,23 +51,34 @@ def log_results(
     in_full: bool = True,
     model: str = "",
     as_trained: bool = True,
+    asked: SequenceData | None = None,
 ) -> None:
     """Log the metrics of the final ranks of both parts, and each sample's rank.
 
     ``model`` is the mark, or the id, of the logged model whose metrics they are, see `runs.logged_models`. Where they
     are not ranked ``as_trained``, these name no data set: who looks for the best model of one must not mix them.
-    ``in_full`` also logs what is recommended for the test samples (``test.best``), and `log_slices`.
+    ``in_full`` also logs what is recommended for the test samples (``test.best``), and `log_slices`. ``asked`` has the
+    samples that were ranked, where these are `of_some_users`: then no metric has the name of one over all samples.
     """
-    parts = measured_on(data) if as_trained else None
-    run.log_metrics(part_metrics("val", validation, data), epoch, model=model, datasets=parts)
+    whole = asked is None or asked is data
+    held_out = data if asked is None else asked
+    parts = measured_on(data) if as_trained and whole else None
+    found = {
+        "val": part_metrics("val", validation, held_out),
+        "test": part_metrics("test", test, held_out),
+    }
+    if not whole:
+        found = {part: apart(metrics) for part, metrics in found.items()}
+        found["test"] |= {f"test/{SOME_USERS}/users": float(len(held_out_users(held_out)))}
+    run.log_metrics(found["val"], epoch, model=model, datasets=parts)
     # At no epoch, as all that is one number a run: the UI then draws bars side by side.
-    run.log_metrics(part_metrics("test", test, data), model=model, datasets=parts)
+    run.log_metrics(found["test"], model=model, datasets=parts)
     run.log_metrics({"data/seen_target_share": data.seen_target_share()})
-    tested = rank_table(test, data.test, data)
-    run.log_ranks({"val": rank_table(validation, data.validation, data), "test": tested})
+    tested = rank_table(test, held_out.test, data)
+    run.log_ranks({"val": rank_table(validation, held_out.validation, data), "test": tested})
     if not in_full:
         return
-    recommended = recommendation_table(test.best, data.test, data)
+    recommended = recommendation_table(test.best, held_out.test, data)
 
     def write(folder: Path) -> None:
         folder.mkdir()

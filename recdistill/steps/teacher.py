@@ -2,15 +2,21 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 
 from recdistill.config import DistillConfig, TeacherConfig, changed, narrow
 from recdistill.config.base import option_table
 from recdistill.config.lineage import near_key, run_key
 from recdistill.data.sequences import SequenceData
+from recdistill.data.some_users import of_some_users
 from recdistill.errors import InputError
+from recdistill.evaluation.rank_metrics import metrics_from_ranks
+from recdistill.evaluation.rank_table import common_samples, sample_table
 from recdistill.registry import LOSS_TERMS
 from recdistill.report.gate_figure import gate_figure
 from recdistill.runs.datasets import measured_on
@@ -20,7 +26,7 @@ from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone, frozen_backbone, key_of_baseline
 from recdistill.steps.inputs import data_of, frozen_student, imported_teacher, texts_in_key
-from recdistill.steps.results import log_results
+from recdistill.steps.results import apart, log_results, over_all
 from recdistill.steps.time_budget import within_time
 from recdistill.students.student import Student
 from recdistill.teachers.checks import check_teacher
@@ -45,6 +51,7 @@ def teacher(config: TeacherConfig) -> StepRun:
     processes = join(device_of(config))
     processes.from_main(lambda: check_teacher(config))
     data = processes.main_first(lambda: data_of(config))
+    of_some_users(data, config.ranked_users)
     config = processes.from_main(lambda: within_time(config))
     frozen = processes.from_main(lambda: find_backbone(config, data))
     contents = texts_read(config, data)
@@ -60,10 +67,11 @@ def taught(
     config: TeacherConfig, data: SequenceData, student: Student, run: StepRun, frozen: StepRun, processes: Processes
 ) -> None:
     """Train the teacher, have it score, and keep what students and readers need; the main process logs."""
-    if processes.is_main:
-        # Read before the training, and remembered: a tracking server may be lost by its end.
-        frozen.metrics()
-    made, progress = train_teacher(config, data, student, recorder=run, processes=processes)
+    # The held-out samples that it ranks, and answers in words.
+    asked = of_some_users(data, config.ranked_users)
+    # Read before the training: a tracking server may be lost by its end.
+    of_backbone = processes.from_main(lambda: ndcg_of(frozen, data, asked))
+    made, progress = train_teacher(config, asked, student, recorder=run, processes=processes)
     # A killed scoring's seconds count.
     before, started = seconds_on_disk(run.work / "outputs"), time.perf_counter()
     outputs = make_outputs(made, config, run.work / "outputs")
@@ -81,15 +89,17 @@ def taught(
         run.log_metrics(made.metrics())
     if ranked is not None:
         validation, test, seconds = ranked
-        log_results(run, data, validation, test, progress.epoch, model=mark)
-        evaluated = len(data.validation) + len(data.test)
+        log_results(run, data, validation, test, progress.epoch, model=mark, asked=asked)
+        evaluated = len(asked.validation) + len(asked.test)
         run.log_metrics({"ms_per_1000_recommendations": 1e6 * seconds / evaluated}, model=mark)
     if answered is not None:
-        log_answers(run, answered, model=mark, datasets=measured_on(data))
-    log_gate(run, made)
+        if asked is not data:
+            answered = replace(answered, metrics=apart(answered.metrics))
+        log_answers(run, answered, model=mark, datasets=measured_on(data) if asked is data else None)
+    log_gate(run, made, data)
     run.log_folder("teacher", made.save)
     run.log_folder("teacher_outputs", lambda folder: write_teacher_outputs(folder, outputs))
-    run.describe(described(config, data, outputs.covered_share, run, frozen))
+    run.describe(described(config, data, outputs.covered_share, run, of_backbone))
 
 
 def log_answers(
@@ -110,12 +120,12 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
         table.to_parquet(folder / f"{name}.parquet", index=False)
 
 
-def log_gate(run: StepRun, made: Teacher) -> None:
+def log_gate(run: StepRun, made: Teacher, data: SequenceData) -> None:
     """Keep `gate_tables` as ``gate/weights.parquet`` and ``gate/weights.csv``, and a picture of the second.
 
     A teacher without a gate has none.
     """
-    tables = gate_tables(made)
+    tables = gate_tables(made, data)
     if tables is None:
         return
     users, clusters = tables
@@ -134,17 +144,29 @@ def log_gate(run: StepRun, made: Teacher) -> None:
     run.log_folder("figures", draw)
 
 
-def described(config: TeacherConfig, data: SequenceData, covered: float, run: StepRun, frozen: StepRun) -> str:
-    """The run's description: what was trained on what, and its result beside its backbone's."""
-    metrics, before = run.metrics(), frozen.metrics()["test/ndcg_at_10"]
+def ndcg_of(frozen: StepRun, data: SequenceData, asked: SequenceData) -> float:
+    """NDCG@10 of a finished run on the test samples of ``asked``."""
+    if asked is data:
+        return frozen.metrics()["test/ndcg_at_10"]
+    ranks = pd.read_parquet(frozen.artifact("ranks/test.parquet"))
+    places, _ = common_samples([ranks, sample_table(asked.test, data)])
+    return metrics_from_ranks(torch.from_numpy(ranks["rank"].to_numpy(np.int64)[places]))["ndcg_at_10"]
+
+
+def described(config: TeacherConfig, data: SequenceData, covered: float, run: StepRun, before: float) -> str:
+    """The run's description: what was trained on what, and its result beside its backbone's on the same samples."""
+    metrics = run.metrics()
     kept = f"Rankings kept for {covered:.0%} of {len(data.train):,} training samples."
+    of_some = over_all(metrics)
+    users = f", of {of_some['test/users']:,.0f} users" if of_some else ""
+    metrics = of_some or metrics
     if "test/ndcg_at_10" not in metrics:
         return f"{config.value('endpoint_model')} behind a server, on {data.name} ({data.split}). {kept}"
     own = metrics["test/ndcg_at_10"]
     text = (
         f"iLoRA ({config.experts} experts, rank {config.lora_rank}, {config.gate} gate) over {config.llm} on "
-        f"{data.name} ({data.split}), a budget of {config.token_budget:,} training tokens. Test NDCG@10 {own:.4f}, "
-        f"its frozen SASRec {before:.4f}. {kept}"
+        f"{data.name} ({data.split}), a budget of {config.token_budget:,} training tokens. Test NDCG@10{users} "
+        f"{own:.4f}, its frozen SASRec {before:.4f}. {kept}"
     )
     if "test/valid_ratio" in metrics:
         valid, right = metrics["test/valid_ratio"], metrics["test/hit_ratio_at_1"]
@@ -190,6 +212,7 @@ def check_teacher_of(config: DistillConfig, data: SequenceData) -> None:
         finished_run(config.teacher_run_id, "teacher", data.fingerprint)
     else:
         check_teacher(config)
+        of_some_users(data, config.ranked_users)
         if config.backbone_run_id:
             finished_run(config.backbone_run_id, "backbone", data.fingerprint)
 

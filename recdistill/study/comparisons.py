@@ -19,6 +19,7 @@ from scipy.stats import t as student_t
 
 from recdistill.evaluation.paired_tests import holm
 from recdistill.evaluation.rank_metrics import gains
+from recdistill.evaluation.rank_table import common_samples
 
 FloatArray = NDArray[np.float64]
 LEVEL = 0.95
@@ -179,10 +180,8 @@ def undecided(one: Difference, seeds: int) -> Difference:
 
 def paired(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Samples of both, by user and item; a user's repeated target pairs in the order of its samples."""
-    if all(np.array_equal(one[name], other[name]) for name in ("user", "item")):
-        return one.assign(gain_against=other["gain"].to_numpy())
-    numbered = [frame.assign(turn=frame.groupby(["user", "item"]).cumcount()) for frame in (one, other)]
-    return numbered[0].merge(numbered[1], on=["user", "item", "turn"], suffixes=("", "_against"))
+    own, others = common_samples([one, other])
+    return one.iloc[own].assign(gain_against=other["gain"].to_numpy()[others])
 
 
 def clustered(values: FloatArray, cluster: NDArray[np.int64], least: float) -> Interval:

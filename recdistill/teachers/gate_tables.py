@@ -17,16 +17,17 @@ USERS_AT_ONCE = 512
 
 
 @torch.no_grad()
-def gate_tables(teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+def gate_tables(teacher: Teacher, data: SequenceData | None = None) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """The gate at each user's last state, and by cluster of these states; None for a teacher without a gate.
 
-    Where each transformer layer has a gate of its own, weights are means over the layers.
+    Where each transformer layer has a gate of its own, weights are means over the layers. ``data`` has the users'
+    histories where the teacher knows a part of these.
 
     Returns:
         A row a user: ``user`` (as the source writes it), ``cluster``, ``expert_0`` …; and a row a cluster, the largest
         first: ``cluster``, ``users``, means ``expert_0`` …, ``titles`` that stand out in it, separated by semicolons.
     """
-    data = teacher.data
+    data = teacher.data if data is None else data
     user, history, length = last_histories(data, teacher.backbone.max_length)
     states = states_of(teacher.backbone, history, length)
     weights = teacher.gate_weights(states)

@@ -11,6 +11,7 @@ from recdistill.config import TeacherConfig
 from recdistill.config.student import StudentConfig
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
+from recdistill.data.some_users import of_some_users
 from recdistill.registry import TEACHERS
 from recdistill.students.build import build_student, shape_of
 from recdistill.teachers.build import base_llm
@@ -77,7 +78,8 @@ def teacher_pace(config: TeacherConfig, frozen: StudentConfig, data: SequenceDat
         learn = learning_speed(teacher)
         with torch.inference_mode():
             score = speed(teacher.batches(data.train, shuffle=True, seed=config.seed), *scoring(teacher, data.train))
-        parts = (data.validation, data.test)
+        asked = of_some_users(data, config.ranked_users)
+        parts = (asked.validation, asked.test)
         evaluated = sum(tokens_of(teacher, samples) for samples in parts)
         texts = teacher.text_tokens() if isinstance(teacher, CountsTexts) else 0
         memory = peak_memory({processes.device})["system/memory_mib"]

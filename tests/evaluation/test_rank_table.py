@@ -1,12 +1,15 @@
 """Ranks with the ids of the source, and what tells how hard each sample is."""
 
 import numpy as np
+import pandas as pd
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked
-from recdistill.evaluation.rank_table import rank_table
+from recdistill.evaluation.rank_table import SAMPLE, common_samples, rank_table
 
 
 def test_columns_by_hand():
@@ -29,3 +32,21 @@ def test_columns_by_hand():
         "history_length": [2, 1],
         "item_count": [0, 1],
     }
+
+
+samples = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=20)
+
+
+@given(samples, st.lists(st.sets(st.integers(0, 3)), min_size=1, max_size=3))
+def test_samples_that_all_tables_have(whole, parts):
+    whole = pd.DataFrame(whole, columns=list(SAMPLE)).assign(place=range(len(whole)))
+    tables = [whole, *(whole[whole["user"].isin(users)] for users in parts)]
+    wanted = whole[whole["user"].isin(set.intersection(*parts))]["place"].tolist()
+    for table, places in zip(tables, common_samples(tables), strict=True):
+        assert table["place"].iloc[places].tolist() == wanted
+
+
+def test_a_target_that_a_user_has_again_is_the_same_sample_by_its_turn():
+    one = pd.DataFrame({"user": ["a", "a", "b", "a"], "item": ["x", "y", "x", "x"]})
+    other = pd.DataFrame({"user": ["a", "a", "a"], "item": ["x", "x", "y"]})
+    assert [places.tolist() for places in common_samples([one, other])] == [[0, 1, 3], [0, 2, 1]]

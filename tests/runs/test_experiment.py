@@ -203,7 +203,7 @@ def test_the_address_opens_the_runs_best_first_with_their_columns(tmp_path: Path
 
 
 def dom(address: str, folder: Path, *awaited: str) -> str:
-    """What Chromium has made of a page once nothing more happens in it; by its own clock, which busy machines outrun."""
+    """What Chromium has made of a page once nothing more happens, by a clock of its own that busy machines outlast."""
     command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1700,900"]
     command += [f"--user-data-dir={folder}/profile", "--virtual-time-budget=60000", "--dump-dom", address]
     for _ in range(5):

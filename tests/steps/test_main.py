@@ -258,7 +258,9 @@ def test_a_path_that_is_found_registers_its_student_all_the_same(finished, capsy
     assert run_step("main", **options(finished, register="found")) == 0
     assert "registered as models:/found/1" in capsys.readouterr().out
     version = MlflowClient().get_model_version("found", "1")
-    assert version.run_id == by_step(finished.run_id)["distill"].info.run_id
+    # Another test may have made it again.
+    key = mlflow.get_run(version.run_id).data.tags["recdistill.key"]
+    assert key == by_step(finished.run_id)["distill"].data.tags["recdistill.key"]
 
 
 @pytest.mark.slow
@@ -321,3 +323,48 @@ def test_the_headline_names_the_best_and_how_far_the_others_are_below():
 
 def test_where_nobody_hits_anything_there_is_a_headline_too():
     assert "a, 0.0000; b +0.0%." in headline([Row(name, "", {HEADLINE: 0.0}) for name in "ab"])
+
+
+def test_a_row_of_some_users_is_named_and_held_against_the_others_on_their_samples():
+    all_of_them = {HEADLINE: 0.2, **dict.fromkeys(RANKING, 0.2)}
+    rows = [
+        Row("a", "", all_of_them, shared=0.3),
+        Row("teacher", "", {HEADLINE: 0.9, **dict.fromkeys(RANKING, 0.9)}, users=12, shared=0.25),
+        Row("b", "", {**all_of_them, HEADLINE: 0.1}, shared=0.1),
+    ]
+    said = headline(rows)
+    assert said.startswith(
+        "Highest test NDCG@10: a, 0.2000; b -50.0%. On the samples of the 12 users that the teacher "
+    )
+    assert "ranked: a 0.3000, teacher 0.2500, b 0.1000. One seed" in said
+    assert [row.cells(apart=False)[0] for row in rows] == ["a", "teacher (12 users)", "b"]
+
+
+@pytest.mark.slow
+def test_the_table_of_a_teacher_that_ranks_some_users(finished, capsys):
+    assert run_step("main", **options(finished, ranked_users=12, baselines="")) == 0
+    newest = finished.place.newest("main")
+    rows = {row["name"]: row for row in json.loads(artifact(newest, "results.json").read_text())}
+    assert {name: row["users"] for name, row in rows.items()} == {
+        "popularity": 0, "sasrec, undistilled": 0, "teacher": 12, "sasrec, distilled": 0
+    }  # fmt: skip
+    ranks = {
+        name: pd.read_parquet(StepRun(row["run_id"], "", "", True).artifact("ranks") / "test.parquet")
+        for name, row in rows.items()
+    }
+    users = set(ranks["teacher"]["user"])
+    assert len(users) == 12
+    for name, table in ranks.items():
+        shared = table[table["user"].isin(users)]["rank"].to_numpy()
+        assert rows[name]["shared"] == pytest.approx(metrics_from_ranks(torch.from_numpy(shared))["ndcg_at_10"])
+    assert "ndcg_at_10" in str(rows["teacher"]["metrics"])
+    printed = capsys.readouterr().out
+    assert "teacher (12 users)" in printed
+    assert "On the samples of the 12 users that the teacher ranked: " in printed
+    examples = artifact(newest, "examples.md").read_text()
+    count = len(ranks["teacher"])
+    assert f"over the {count:,} of {len(ranks['popularity']):,} test samples that all of them ranked" in examples
+    shown = {line.removeprefix("## User ").strip() for line in examples.splitlines() if line.startswith("## User ")}
+    assert shown <= users
+    page = artifact(newest, "report.html").read_text()
+    assert "teacher (12 users)" in page

@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
@@ -291,3 +293,42 @@ def test_a_whole_path_starts_from_what_its_student_is_and_not_from_its_name(monk
         found.append(student_start.whole_path_contents(config, data_of(config))["earlier student"])
     assert found[0] != found[1]
     assert "earlier student" not in student_start.whole_path_contents(changed(config, init_from=""), data_of(config))
+
+
+def test_it_can_rank_some_users_alone_and_says_so(taught, capsys):
+    few = {**taught.options, "ranked_users": 7, "token_budget": 300, "outputs_token_budget": 300}
+    assert run_step("teacher", **few) == 0
+    run = finished_run(taught.place.newest("teacher").info.run_id, "teacher")
+    metrics, data = run.metrics(), data_of(config_of(taught))
+    # No number of some users has the name of one of all.
+    assert not [name for name in metrics if re.match("(val|test)/(hr|ndcg|mrr)", name)]
+    of_some = [name for name in metrics if name.startswith("test/some_users/")]
+    assert {"test/some_users/ndcg_at_10", "test/some_users/mrr", "test/some_users/users"} <= set(of_some)
+    assert metrics["test/some_users/users"] == 7
+    frozen = StepRun(mlflow.get_run(run.run_id).data.tags["recdistill.backbone_run_id"], "", "", reused=True)
+    for part, samples in (("val", data.validation), ("test", data.test)):
+        own = pd.read_parquet(run.artifact("ranks") / f"{part}.parquet")
+        assert own["user"].nunique() == 7
+        assert 0 < len(own) < len(samples)
+        assert metrics[f"{part}/some_users/hr_at_10"] == pytest.approx((own["rank"] <= 10).mean())
+        whole = pd.read_parquet(frozen.artifact("ranks") / f"{part}.parquet")
+        # Its users' samples, all of them and in their order.
+        wanted = whole[whole["user"].isin(own["user"])].reset_index(drop=True)
+        assert own[["user", "item", "history_length"]].equals(wanted[["user", "item", "history_length"]])
+    gains = 1 / np.log2(1 + wanted["rank"])
+    same = gains.where(wanted["rank"] <= 10, 0).mean()
+    note = mlflow.get_run(run.run_id).data.tags["mlflow.note.content"]
+    own_ndcg = metrics["test/some_users/ndcg_at_10"]
+    assert f"Test NDCG@10, of 7 users {own_ndcg:.4f}, its frozen SASRec {same:.4f}." in note
+    # The gate's picture is of all users.
+    assert len(pd.read_parquet(run.artifact("gate") / "weights.parquet")) == len(data.user_ids)
+    capsys.readouterr()
+    assert run_step("compare", runs=run.run_id, resamples=100) == 0
+    assert f"compared on the {len(own):,} of {len(whole):,} samples that all runs ranked" in capsys.readouterr().out
+    assert taught.place.newest("compare").data.metrics["compare/samples"] == len(own)
+    # And all of them, when it is asked again.
+    assert run_step("evaluate", run_id=run.run_id) == 0
+    again = finished_run(taught.place.newest("evaluate").info.run_id, "evaluate")
+    ranked = pd.read_parquet(again.artifact("ranks") / "test.parquet")
+    assert len(ranked) == len(whole)
+    assert ranked[ranked["user"].isin(own["user"])]["rank"].tolist() == own["rank"].tolist()
