@@ -6,6 +6,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export GOMP_SPINCOUNT ?= 3000
 # Options of the entry point, as in: make run ARGS="-P seed=2 -P force=true"
 ARGS ?=
+# What the teacher of `make run` may spend, for ten minutes on two cores in all; `make run BUDGETS=` has the defaults.
+BUDGETS ?= -P token_budget=20000 -P outputs_token_budget=40000 -P ranked_users=200
 # What `make store` runs with: both commands share data, teacher and student.
 SMALL := --max_users 100 --token_budget 10000 --outputs_token_budget 20000
 SMALL += --epochs 8 --batch_size 1024 --learning_rate 0.003
@@ -28,7 +30,7 @@ install: .venv/installed  ## make .venv and install the project into it
 	touch $@
 
 run: install  ## ratings to distilled student: prints the results and how to open the UI
-	$(BIN)/mlflow run . -e main --env-manager local --experiment-name recdistill -P new_items=0.1 $(ARGS)
+	$(BIN)/mlflow run . -e main --env-manager local --experiment-name recdistill -P new_items=0.1 $(BUDGETS) $(ARGS)
 
 store: install  ## a small store for the notebooks, in a few minutes
 	$(BIN)/recdistill main $(SMALL) $(ARGS)

@@ -25,6 +25,7 @@ from recdistill.config import (
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
+from recdistill.evaluation.some_users import over_all
 from recdistill.runs.compared_runs import place_of
 from recdistill.runs.finished_runs import finished_run, run_of
 from recdistill.runs.run import StepRun
@@ -39,7 +40,6 @@ from recdistill.steps.path_bar import PathBar
 from recdistill.steps.prepare import prepare
 from recdistill.steps.promote import promote_run
 from recdistill.steps.registered import registered
-from recdistill.steps.results import over_all
 from recdistill.steps.side_by_side import trained_side_by_side
 from recdistill.steps.student_start import whole_path_contents
 from recdistill.steps.teacher import check_teacher_of, teacher_run

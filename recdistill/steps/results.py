@@ -1,6 +1,5 @@
 """What every evaluated run keeps: metrics, ranks, recommendations, and how both depend on history and popularity."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from recdistill.evaluation.part_metrics import part_metrics
 from recdistill.evaluation.rank_table import rank_table
 from recdistill.evaluation.recommendation_table import recommendation_table
 from recdistill.evaluation.slice_table import slice_table
+from recdistill.evaluation.some_users import SOME_USERS, apart
 from recdistill.report.slice_figure import FEWEST, slice_figure
 from recdistill.runs.datasets import measured_on
 from recdistill.runs.logged_models import new_mark
@@ -25,20 +25,6 @@ from recdistill.students.measure import Fitted
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
 from recdistill.students.terms_file import write_terms
-
-#: What stands in the names of metrics over the samples of some users: ``test/some_users/ndcg_at_10``.
-SOME_USERS = "some_users"
-PART = re.compile("^(val|test)/")
-
-
-def apart(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics of ``val`` and ``test`` by their names over the samples of some users; others as they are."""
-    return {PART.sub(rf"\1/{SOME_USERS}/", name): value for name, value in metrics.items()}
-
-
-def over_all(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Those of `apart`, by the names that they have over all samples."""
-    return {name.replace(f"/{SOME_USERS}/", "/"): value for name, value in metrics.items() if f"/{SOME_USERS}/" in name}
 
 
 def log_results(

@@ -17,6 +17,7 @@ from recdistill.data.some_users import of_some_users
 from recdistill.errors import InputError
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.evaluation.rank_table import common_samples, sample_table
+from recdistill.evaluation.some_users import apart, over_all
 from recdistill.registry import LOSS_TERMS
 from recdistill.report.gate_figure import gate_figure
 from recdistill.runs.datasets import measured_on
@@ -26,7 +27,7 @@ from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone, frozen_backbone, key_of_baseline
 from recdistill.steps.inputs import data_of, frozen_student, imported_teacher, texts_in_key
-from recdistill.steps.results import apart, log_results, over_all
+from recdistill.steps.results import log_results
 from recdistill.steps.time_budget import within_time
 from recdistill.students.student import Student
 from recdistill.teachers.checks import check_teacher

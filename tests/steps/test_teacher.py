@@ -298,6 +298,7 @@ def test_a_whole_path_starts_from_what_its_student_is_and_not_from_its_name(monk
 def test_it_can_rank_some_users_alone_and_says_so(taught, capsys):
     few = {**taught.options, "ranked_users": 7, "token_budget": 300, "outputs_token_budget": 300}
     assert run_step("teacher", **few) == 0
+    assert ", of 7 users, val NDCG@20 " in capsys.readouterr().out
     run = finished_run(taught.place.newest("teacher").info.run_id, "teacher")
     metrics, data = run.metrics(), data_of(config_of(taught))
     # No number of some users has the name of one of all.
