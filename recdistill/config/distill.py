@@ -165,6 +165,10 @@ class MainConfig(DistillConfig):
         "students start from them, and new items are told by them; empty: none",
         choices=VIEWS, several=True,
     )  # fmt: skip
+    control: bool = option(
+        True, "also distil a student from the SASRec that the teacher reads, without the LLM: what the LLM taught is "
+        "what its student is ahead of this one",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,6 +23,7 @@ from recdistill.config import (
 )
 from recdistill.config.durations import spoken
 from recdistill.config.lineage import run_key
+from recdistill.config.run_names import reads_llm
 from recdistill.data.sequences import SequenceData
 from recdistill.data.some_users import of_some_users
 from recdistill.plugins import load_plugins
@@ -35,9 +36,10 @@ from recdistill.steps.paces import pace_of_student, pace_of_teacher
 from recdistill.steps.student_start import keys_of, student_start
 from recdistill.steps.teacher import texts_read, wanted_teacher
 from recdistill.steps.time_budget import within_time
-from recdistill.steps.worth import from_texts, told_by_texts, told_in_main
+from recdistill.steps.worth import from_texts, has_control, told_by_texts, told_in_main
 from recdistill.study.cells import read_cell
 from recdistill.study.plan import cells_named, read_plan
+from recdistill.study.worth import UNTAUGHT
 from recdistill.sweep.final_jobs import final_jobs
 from recdistill.sweep.shipped import plan_path
 from recdistill.sweep.space_file import read_space
@@ -201,9 +203,20 @@ def path_parts(config: MainConfig, *, with_baselines: bool) -> Iterator[Part]:
     told = told_in_main(config) if with_baselines else told_by_texts(config)
     if told:
         yield student_part(from_texts(plain, config.cheap_views))
-    yield from taught_parts(from_texts(student, config.cheap_views) if told else student)
+    student = from_texts(student, config.cheap_views) if told else student
+    yield from taught_parts(student)
+    if has_control(config):
+        yield control_part(student, data_of(config))
     if told:
         yield Part("new items by their texts", work="maps of students to the items' texts")
+
+
+def control_part(config: DistillConfig, data: SequenceData) -> Part:
+    """The student that learns from the teacher's SASRec: on a CPU it is trained beside the distilled one."""
+    pace = pace_of_student(config, data, distilled=True)
+    assert pace is not None
+    seconds = pace.seconds(config.epochs, len(data.validation) + len(data.test))
+    return Part(f"{config.student} {UNTAUGHT}", work=training(config.epochs, data), seconds=seconds)
 
 
 def student_part(config: BaselineConfig) -> Part:
@@ -253,6 +266,8 @@ def teacher_part(config: TeacherConfig, data: SequenceData, found: str) -> Part:
     """A teacher, timed where it is missing."""
     server = config.value("endpoint_model") if "endpoint_model" in config.values() else ""
     name = f"teacher over {server or config.llm}"
+    if not server and not reads_llm(config.values()):
+        return Part(f"teacher {config.teacher}", found, f"{len(data.train):,} samples to score at most")
     if found:
         return Part(name, found)
     pace = pace_of_teacher(config, data)

@@ -44,9 +44,20 @@ from recdistill.steps.side_by_side import trained_side_by_side
 from recdistill.steps.student_start import whole_path_contents
 from recdistill.steps.teacher import check_teacher_of, teacher_run
 from recdistill.steps.time_budget import within_time
-from recdistill.steps.worth import TEACHER, TEXTS, Runs, answer, from_texts, price_of, text_rows, told_in_main
+from recdistill.steps.worth import (
+    TEACHER,
+    TEXTS,
+    Runs,
+    answer,
+    control_of,
+    from_texts,
+    has_control,
+    price_of,
+    text_rows,
+    told_in_main,
+)
 from recdistill.students.training import check_student
-from recdistill.study.worth import BOTH, IDS
+from recdistill.study.worth import BOTH, IDS, UNTAUGHT
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes, join
 
@@ -146,7 +157,7 @@ def main(config: MainConfig) -> StepRun:
         if not run.reused:
             expected = processes.from_main(lambda: announce("main", config).seconds)
             silent = not processes.is_main
-            steps = 4 + len(config.baseline_names) + told_in_main(config)
+            steps = 4 + len(config.baseline_names) + told_in_main(config) + has_control(config)
             with PathBar("main", steps, expected, silent=silent).shown() as bar:
                 found = all_steps(config, bar, processes, run.run_id)
             processes.from_main(lambda: keep_results(run, config, data, found))
@@ -196,9 +207,20 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes, run_id: st
         over = config.value("endpoint_model") or config.llm
         found["teacher"] = begin(f"3/4 teacher over {over}", teacher_run, config)
         student = changed(student, teacher_run_id=found["teacher"].run_id)
-    distilled = f"{config.student}, distilled"
-    found[distilled] = begin(f"4/4 {distilled}", distill, student)
+    distilled, of_sasrec = f"{config.student}, distilled", control_student(config)
+    here = partial(begin, f"4/4 {distilled}", distill, student)
+    control = control_of(config, student, found.get("teacher"), processes)
+    if control is None:
+        found[distilled] = here()
+    else:
+        found[distilled], control, made = trained_side_by_side(here, control, run_id)
+        found[of_sasrec] = begin(f"4/4 {of_sasrec}", distill, control, reused=BESIDE if made else BEFORE)
     return found
+
+
+def control_student(config: MainConfig) -> str:
+    """What the table calls the student that learns from the teacher's SASRec, without the LLM."""
+    return f"{config.student}, {UNTAUGHT}"
 
 
 def text_student(config: MainConfig) -> str:
@@ -210,6 +232,8 @@ def worth_rows(config: MainConfig, found: dict[str, StepRun]) -> Runs:
     """The rows by which the LLM's worth is told: those of the path, and where new items are drawn with their texts."""
     rows = {IDS: found[f"{config.student}, undistilled"], BOTH: found[f"{config.student}, distilled"]}
     rows |= {name: run for name, run in found.items() if name == TEACHER}
+    if control_student(config) in found:
+        rows[UNTAUGHT] = found[control_student(config)]
     if not told_in_main(config):
         return rows
     return rows | text_rows(config, rows | {TEXTS: found[text_student(config)]})
@@ -219,7 +243,7 @@ def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: di
     """Log the table, the distilled student's metrics, examples, the LLM's worth, and the runs that it came from."""
     worth = worth_rows(config, found)
     said, asked = answer([worth], config, MARGIN)
-    shown = found | {name: of for name, of in worth.items() if name not in (IDS, BOTH, TEACHER)}
+    shown = found | {name: of for name, of in worth.items() if name not in (IDS, BOTH, TEACHER, UNTAUGHT)}
     rows = with_shared([row for name, of in shown.items() if (row := Row.of(name, of))], shown, data)
     distilled = next(row for row in rows if row.run_id == found[f"{config.student}, distilled"].run_id)
     run.log_text("results.md", markdown(rows))
@@ -227,7 +251,8 @@ def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: di
     run.log_metrics({name: distilled.metrics[name] for name in RANKING})
     run.log_text("worth.md", said)
     # Side by side there is room for four.
-    ranked = {row.name for row in rows if row.name in found} - {*config.baseline_names, text_student(config)}
+    others = {*config.baseline_names, text_student(config), control_student(config)}
+    ranked = {row.name for row in rows if row.name in found} - others
     pictured = {name: of for name, of in found.items() if name in ranked}
     examples = log_examples(run, data, pictured, config.seed)
     apart, scores = has_new(rows), {row.name: row.metrics[HEADLINE] for row in rows if not row.users}

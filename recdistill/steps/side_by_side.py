@@ -5,30 +5,32 @@ one thread, and where memory is short, one is trained after the other.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-from recdistill.config import BaselineConfig, changed
+from recdistill.config import BaselineConfig, DistillConfig, StudentConfig, changed
 from recdistill.runs.run import StepRun
 from recdistill.runs.sweep_runs import tracking_place
 from recdistill.steps.backbone import backbone, finished_baseline
+from recdistill.steps.distill import distill
 from recdistill.sweep.final_jobs import free_memory, jobs_that_fit
 from recdistill.sweep.trainings import Preparation
 from recdistill.sweep.workers import beside
 from recdistill.training.device import device_of
 from recdistill.training.distributed import join
 
+Options = TypeVar("Options", bound=StudentConfig)
 
-def trained_side_by_side(
-    here: Callable[[], StepRun], other: BaselineConfig, run_id: str
-) -> tuple[StepRun, BaselineConfig, bool]:
+
+def trained_side_by_side(here: Callable[[], StepRun], other: Options, run_id: str) -> tuple[StepRun, Options, bool]:
     """Train a student by ``here``, and meanwhile, in a process that has half of the threads, the other one.
 
-    Returns the first one's run, the options by which `backbone` gives the other one's, and whether it is there. Where
-    the other process failed, or there was none, `backbone` trains it. Its run is nested in ``run_id``.
+    Returns the first one's run, the options by which `trained` gives the other one's, and whether it is there. Where
+    the other process failed, or there was none, `trained` trains it. Its run is nested in ``run_id``.
     """
     threads = torch.get_num_threads()
-    if not has_room(other, threads) or finished_baseline(other):
+    if not has_room(other, threads) or (isinstance(other, BaselineConfig) and finished_baseline(other)):
         return here(), other, False
     prepare = Preparation(tracking_place(), other.plugin, run_id)
     with beside(train, other, threads // 2, prepare) as result:
@@ -42,13 +44,21 @@ def trained_side_by_side(
     return first, changed(other, force=other.force and not made), made
 
 
-def has_room(config: BaselineConfig, threads: int) -> bool:
+def has_room(config: StudentConfig, threads: int) -> bool:
     """Whether two processes of fewer threads are of use here, and fit."""
     device = device_of(config)
     alone = device.type != "cpu" or join(device).count > 1 or threads < 2
     return not alone and jobs_that_fit(2, free_memory()) == 2
 
 
-def train(config: BaselineConfig) -> str:
-    """The id of a student's run, trained or found: what a process can send."""
-    return backbone(config).run_id
+def trained(config: StudentConfig) -> StepRun:
+    """The run of a student, trained or found, distilled where its options are those of `distill`."""
+    if isinstance(config, DistillConfig):
+        return distill(config)
+    assert isinstance(config, BaselineConfig)
+    return backbone(config)
+
+
+def train(config: StudentConfig) -> str:
+    """The id of a student's run: what a process can send."""
+    return trained(config).run_id

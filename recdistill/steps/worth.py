@@ -14,11 +14,14 @@ from recdistill.config import (
     MapItemsConfig,
     StudentConfig,
     TeacherConfig,
+    TrainingConfig,
     WorthConfig,
     changed,
     config_of,
     narrow,
+    option_table,
 )
+from recdistill.config.views import OWN_OPTIONS
 from recdistill.registry import TEACHERS
 from recdistill.runs.finished_runs import linked_run, options_of_run
 from recdistill.runs.run import StepRun
@@ -29,15 +32,32 @@ from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.map_items import map_items
 from recdistill.steps.side_by_side import trained_side_by_side
 from recdistill.steps.student_start import whole_path_contents
-from recdistill.steps.teacher import check_teacher_of, teacher_run
+from recdistill.steps.teacher import check_teacher_of, teacher, teacher_run, wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.students.training import check_student
 from recdistill.study.terms import terms_of_rows
-from recdistill.study.worth import BOTH, CHEAP, FINAL, FROZEN, IDS, TRAINED, Asked, Price, ask, report
+from recdistill.study.worth import (
+    BOTH,
+    CHEAP,
+    FINAL,
+    FROZEN,
+    IDS,
+    TRAINED,
+    UNTAUGHT,
+    UNTAUGHT_FINAL,
+    Asked,
+    Price,
+    ask,
+    report,
+)
+from recdistill.training.device import device_of
+from recdistill.training.distributed import Processes, join
 
 #: Runs that are no rows of their own: the teacher, and the student that starts from cheap text before its new items are
 #: mapped.
 TEACHER, TEXTS = "teacher", "from cheap text"
+#: The teacher without an LLM: the backbone of another.
+ALONE = "backbone"
 SPEED = "ms_per_1000_recommendations"
 Runs = dict[str, StepRun]
 Student = TypeVar("Student", bound=StudentConfig)
@@ -82,8 +102,47 @@ def rows_of(config: MainConfig, run_id: str) -> Runs:
     if not config.teacher_files:
         found[TEACHER] = teacher_run(narrow(config, DistillConfig))
         student = changed(student, teacher_run_id=found[TEACHER].run_id)
-    found[BOTH] = distill(student)
+    control = control_of(config, student, found.get(TEACHER))
+    if control is None:
+        found[BOTH] = distill(student)
+    else:
+        found[BOTH], control, _ = trained_side_by_side(lambda: distill(student), control, run_id)
+        found[UNTAUGHT] = distill(control)
     return found | (text_rows(config, found) if told else {})
+
+
+def has_control(config: MainConfig) -> bool:
+    """Whether a student is distilled from the SASRec alone; a teacher of files names no SASRec."""
+    return config.control and not config.teacher_files and config.teacher != ALONE
+
+
+def control_of(
+    config: MainConfig, student: DistillConfig, taught: StepRun | None, processes: Processes | None = None
+) -> DistillConfig | None:
+    """The options of a student like ``student`` that learns from the backbone of the teacher ``taught`` alone.
+
+    The backbone answers for all training samples, at no price. None where no such student is asked for. Several
+    processes of a launch call it together.
+    """
+    if taught is None or not has_control(config):
+        return None
+    processes = processes or join(device_of(config))
+    frozen = processes.from_main(lambda: linked_run(taught, "backbone"))
+    # What students read of a teacher's answers is the same; of LLM and LoRA it has nothing.
+    read = {"top_n": config.top_n, "sequence_embeddings": wanted_teacher(config).sequence_embeddings}
+    unbounded = {"token_budget": 0, "outputs_token_budget": 0}
+    options = narrow(narrow(config, TrainingConfig, force=False), TeacherConfig, teacher=ALONE, **unbounded)
+    alone = teacher(changed(options, backbone_run_id=frozen.run_id, **read))
+    if student.starts_from_teacher:
+        # Its vectors of texts are the LLM's.
+        student = changed(student, views=config.cheap_views) if config.cheap_views else without_texts(student)
+    return changed(student, teacher_run_id=alone.run_id, rounds=1, query_share=1.0, register="")
+
+
+def without_texts(config: DistillConfig) -> DistillConfig:
+    """The options of a student whose embeddings are drawn."""
+    table = option_table(DistillConfig)
+    return changed(config, item_init="random", **{name: table[name].default for name in OWN_OPTIONS})
 
 
 def told_by_texts(config: MainConfig) -> bool:
@@ -117,6 +176,8 @@ def text_rows(config: MainConfig, found: Runs) -> Runs:
     else:
         # Of files, and of a teacher that knows no item by its text.
         rows[FINAL] = map_items(mapped(config, found[BOTH], cheap))
+    if UNTAUGHT in found:
+        rows[UNTAUGHT_FINAL] = map_items(mapped(config, found[UNTAUGHT], cheap))
     return rows
 
 
@@ -127,7 +188,7 @@ def options_of_teacher(run: StepRun) -> TeacherConfig:
 
 def reads_llm(config: TeacherConfig) -> bool:
     """Whether a teacher is built over an LLM of this machine, and asks no server."""
-    return not TEACHERS.declaration(config.teacher).about.get("queries")
+    return bool(TEACHERS.declaration(config.teacher).about.get("llm", True))
 
 
 def mapped(config: MainConfig, student: StepRun, views: str, **options: str) -> MapItemsConfig:

@@ -24,6 +24,5 @@ def models_read(config: Config) -> list[str]:
     found = models_of_views(config)
     # The options of a distilled student name a teacher, too, which is a row of its own; one behind a server reads none.
     if isinstance(config, TeacherConfig) and type(config).upstream is not TeacherConfig:
-        asks_server = TEACHERS.declaration(config.teacher).about.get("queries")
-        found += [] if asks_server else [config.llm]
+        found += [config.llm] if TEACHERS.declaration(config.teacher).about.get("llm", True) else []
     return found

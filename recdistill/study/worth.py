@@ -18,6 +18,8 @@ IDS, BOTH, CHEAP, FROZEN, TRAINED, FINAL = (
     "cheap text + teacher",
     "distilled + cheap text + teacher",
 )
+#: Rows of students that learnt from the teacher's SASRec alone, without an LLM.
+UNTAUGHT, UNTAUGHT_FINAL = "distilled from the SASRec", "distilled from the SASRec + cheap text"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Question:
         part: of the targets, see `study.comparisons`.
         target: what these targets are called in a sentence.
         of_llm: whether the answer is what the LLM adds.
-        unless: a row that answers better where it is there: then this answer is no longer the LLM's.
+        unless: rows that answer better where one is there: then this answer is no longer the LLM's.
     """
 
     row: str
@@ -37,20 +39,26 @@ class Question:
     part: str
     target: str
     of_llm: bool = True
-    unless: str = ""
+    unless: tuple[str, ...] = ()
 
 
 #: Cheap text helps items with clicks, too: an LLM must beat the student whose embeddings start from it. And new items
-#: take places from the others: where both students have theirs set by one rule, what is left is what the LLM taught.
+#: take places from the others: where both students have theirs set by one rule, what is left is what the teacher
+#: taught. That may be what its SASRec knows: the LLM's is only what the student is ahead of one taught by that SASRec.
 QUESTIONS = (
-    Question(FINAL, CHEAP, "warm", "items with clicks"),
-    Question(FINAL, CHEAP, "sparse", "items with few clicks"),
-    Question(BOTH, IDS, "warm", "items with clicks", unless=FINAL),
-    Question(BOTH, IDS, "sparse", "items with few clicks", unless=FINAL),
+    Question(FINAL, UNTAUGHT_FINAL, "warm", "items with clicks"),
+    Question(FINAL, UNTAUGHT_FINAL, "sparse", "items with few clicks"),
+    Question(FINAL, CHEAP, "warm", "items with clicks", unless=(UNTAUGHT_FINAL,)),
+    Question(FINAL, CHEAP, "sparse", "items with few clicks", unless=(UNTAUGHT_FINAL,)),
+    Question(BOTH, UNTAUGHT, "warm", "items with clicks", unless=(FINAL,)),
+    Question(BOTH, UNTAUGHT, "sparse", "items with few clicks", unless=(FINAL,)),
+    Question(BOTH, IDS, "warm", "items with clicks", unless=(FINAL, UNTAUGHT)),
+    Question(BOTH, IDS, "sparse", "items with few clicks", unless=(FINAL, UNTAUGHT)),
     Question(CHEAP, IDS, "warm", "items with clicks", of_llm=False),
     Question(CHEAP, IDS, "new_among_new", "new items", of_llm=False),
     Question(FROZEN, CHEAP, "new_among_new", "new items"),
     Question(TRAINED, CHEAP, "new_among_new", "new items"),
+    Question(FINAL, UNTAUGHT_FINAL, "all", "all targets", of_llm=False),
     Question(FINAL, CHEAP, "all", "all targets", of_llm=False),
 )
 
@@ -141,7 +149,7 @@ def ask(rows: Mapping[str, Sequence[pd.DataFrame]], margin: float) -> list[Asked
         if one.row in rows and one.against in rows:
             found = difference(rows[one.row], rows[one.against], one.part, margin)
             if found is not None:
-                of_llm = one.of_llm and one.unless not in rows
+                of_llm = one.of_llm and not any(name in rows for name in one.unless)
                 asked.append(Asked(one.row, one.against, one.target, of_llm, found))
     adjusted = corrected([one.difference for one in asked])
     return [replace(one, difference=new) for one, new in zip(asked, adjusted, strict=True)]

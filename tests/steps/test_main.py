@@ -35,9 +35,10 @@ ARTIFACTS = {
     "teacher": {"ranks", "recommendations", "figures", "teacher", "teacher_outputs", *KEPT},
     "distill": {"ranks", "recommendations", "figures", "student", *KEPT},
 }
-RECOMMENDERS = ["prepare", "itemknn", "ease", "backbone", "undistilled", "teacher", "distill"]
+RECOMMENDERS = ["prepare", "itemknn", "ease", "backbone", "undistilled", "teacher", "distill", "alone", "control"]
 METRICS = [f"{part}/{name}_at_{k}" for part in ("val", "test") for name in ("hr", "ndcg") for k in (1, 5, 10, 20)]
 METRICS += ["val/mrr", "test/mrr"]
+CONTROL = "sasrec, distilled from the SASRec"
 
 
 def children(run_id):
@@ -53,9 +54,15 @@ def step_of(run):
 
 
 def by_step(run_id):
-    """The children of a main run: of each step the last, and recommenders without teacher by their names."""
+    """The children of a main run: of each step the last, and recommenders without teacher by their names.
+
+    The teacher without an LLM and its student are ``alone`` and ``control``.
+    """
     found = children(run_id)
-    named = {step_of(run): run for run in found}
+    alone = {run.info.run_id: run for run in found if run.data.params.get("teacher") == "backbone"}
+    alone |= {run.info.run_id: run for run in found if run.data.params.get("teacher.teacher") == "backbone"}
+    control = {"alone" if step_of(run) == "teacher" else "control": run for run in alone.values()}
+    named = {step_of(run): run for run in found if run.info.run_id not in alone} | control
     plain = {run.data.params["student"]: run for run in reversed(found) if step_of(run) == "backbone"}
     undistilled = {"undistilled": plain["sasrec"], "itemknn": plain["itemknn"], "ease": plain["ease"]}
     return named | undistilled | {"main": mlflow.get_run(run_id)}
@@ -86,6 +93,8 @@ def test_each_step_is_a_finished_child_of_one_parent(finished):
         ("backbone", "sasrec"),
         ("backbone", "sasrec"),
         ("teacher", None),
+        ("teacher", None),
+        ("distill", "sasrec"),
         ("distill", "sasrec"),
     ]
 
@@ -177,13 +186,14 @@ def test_the_table_holds_every_recommender_under_its_headings(finished):
     header, rule, *body = rows
     assert {len(row) for row in rows} == {len(header)} == {14}
     assert set("".join(rule)) <= set("-:")
-    names = ["popularity", "itemknn", "ease", "sasrec, undistilled", "teacher", "sasrec, distilled"]
+    names = ["popularity", "itemknn", "ease", "sasrec, undistilled", "teacher", "sasrec, distilled", CONTROL]
     assert [row[0] for row in body] == names
     assert header[9:12] == ["warm NDCG@20", "new NDCG@20", "among new"]
     assert header[1:9] == [
         f"{part} {name}@{k}" for part in ("val", "test") for name in ("HR", "NDCG") for k in (10, 20)
     ]
-    for row, step in zip(body, ("prepare", "itemknn", "ease", "undistilled", "teacher", "distill"), strict=True):
+    steps = ("prepare", "itemknn", "ease", "undistilled", "teacher", "distill", "control")
+    for row, step in zip(body, steps, strict=True):
         for heading, cell in zip(header[1:9], row[1:9], strict=True):
             part, name, k = re.split(r"[ @]", heading)
             assert float(cell) == pytest.approx(runs[step].data.metrics[f"{part}/{name.lower()}_at_{k}"], abs=5e-5)
@@ -194,7 +204,7 @@ def test_the_table_holds_every_recommender_under_its_headings(finished):
 
 
 def test_the_terminal_shows_progress_the_table_and_how_to_open_the_ui(finished):
-    for part, steps in {"1/4": 3, "2/4": 1, "3/4": 1, "4/4": 1}.items():
+    for part, steps in {"1/4": 3, "2/4": 1, "3/4": 1, "4/4": 2}.items():
         assert len(re.findall(rf"^\[{part} .*\]", finished.printed, re.MULTILINE)) == 2 * steps
     lines = finished.printed.splitlines()
     table = artifact(mlflow.get_run(finished.run_id), "results.md").read_text().splitlines()
@@ -232,7 +242,7 @@ def test_a_second_call_trains_nothing_and_shows_the_same(finished, monkeypatch, 
 def test_another_weight_makes_a_new_distillation_from_the_same_teacher(finished, capsys):
     assert run_step("main", **options(finished, lam=0.9)) == 0
     new = finished.place.newest("main").info.run_id
-    assert [step_of(run) for run in children(new)] == ["distill"]
+    assert [step_of(run) for run in children(new)] == ["distill", "distill"]
     assert capsys.readouterr().out.count("was finished before") == 5
     old = by_step(finished.run_id)["distill"]
     assert children(new)[0].data.tags["recdistill.teacher_run_id"] == old.data.tags["recdistill.teacher_run_id"]
@@ -245,9 +255,9 @@ def test_force_runs_every_step_again_with_the_same_result(finished):
     again = by_step(finished.place.newest("main").info.run_id)
     first = by_step(finished.run_id)
     # The frozen backbone of default options is no step of its own, and is found.
-    steps = ["prepare", "backbone", "backbone", "backbone", "teacher", "distill"]
+    steps = ["prepare", "backbone", "backbone", "backbone", "teacher", "distill", "distill"]
     assert [step_of(run) for run in children(again["main"].info.run_id)] == steps
-    for step in ("prepare", "itemknn", "ease", "undistilled", "teacher", "distill"):
+    for step in ("prepare", "itemknn", "ease", "undistilled", "teacher", "distill", "control"):
         assert again[step].info.run_id != first[step].info.run_id
         assert again[step].data.tags["recdistill.key"] == first[step].data.tags["recdistill.key"]
         for name in METRICS:
@@ -267,8 +277,8 @@ def test_a_path_that_is_found_registers_its_student_all_the_same(finished, capsy
 def test_a_teacher_can_be_named(finished, capsys):
     teacher = by_step(finished.run_id)["teacher"].info.run_id
     assert run_step("main", **options(finished, teacher_run_id=teacher, lam=0.8, token_budget=1)) == 0
-    newest = finished.place.newest("distill")
-    assert newest.data.tags["recdistill.teacher_run_id"] == teacher
+    made = children(finished.place.newest("main").info.run_id)
+    assert [run.data.tags["recdistill.teacher_run_id"] for run in made].count(teacher) == 1
 
 
 def rows_of(run):
@@ -285,7 +295,7 @@ def test_a_baseline_that_cannot_be_fitted_is_left_out_and_named(finished, capsys
     assert len(lines) == 1
     assert lines[0].startswith("[1/4 ease] left out: student=ease: inverts a matrix of items by items")
     newest = finished.place.newest("main")
-    assert rows_of(newest) == ["popularity", "itemknn", "sasrec, undistilled", "teacher", "sasrec, distilled"]
+    assert rows_of(newest) == ["popularity", "itemknn", "sasrec, undistilled", "teacher", "sasrec, distilled", CONTROL]
     assert "recdistill.itemknn_run_id" in newest.data.tags
     assert "recdistill.ease_run_id" not in newest.data.tags
 
@@ -346,7 +356,7 @@ def test_the_table_of_a_teacher_that_ranks_some_users(finished, capsys):
     newest = finished.place.newest("main")
     rows = {row["name"]: row for row in json.loads(artifact(newest, "results.json").read_text())}
     assert {name: row["users"] for name, row in rows.items()} == {
-        "popularity": 0, "sasrec, undistilled": 0, "teacher": 12, "sasrec, distilled": 0
+        "popularity": 0, "sasrec, undistilled": 0, "teacher": 12, "sasrec, distilled": 0, CONTROL: 0
     }  # fmt: skip
     ranks = {
         name: pd.read_parquet(StepRun(row["run_id"], "", "", True).artifact("ranks") / "test.parquet")
@@ -368,3 +378,26 @@ def test_the_table_of_a_teacher_that_ranks_some_users(finished, capsys):
     assert shown <= users
     page = artifact(newest, "report.html").read_text()
     assert "teacher (12 users)" in page
+
+
+def test_the_control_learns_from_the_teachers_own_backbone_at_no_price(finished):
+    runs = by_step(finished.run_id)
+    alone, taught, control = (runs[name].data for name in ("alone", "teacher", "control"))
+    assert alone.tags["recdistill.backbone_run_id"] == taught.tags["recdistill.backbone_run_id"]
+    assert control.tags["recdistill.teacher_run_id"] == runs["alone"].info.run_id
+    # It answers as its backbone does, for all samples that teach.
+    for name in METRICS:
+        assert alone.metrics[name] == pytest.approx(runs["backbone"].data.metrics[name], abs=1e-9)
+    assert alone.metrics["covered_share"] > taught.metrics["covered_share"]
+    # But for the teacher, both students have the same options.
+    given = {name: value for name, value in control.params.items() if not name.startswith("teacher")}
+    assert given == {name: runs["distill"].data.params[name] for name in given}
+    said = artifact(runs["main"], "worth.md").read_text()
+    assert "items with clicks: distilled " in said
+    assert said.count(", distilled from the SASRec ") == 2
+
+
+@pytest.mark.slow
+def test_there_is_no_control_where_none_is_asked_for(finished):
+    assert run_step("main", **options(finished, control=False, baselines="")) == 0
+    assert CONTROL not in rows_of(finished.place.newest("main"))

@@ -107,7 +107,7 @@ def test_main_starts_its_students_from_cheap_text_where_it_draws_new_items(place
     options = {**small_files, **SMALL, "llm": str(tiny_llm_folder), "cheap_views": "tfidf", "baselines": "", "seed": 3}
     config = MainConfig(**options, register="films")
     parts = [part.name for part in estimate("main", config).parts]
-    assert len(parts) == 7
+    assert len(parts) == 8
     assert parts[2] == "sasrec undistilled from texts, seed 3"
     with entry_run("main"):
         run = main(config)
@@ -115,15 +115,16 @@ def test_main_starts_its_students_from_cheap_text_where_it_draws_new_items(place
     assert len(re.findall(r"^\[2/4 sasrec, from cheap text\]", printed, re.MULTILINE)) == 2
     names = [row["name"] for row in json.loads(run.artifact("results.json").read_text())]
     assert names == [
-        "popularity", "sasrec, undistilled", "sasrec, from cheap text", "teacher", "sasrec, distilled", "cheap text",
-        "cheap text + frozen LLM", "cheap text + teacher", "distilled + cheap text + teacher",
+        "popularity", "sasrec, undistilled", "sasrec, from cheap text", "teacher", "sasrec, distilled",
+        "sasrec, distilled from the SASRec", "cheap text", "cheap text + frozen LLM", "cheap text + teacher",
+        "distilled + cheap text + teacher", "distilled from the SASRec + cheap text",
     ]  # fmt: skip
     tags = mlflow.get_run(run.run_id).data.tags
     assert options_of_run(tags["recdistill.distilled_run_id"], ["distill"])[2]["views"] == "tfidf"
     served = load_recommender(student_folder("models:/films/1")[0])
     assert isinstance(served, MappedStudent)
     # Without cheap text it is the path without texts.
-    assert len(estimate("main", changed(config, cheap_views="")).parts) == 4
+    assert len(estimate("main", changed(config, cheap_views="")).parts) == 5
     with pytest.raises(InputError, match=r"^cheap_views=sentence/tfidf: students start from one choice"):
         changed(config, cheap_views="sentence/tfidf")
 
