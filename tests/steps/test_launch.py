@@ -115,10 +115,12 @@ def test_two_processes_go_the_whole_path_as_one(taught):
     made = [run for run in MlflowClient().search_runs(["0"]) if run.info.run_id not in before]
     # Each step has one run, of the main process.
     steps = Counter(run.data.tags["recdistill.step"] for run in made)
-    assert steps == {"main": 1, "prepare": 1, "backbone": 2, "distill": 1}
+    assert steps == {"main": 1, "prepare": 1, "backbone": 2, "teacher": 1, "distill": 2}
     assert {run.info.status for run in made} == {"FINISHED"}
     assert done.stdout.count("Highest test NDCG@10") == 1
-    of_step = {run.data.tags["recdistill.step"]: run for run in made if run.data.params.get("student") != "itemknn"}
+    # The control is of another teacher.
+    own = [run for run in made if run.data.tags.get("recdistill.teacher_run_id") in (None, taught.run_id)]
+    of_step = {run.data.tags["recdistill.step"]: run for run in own if run.data.params.get("student") != "itemknn"}
     config = DistillConfig(
         **{name: str(v) if name == "llm" else v for name, v in options.items() if name != "baselines"}
     )
