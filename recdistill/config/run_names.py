@@ -6,7 +6,8 @@ from typing import Any
 from recdistill.config.base import Config, option_table
 from recdistill.config.lineage import own_options
 from recdistill.config.option import Option
-from recdistill.registry import STUDENTS, TEACHERS
+from recdistill.config.teacher import reads_llm
+from recdistill.registry import STUDENTS
 
 MOST = 60
 BETWEEN = " · "
@@ -42,7 +43,8 @@ def run_name(step: str, config: Config) -> str:
     values = config.values()
     pattern = CALLED.get(step, step)
     # A teacher behind a server is called by the model there, one without an LLM by its kind.
-    of_teacher = values.get("endpoint_model") or (values.get("llm") if reads_llm(values) else values.get("teacher"))
+    without = "teacher" in values and not reads_llm(values["teacher"])
+    of_teacher = values.get("endpoint_model") or values.get("teacher" if without else "llm")
     known = values | {"llm": of_teacher}
     head = pattern.format_map({name: short(value) for name, value in known.items()}).strip()
     if step == "backbone" and values["student"] in STUDENTS.names(gradient=True):
@@ -56,11 +58,6 @@ def run_name(step: str, config: Config) -> str:
         if name in values and "{" + name + "}" not in pattern and tells(step, one, values[name])
     ]
     return fitting(head, told, seed)
-
-
-def reads_llm(values: Mapping[str, Any]) -> bool:
-    """Whether a teacher of these options is built over an LLM."""
-    return "teacher" not in values or bool(TEACHERS.declaration(values["teacher"]).about.get("llm", True))
 
 
 def changes_name(head: str, values: Mapping[str, Any]) -> str:

@@ -10,6 +10,17 @@ from recdistill.errors import InputError
 from recdistill.registry import GATES, POLICIES, TEACHERS
 
 
+def reads_llm(teacher: str) -> bool:
+    """Whether a kind of teacher is built over an LLM of this machine; one that asks a server, say, is not."""
+    about = TEACHERS.declaration(teacher).about
+    return bool(about.get("llm", not about.get("queries")))
+
+
+def has_llm(teacher: str) -> bool:
+    """Whether a kind of teacher answers by an LLM, of this machine or behind a server."""
+    return reads_llm(teacher) or bool(TEACHERS.declaration(teacher).about.get("queries"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig(TrainingConfig):
     """Options of ``teacher``: iLoRA over an LLM, and what it leaves for students."""
@@ -87,6 +98,11 @@ class TeacherConfig(TrainingConfig):
         if self.query_policy == "custom" and not self.value("policy_file"):
             raise InputError("query_policy=custom: give policy_file, see docs/DISTILLATION.md")
         asks_queries = bool(TEACHERS.declaration(self.teacher).about.get("queries"))
+        if self.ranked_users and asks_queries:
+            raise InputError(
+                f"ranked_users={self.ranked_users}: teacher={self.teacher} is asked about sample after sample, and "
+                "ranks no whole part; leave it out"
+            )
         if self.query_policy != "random" and not self.outputs_token_budget and not asks_queries:
             raise InputError(
                 f"query_policy={self.query_policy}: asks for nothing at outputs_token_budget=0, which scores all "

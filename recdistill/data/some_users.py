@@ -1,5 +1,6 @@
 """The held-out samples of some users, where those of all are too many for a slow model to rank."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,9 @@ from recdistill.errors import InputError
 def of_some_users(data: SequenceData, number: int) -> SequenceData:
     """The data with the validation and test samples of ``number`` users alone; as they are for 0, or where no more are.
 
-    Users are taken in one random order, whatever the seed of a run is: what ranks those of more users ranks those of
-    fewer among them, and both can be compared. Users with samples in both parts come first. Training and items stay.
+    Users are taken in the order of a digest of their ids, whatever the seed of a run is and the items that it draws:
+    what ranks those of more users ranks those of fewer among them, and both can be compared. Users with samples in both
+    parts come first. Training and items stay.
 
     Raises InputError where no user has samples in both parts.
     """
@@ -26,7 +28,7 @@ def of_some_users(data: SequenceData, number: int) -> SequenceData:
             f"ranked_users={number}: no user has samples in both validation and test, so that some users are no part "
             "of both; give 0"
         )
-    order = np.random.default_rng(0).permutation(len(users))
+    order = np.argsort([hashlib.blake2b(data.user_ids[user].encode(), digest_size=8).digest() for user in users])
     order = order[np.argsort(~both[order], kind="stable")]
     chosen = users[order[:number]]
     parts = (samples.subset(np.flatnonzero(np.isin(samples.user, chosen))) for samples in (data.validation, data.test))

@@ -51,12 +51,14 @@ class EvaluatedSamples:
         user: int64 [N], numbers of the users.
         history_length: int64 [N], items before the target.
         item_count: int64 [N], how often the target is a training target.
+        of: how many samples a run ranked at most, where all ranked these; 0 where all ranked the same.
     """
 
     ranks: Mapping[str, Int64Array]
     user: Int64Array
     history_length: Int64Array
     item_count: Int64Array
+    of: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ def main_page(report: MainReport) -> str:
     if report.findings:
         found = findings_figure(report.findings, report.finding_metric)
         words = findings_in_words(report.findings, report.finding_metric)
-        drawn.insert(0, picture("What the LLM adds", words, found))
+        drawn.insert(0, picture("What is ahead of what", words, found))
     numbers = range(1, len(report.columns))
     whole = table(report.columns, [list(map(escape, row)) for row in report.rows], numbers, "all metrics")
     parts = [answer_section(report.sentences, report.verdict), plots(drawn)]
@@ -88,7 +88,7 @@ def main_page(report: MainReport) -> str:
             plots([picture("Whom each serves well", slices_in_words(report.slices), slice_drawing(report.slices))])
         ]
     if report.findings:
-        parts += [details("What the LLM adds, in numbers", findings_table(report.findings) + price(report))]
+        parts += [details("What is ahead of what, in numbers", findings_table(report.findings) + price(report))]
     if report.examples is not None:
         shown = "".join(section(report.examples.names, one) for one in report.examples.examples)
         said = f'<p class="quiet">{escape(report.examples.note)}</p>{shown}'

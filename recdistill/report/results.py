@@ -118,6 +118,7 @@ class Results:
             since the best was picked by looking at all.
         samples, users: how many were ranked.
         resamples: bootstrap and permutation draws.
+        of: as of `EvaluatedSamples`.
     """
 
     metric: MetricName
@@ -131,6 +132,7 @@ class Results:
     samples: int
     users: int
     resamples: int
+    of: int = 0
 
     def row_of(self, group: int) -> Row | None:
         """The headline row of a group."""
@@ -236,6 +238,7 @@ def compare_groups(
         samples=len(user),
         users=int(user.max()) + 1,
         resamples=resamples,
+        of=samples.of,
     )
 
 

@@ -208,9 +208,10 @@ def plain_text(results: Results) -> str:
 
 def title(results: Results) -> str:
     """What was compared."""
+    shared = f" of {results.of}, which all of them ranked," if results.of > results.samples else ""
     return (
         f"{len(results.groups)} recommenders on {results.groups[0].runs[0].data}, {results.metric.part}: "
-        f"{results.samples} samples of {results.users} users"
+        f"{results.samples} samples{shared} of {results.users} users"
     )
 
 

@@ -45,9 +45,8 @@ class ComparedRuns:
         runs: comparable ones, no id twice.
         samples: with a rank of each run.
         baseline: 'auto', or the id of one of the runs.
-        left_out: runs that a search found but that keep no ranks, or no options.
+        left_out: runs that a search found but that keep no ranks or no options, or ranked the samples of some users.
         shared: ids of user and target of the samples, in their order.
-        most: samples that a run ranked, at most; more than are shared where some ranked those of some users.
     """
 
     runs: tuple[EvaluatedRun, ...]
@@ -55,7 +54,6 @@ class ComparedRuns:
     baseline: str
     left_out: int
     shared: pa.Table
-    most: int
 
 
 def compared_runs(runs: Sequence[str], condition: str, baseline: str, part: str) -> ComparedRuns:
@@ -82,6 +80,10 @@ def compared_runs(runs: Sequence[str], condition: str, baseline: str, part: str)
     # Before any rank is read: runs of other data have other samples, and the reason is the data.
     check_comparable(described)
     tables = ranks_of(found, part)
+    if not runs and not condition.strip():
+        # Who asks for whatever there is does not ask for the few samples of one of them.
+        most = max(map(len, tables.values()), default=0)
+        tables = {run_id: table for run_id, table in tables.items() if len(table) == most or run_id == baseline}
     missing = [run for run in found if id_of(run) not in options or id_of(run) not in tables]
     if missing and (runs or len(missing) == len(found)):
         lacking = RANKS.format(part=part) if id_of(missing[0]) in options else CONFIG_FILE
@@ -90,7 +92,8 @@ def compared_runs(runs: Sequence[str], condition: str, baseline: str, part: str)
     most = max(len(table) for _, table in kept)
     kept = with_shared_samples(kept)
     shared = kept[0][1].select(list(SAMPLE))
-    return ComparedRuns(tuple(run for run, _ in kept), evaluated_samples(kept), baseline, len(missing), shared, most)
+    samples = evaluated_samples(kept, most)
+    return ComparedRuns(tuple(run for run, _ in kept), samples, baseline, len(missing), shared)
 
 
 def named_runs(ids: Sequence[str], option: str = "runs") -> list[Run]:
@@ -265,10 +268,11 @@ def with_shared_samples(ranked: Sequence[tuple[EvaluatedRun, pa.Table]]) -> list
     return [(run, table.take(place)) for (run, table), place in zip(ranked, places, strict=True)]
 
 
-def evaluated_samples(ranked: Sequence[tuple[EvaluatedRun, pa.Table]]) -> EvaluatedSamples:
-    """The ranks of the same samples, as a comparison sees them."""
+def evaluated_samples(ranked: Sequence[tuple[EvaluatedRun, pa.Table]], most: int) -> EvaluatedSamples:
+    """The ranks of the same samples, of ``most`` that a run ranked, as a comparison sees them."""
     _, first = ranked[0]
     return EvaluatedSamples(
+        of=most,
         ranks={run.run_id: int64(table.column("rank")) for run, table in ranked},
         user=np.unique(first.column("user").to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1],
         history_length=int64(first.column("history_length")),

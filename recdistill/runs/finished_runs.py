@@ -11,11 +11,11 @@ from mlflow.tracking import MlflowClient
 
 from recdistill.errors import InputError
 from recdistill.runs.outbox import read
-from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, KEPT, KEY, NEAR_KEY, REFIT, REUSED, STEP, StepRun
+from recdistill.runs.run import CONFIG_FILE, CONTROL, FINGERPRINT, KEPT, KEY, NEAR_KEY, REFIT, REUSED, STEP, StepRun
 from recdistill.runs.tracking_store import tracking_address
 
-#: Tags of a sweep's trials, which keep no model to serve.
-OF_TRIALS = ("recdistill.trial", KEPT)
+#: Tags of runs that nobody asked for by themselves: a sweep's trials, which keep no model to serve, and controls.
+NOT_ASKED_FOR = ("recdistill.trial", KEPT, CONTROL)
 #: What begins the names of a run's results.
 RANKED = ("val/", "test/")
 
@@ -138,12 +138,14 @@ def options_of_run(run_id: str, steps: Iterable[str], option: str = "run_id") ->
 
 
 def newest(step: str) -> str:
-    """Id of the newest finished run of a step, or of the one that it found; trials of sweeps do not count.
+    """Id of the newest finished run of a step, or of the one that it found.
+
+    Trials of sweeps, and controls of `main` and `worth`, do not count.
 
     Raises InputError where there is none.
     """
     found = search(f"tags.`{STEP}` = '{step}' and attributes.status = 'FINISHED'")
-    found = [run for run in found if run.data.tags.keys().isdisjoint(OF_TRIALS)]
+    found = [run for run in found if run.data.tags.keys().isdisjoint(NOT_ASKED_FOR)]
     if not found:
         raise InputError(f"run_id=: there is no finished {step} run in {tracking_address()}; make one first")
     # By its end: a run may make another of its step while it goes on.

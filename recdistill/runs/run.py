@@ -30,6 +30,8 @@ TERMS = "recdistill.terms"
 REFIT = "refit"
 DESCRIPTION = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
+#: Of the teacher without an LLM, and of its student, against which `main` and `worth` hold the LLM's.
+CONTROL = "recdistill.control"
 #: Artifacts.
 CONFIG_FILE, KEY_FILE, VERSIONS_FILE, CHANGES_FILE = "config.json", "key.json", "versions.json", "code.diff"
 
@@ -113,6 +115,10 @@ class StepRun:
     def describe(self, text: str) -> None:
         """Set the run's description, which the UI shows on top."""
         post(batch(self.run_id, tags={DESCRIPTION: text}))
+
+    def mark_control(self, name: str) -> None:
+        """Call the run ``name``, and have nobody take it for the newest of its step (`CONTROL`)."""
+        post(batch(self.run_id, tags={CONTROL: "true", NAME: name, RUN_NAME: name}))
 
     def tag_terms(self, terms: str) -> None:
         """Name the terms of the language models that the run's results were made with, where there are any."""

@@ -74,9 +74,9 @@ def runs_of(config: CompareConfig, part: str) -> ComparedRuns:
         raise InputError("runs, filter: give one of them, not both")
     compared = compared_runs(ids, config.filter, config.baseline.strip() or "auto", part)
     if compared.left_out:
-        print(f"{compared.left_out} runs keep no ranks and are left out")
-    if len(compared.shared) < compared.most:
-        print(f"compared on the {len(compared.shared):,} of {compared.most:,} samples that all runs ranked")
+        print(f"{compared.left_out} runs keep no ranks, or those of some users' samples alone, and are left out")
+    if len(compared.shared) < compared.samples.of:
+        print(f"compared on the {len(compared.shared):,} of {compared.samples.of:,} samples that all runs ranked")
     if len(compared.runs) < 2 and not config.rankings:
         raise InputError(
             f"runs: {compared.runs[0].run_id} ({compared.runs[0].step}) stands alone; name two runs, or a distill "

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from recdistill.config import (
 )
 from recdistill.config.durations import spoken
 from recdistill.config.lineage import run_key
-from recdistill.config.run_names import reads_llm
+from recdistill.config.teacher import reads_llm
 from recdistill.data.sequences import SequenceData
 from recdistill.data.some_users import of_some_users
 from recdistill.plugins import load_plugins
@@ -36,7 +36,14 @@ from recdistill.steps.paces import pace_of_student, pace_of_teacher
 from recdistill.steps.student_start import keys_of, student_start
 from recdistill.steps.teacher import texts_read, wanted_teacher
 from recdistill.steps.time_budget import within_time
-from recdistill.steps.worth import from_texts, has_control, told_by_texts, told_in_main
+from recdistill.steps.worth import (
+    control_student,
+    from_texts,
+    has_control,
+    told_by_texts,
+    told_in_main,
+    without_llm,
+)
 from recdistill.study.cells import read_cell
 from recdistill.study.plan import cells_named, read_plan
 from recdistill.study.worth import UNTAUGHT
@@ -206,17 +213,19 @@ def path_parts(config: MainConfig, *, with_baselines: bool) -> Iterator[Part]:
     student = from_texts(student, config.cheap_views) if told else student
     yield from taught_parts(student)
     if has_control(config):
-        yield control_part(student, data_of(config))
+        yield control_part(config, student)
     if told:
         yield Part("new items by their texts", work="maps of students to the items' texts")
 
 
-def control_part(config: DistillConfig, data: SequenceData) -> Part:
+def control_part(config: MainConfig, student: DistillConfig) -> Part:
     """The student that learns from the teacher's SASRec: on a CPU it is trained beside the distilled one."""
-    pace = pace_of_student(config, data, distilled=True)
-    assert pace is not None
-    seconds = pace.seconds(config.epochs, len(data.validation) + len(data.test))
-    return Part(f"{config.student} {UNTAUGHT}", work=training(config.epochs, data), seconds=seconds)
+    data, backbone_run_id = data_of(config), config.backbone_run_id
+    if config.teacher_run_id:
+        backbone_run_id = run_of(config.teacher_run_id).data.tags.get("recdistill.backbone_run_id", "")
+    upstream, _ = teacher_key(without_llm(config, backbone_run_id), data)
+    part = distilled_part(control_student(student, ""), data, upstream)
+    return replace(part, name=f"{config.student} {UNTAUGHT}, seed {config.seed}")
 
 
 def student_part(config: BaselineConfig) -> Part:
@@ -266,7 +275,7 @@ def teacher_part(config: TeacherConfig, data: SequenceData, found: str) -> Part:
     """A teacher, timed where it is missing."""
     server = config.value("endpoint_model") if "endpoint_model" in config.values() else ""
     name = f"teacher over {server or config.llm}"
-    if not server and not reads_llm(config.values()):
+    if not server and not reads_llm(config.teacher):
         return Part(f"teacher {config.teacher}", found, f"{len(data.train):,} samples to score at most")
     if found:
         return Part(name, found)

@@ -23,9 +23,10 @@ def log_examples(run: StepRun, data: SequenceData, found: Mapping[str, StepRun],
     A run that keeps no ranks or recommendations (it is older than they are) is left out. Returns the examples, or None
     where no run keeps recommendations.
     """
+    whole = tables_of(found, "ranks/test.parquet", data, whole=True)
+    if whole:
+        log_slices(run, data, whole)
     ranks = tables_of(found, "ranks/test.parquet", data)
-    if ranks:
-        log_slices(run, data, ranks)
     tables = tables_of(found, "recommendations/test.parquet", data)
     if not tables:
         return None
@@ -49,10 +50,13 @@ def log_examples(run: StepRun, data: SequenceData, found: Mapping[str, StepRun],
     return Examples(names, examples, note)
 
 
-def tables_of(found: Mapping[str, StepRun], artifact: str, data: SequenceData) -> dict[str, pd.DataFrame]:
+def tables_of(
+    found: Mapping[str, StepRun], artifact: str, data: SequenceData, *, whole: bool = False
+) -> dict[str, pd.DataFrame]:
     """The tables of that name, of the runs that keep one with a row for each test sample, or for each of some users.
 
-    They have the rows of the samples that all of them have, and a column ``sample``, the number of each in the data.
+    Where they must be ``whole``, those of some users are left out. They have the rows of the samples that all of them
+    have, and a column ``sample``, the number of each in the data.
     """
     wanted = sample_table(data.test, data)
     tables: dict[str, pd.DataFrame] = {}
@@ -62,7 +66,7 @@ def tables_of(found: Mapping[str, StepRun], artifact: str, data: SequenceData) -
         except (InputError, OSError, ValueError):
             continue
         known, _ = common_samples([table, wanted])
-        if len(known) == len(table):
+        if len(known) == len(table) and (len(table) == len(wanted) or not whole):
             tables[name] = table
     sample, *places = common_samples([wanted, *tables.values()])
     return {

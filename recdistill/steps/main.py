@@ -22,6 +22,7 @@ from recdistill.config import (
     changed,
     narrow,
 )
+from recdistill.config.teacher import reads_llm
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
@@ -49,9 +50,11 @@ from recdistill.steps.worth import (
     TEXTS,
     Runs,
     answer,
+    check_control,
     control_of,
     from_texts,
     has_control,
+    mark_control,
     price_of,
     text_rows,
     told_in_main,
@@ -151,6 +154,7 @@ def main(config: MainConfig) -> StepRun:
     data = processes.main_first(lambda: data_of(config))
     processes.from_main(lambda: check_student(config, data.num_items, processes))
     processes.from_main(lambda: check_teacher_of(config, data))
+    processes.from_main(lambda: check_control(config))
     config = processes.from_main(lambda: within_time(config))
     contents = processes.from_main(lambda: whole_path_contents(config, data))
     with processes.main_enters(step_run("main", config, data=data, contents=contents)) as run:
@@ -204,10 +208,10 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes, run_id: st
     else:
         found[undistilled] = begin(f"2/4 {undistilled}", backbone, plain_ids)
     if not config.teacher_files:
-        over = config.value("endpoint_model") or config.llm
+        over = config.value("endpoint_model") or (config.llm if reads_llm(config.teacher) else "no LLM")
         found["teacher"] = begin(f"3/4 teacher over {over}", teacher_run, config)
         student = changed(student, teacher_run_id=found["teacher"].run_id)
-    distilled, of_sasrec = f"{config.student}, distilled", control_student(config)
+    distilled, of_sasrec = f"{config.student}, distilled", control_name(config)
     here = partial(begin, f"4/4 {distilled}", distill, student)
     control = control_of(config, student, found.get("teacher"), processes)
     if control is None:
@@ -215,10 +219,11 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes, run_id: st
     else:
         found[distilled], control, made = trained_side_by_side(here, control, run_id)
         found[of_sasrec] = begin(f"4/4 {of_sasrec}", distill, control, reused=BESIDE if made else BEFORE)
+        processes.from_main(lambda: mark_control(found[of_sasrec], f"{config.student} {UNTAUGHT}"))
     return found
 
 
-def control_student(config: MainConfig) -> str:
+def control_name(config: MainConfig) -> str:
     """What the table calls the student that learns from the teacher's SASRec, without the LLM."""
     return f"{config.student}, {UNTAUGHT}"
 
@@ -232,8 +237,8 @@ def worth_rows(config: MainConfig, found: dict[str, StepRun]) -> Runs:
     """The rows by which the LLM's worth is told: those of the path, and where new items are drawn with their texts."""
     rows = {IDS: found[f"{config.student}, undistilled"], BOTH: found[f"{config.student}, distilled"]}
     rows |= {name: run for name, run in found.items() if name == TEACHER}
-    if control_student(config) in found:
-        rows[UNTAUGHT] = found[control_student(config)]
+    if control_name(config) in found:
+        rows[UNTAUGHT] = found[control_name(config)]
     if not told_in_main(config):
         return rows
     return rows | text_rows(config, rows | {TEXTS: found[text_student(config)]})
@@ -251,7 +256,7 @@ def keep_results(run: StepRun, config: MainConfig, data: SequenceData, found: di
     run.log_metrics({name: distilled.metrics[name] for name in RANKING})
     run.log_text("worth.md", said)
     # Side by side there is room for four.
-    others = {*config.baseline_names, text_student(config), control_student(config)}
+    others = {*config.baseline_names, text_student(config), control_name(config)}
     ranked = {row.name for row in rows if row.name in found} - others
     pictured = {name: of for name, of in found.items() if name in ranked}
     examples = log_examples(run, data, pictured, config.seed)

@@ -40,7 +40,7 @@ def log_report(
         examples: what they recommend.
         runs: ids by recommender.
     """
-    ranks = tables_of(shown, "ranks/test.parquet", data)
+    ranks = tables_of(shown, "ranks/test.parquet", data, whole=True)
     report = MainReport(
         title=f"{data.name}, {data.split}: {len(data.test):,} test samples, {data.num_items:,} items",
         sentences=[sentence(asked), said.replace("`", "")],

@@ -71,20 +71,21 @@ def log_results(
         recommended.to_parquet(folder / "test.parquet", index=False)
 
     run.log_folder("recommendations", write)
-    log_slices(run, data, {"": tested})
+    log_slices(run, data, {"": tested}, "" if whole else f", {len(held_out_users(held_out)):,} users")
 
 
-def log_slices(run: StepRun, data: SequenceData, ranks: Mapping[str, pd.DataFrame]) -> None:
+def log_slices(run: StepRun, data: SequenceData, ranks: Mapping[str, pd.DataFrame], of: str = "") -> None:
     """Log HR@10 by length of the history and by popularity of the next item, as a picture and as a table.
 
-    ``ranks`` are those of the test samples, by recommender; the name of a single one is not shown.
+    ``ranks`` are those of the test samples, by recommender; the name of a single one is not shown. ``of`` says in the
+    title whose samples they are, where they are not all.
     """
     tables = {name: slice_table(table) for name, table in ranks.items()}
     whole = pd.concat(tables, names=["recommender"]).reset_index("recommender")
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        title = f"HR@10 on {data.name} ({data.split}), test; 95 % intervals from {FEWEST} samples on"
+        title = f"HR@10 on {data.name} ({data.split}), test{of}; 95 % intervals from {FEWEST} samples on"
         (folder / "slices.png").write_bytes(slice_figure(tables, title))
         whole[whole.columns[len(tables) == 1 :]].to_csv(folder / "slices.csv", index=False)
 

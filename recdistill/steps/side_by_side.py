@@ -39,7 +39,7 @@ def trained_side_by_side(here: Callable[[], StepRun], other: Options, run_id: st
             first = here()
         finally:
             torch.set_num_threads(threads)
-    made = not result.cancelled() and result.exception() is None
+    made = not result.cancelled() and result.exception() is None and not result.result()
     # What ``force`` asked for is done.
     return first, changed(other, force=other.force and not made), made
 
@@ -59,6 +59,6 @@ def trained(config: StudentConfig) -> StepRun:
     return backbone(config)
 
 
-def train(config: StudentConfig) -> str:
-    """The id of a student's run: what a process can send."""
-    return trained(config).run_id
+def train(config: StudentConfig) -> bool:
+    """Train a student, and say whether its run was found: what a process can send."""
+    return trained(config).reused

@@ -12,7 +12,7 @@ import torch
 from recdistill.config import DistillConfig, TeacherConfig, changed, narrow
 from recdistill.config.base import option_table
 from recdistill.config.lineage import near_key, run_key
-from recdistill.config.run_names import reads_llm
+from recdistill.config.teacher import reads_llm
 from recdistill.data.sequences import SequenceData
 from recdistill.data.some_users import of_some_users
 from recdistill.errors import InputError
@@ -165,7 +165,7 @@ def described(config: TeacherConfig, data: SequenceData, covered: float, run: St
     if "test/ndcg_at_10" not in metrics:
         return f"{config.value('endpoint_model')} behind a server, on {data.name} ({data.split}). {kept}"
     own = metrics["test/ndcg_at_10"]
-    if not reads_llm(config.values()):
+    if not reads_llm(config.teacher):
         return (
             f"teacher={config.teacher} on {data.name} ({data.split}), without an LLM. Test NDCG@10{users} {own:.4f}, "
             f"its frozen SASRec {before:.4f}. {kept}"

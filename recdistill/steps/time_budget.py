@@ -6,6 +6,7 @@ from typing import TypeVar
 from recdistill.config import DistillConfig, TeacherConfig, changed, narrow
 from recdistill.config.durations import seconds_of, spoken
 from recdistill.errors import InputError
+from recdistill.registry import TEACHERS
 from recdistill.steps.inputs import data_of
 from recdistill.steps.paces import pace_file, pace_of_teacher
 from recdistill.whole_files import write_text
@@ -43,7 +44,9 @@ def budgets_of(config: TeacherConfig) -> tuple[int, int]:
     """Tokens to train on, and tokens to score samples with."""
     pace = pace_of_teacher(config, data_of(config))
     if pace is None:
-        raise InputError(f"time_budget={config.time_budget}: a teacher behind a server has query_budget instead")
+        asked = TEACHERS.declaration(config.teacher).about.get("queries")
+        instead = "a teacher behind a server has query_budget instead" if asked else "it reads no LLM; leave it out"
+        raise InputError(f"time_budget={config.time_budget}: teacher={config.teacher}: {instead}")
     contrast = int(config.values().get("contrast_token_budget", 0))
     fixed = pace.seconds(contrast, 0)
     tokens = (seconds_of("time_budget", config.time_budget) - fixed) / (LEARNT / pace.learn + (1 - LEARNT) / pace.score)

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import pandas as pd
@@ -19,12 +20,12 @@ from recdistill.config import (
     changed,
     config_of,
     narrow,
-    option_table,
 )
-from recdistill.config.views import OWN_OPTIONS
-from recdistill.registry import TEACHERS
-from recdistill.runs.finished_runs import linked_run, options_of_run
-from recdistill.runs.run import StepRun
+from recdistill.config.teacher import has_llm
+from recdistill.config.teacher import reads_llm as is_over_llm
+from recdistill.errors import InputError
+from recdistill.runs.finished_runs import finished_run, linked_run, options_of_run, run_of
+from recdistill.runs.run import PARENT, StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
@@ -68,6 +69,7 @@ def worth(config: WorthConfig) -> StepRun:
     data = data_of(config)
     check_student(config, data.num_items)
     check_teacher_of(config, data)
+    check_control(config)
     config = within_time(config)
     with step_run("worth", config, data=data, contents=whole_path_contents(config, data)) as run:
         if not run.reused:
@@ -108,12 +110,44 @@ def rows_of(config: MainConfig, run_id: str) -> Runs:
     else:
         found[BOTH], control, _ = trained_side_by_side(lambda: distill(student), control, run_id)
         found[UNTAUGHT] = distill(control)
+        mark_control(found[UNTAUGHT], f"{config.student} {UNTAUGHT}")
     return found | (text_rows(config, found) if told else {})
 
 
 def has_control(config: MainConfig) -> bool:
-    """Whether a student is distilled from the SASRec alone; a teacher of files names no SASRec."""
-    return config.control and not config.teacher_files and config.teacher != ALONE
+    """Whether a student is distilled from the SASRec alone: not where the teacher has no LLM, or is of files."""
+    return config.control and not config.teacher_files and has_llm(taught_by(config))
+
+
+def taught_by(config: DistillConfig) -> str:
+    """The kind of the teacher that the options name."""
+    if not config.teacher_run_id:
+        return config.teacher
+    return str(options_of_run(config.teacher_run_id, [TEACHER], "teacher_run_id")[2].get("teacher", config.teacher))
+
+
+def check_control(config: MainConfig) -> None:
+    """Raise InputError where the backbone of a teacher that is named, which the control learns from, is gone."""
+    if config.teacher_run_id and has_control(config):
+        try:
+            linked_run(finished_run(config.teacher_run_id, TEACHER), "backbone")
+        except InputError as error:
+            raise InputError(
+                f"control=true: needs the backbone of the teacher, {error}; or give control=false"
+            ) from None
+
+
+def without_llm(config: MainConfig, backbone_run_id: str) -> TeacherConfig:
+    """The options of the control's teacher."""
+    options = narrow(narrow(config, TrainingConfig), TeacherConfig, teacher=ALONE, backbone_run_id=backbone_run_id)
+    # What students read of a teacher's answers is the same; of LLM and LoRA it has nothing.
+    read = {"top_n": config.top_n, "sequence_embeddings": wanted_teacher(config).sequence_embeddings}
+    return changed(options, token_budget=0, outputs_token_budget=0, **read)
+
+
+def control_student(student: DistillConfig, teacher_run_id: str) -> DistillConfig:
+    """The options of the control: those of the LLM's student, but for the teacher, who has answered all at once."""
+    return changed(student, teacher_run_id=teacher_run_id, rounds=1, query_share=1.0, register="")
 
 
 def control_of(
@@ -124,25 +158,19 @@ def control_of(
     The backbone answers for all training samples, at no price. None where no such student is asked for. Several
     processes of a launch call it together.
     """
-    if taught is None or not has_control(config):
-        return None
     processes = processes or join(device_of(config))
+    if taught is None or not processes.from_main(lambda: has_control(config)):
+        return None
     frozen = processes.from_main(lambda: linked_run(taught, "backbone"))
-    # What students read of a teacher's answers is the same; of LLM and LoRA it has nothing.
-    read = {"top_n": config.top_n, "sequence_embeddings": wanted_teacher(config).sequence_embeddings}
-    unbounded = {"token_budget": 0, "outputs_token_budget": 0}
-    options = narrow(narrow(config, TrainingConfig, force=False), TeacherConfig, teacher=ALONE, **unbounded)
-    alone = teacher(changed(options, backbone_run_id=frozen.run_id, **read))
-    if student.starts_from_teacher:
-        # Its vectors of texts are the LLM's.
-        student = changed(student, views=config.cheap_views) if config.cheap_views else without_texts(student)
-    return changed(student, teacher_run_id=alone.run_id, rounds=1, query_share=1.0, register="")
+    alone = teacher(without_llm(config, frozen.run_id))
+    processes.from_main(lambda: mark_control(alone, f"teacher {ALONE}"))
+    return control_student(student, alone.run_id)
 
 
-def without_texts(config: DistillConfig) -> DistillConfig:
-    """The options of a student whose embeddings are drawn."""
-    table = option_table(DistillConfig)
-    return changed(config, item_init="random", **{name: table[name].default for name in OWN_OPTIONS})
+def mark_control(run: StepRun, name: str) -> None:
+    """Mark a run that was made for a control as one, and name it; one that a person asked for stays as it is."""
+    if PARENT in run_of(run.run_id).data.tags:
+        run.mark_control(name)
 
 
 def told_by_texts(config: MainConfig) -> bool:
@@ -188,7 +216,7 @@ def options_of_teacher(run: StepRun) -> TeacherConfig:
 
 def reads_llm(config: TeacherConfig) -> bool:
     """Whether a teacher is built over an LLM of this machine, and asks no server."""
-    return bool(TEACHERS.declaration(config.teacher).about.get("llm", True))
+    return is_over_llm(config.teacher)
 
 
 def mapped(config: MainConfig, student: StepRun, views: str, **options: str) -> MapItemsConfig:
@@ -209,6 +237,8 @@ def answer(rows: list[Runs], config: MainConfig, margin: float) -> tuple[str, li
     names = [name for name in rows[0] if name not in (TEACHER, TEXTS)]
     ranks = {name: [pd.read_parquet(one[name].artifact("ranks") / "test.parquet") for one in rows] for name in names}
     asked = ask({name: [with_new(table) for table in tables] for name, tables in ranks.items()}, margin)
+    if TEACHER in rows[0] and not has_llm(options_of_teacher(rows[0][TEACHER]).teacher):
+        asked = [replace(one, of_llm=False) for one in asked]
     return report(asked, price_of(rows), len(rows), terms_of_rows(configs_that_read(config, rows[0]))), asked
 
 

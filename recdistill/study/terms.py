@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from recdistill.config import TeacherConfig
 from recdistill.config.base import Config
+from recdistill.config.teacher import reads_llm
 from recdistill.data.pinned_models import terms_of
-from recdistill.registry import TEACHERS
 
 
 def terms_of_rows(rows: Iterable[Config]) -> str:
@@ -24,5 +24,5 @@ def models_read(config: Config) -> list[str]:
     found = models_of_views(config)
     # The options of a distilled student name a teacher, too, which is a row of its own; one behind a server reads none.
     if isinstance(config, TeacherConfig) and type(config).upstream is not TeacherConfig:
-        found += [config.llm] if TEACHERS.declaration(config.teacher).about.get("llm", True) else []
+        found += [config.llm] if reads_llm(config.teacher) else []
     return found

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recdistill.config import TeacherConfig, changed
+from recdistill.config.teacher import reads_llm
 from recdistill.data.batches import Batch
 from recdistill.data.frames import data_from_frames
 from recdistill.data.samples import Int64Array, Samples
@@ -204,6 +205,10 @@ def _check_declaration(name: str, kind: type[Teacher], config: TeacherConfig) ->
         assert isinstance(getattr(kind, attribute, None), bool), (
             f"{name}: has no class attribute {attribute}; set it to True or False"
         )
+    assert kind.needs_llm == reads_llm(name), (
+        f"{name}: needs_llm is {kind.needs_llm}, and its registration says otherwise; register it with llm=False where "
+        "it needs none"
+    )
     _of(name, "check", lambda: kind.check(config, None))
 
 

@@ -13,7 +13,9 @@ from workplace import run_step
 from recdistill.config import BaselineConfig, DataConfig, DistillConfig, MainConfig, TeacherConfig, config_of
 from recdistill.config.lineage import digest, own_options
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
+from recdistill.runs.finished_runs import newest
 from recdistill.runs.step_runs import StepRun
+from recdistill.steps.estimate import estimate
 from recdistill.steps.inputs import data_of
 from recdistill.steps.main import APART, HEADLINE, RANKING, Row, header, headline, show
 from recdistill.students import ease
@@ -255,7 +257,7 @@ def test_force_runs_every_step_again_with_the_same_result(finished):
     again = by_step(finished.place.newest("main").info.run_id)
     first = by_step(finished.run_id)
     # The frozen backbone of default options is no step of its own, and is found.
-    steps = ["prepare", "backbone", "backbone", "backbone", "teacher", "distill", "distill"]
+    steps = ["prepare", "backbone", "backbone", "backbone", "teacher", "teacher", "distill", "distill"]
     assert [step_of(run) for run in children(again["main"].info.run_id)] == steps
     for step in ("prepare", "itemknn", "ease", "undistilled", "teacher", "distill", "control"):
         assert again[step].info.run_id != first[step].info.run_id
@@ -378,6 +380,14 @@ def test_the_table_of_a_teacher_that_ranks_some_users(finished, capsys):
     assert shown <= users
     page = artifact(newest, "report.html").read_text()
     assert "teacher (12 users)" in page
+    # Who is served well is told of those that ranked all samples, and nobody is compared on a few by the way.
+    assert "teacher" not in pd.read_csv(artifact(newest, "figures/slices.csv"))["recommender"].tolist()
+    assert run_step("compare", resamples=100) == 0
+    assert "some users' samples alone, and are left out" in capsys.readouterr().out
+    assert finished.place.newest("compare").data.metrics["compare/samples"] == len(ranks["popularity"])
+    assert run_step("compare", runs=rows["teacher"]["run_id"], resamples=100) == 0
+    said = artifact(finished.place.newest("compare"), "comparison/comparison.md").read_text()
+    assert f"{count} samples of {len(ranks['popularity'])}, which all of them ranked, of 12 users" in said
 
 
 def test_the_control_learns_from_the_teachers_own_backbone_at_no_price(finished):
@@ -392,6 +402,16 @@ def test_the_control_learns_from_the_teachers_own_backbone_at_no_price(finished)
     # But for the teacher, both students have the same options.
     given = {name: value for name, value in control.params.items() if not name.startswith("teacher")}
     assert given == {name: runs["distill"].data.params[name] for name in given}
+    # Nobody takes it for what was asked for.
+    assert {name: "recdistill.control" in runs[name].data.tags for name in runs} == {
+        name: name in ("alone", "control") for name in runs
+    }
+    assert newest("distill") != runs["control"].info.run_id
+    assert newest("teacher") != runs["alone"].info.run_id
+    assert runs["control"].info.run_name == "sasrec distilled from the SASRec"
+    parts = estimate("main", config_of(MainConfig, finished.options)).parts
+    found = next(part for part in parts if "from the SASRec" in part.name).found
+    assert mlflow.get_run(found).data.tags["recdistill.key"] == runs["control"].data.tags["recdistill.key"]
     said = artifact(runs["main"], "worth.md").read_text()
     assert "items with clicks: distilled " in said
     assert said.count(", distilled from the SASRec ") == 2

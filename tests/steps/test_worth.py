@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import mlflow
@@ -215,3 +216,22 @@ def test_a_row_that_cannot_be_is_refused_before_any_cell(place, tmp_path):
     with pytest.raises(InputError, match="row bad: heads"), entry_run("study"):
         study(StudyConfig(plan=str(plan), results=str(tmp_path / "results")))
     assert not (tmp_path / "results").exists()
+
+
+def test_without_an_llm_nothing_is_said_of_one(monkeypatch):
+    ranks = pd.DataFrame({"user": list("abcdefghijkl"), "item": list("mnopqrstuvwx"), "rank": 1, "item_count": 20})
+    worse = ranks.assign(rank=30)
+    tables = {"ids": worse, "distilled": ranks}
+    monkeypatch.setattr(pd, "read_parquet", lambda path: tables[path.parent.name])
+    monkeypatch.setattr(worth_module, "options_of_teacher", lambda run: run.options)
+    monkeypatch.setattr(worth_module, "price_of", lambda rows: None)
+
+    def said(kind):
+        rows = {name: SimpleNamespace(artifact=lambda _, name=name: Path(name)) for name in tables}
+        options = TeacherConfig(teacher=kind, endpoint_model="m" if kind == "endpoint" else "")
+        rows["teacher"] = SimpleNamespace(options=options)
+        return worth_module.answer([rows], MainConfig(cheap_views=""), 0.01)[0]
+
+    assert "The LLM is worth it for items with clicks" in said("ranking")
+    assert "The LLM is worth it for items with clicks" in said("endpoint")
+    assert "Whether the LLM is worth it cannot be said" in said("backbone")

@@ -70,7 +70,7 @@ class EndpointOptions:
     embeddings_model: str = option("", "model of /embeddings for the items' titles; empty: the SASRec's item table")
 
 
-@TEACHERS.register("endpoint", options=EndpointOptions, queries=True, llm=False)
+@TEACHERS.register("endpoint", options=EndpointOptions, queries=True)
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EndpointTeacher:
     """A teacher behind a server; see `protocol.Teacher` and `protocol.AsksQueries`."""
