@@ -12,8 +12,10 @@ from recdistill.registry import GATES, POLICIES, TEACHERS
 
 def reads_llm(teacher: str) -> bool:
     """Whether a kind of teacher is built over an LLM of this machine; one that asks a server, say, is not."""
-    about = TEACHERS.declaration(teacher).about
-    return bool(about.get("llm", not about.get("queries")))
+    found = TEACHERS.declaration(teacher)
+    # A user's class is there to be asked; of ours, whose files are heavy, the registration says it.
+    default = getattr(found.part, "needs_llm", not found.about.get("queries"))
+    return bool(found.about.get("llm", default))
 
 
 def has_llm(teacher: str) -> bool:

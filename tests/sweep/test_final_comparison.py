@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recdistill.evaluation.paired_tests import RESAMPLES, paired_tests
@@ -52,7 +53,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         kept = {run_id: np.array([*RANKS[run_id.rstrip("0123456789")]] * (USERS // 2)) for run_id in ids}
         runs = [EvaluatedRun(run_id, run_id, "distill", 1, {}, "data", "data", True, "") for run_id in ids]
         samples = EvaluatedSamples(kept, np.arange(USERS), np.full(USERS, 5), np.full(USERS, 9))
-        return ComparedRuns(tuple(runs), samples, baseline, 0)
+        return ComparedRuns(tuple(runs), samples, baseline, 0, pa.table({"user": [""], "item": [""]}))
 
     monkeypatch.setattr(final_comparison, "compared_runs", compared_runs)
     return asked

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recdistill.config import TeacherConfig, base
+from recdistill.config.teacher import has_llm, reads_llm
 from recdistill.data.batches import batches, seen_items
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked
@@ -383,3 +384,18 @@ def test_outputs_that_do_not_fit_are_told_how() -> None:
     ):
         with pytest.raises(AssertionError, match=said):
             check_teacher_outputs(outputs(**changes), DATA)
+
+
+def test_what_has_an_llm_is_told_by_the_class_where_its_registration_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TEACHERS, "_declared", dict(TEACHERS._known()))
+    TEACHERS.register("mine")(Popular)
+    found = {
+        name: (reads_llm(name), has_llm(name)) for name in ("ranking", "generative", "endpoint", "backbone", "mine")
+    }
+    assert found == {
+        "ranking": (True, True),
+        "generative": (True, True),
+        "endpoint": (False, True),
+        "backbone": (False, False),
+        "mine": (False, False),
+    }
