@@ -45,13 +45,14 @@ def findings_figure(findings: Sequence[Finding], metric: str) -> Draw:
 
     def draw(theme: Theme, width: float) -> str:
         with drawing(theme):
-            figure, axes = canvas(len(findings), width, LINE if width >= WIDE else NARROW_LINE)
+            labels = [label(one, width) for one in findings]
+            tallest = max((text.count("\n") for text in labels), default=0)
+            figure, axes = canvas(len(findings), width, LINE if tallest < 2 else NARROW_LINE)
             for place, one in enumerate(findings):
                 if math.isnan(one.low):
                     axes.plot(one.difference, place, marker="x", color=theme.verdict(one.verdict))
                 else:
                     interval_line(axes, one, place, theme.verdict(one.verdict), theme, weight=2.5)
-            labels = [label(one, width) for one in findings]
             axes.set_yticks(range(len(findings)), labels, fontsize=8)
             finish(axes, f"difference in {metric}, 95 % interval", theme, width)
             return svg(figure)
@@ -60,10 +61,9 @@ def findings_figure(findings: Sequence[Finding], metric: str) -> Draw:
 
 
 def label(one: Finding, width: float) -> str:
-    """What a finding is called beside its line: two lines of text, and on a narrow plot three."""
-    if width >= WIDE:
-        lines = [one.row, f"over {one.against}: {one.target}"]
-    else:
+    """What a finding is called beside its line: two lines of text, and where the plot is narrow or they long, three."""
+    lines = [one.row, f"over {one.against}: {one.target}"]
+    if width < WIDE or short(lines[1], width) != lines[1]:
         lines = [one.row, f"over {one.against}", one.target]
     return "\n".join(short(line, width) for line in lines)
 

@@ -317,7 +317,8 @@ def said_of_some(rows: Sequence[Row]) -> str:
     if not some:
         return ""
     scores = {row.name: row.shared for row in rows if row.shared is not None}
-    said = (f"{name} {scores[name]:.4f}" for name in sorted(scores, key=lambda name: -scores[name]))
+    best = max(scores, key=lambda name: scores[name])
+    said = [f"{name} {scores[name]:.4f}" for name in dict.fromkeys((best, some[0].name))]
     return f"On the samples of the {some[0].users:,} users that the {some[0].name} ranked: {', '.join(said)}. "
 
 

@@ -19,7 +19,8 @@ IDS, BOTH, CHEAP, FROZEN, TRAINED, FINAL = (
     "distilled + cheap text + teacher",
 )
 #: Rows of students that learnt from the teacher's SASRec alone, without an LLM.
-UNTAUGHT, UNTAUGHT_FINAL = "distilled from the SASRec", "distilled from the SASRec + cheap text"
+UNTAUGHT, UNTAUGHT_FINAL = "control", "control + cheap text"
+CONTROL_IS = f"The {UNTAUGHT} is the same student, taught by the teacher's SASRec alone, without the LLM."
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,11 @@ def sentence(asked: Sequence[Asked]) -> str:
     return f"The LLM is {text}."
 
 
+def names_control(asked: Sequence[Asked]) -> bool:
+    """Whether a row is held against the control."""
+    return any(one.against in (UNTAUGHT, UNTAUGHT_FINAL) for one in asked)
+
+
 def joined(names: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
@@ -200,6 +206,8 @@ def report(asked: Sequence[Asked], price: Price | None, seeds: int, terms: str =
     lines = [f"**{sentence(asked)}**", "", f"{NAME} on test samples; intervals are the wider of users' and items'."]
     if seeds == 1:
         lines.append("One seed: another seed gives other numbers, and these intervals do not hold that.")
+    if names_control(asked):
+        lines.append(CONTROL_IS)
     lines += ["", *(f"- {one.line}" for one in asked)]
     if price is not None:
         lines += ["", f"- {price.line}"]

@@ -99,7 +99,7 @@ def test_main_counts_its_whole_path(taught):
     assert names[0] == "data"
     assert "itemknn, seed 1" in names
     assert "sasrec undistilled, seed 1" in names
-    assert names[-2:] == ["sasrec distilled, seed 1", "sasrec distilled from the SASRec, seed 1"]
+    assert names[-2:] == ["sasrec distilled, seed 1", "sasrec control, seed 1"]
 
 
 @pytest.mark.parametrize(("changes", "students"), [({}, 1), ({"batch_size": 64}, 2)], ids=["the defaults", "others"])

@@ -117,8 +117,8 @@ def test_main_starts_its_students_from_cheap_text_where_it_draws_new_items(place
     names = [row["name"] for row in json.loads(run.artifact("results.json").read_text())]
     assert names == [
         "popularity", "sasrec, undistilled", "sasrec, from cheap text", "teacher", "sasrec, distilled",
-        "sasrec, distilled from the SASRec", "cheap text", "cheap text + frozen LLM", "cheap text + teacher",
-        "distilled + cheap text + teacher", "distilled from the SASRec + cheap text",
+        "sasrec, control", "cheap text", "cheap text + frozen LLM", "cheap text + teacher",
+        "distilled + cheap text + teacher", "control + cheap text",
     ]  # fmt: skip
     tags = mlflow.get_run(run.run_id).data.tags
     assert options_of_run(tags["recdistill.distilled_run_id"], ["distill"])[2]["views"] == "tfidf"
