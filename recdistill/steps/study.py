@@ -152,7 +152,8 @@ def make_each(
         seconds = time.perf_counter() - started
         taken.append(seconds)
         ranks = pd.read_parquet(run.artifact("ranks") / "test.parquet")
-        write_cell(folder, cell, result_of(cell, run, seconds), ranks)
+        upstream = {option: runs[other.name].run_id for option, other in cell.of.items()}
+        write_cell(folder, cell, result_of(cell, run, seconds, upstream), ranks)
         done()
 
 
@@ -165,8 +166,8 @@ def made(cell: Cell, runs: dict[str, StepRun]) -> StepRun:
     return runs[cell.name]
 
 
-def result_of(cell: Cell, run: StepRun, seconds: float) -> CellResult:
-    """What is kept of a finished cell."""
+def result_of(cell: Cell, run: StepRun, seconds: float, upstream: dict[str, str]) -> CellResult:
+    """What is kept of a finished cell; ``upstream`` as of `CellResult`."""
     code = code_at_hand()
     return CellResult(
         key=cell.key,
@@ -179,6 +180,7 @@ def result_of(cell: Cell, run: StepRun, seconds: float) -> CellResult:
         versions=dict(code.versions),
         commit=code.commit,
         machine=f"{processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads",
+        upstream=upstream,
     )
 
 

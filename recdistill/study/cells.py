@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class CellResult:
         versions: of the packages.
         commit: of the code.
         machine: processor and threads.
+        upstream: ids of the runs that it started from, by option.
     """
 
     key: str
@@ -42,6 +43,7 @@ class CellResult:
     versions: Mapping[str, str]
     commit: str
     machine: str
+    upstream: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_cell(folder: Path, cell: Cell) -> CellResult | None:

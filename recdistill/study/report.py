@@ -226,6 +226,20 @@ def table_of_answers(given: Iterable[Answer]) -> list[str]:
     return lines
 
 
+#: Where the store was lost, or is of another machine, what cells start from is made again, and comes out otherwise.
+ELSEWHERE = (
+    "Started from another making of what they start from than the kept one, so that beside others from there they also "
+    "differ by a training:"
+)
+
+
+def starts_elsewhere(found: Found, cell: Cell) -> bool:
+    """Whether a cell started from another run than the one that is kept of a cell that it starts from."""
+    started = found.results[cell.name].upstream
+    kept = {option: found.results.get(other.name) for option, other in cell.of.items()}
+    return any(one is not None and started.get(option, one.run_id) != one.run_id for option, one in kept.items())
+
+
 def footing(found: Found) -> list[str]:
     """Terms of the language models, store, versions and machines."""
     results = list(found.results.values())
@@ -238,8 +252,10 @@ def footing(found: Found) -> list[str]:
     versions = listed(", ".join(f"{name} {v}" for name, v in sorted(result.versions.items())) for result in results)
     made = [cell for cell in found.plan.cells if cell.name in found.results]
     terms = terms_of_rows(config_of(STEPS[cell.step], cell.options) for cell in made)
+    apart = [cell.name for cell in made if starts_elsewhere(found, cell)]
     return [
         *([f"Made with language models: {terms}", ""] if terms else []),
+        *([f"{ELSEWHERE} {', '.join(apart)}.", ""] if apart else []),
         f"Commits: {listed(result.commit[:12] for result in results)}. Machines: "
         f"{listed(result.machine for result in results)}.",
         "",

@@ -10,7 +10,7 @@ import pytest
 from recdistill.errors import InputError
 from recdistill.study.cells import CellResult, read_cell, read_ranks, write_cell
 from recdistill.study.plan import Cell, read_plan
-from recdistill.study.report import Found, answers, write_report
+from recdistill.study.report import Found, answers, starts_elsewhere, write_report
 
 PLAN = """\
 data:
@@ -152,3 +152,23 @@ def test_the_margin_is_said_as_it_is(tmp_path: Path, margin: str, said: str):
     (tmp_path / "plan.yaml").write_text(f"margin: {margin}\n{PLAN}")
     plan = read_plan(tmp_path / "plan.yaml")
     assert f"more than {said} is ruled out" in write_report(Found.read(plan, tmp_path), [], [])
+
+
+def test_cells_that_started_from_another_making_are_named(study):
+    _, found = study
+    (first,) = (one for one in found.plan.cells if one.name.endswith("undistilled/sasrec-1"))
+    (cell,) = (one for one in found.plan.cells if one.name.endswith("small/distilled/sasrec-1"))
+    after = dataclasses.replace(cell, of={"student_run_id": first})
+
+    def with_upstream(**upstream):
+        known = dataclasses.replace(found.results[cell.name], upstream=upstream)
+        return dataclasses.replace(found, results={**found.results, cell.name: known})
+
+    # Cells of before tell nothing of it.
+    assert not starts_elsewhere(with_upstream(), after)
+    assert not starts_elsewhere(with_upstream(student_run_id=found.results[first.name].run_id), after)
+    assert starts_elsewhere(with_upstream(student_run_id="another"), after)
+    plan = dataclasses.replace(found.plan, cells=tuple(after if one is cell else one for one in found.plan.cells))
+    other = dataclasses.replace(with_upstream(student_run_id="another"), plan=plan)
+    assert f"differ by a training: {cell.name}." in write_report(other, [], [])
+    assert "differ by a training" not in write_report(found, [], [])
