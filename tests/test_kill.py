@@ -80,7 +80,8 @@ def seconds(client: MlflowClient, run_id: str) -> dict[int, float]:
 
 def test_killed_twice_it_ends_as_undisturbed(make_place, tmp_path):
     llm = write_tiny_llm(tmp_path / "llm")
-    options = {**write_csv(tmp_path), **OPTIONS, "llm": llm}
+    # A control beside it would be another run of the same steps.
+    options = {**write_csv(tmp_path), **OPTIONS, "llm": llm, "control": False}
     whole, killed = make_place("whole"), make_place("killed")
     assert start(whole, options).wait(SECONDS) == 0
     kill_once(killed, options, "teacher", "teacher.safetensors")

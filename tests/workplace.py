@@ -64,9 +64,10 @@ class Workplace:
             mlflow.set_tracking_uri(before)
 
     def newest(self, step: str = "") -> Run:
-        """The run that began last, of a step where given."""
+        """The run that began last, of a step where given; a control is nobody's newest."""
         condition = f"tags.`recdistill.step` = '{step}'" if step else ""
-        return MlflowClient().search_runs(["0"], condition, order_by=["attributes.start_time DESC"])[0]
+        found = MlflowClient().search_runs(["0"], condition, order_by=["attributes.start_time DESC"])
+        return next(run for run in found if "recdistill.control" not in run.data.tags)
 
     def checkpoints(self, name: str) -> list[Path]:
         """Checkpoints of unfinished steps, by the name of their file."""
