@@ -312,11 +312,11 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def said_of_some(rows: Sequence[Row]) -> str:
-    """How all do on the samples of the users that a row is of; '' where all are of all users."""
+    """Which is best on the samples of the users that a row is of, and that row; empty where all are of all users."""
     some = [row for row in rows if row.users]
-    if not some:
-        return ""
     scores = {row.name: row.shared for row in rows if row.shared is not None}
+    if not some or some[0].name not in scores:
+        return ""
     best = max(scores, key=lambda name: scores[name])
     said = [f"{name} {scores[name]:.4f}" for name in dict.fromkeys((best, some[0].name))]
     return f"On the samples of the {some[0].users:,} users that the {some[0].name} ranked: {', '.join(said)}. "
