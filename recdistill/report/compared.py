@@ -51,7 +51,7 @@ class EvaluatedSamples:
         user: int64 [N], numbers of the users.
         history_length: int64 [N], items before the target.
         item_count: int64 [N], how often the target is a training target.
-        of: how many samples a run ranked at most, where all ranked these; 0 where all ranked the same.
+        of: how many samples the run that ranked most has; 0 for these.
     """
 
     ranks: Mapping[str, Int64Array]

@@ -26,7 +26,7 @@ def log_examples(run: StepRun, data: SequenceData, found: Mapping[str, StepRun],
     whole = tables_of(found, "ranks/test.parquet", data, whole=True)
     if whole:
         log_slices(run, data, whole)
-    ranks = tables_of(found, "ranks/test.parquet", data)
+    ranks = whole if len(whole) == len(found) else tables_of(found, "ranks/test.parquet", data)
     tables = tables_of(found, "recommendations/test.parquet", data)
     if not tables:
         return None

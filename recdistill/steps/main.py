@@ -161,7 +161,8 @@ def main(config: MainConfig) -> StepRun:
         if not run.reused:
             expected = processes.from_main(lambda: announce("main", config).seconds)
             silent = not processes.is_main
-            steps = 4 + len(config.baseline_names) + told_in_main(config) + has_control(config)
+            steps = 4 + len(config.baseline_names) + told_in_main(config)
+            steps += processes.from_main(lambda: has_control(config))
             with PathBar("main", steps, expected, silent=silent).shown() as bar:
                 found = all_steps(config, bar, processes, run.run_id)
             processes.from_main(lambda: keep_results(run, config, data, found))

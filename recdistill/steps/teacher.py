@@ -165,15 +165,12 @@ def described(config: TeacherConfig, data: SequenceData, covered: float, run: St
     if "test/ndcg_at_10" not in metrics:
         return f"{config.value('endpoint_model')} behind a server, on {data.name} ({data.split}). {kept}"
     own = metrics["test/ndcg_at_10"]
+    result = f"Test NDCG@10{users} {own:.4f}, its frozen SASRec {before:.4f}. {kept}"
     if not reads_llm(config.teacher):
-        return (
-            f"teacher={config.teacher} on {data.name} ({data.split}), without an LLM. Test NDCG@10{users} {own:.4f}, "
-            f"its frozen SASRec {before:.4f}. {kept}"
-        )
+        return f"teacher={config.teacher} on {data.name} ({data.split}), without an LLM. {result}"
     text = (
         f"iLoRA ({config.experts} experts, rank {config.lora_rank}, {config.gate} gate) over {config.llm} on "
-        f"{data.name} ({data.split}), a budget of {config.token_budget:,} training tokens. Test NDCG@10{users} "
-        f"{own:.4f}, its frozen SASRec {before:.4f}. {kept}"
+        f"{data.name} ({data.split}), a budget of {config.token_budget:,} training tokens. {result}"
     )
     if "test/valid_ratio" in metrics:
         valid, right = metrics["test/valid_ratio"], metrics["test/hit_ratio_at_1"]

@@ -21,8 +21,7 @@ from recdistill.config import (
     config_of,
     narrow,
 )
-from recdistill.config.teacher import has_llm
-from recdistill.config.teacher import reads_llm as is_over_llm
+from recdistill.config.teacher import has_llm, reads_llm
 from recdistill.errors import InputError
 from recdistill.runs.finished_runs import finished_run, linked_run, options_of_run, run_of
 from recdistill.runs.run import PARENT, StepRun
@@ -195,7 +194,7 @@ def text_rows(config: MainConfig, found: Runs) -> Runs:
     """The rows whose new items come from their texts, of the students that start from texts in ``found``."""
     cheap = config.cheap_views
     rows = {CHEAP: map_items(mapped(config, found[TEXTS], cheap))}
-    if TEACHER in found and reads_llm(taught := options_of_teacher(found[TEACHER])):
+    if TEACHER in found and reads_llm((taught := options_of_teacher(found[TEACHER])).teacher):
         rows[FROZEN] = map_items(mapped(config, found[TEXTS], f"{cheap}+llm", view_llm=taught.llm))
     if TEACHER in found and teacher_outputs_of(found[TEACHER], data_of(config)).item_view is not None:
         options = {"teacher_run_id": found[TEACHER].run_id}
@@ -212,11 +211,6 @@ def text_rows(config: MainConfig, found: Runs) -> Runs:
 def options_of_teacher(run: StepRun) -> TeacherConfig:
     """The options that a teacher was made with."""
     return config_of(TeacherConfig, options_of_run(run.run_id, [TEACHER])[2])
-
-
-def reads_llm(config: TeacherConfig) -> bool:
-    """Whether a teacher is built over an LLM of this machine, and asks no server."""
-    return is_over_llm(config.teacher)
 
 
 def mapped(config: MainConfig, student: StepRun, views: str, **options: str) -> MapItemsConfig:
@@ -260,7 +254,7 @@ def price_of(rows: list[Runs]) -> Price | None:
         seconds=statistics.fmean(seconds for _, seconds in spent),
         teacher_ms=statistics.fmean(known) if len(known) == len(speeds) else None,
         student_ms=statistics.fmean(one[BOTH].metrics().get(SPEED, 0.0) for one in rows),
-        counted=not reads_llm(options_of_teacher(rows[0][TEACHER])),
+        counted=not reads_llm(options_of_teacher(rows[0][TEACHER]).teacher),
     )
 
 
@@ -277,7 +271,7 @@ def cost_of(teacher: StepRun, rounds: Sequence[StepRun]) -> tuple[int, float]:
     """LLM tokens and seconds of a teacher and of its further rounds; no tokens where one scored whatever there was."""
     options = [options_of_teacher(run) for run in (teacher, *rounds)]
     metrics = [run.metrics() for run in (teacher, *rounds)]
-    if not reads_llm(options[0]):
+    if not reads_llm(options[0].teacher):
         tokens = sum(one.get(f"endpoint/{part}_tokens", 0.0) for one in metrics for part in ("prompt", "answer"))
         return round(tokens), sum(one.get("endpoint/seconds", 0.0) for one in metrics)
     seconds = sum(one.get("train_seconds", 0.0) + one.get("outputs_seconds", 0.0) for one in metrics)

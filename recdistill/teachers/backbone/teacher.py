@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from recdistill.config import TeacherConfig
-from recdistill.data.batches import Batch, batches, seen_items
+from recdistill.data.batches import Batch, seen_items
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.evaluation.evaluate import MAX_SCORES, Ranked
 from recdistill.registry import TEACHERS
 from recdistill.students.student import Student
+from recdistill.teachers.backbone.scores import backbone_scores, own_windows
 from recdistill.teachers.held_out import Excluded, held_out_ranks
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.training.distributed import ALONE, Processes
@@ -105,25 +106,9 @@ class BackboneTeacher:
         self, samples: Samples, *, shuffle: bool, seed: int = 0, index: np.ndarray | None = None
     ) -> Iterator[Batch]:
         """Batches of samples (those at ``index``, where given), each with a window of its own, as it is served."""
-        return batches(
-            samples,
-            length=self.backbone.max_length,
-            batch_size=max(1, min(MOST_SAMPLES_A_BATCH, MAX_SCORES // self.data.num_items)),
-            stride=1,
-            padding_id=self.data.padding_id,
-            seed=seed,
-            epoch=0,
-            shuffle=shuffle,
-            index=index,
-        )
-
-    @torch.no_grad()
-    def score(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The backbone's scores [S, V] and its states [S, D]."""
-        device = next(self.backbone.parameters()).device
-        parts = (batch.history, batch.length, batch.row, batch.column)
-        states = self.backbone(*(part.to(device) for part in parts))
-        return self.backbone.logits(states).float(), states
+        size = max(1, min(MOST_SAMPLES_A_BATCH, MAX_SCORES // self.data.num_items))
+        padding_id = self.data.padding_id
+        return own_windows(self.backbone, samples, size, padding_id, shuffle=shuffle, seed=seed, index=index)
 
     def excluded(self, samples: Samples, batch: Batch, device: torch.device) -> Excluded:
         """Rows and columns of the items that are left out of a batch's rankings; None for none."""
@@ -131,7 +116,7 @@ class BackboneTeacher:
 
     def outputs(self, samples: Samples, batch: Batch) -> tuple[Tensor, Tensor]:
         """Distances [S, V], inf for items left out and for those that the backbone knows nothing of; its states."""
-        logits, states = self.score(batch)
+        logits, states = backbone_scores(self.backbone, batch)
         excluded = self.excluded(samples, batch, logits.device)
         if excluded is not None:
             logits[excluded] = -torch.inf
@@ -152,7 +137,7 @@ class BackboneTeacher:
         for part, samples, new_items in parts:
 
             def scores(batch: Batch, samples: Samples = samples) -> tuple[Tensor, Excluded]:
-                logits, _ = self.score(batch)
+                logits, _ = backbone_scores(self.backbone, batch)
                 return logits, self.excluded(samples, batch, logits.device)
 
             def new(batch: Batch, items: Tensor = new_items) -> list[tuple[Tensor, Tensor]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recdistill.config import TeacherConfig
 from recdistill.config.option import option
-from recdistill.data.batches import Batch, batches, seen_items
+from recdistill.data.batches import Batch, seen_items
 from recdistill.data.downloads import cache_dir
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
@@ -27,6 +27,7 @@ from recdistill.errors import InputError
 from recdistill.evaluation.ranking import rank_of_target
 from recdistill.registry import TEACHERS
 from recdistill.students.student import Student
+from recdistill.teachers.backbone.scores import backbone_scores, own_windows
 from recdistill.teachers.endpoint.asking import Asker, Prices, Query, Spending, spending_metrics
 from recdistill.teachers.endpoint.client import AnswerCache, Server, checked_address
 from recdistill.teachers.endpoint.ordering import order_named, question
@@ -181,25 +182,13 @@ class EndpointTeacher:
         self, samples: Samples, *, shuffle: bool, seed: int = 0, index: np.ndarray | None = None
     ) -> Iterator[Batch]:
         """Batches of samples (those at ``index``, where given), each with a window of its own."""
-        return batches(
-            samples,
-            length=self.backbone.max_length,
-            batch_size=SAMPLES_A_BATCH,
-            stride=1,
-            padding_id=self.data.padding_id,
-            seed=seed,
-            epoch=0,
-            shuffle=shuffle,
-            index=index,
-        )
+        size, padding_id = SAMPLES_A_BATCH, self.data.padding_id
+        return own_windows(self.backbone, samples, size, padding_id, shuffle=shuffle, seed=seed, index=index)
 
     @torch.no_grad()
     def backbone_scores(self, samples: Samples, batch: Batch) -> tuple[Tensor, Tensor]:
         """The SASRec's scores [S, V], minus infinity for items left out, and its states [S, D]."""
-        device = next(self.backbone.parameters()).device
-        parts = (batch.history, batch.length, batch.row, batch.column)
-        states = self.backbone(*(part.to(device) for part in parts))
-        logits = self.backbone.logits(states).float()
+        logits, states = backbone_scores(self.backbone, batch)
         if self.config.exclude_seen:
             logits[seen_items(samples, batch.sample, logits.device)] = -torch.inf
         return logits.cpu(), states.cpu()
