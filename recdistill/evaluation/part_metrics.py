@@ -8,6 +8,8 @@ from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 
+#: The metric that says what untrained items cost the trained ones on validation, as a share of their NDCG@20.
+WARM_COST = "val/warm_cost"
 #: Cut-off of the chance level.
 CHANCE_CUT_OFF = 20
 

@@ -9,7 +9,7 @@ from recdistill.report.main_page import Examples, MainReport, main_page
 from recdistill.runs.run import StepRun
 from recdistill.steps.examples import tables_of
 from recdistill.study.comparisons import Difference
-from recdistill.study.worth import CONTROL_IS, NAME, Asked, Price, names_control, sentence, verdict
+from recdistill.study.worth import NAME, Asked, Price, explained, sentence, verdict
 
 REPORT = "report.html"
 
@@ -43,7 +43,7 @@ def log_report(
     ranks = tables_of(shown, "ranks/test.parquet", data, whole=True)
     report = MainReport(
         title=f"{data.name}, {data.split}: {len(data.test):,} test samples, {data.num_items:,} items",
-        sentences=[sentence(asked), said.replace("`", ""), *([CONTROL_IS] if names_control(asked) else [])],
+        sentences=[sentence(asked), *(one.replace("`", "") for one in (said, *explained(asked)))],
         verdict=verdict(asked),
         findings=[finding_of(one.row, one.against, one.target, one.difference) for one in asked],
         finding_metric=f"test {NAME}",

@@ -19,11 +19,12 @@ from recdistill.distillation.policies.custom import policy_of_file
 from recdistill.distillation.settings import SAMPLED
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
+from recdistill.evaluation.part_metrics import WARM_COST
 from recdistill.registry import LOSS_TERMS, STUDENTS
 from recdistill.students.build import StudentShape, build_student, shape_of
 from recdistill.students.earlier import EarlierStudent
 from recdistill.students.loss_path import loss_path, say_long_validation, say_what_would_pay
-from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of
+from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of, warm_cost
 from recdistill.students.process_random import ProcessRandom
 from recdistill.students.recommender import ClosedForm
 from recdistill.students.selection import Selection
@@ -189,7 +190,7 @@ def train_student(
 
     progress = fit(plan, recorder.work / CHECKPOINT, log)
     measured = {"best_epoch": progress.best_epoch, "train_seconds": progress.seconds}
-    return measure(
+    fitted = measure(
         model,
         shape,
         data,
@@ -199,6 +200,8 @@ def train_student(
         progress=progress,
         measured=measured,
     )
+    cost = warm_cost(fitted, data, processes.device, exclude_seen=config.exclude_seen)
+    return fitted if cost is None else replace(fitted, measured=fitted.measured | {WARM_COST: cost})
 
 
 def student_plan(

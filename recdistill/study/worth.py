@@ -22,6 +22,11 @@ IDS, BOTH, CHEAP, FROZEN, TRAINED, FINAL = (
 UNTAUGHT, UNTAUGHT_FINAL = "control", "control + cheap text"
 CONTROL_IS = f"The {UNTAUGHT} is the same student, taught by the teacher's SASRec alone, without the LLM."
 
+UNSET_IS = (
+    f"New items of a row without `{CHEAP}` in its name stand where training left them, and take places from items with "
+    "clicks; in the others one rule sets them."
+)
+
 
 @dataclass(frozen=True)
 class Question:
@@ -191,9 +196,11 @@ def sentence(asked: Sequence[Asked]) -> str:
     return f"The LLM is {text}."
 
 
-def names_control(asked: Sequence[Asked]) -> bool:
-    """Whether a row is held against the control."""
-    return any(one.against in (UNTAUGHT, UNTAUGHT_FINAL) for one in asked)
+def explained(asked: Sequence[Asked]) -> list[str]:
+    """What the names of rows mean, a sentence each: of the control, and of new items that no rule has set."""
+    named = {name for one in asked for name in (one.row, one.against)}
+    sentences = [CONTROL_IS] if {UNTAUGHT, UNTAUGHT_FINAL} & named else []
+    return [*sentences, UNSET_IS] if {BOTH, FINAL} <= named else sentences
 
 
 def joined(names: Sequence[str]) -> str:
@@ -206,8 +213,7 @@ def report(asked: Sequence[Asked], price: Price | None, seeds: int, terms: str =
     lines = [f"**{sentence(asked)}**", "", f"{NAME} on test samples; intervals are the wider of users' and items'."]
     if seeds == 1:
         lines.append("One seed: another seed gives other numbers, and these intervals do not hold that.")
-    if names_control(asked):
-        lines.append(CONTROL_IS)
+    lines += explained(asked)
     lines += ["", *(f"- {one.line}" for one in asked)]
     if price is not None:
         lines += ["", f"- {price.line}"]

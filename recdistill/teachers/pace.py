@@ -21,7 +21,7 @@ from recdistill.training.distributed import Processes
 from recdistill.training.resources import peak_memory
 
 #: Batches that are timed, at least and at most, and the seconds after which no further one begins.
-LEAST_BATCHES, MOST_BATCHES, SECONDS = 2, 12, 8.0
+LEAST_BATCHES, MOST_BATCHES, SECONDS = 2, 12, 4.0
 #: Samples above which the tokens of evaluation are reckoned, not counted.
 COUNTED = 20_000
 
