@@ -7,6 +7,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from recdistill.freed_memory import keep_freed_memory
+
 if TYPE_CHECKING:
     from recdistill.api import (
         FittedStudent,
@@ -39,6 +41,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 # Read at the first product: oneDNN keeps so many compiled products, each of one shape. The prompts of an LLM have more
 # shapes than its own 1,024, and would have them compiled again in every step.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
+keep_freed_memory()
 
 _REGISTRIES = ("GATES", "LOSS_TERMS", "METRICS", "POLICIES", "SOURCES", "SPLITS", "STUDENTS", "TEACHERS")
 _FUNCTIONS = ("compare", "compare_runs", "distill", "load_data", "load_frame", "load_run", "load_student", "newest_run")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ from recdistill.students.calibration import (
 )
 from recdistill.students.item_map import ItemMap, Terms
 from recdistill.students.mapped import Interleaving, NewItemMap, with_new_items
-from recdistill.students.measure import ranked
+from recdistill.students.measure import Fitted, ranked, warm_cost
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -69,6 +71,20 @@ def test_an_outcome_is_what_evaluation_measures_of_the_student_so_set(data, mapp
     if setting.scale > 0 and exclude_seen:
         among = among_new(scores, np.searchsorted(mapped.new_items.numpy(), new))
         assert among == pytest.approx(metrics[f"{part}/new_among_new/ndcg_at_20"])
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_a_training_says_that_new_items_cost_is_what_the_choice_of_a_setting_bounds(
+    data, mapped, setting, exclude_seen
+):
+    found = outcome(calibration_scores(mapped, data.validation, data.new_validation, exclude_seen, CPU), setting)
+    model = mapped.interleaved(setting)
+    ranks = ranked(model, data.validation, exclude_seen, CPU, keep=0)
+    fitted = Fitted(model, StudentShape("gru4rec", 8, 0.0, 10, "tied"), None, ranks, ranks)
+    assert warm_cost(fitted, data, CPU, exclude_seen=exclude_seen) == pytest.approx(found.warm_cost)
+    everything_trained = replace(data, item_count=data.item_count + 1)
+    assert warm_cost(fitted, everything_trained, CPU, exclude_seen=exclude_seen) is None
 
 
 def test_costs_are_against_new_items_left_out(data, mapped):

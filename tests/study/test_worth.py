@@ -6,7 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recdistill.study.worth import BOTH, CHEAP, FINAL, FROZEN, IDS, TRAINED, Price, ask, report, sentence, verdict
+from recdistill.study.worth import (
+    BOTH,
+    CHEAP,
+    CONTROL_IS,
+    FINAL,
+    FROZEN,
+    IDS,
+    TRAINED,
+    UNSET_IS,
+    UNTAUGHT,
+    Price,
+    ask,
+    explained,
+    report,
+    sentence,
+    verdict,
+)
 
 
 def ranks(seed: int, *, warm: float = 1.0, new: float = 1.0) -> pd.DataFrame:
@@ -84,6 +100,15 @@ def test_what_new_items_take_from_others_is_not_the_llms():
     assert not told[BOTH, "items with clicks"].of_llm
     assert told[FINAL, "items with clicks"].of_llm
     assert not told[FINAL, "all targets"].of_llm
+
+
+def test_a_report_says_what_its_rows_are_where_it_names_them():
+    plain = rows(ids={}, both={})
+    taught = plain | {UNTAUGHT: plain[IDS]}
+    whole = rows(ids={}, both={}, cheap={}, final={})
+    said = [explained(ask(found, 0.01)) for found in (plain, taught, whole)]
+    assert said == [[], [CONTROL_IS], [UNSET_IS]]
+    assert f"\n{UNSET_IS}\n" in report(ask(whole, 0.01), None, 2)
 
 
 def test_a_gain_over_nothing_is_told_as_it_is():
