@@ -54,7 +54,7 @@ from recdistill.study.terms import models_of_views
 from recdistill.teachers.build import load_teacher
 from recdistill.teachers.checks import check_teacher
 from recdistill.teachers.gate_tables import gate_tables, last_histories, states_of
-from recdistill.teachers.outputs import TeacherOutputs
+from recdistill.teachers.outputs import TeacherOutputs, answers_of
 from recdistill.teachers.protocol import Teacher
 from recdistill.teachers.scoring import make_outputs
 from recdistill.teachers.training import train_teacher as fit_teacher
@@ -159,7 +159,7 @@ def distill(
         )
     refuse_unused(config, "distill")
     check_student(config, data.num_items)
-    answers = outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
+    answers = answers_of(config, outputs, data)
     texts = text_vectors(config, data)
     fitted = fit_recommender(config, data, teacher=answers, recorder=recorder("distill", config), texts=texts)
     return trained("distill", config, data, fitted, outputs.manifest.llm)

@@ -47,6 +47,10 @@ class DistillConfig(StudentConfig, TeacherConfig):
     candidate_topk: int = option(
         10, "of the teacher's ranking, the first so many items of a sample are taught", least=1
     )
+    new_candidates: bool = option(
+        False, "also teach items without a training target, where the teacher ranks them; else the next items of its "
+        "ranking take their places (with mask_untrained)",
+    )  # fmt: skip
     gamma_position: float = option(
         0.3, "weight of a candidate's position in the teacher's ranking, among what weighs it", least=0
     )
@@ -129,7 +133,13 @@ class DistillConfig(StudentConfig, TeacherConfig):
 
     def unread(self) -> Collection[str]:
         """Also of rounds and shares what is not asked for: runs of versions without them keep their keys."""
-        return (*super().unread(), *(name for name in ("rounds", "query_share") if getattr(self, name) == 1))
+        found = [name for name in ("rounds", "query_share") if getattr(self, name) == 1]
+        return (*super().unread(), *found, *(["new_candidates"] if not self.mask_untrained else []))
+
+    @property
+    def leaves_new_out(self) -> bool:
+        """Whether items without a training target are no candidates: nothing would push their scores down again."""
+        return self.mask_untrained and not self.new_candidates
 
     def check_queries(self) -> None:
         """Raise InputError where nobody can say which samples are asked first, or a teacher cannot be asked again."""

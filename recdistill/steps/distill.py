@@ -3,7 +3,6 @@
 from recdistill.config import BaselineConfig, DistillConfig, narrow
 from recdistill.data.item_texts import item_texts
 from recdistill.data.sequences import SequenceData
-from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
 from recdistill.runs.finished_runs import find_finished, finished_run
 from recdistill.runs.run import Kept, StepRun
@@ -20,7 +19,7 @@ from recdistill.steps.teacher_overlap import overlaps_described, teacher_overlap
 from recdistill.steps.time_budget import within_time
 from recdistill.students.student import Student
 from recdistill.students.training import Report, check_student
-from recdistill.teachers.outputs import TeacherOutputs
+from recdistill.teachers.outputs import TeacherOutputs, answers_of
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes, join
 from recdistill.views.text_teacher import TeacherTable
@@ -64,7 +63,7 @@ def distilled(
         if not run.reused and processes.is_main:
             train(config, data, outputs, start, run, report, processes)
         elif not run.reused:
-            start.help_fit(config, data, run, processes, answers_of(config, outputs))
+            start.help_fit(config, data, run, processes, answers_of(config, outputs, data))
     return run
 
 
@@ -79,15 +78,10 @@ def refitted(
     """The student trained again on all interactions; the run that is refitted is found or made first."""
     with runs_of_their_own():
         first = distill(processes.from_main(lambda: measured(config)))
-    answers, upstream, terms = answers_of(config, outputs), {"teacher": teacher}, outputs.manifest.terms
+    answers, upstream, terms = answers_of(config, outputs, data), {"teacher": teacher}, outputs.manifest.terms
     return refit(
         "distill", config, data, first, start, teacher=answers, upstream=upstream, terms=terms, processes=processes
     )
-
-
-def answers_of(config: DistillConfig, outputs: TeacherOutputs) -> TeacherAnswers:
-    """The answers that the student learns from."""
-    return outputs.answers(config.candidate_topk).shuffled(config.teacher_shuffle, config.seed)
 
 
 def train(
@@ -100,7 +94,7 @@ def train(
     processes: Processes,
 ) -> None:
     """Fit the student by the objective of DLLM2Rec, and say what it gained."""
-    answers = answers_of(config, outputs)
+    answers = answers_of(config, outputs, data)
     # Read before the training: a tracking server may be lost by its end.
     baseline = twin_of(config, data, start)
     device = processes.device

@@ -14,7 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recdistill.config.distill import DistillConfig
 from recdistill.data.pinned_models import terms_of
+from recdistill.data.sequences import SequenceData
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError, one_line
 from recdistill.whole_files import whole_folder
@@ -27,6 +29,12 @@ MOST = 2**40
 #: What the manifest holds for readers, beside the fields of `Manifest`.
 SHOWN = {"covered", "covered_share", "top_n", "terms"}
 PACKAGES = ("recdistill", "torch", "transformers", "peft")
+
+
+def answers_of(config: DistillConfig, outputs: "TeacherOutputs", data: SequenceData) -> TeacherAnswers:
+    """The answers that a student of the options learns from, on the data that its targets come from."""
+    among = torch.from_numpy(data.trained) if config.leaves_new_out else None
+    return outputs.answers(config.candidate_topk, among).shuffled(config.teacher_shuffle, config.seed)
 
 
 def installed_versions() -> dict[str, str]:
@@ -181,10 +189,11 @@ class TeacherOutputs:
             sequence_embedding=None if self.sequence_embedding is None else self.sequence_embedding[kept],
         )
 
-    def answers(self, candidate_topk: int) -> TeacherAnswers:
+    def answers(self, candidate_topk: int, among: Tensor | None = None) -> TeacherAnswers:
         """The first ``candidate_topk`` items of each ranking, laid out by training sample, as students read them;
         all items where the catalogue has no more.
 
+        With ``among``, bool [V], the first of these items; where a ranking has too few of them, its others follow.
         Rankings and distances are 0 where the teacher did not answer. Raises InputError where rankings are shorter.
         """
         # A small catalogue has no more to offer.
@@ -199,8 +208,15 @@ class TeacherOutputs:
         ranking = torch.zeros(num_samples, candidate_topk, dtype=torch.int64)
         distance = torch.zeros(num_samples, candidate_topk)
         covered[self.sample] = True
-        ranking[self.sample] = self.ranking[:, :candidate_topk].long()
-        distance[self.sample] = self.distance[:, :candidate_topk].float()
+        # Copies: rows are written to.
+        first = self.ranking[:, :candidate_topk].long().clone()
+        its_distance = self.distance[:, :candidate_topk].float().clone()
+        if among is not None:
+            mixed = (~among[first]).any(dim=1).nonzero().squeeze(1)
+            whole = self.ranking[mixed].long()
+            order = among[whole].int().argsort(dim=1, descending=True, stable=True)[:, :candidate_topk]
+            first[mixed], its_distance[mixed] = whole.gather(1, order), self.distance[mixed].float().gather(1, order)
+        ranking[self.sample], distance[self.sample] = first, its_distance
         return TeacherAnswers(
             covered=covered,
             ranking=ranking,

@@ -2,10 +2,16 @@ import dataclasses
 import importlib.metadata
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from recdistill.config import DistillConfig
 from recdistill.data.pinned_models import LLMS
 from recdistill.errors import InputError
 from recdistill.teachers.outputs import (
@@ -13,6 +19,7 @@ from recdistill.teachers.outputs import (
     MANIFEST_FILE,
     Manifest,
     TeacherOutputs,
+    answers_of,
     read_teacher_outputs,
     write_teacher_outputs,
 )
@@ -108,6 +115,33 @@ def test_answers_lay_out_the_first_candidates_by_sample(with_sequences: bool) ->
         assert torch.equal(batch.sequence_embedding, states[[3, 2]])
     with pytest.raises(InputError, match=r"candidate_topk=5: the teacher kept 4"):
         outputs.answers(5)
+
+
+@given(seed=st.integers(0, 10**6), topk=st.integers(1, CANDIDATES), most=st.integers(0, ITEMS))
+def test_answers_among_some_items_are_the_first_of_them_and_then_the_others(seed: int, topk: int, most: int) -> None:
+    outputs, draw = make(), torch.Generator().manual_seed(seed)
+    among = torch.zeros(ITEMS, dtype=torch.bool)
+    among[torch.randperm(ITEMS, generator=draw)[:most]] = True
+    answers = outputs.answers(topk, among)
+    for row, sample in enumerate(outputs.sample.tolist()):
+        ranked = list(zip(outputs.ranking[row].tolist(), outputs.distance[row].tolist(), strict=True))
+        expected = [pair for pair in ranked if among[pair[0]]] + [pair for pair in ranked if not among[pair[0]]]
+        found = zip(answers.ranking[sample].tolist(), answers.distance[sample].tolist(), strict=True)
+        assert list(found) == expected[:topk]
+    assert torch.equal(outputs.answers(topk, torch.ones_like(among)).ranking, outputs.answers(topk).ranking)
+
+
+@pytest.mark.parametrize(
+    ("options", "offered"), [({}, False), ({"new_candidates": True}, True), ({"mask_untrained": False}, True)]
+)
+def test_items_without_a_training_target_are_taught_where_they_are_asked_for(
+    options: dict[str, bool], offered: bool
+) -> None:
+    untrained = int(make().ranking[0, 0])
+    data: Any = SimpleNamespace(trained=np.arange(ITEMS) != untrained)
+    config = DistillConfig(candidate_topk=2, **options)
+    answers = answers_of(config, make(), data)
+    assert bool((answers.ranking[answers.covered] == untrained).any()) == offered
 
 
 def test_save_and_load_are_the_folder_of_the_functions(tmp_path: Path) -> None:
