@@ -1,5 +1,6 @@
 """Options of a teacher: iLoRA over an LLM, and what it leaves for students."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -110,6 +111,10 @@ class TeacherConfig(TrainingConfig):
                 f"query_policy={self.query_policy}: asks for nothing at outputs_token_budget=0, which scores all "
                 "samples; give a budget"
             )
+
+    def unread(self) -> Collection[str]:
+        """Also ``ranked_users`` where all are ranked: teachers of versions without it keep their keys."""
+        return (*super().unread(), *(() if self.ranked_users else ("ranked_users",)))
 
     def also_in_key(self) -> dict[str, Any]:
         """The prices, where they decide how many answers a cost budget buys; the teacher's key alone has them."""

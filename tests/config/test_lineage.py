@@ -184,6 +184,13 @@ def test_distillation_leaves_the_teacher_to_its_own_key() -> None:
     assert {"llm", "gate", "lam"} <= set(own_options(MainConfig))
 
 
+def test_a_teacher_that_ranks_all_users_has_the_key_that_it_had_before_there_was_a_choice() -> None:
+    keys = {run_key("teacher", TeacherConfig(ranked_users=users), "data", {"backbone": "b"}) for users in (0, 5, 9)}
+    assert len(keys) == 3
+    assert "ranked_users" in TeacherConfig().unread()
+    assert "ranked_users" not in TeacherConfig(ranked_users=5).unread()
+
+
 def test_dealing_out_a_teachers_answers_reads_the_query_policy() -> None:
     def key(**options: Any) -> str:
         return run_key("distill", DistillConfig(teacher_run_id="t", **options), "data", {"teacher": "k"})
