@@ -109,7 +109,8 @@ def batches(
     Shuffling also moves each user's window borders, and depends on ``(seed, epoch)`` alone, so that a resumed
     run draws the same batches. A batch holds more than ``batch_size - stride`` and fewer than
     ``batch_size + stride`` samples, the last one excepted; where ``stride <= batch_size`` there are
-    ``ceil(samples / batch_size)`` of them in every epoch.
+    ``ceil(samples / batch_size)`` of them in every epoch. Without shuffling, samples of ``stride=1`` come in the order
+    of ``index``, others in their own.
 
     Raises ValueError unless ``1 <= stride <= length`` and ``batch_size >= 1``.
     """
@@ -117,7 +118,10 @@ def batches(
         raise ValueError(f"stride={stride}: must be at least 1 and at most length={length}")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
-    chosen = np.arange(len(samples)) if index is None else np.sort(np.asarray(index, dtype=np.int64))
+    chosen = np.arange(len(samples)) if index is None else np.asarray(index, dtype=np.int64)
+    if stride > 1:
+        # Samples that share a window must adjoin; the others stay in their order, as that in which they are asked for.
+        chosen = np.sort(chosen)
     random = np.random.default_rng([seed, epoch]) if shuffle else None
     return draw(samples, chosen, length, batch_size, stride, padding_id, random)
 
@@ -131,7 +135,7 @@ def draw(
     padding_id: int,
     random: np.random.Generator | None,
 ) -> Iterator[Batch]:
-    """Yield batches over the samples ``chosen`` [S], ascending; in order where ``random`` is None."""
+    """Yield batches over the samples ``chosen`` [S], ascending where windows are shared; in order if not ``random``."""
     if not len(chosen):
         return
     targets = samples.targets

@@ -26,6 +26,8 @@ class Samples:
         end: int64 [N], where its target stands.
         user: int64 [N], the sample's user, an index into ``SequenceData.user_ids``.
         target: int64 [N], the next items, where they do not stand in ``items``; None where they do.
+        number: int64 [N], what seeds that which is drawn for each sample alone: its place in the part that it was taken
+            from; None for its place here.
 
     Raises ValueError where shapes differ, a history is empty or a pointer leaves ``items``.
     """
@@ -35,6 +37,7 @@ class Samples:
     end: Int64Array
     user: Int64Array
     target: Int64Array | None = None
+    number: Int64Array | None = None
 
     def __post_init__(self) -> None:
         for name in ("items", "start", "end", "user", *(("target",) if self.target is not None else ())):
@@ -58,6 +61,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.end)
+
+    @property
+    def numbers(self) -> Int64Array:
+        """What seeds that which is drawn for each sample alone, int64 [N]: the same for it in any subset."""
+        return np.arange(len(self)) if self.number is None else self.number
 
     @property
     def targets(self) -> Int64Array:
@@ -87,7 +95,7 @@ class Samples:
         if not index.size:
             index = index.astype(np.int64)
         target = None if self.target is None else self.target[index]
-        return Samples(self.items, self.start[index], self.end[index], self.user[index], target)
+        return Samples(self.items, self.start[index], self.end[index], self.user[index], target, self.numbers[index])
 
     def at_most(self, most: int, seed: int) -> "Samples":
         """These samples, or ``most`` of them where there are more, drawn by a generator of its own, in their order."""

@@ -28,6 +28,7 @@ class SequenceData:
         new_validation, new_test: the items that are *new* in that part, int64, ascending: drawn by ``new_items``, or,
             where none were drawn, all items without a training target.
         splitting: the options that say what is held out, new items apart: the split's name and its own options.
+        whole: the data with the held-out samples of all users, where these are of some (`data.some_users`); else None.
     """
 
     name: str
@@ -44,6 +45,7 @@ class SequenceData:
     new_validation: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     new_test: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     splitting: Mapping[str, object] = field(default_factory=dict)
+    whole: "SequenceData | None" = None
 
     @property
     def padding_id(self) -> int:

@@ -35,7 +35,7 @@ def of_some_users(data: SequenceData, number: int) -> SequenceData:
     chosen = users[order[:number]]
     parts = (samples.subset(np.flatnonzero(np.isin(samples.user, chosen))) for samples in (data.validation, data.test))
     validation, test = parts
-    return replace(data, validation=validation, test=test)
+    return replace(data, validation=validation, test=test, whole=data.whole or data)
 
 
 def held_out_users(data: SequenceData) -> Int64Array:

@@ -55,7 +55,7 @@ def judged_answers(teacher: "GenerativeTeacher", part: str, samples: Samples) ->
     read = teacher.batches(samples, shuffle=False)
     for _, batch, _ in shared_batches(teacher.processes, read, f"{part} answers", len(samples)):
         candidates, states = teacher.drawn_candidates(samples, batch, JUDGED), teacher.states(batch)
-        texts, named = teacher.written(batch, candidates, states)
+        texts, named = teacher.written(samples, batch, candidates, states)
         right = (candidates == batch.target.numpy()[:, None]).argmax(axis=1)
         of_backbone = teacher.backbone.logits(states).cpu().gather(1, torch.from_numpy(candidates)).argmax(dim=1)
         items = np.where(named < 0, -1, candidates[np.arange(len(named)), named])

@@ -47,6 +47,7 @@ from recdistill.teachers.generative.prompt_length import check_candidates, check
 from recdistill.teachers.generative.ranks import grounded_ranks
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.teachers.ilora.gated_teacher import GatedTeacher, gated_settings
+from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS
 from recdistill.teachers.protocol import JudgedAnswers, Lesson
 from recdistill.training.distributed import ALONE, Processes
 
@@ -135,6 +136,15 @@ class GenerativeTeacher(GatedTeacher):
         return self.model.embed_texts(self.data.titles)
 
     @cached_property
+    def titles_as_read(self) -> list[str]:
+        """V titles as prompts offer them and answers are taught to name them: cut after `MAX_TITLE_TOKENS`."""
+        found, read = list(self.data.titles), self.model.parts.titles
+        for item in np.flatnonzero(read.lengths >= MAX_TITLE_TOKENS).tolist():
+            ids = read.tokens[read.start[item] : read.start[item + 1]]
+            found[item] = self.model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
+        return found
+
+    @cached_property
     def popularity(self) -> Tensor:
         """How popular each item is, float32 [V] in [0, 1], on the model's device."""
         return normalised_popularity(torch.from_numpy(self.data.item_count)).to(self.model.item_table.device)
@@ -202,9 +212,9 @@ class GenerativeTeacher(GatedTeacher):
                     int(targets[sample]),
                     self.data.num_items,
                     self.options.candidates,
-                    np.random.default_rng([*seed, sample]),
+                    np.random.default_rng([*seed, number]),
                 )
-                for sample in batch.sample.tolist()
+                for sample, number in zip(batch.sample.tolist(), numbers_of(samples, batch), strict=True)
             ]
         )
 
@@ -216,17 +226,19 @@ class GenerativeTeacher(GatedTeacher):
         if excluded is not None:
             logits[tuple(part.to(logits.device) for part in excluded)] = -torch.inf
         best = logits.topk(self.options.candidates, dim=1).indices.cpu().numpy()
-        drawn = (np.random.default_rng([RETRIEVED, sample]) for sample in batch.sample.tolist())
+        drawn = (np.random.default_rng([RETRIEVED, number]) for number in numbers_of(samples, batch))
         return np.stack([random.permutation(row) for random, row in zip(drawn, best, strict=True)])
 
-    def written(self, batch: Batch, candidates: Int64Array, states: Tensor) -> tuple[list[str], Int64Array]:
+    def written(
+        self, samples: Samples, batch: Batch, candidates: Int64Array, states: Tensor
+    ) -> tuple[list[str], Int64Array]:
         """The titles that it writes for a batch, and the candidates that they name, int64 [S], -1 for none."""
         parts, titles = self.model.parts, self.data.titles
-        template = (batch.sample % len(parts.templates)).tolist()
+        template = [number % len(parts.templates) for number in numbers_of(samples, batch)]
         prompts = answer_prompts(parts, self.histories(batch), candidates, template, self.users_before(batch))
         if self.options.answer == "free":
             texts = free_answers(self.model, prompts, states)
-            offered = [[titles[item] for item in row] for row in candidates]
+            offered = [[self.titles_as_read[item] for item in row] for row in candidates]
             named = [candidate_named(text, row) for text, row in zip(texts, offered, strict=True)]
             return texts, np.array(named, dtype=np.int64)
         if self.options.answer == "constrained":
@@ -253,7 +265,7 @@ class GenerativeTeacher(GatedTeacher):
     def grounded(self, samples: Samples, batch: Batch) -> tuple[Tensor, Tensor]:
         """Distance of every item to the title written [S, V], and that title's embedding [S, H]."""
         states = self.states(batch)
-        texts, _ = self.written(batch, self.retrieved_candidates(samples, batch, states), states)
+        texts, _ = self.written(samples, batch, self.retrieved_candidates(samples, batch, states), states)
         embedding = self.model.embed_texts(texts)
         gamma = self.options.popularity_adjustment
         return grounded_distances(embedding, self.title_embedding, self.popularity, gamma), embedding
@@ -277,6 +289,12 @@ class GenerativeTeacher(GatedTeacher):
     def answers(self) -> JudgedAnswers:
         """Its answers to the validation and test samples, judged."""
         return judged_parts(self)
+
+
+def numbers_of(samples: Samples, batch: Batch) -> list[int]:
+    """What seeds that which is drawn for each sample of a batch, whoever else's samples are there [S]."""
+    numbers: list[int] = samples.numbers[batch.sample.numpy()].tolist()
+    return numbers
 
 
 def shape_of(config: TeacherConfig) -> GenerativeShape:

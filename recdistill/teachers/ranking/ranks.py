@@ -26,7 +26,9 @@ def ranks_of_samples(teacher: "RankingTeacher", folder: Path | None) -> tuple[Ra
     both, order = joined(data.validation, data.test)
     in_test = torch.from_numpy(order >= len(data.validation))
     new_validation, new_test = torch.from_numpy(data.new_validation), torch.from_numpy(data.new_test)
-    samples_a_user = -(-len(both) // len(np.unique(both.start)))
+    # How samples are laid out in prompts must not depend on whose samples are asked for.
+    everyone, _ = joined(data.whole.validation, data.whole.test) if data.whole is not None else (both, order)
+    samples_a_user = -(-len(everyone) // len(np.unique(everyone.start)))
 
     def scores(batch: Batch) -> tuple[Tensor, Excluded]:
         return teacher.score(batch)[0], teacher.excluded(both, batch)

@@ -149,6 +149,9 @@ def test_outputs_do_not_depend_on_how_many_are_asked_at_once(data, backbone, tmp
     # Each is asked where what it may cost at most is still there.
     assert found["endpoint/cost"] <= 0.01
     assert found["endpoint/queries"] == len(outputs.sample) == expected_queries(teacher, one)
+    # What is paid for is what the policy asks first.
+    first = asked_for(teacher, teacher.config)[: len(outputs.sample)]
+    assert outputs.sample.tolist() == sorted(first.tolist())
 
 
 def expected_queries(teacher, one):

@@ -1,17 +1,46 @@
 """Answers of a generative teacher, judged one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from small_teachers import LENGTH
 from tiny_generative import generative_teacher
 
-from recdistill.evaluation.answers import answer_metrics
+from recdistill.evaluation.answers import answer_metrics, candidate_named
 from recdistill.teachers.generative import teacher as module
 from recdistill.teachers.generative.candidate_prompts import answer_prompts
 from recdistill.teachers.generative.judging import JUDGED, judged_answers, judged_parts
 
 pytestmark = pytest.mark.usefixtures("_small_batches")
+
+
+def test_a_sample_is_asked_the_same_whoever_else_is_asked(data, backbone, model):
+    teacher, some = generative_teacher(data, backbone, model), data.test.subset([1, 4, 7])
+
+    def asked(samples):
+        (batch,) = module.batches(
+            samples, length=LENGTH, batch_size=99, stride=1, padding_id=data.padding_id, seed=0, epoch=0, shuffle=False
+        )
+        states = teacher.states(batch)
+        drawn = teacher.drawn_candidates(samples, batch, JUDGED)
+        retrieved = teacher.retrieved_candidates(samples, batch, states)
+        return drawn, retrieved, teacher.written(samples, batch, drawn, states)[0]
+
+    for of_all, of_some in zip(asked(data.test), asked(some), strict=True):
+        assert np.array_equal(np.asarray(of_all)[[1, 4, 7]], np.asarray(of_some))
+
+
+def test_a_title_is_named_as_prompts_have_it(data, backbone):
+    long = " ".join(f"w{word}" for word in range(40))
+    named = replace(data, titles=(long, *data.titles[1:]))
+    teacher = generative_teacher(named, backbone)
+    read = teacher.titles_as_read
+    assert read[1:] == list(data.titles[1:])
+    assert long.startswith(read[0])
+    assert len(read[0]) < len(long)
+    assert candidate_named(f"{read[0]}\n", read) == 0
 
 
 @pytest.mark.parametrize("answer", ["free", "constrained", "likelihood"])
@@ -23,7 +52,7 @@ def test_answers_are_judged_one_by_one(data, backbone, model, answer):
         data.test, length=LENGTH, batch_size=1, stride=1, padding_id=data.padding_id, seed=0, epoch=0, shuffle=False
     ):
         candidates = teacher.drawn_candidates(data.test, batch, JUDGED)
-        texts, places = teacher.written(batch, candidates, teacher.states(batch))
+        texts, places = teacher.written(data.test, batch, candidates, teacher.states(batch))
         sample = int(batch.sample)
         assert table["answer"][sample] == texts[0]
         expected = data.item_ids[candidates[0, places[0]]] if places[0] >= 0 else None

@@ -8,6 +8,7 @@ import torch
 from small_teachers import CONTEXT, history_of, plain_teacher, seen_by, small, small_backbone, tiny_teacher
 
 from recdistill.data.samples import Samples
+from recdistill.data.some_users import of_some_users
 from recdistill.students.measure import KEPT
 from recdistill.teachers.ranking import teacher as module
 from recdistill.teachers.ranking.ranks import joined, ranks_of_samples
@@ -85,6 +86,23 @@ def test_ranks_of_the_llm_are_those_of_each_prompt_alone(tmp_path):
                 [logits[item] - logits[target] for item in range(data.num_items) if item not in left_out]
             )
             assert of_part.ranks[sample] == 1 + int((margin >= 0).sum()) or float(margin.abs().min()) < 1e-4
+
+
+def test_a_sample_has_the_rank_that_it_has_among_those_of_all_users(tmp_path):
+    data = small(tmp_path, split="chronological")
+    student = small_backbone(data, length=30)
+    whole = ranks_of_samples(tiny_teacher(data, student, teacher_window=30), None)
+    strides = set()
+    for number in (1, 2, 3, 4, 5):
+        some = of_some_users(data, number)
+        users = np.concatenate([some.validation.user, some.test.user])
+        strides.add(-(-len(users) // len(np.unique(users))))
+        found = ranks_of_samples(tiny_teacher(some, student, teacher_window=30), None)
+        for of_some, of_all, samples in zip(found[:2], whole[:2], (data.validation, data.test), strict=True):
+            of_users = np.isin(samples.user, np.concatenate([some.validation.user, some.test.user]))
+            assert of_some.ranks.tolist() == of_all.ranks[torch.from_numpy(of_users)].tolist()
+    # Users differ in how many samples they have: a mean over some is not that over all.
+    assert len(strides) > 1
 
 
 def test_joined_keeps_targets_that_stand_apart():
