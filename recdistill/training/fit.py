@@ -33,6 +33,8 @@ Metrics = dict[str, float]
 # Steps between two measurements of the gradient's norm, which take a noticeable part of a small student's step.
 NORM_EVERY = 10
 NORM = "norm"
+# The amount of a batch that is also summed over the training: a budget counts it, about.
+READ = "tokens"
 
 
 def samples_in(batch: Sized) -> dict[str, int]:
@@ -161,6 +163,9 @@ def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int],
         started = run_epoch(plan, step, progress, kept, checkpoint, base_rates)
         metrics = {f"train/{name}": total / progress.batch for name, total in progress.sums.items()}
         metrics |= {f"train/{unit}_per_second": n / progress.step_seconds for unit, n in progress.amounts.items()}
+        if READ in progress.amounts:
+            before = progress.history[-1][1].get(f"train/{READ}", 0.0) if progress.history else 0.0
+            metrics[f"train/{READ}"] = before + progress.amounts[READ]
         metrics |= {"train/gradient_norm": progress.norm_sum / progress.norms} if progress.norms else {}
         metrics |= progress.begun
         if plan.validate is not None:

@@ -263,6 +263,7 @@ def test_throughput_is_of_the_steps_alone_and_in_the_units_of_a_batch(tmp_path, 
     logged = metrics_of(plan, tmp_path / "c")
     assert [one["train/samples_per_second"] for one in logged] == [8.0] * 6
     assert [one["train/tokens_per_second"] for one in logged] == [100.0] * 6
+    assert [one["train/tokens"] for one in logged] == [500.0 * (epoch + 1) for epoch in range(6)]
     assert [one["train/seconds"] for one in logged] == [55.0 * (epoch + 1) for epoch in range(6)]
 
 
