@@ -127,6 +127,7 @@ def test_what_a_served_model_ships_is_little():
         "recdistill.distillation.output_layer",
         "recdistill.distillation.projection",
         "recdistill.errors",
+        "recdistill.freed_memory",
         "recdistill.registry",
     }
     unwanted = {"measure", "training", "selection", "signals", "catalogue_file"}
