@@ -28,6 +28,7 @@ class EvaluatedRun:
         exclude_seen: whether items of the history were left out of its ranking.
         baseline_id: the run it is naturally compared to (a student's undistilled twin, a teacher's backbone); or ''.
         key: of what its result depends on, seeds included; runs that share it are one made again. '' where it has none.
+        whole: it keeps its lists and a model to serve, as a sweep's trial does not.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class EvaluatedRun:
     exclude_seen: bool
     baseline_id: str
     key: str = ""
+    whole: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +110,8 @@ def groups_of(runs: Sequence[EvaluatedRun], baseline: str = "auto") -> tuple[Gro
 
     Args:
         runs: comparable (`check_comparable`), no id twice. Where they all share their settings, the seed is what
-            is compared: each run is a group. Else of a run that was made again the last one stands for all, and does
-            not count as another seed.
+            is compared: each run is a group. Else of a run that was made again the last one stands for all, a whole one
+            where there is one, and does not count as another seed.
         baseline: id of a run, whose group is the baseline of all others; or 'auto': each group against that of
             its runs' ``baseline_id``, and where no run has one here, all against the first group.
 
@@ -121,10 +123,16 @@ def groups_of(runs: Sequence[EvaluatedRun], baseline: str = "auto") -> tuple[Gro
     if len(collected) == 1:
         collected = {run.run_id: [run] for run in runs}
     group_of = {run.run_id: index for index, group in enumerate(collected.values()) for run in group}
-    members = [tuple({run.key or run.run_id: run for run in group}.values()) for group in collected.values()]
+    members = [tuple(standing(group).values()) for group in collected.values()]
     baselines = baselines_of(members, group_of, baseline)
     names = names_of(members)
     return tuple(Group(*parts) for parts in zip(names, members, baselines, strict=True))
+
+
+def standing(group: Sequence[EvaluatedRun]) -> dict[str, EvaluatedRun]:
+    """Of runs that share a key the one that stands for all, by key: the last, or the last whole one."""
+    last = {run.key or run.run_id: run for run in group}
+    return last | {run.key or run.run_id: run for run in group if run.whole}
 
 
 def baselines_of(

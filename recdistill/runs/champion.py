@@ -8,6 +8,7 @@ from mlflow.tracking import MlflowClient
 from recdistill.errors import InputError, one_line
 from recdistill.runs.finished_runs import run_of
 from recdistill.runs.outbox import read
+from recdistill.runs.run import FINGERPRINT
 
 CHAMPION = "champion"
 OVERRIDDEN, REPLACED = "recdistill.override", "recdistill.replaced"
@@ -69,6 +70,29 @@ def best_on_validation(versions: list[Version], metric: str) -> Version:
     if not known:
         raise InputError(f"version=: no version's run has {wanted}; give a version")
     return max(known, key=lambda version: (known[version], int(version.number)))
+
+
+def of_same_data(versions: list[Version], champion: Version) -> list[Version]:
+    """The versions that were made for the champion's data: on other data a metric says nothing of who is better.
+
+    Raises InputError where there is none.
+    """
+    wanted = fingerprint_of(champion)
+    found = [version for version in versions if wanted and fingerprint_of(version) == wanted]
+    if not found:
+        raise InputError(
+            f"version=: no other version of {champion.name} is of the data of its {CHAMPION}, {champion.address}; give "
+            "a version, and override=true, or register one of that data"
+        )
+    return found
+
+
+def fingerprint_of(version: Version) -> str:
+    """The fingerprint of the data that a version's run is of; empty where that run is gone, or of none."""
+    try:
+        return run_of(version.run_id).data.tags.get(FINGERPRINT, "") if version.run_id else ""
+    except MlflowException:
+        return ""
 
 
 def make_champion(version: Version, before: Version | None, *, override: bool) -> None:

@@ -17,6 +17,7 @@ from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from numpy.typing import NDArray
 
 from recdistill.config import UPSTREAM
+from recdistill.config.lineage import digest
 from recdistill.errors import InputError, one_line
 from recdistill.evaluation.rank_table import SAMPLE, common_samples
 from recdistill.report.compared import EvaluatedRun, EvaluatedSamples, check_comparable
@@ -24,7 +25,7 @@ from recdistill.report.settings import EVALUATED_STEPS, Settings, digests_of, se
 from recdistill.runs.artifacts import local_artifact
 from recdistill.runs.finished_runs import run_of, search
 from recdistill.runs.kept_options import READERS, KeptOptions, kept_options
-from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, KEY, NAME, REFIT, REUSED, STEP, StepRun
+from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, KEPT, KEY, NAME, REFIT, REUSED, STEP, StepRun
 from recdistill.runs.tracking_store import tracking_address
 
 RANKS = "ranks/{part}.parquet"
@@ -207,12 +208,12 @@ def described_runs(
                 known[run_id] = of | dict(known[run_id])
         return known[run_id]
 
-    return [evaluated_run(run, options[id_of(run)].values, settings(run)) for run in runs]
+    return [evaluated_run(run, options[id_of(run)], settings(run)) for run in runs]
 
 
-def evaluated_run(run: Run, values: Mapping[str, Any], settings: Settings) -> EvaluatedRun:
+def evaluated_run(run: Run, options: KeptOptions, settings: Settings) -> EvaluatedRun:
     """A run of these options and settings as a comparison sees it."""
-    step, tags = step_of(run), run.data.tags
+    step, tags, values = step_of(run), run.data.tags, options.values
     return EvaluatedRun(
         run_id=id_of(run),
         # A name of ours tells what the settings tell, too.
@@ -224,8 +225,16 @@ def evaluated_run(run: Run, values: Mapping[str, Any], settings: Settings) -> Ev
         data=f"{values.get('dataset', 'unknown data')}, {values.get('split', 'unknown split')}",
         exclude_seen=bool(values.get("exclude_seen", True)),
         baseline_id=tags.get(BASELINE.get(step, ""), ""),
-        key=tags.get(KEY, ""),
+        key=result_key(options.key_parts, tags),
+        whole=KEPT not in tags,
     )
+
+
+def result_key(key_parts: Mapping[str, Any] | None, tags: Mapping[str, str]) -> str:
+    """The key of a run's result: the same of a sweep's trial, which keeps less, and of a whole run."""
+    if key_parts is None:
+        return tags.get(KEY, "")
+    return digest({name: value for name, value in key_parts.items() if name != "kept"})
 
 
 def ranks_of(runs: Sequence[Run], part: str) -> dict[str, pa.Table]:

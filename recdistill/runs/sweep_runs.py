@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
@@ -22,7 +22,7 @@ from recdistill.config import Config
 from recdistill.config.lineage import digest
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import Pruned
-from recdistill.runs.finished_runs import find_finished, run_of, search
+from recdistill.runs.finished_runs import find_finished, has_artifacts, run_of, search
 from recdistill.runs.logged_options import used_options
 from recdistill.runs.open_runs import hold
 from recdistill.runs.outbox import post, read
@@ -216,8 +216,9 @@ def end_killed(run_id: str) -> None:
 
 
 def is_there(run_id: str) -> bool:
-    """Whether the run is there and FINISHED, or RUNNING."""
-    return status_of(run_id) in ("FINISHED", "RUNNING")
+    """Whether the run is there and RUNNING, or FINISHED with its artifacts."""
+    status = status_of(run_id)
+    return status == "RUNNING" or (status == "FINISHED" and has_artifacts(run_id))
 
 
 def is_running(run_id: str) -> bool:
@@ -226,9 +227,14 @@ def is_running(run_id: str) -> bool:
 
 
 def status_of(run_id: str) -> str:
-    """The run's status, empty where there is no such run. Raises LostStoreError, at once, where nobody answers."""
+    """The run's status, empty where there is no such run or it was deleted.
+
+    Raises LostStoreError, at once, where nobody answers.
+    """
     try:
         # A command that waits here would give no sign of life meanwhile.
-        return str(read(lambda: mlflow.get_run(run_id), patience=0).info.status)
+        info = read(lambda: mlflow.get_run(run_id), patience=0).info
     except MlflowException:
         return ""
+    # MLflow still tells the status of a deleted run, which takes no tags.
+    return str(info.status) if info.lifecycle_stage == LifecycleStage.ACTIVE else ""

@@ -1,6 +1,7 @@
 """``compare``: which of several evaluated runs is better, by how much, and whether it was luck."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from rich.console import Console
 from recdistill.config import CompareConfig, changed
 from recdistill.data.ranking_files import OthersRanking, read_ranking
 from recdistill.errors import InputError
-from recdistill.report.compared import groups_of
+from recdistill.report.compared import Group, groups_of
 from recdistill.report.page import page
 from recdistill.report.results import MetricName, Results, compare_groups
+from recdistill.report.settings import EVALUATED_STEPS
 from recdistill.report.text import answer, frame, markdown, terminal_table
 from recdistill.runs.compared_runs import ComparedRuns, compared_runs, link_runs, place_of
 from recdistill.runs.finished_runs import run_of
@@ -98,13 +100,28 @@ def lists_of(results: Results, stored: ComparedRuns, others: Sequence[OthersRank
 
 
 def promote_best(config: CompareConfig, results: Results) -> None:
-    """Register and promote the best recommender: of its seeds, the run that is best on validation."""
-    best = results.groups[results.best]
-    if best.step not in STUDENT_STEPS:
-        raise InputError(f"promote={config.promote}: {best.label} is best, and no student of ours")
+    """Register and promote the recommender that is best on validation, by the mean over its seeds: its best run there.
+
+    Chosen by test, the best of many would be tested on what chose it. Raises InputError where no run has the metric, or
+    the best recommender is no student.
+    """
     metric = f"val/{config.metric.partition('/')[2]}"
-    by_validation = {run.run_id: run_of(run.run_id).data.metrics.get(metric, -math.inf) for run in best.runs}
-    promote_run(max(by_validation, key=by_validation.__getitem__), config.promote, config.metric, config.seed)
+    # Rankings that others made have no run, and none on validation.
+    evaluated = [group for group in results.groups if group.step in EVALUATED_STEPS]
+    by_validation = {
+        run.run_id: run_of(run.run_id).data.metrics.get(metric, -math.inf) for group in evaluated for run in group.runs
+    }
+
+    def mean(group: Group) -> float:
+        return statistics.fmean(by_validation[run.run_id] for run in group.runs)
+
+    best = max(evaluated, key=mean)
+    if mean(best) == -math.inf:
+        raise InputError(f"promote={config.promote}: no compared run has {metric}, which chooses; give another metric")
+    if best.step not in STUDENT_STEPS:
+        raise InputError(f"promote={config.promote}: {best.label} is best on validation, and no student of ours")
+    run_id = max((run.run_id for run in best.runs), key=by_validation.__getitem__)
+    promote_run(run_id, config.promote, config.metric, config.seed)
 
 
 def headline(results: Results) -> dict[str, float]:

@@ -4,7 +4,15 @@ from recdistill.config import PromoteConfig, changed
 from recdistill.errors import InputError
 from recdistill.report.compared import groups_of
 from recdistill.report.results import MetricName, Row, compare_groups
-from recdistill.runs.champion import CHAMPION, Version, best_on_validation, champion_of, make_champion, versions_of
+from recdistill.runs.champion import (
+    CHAMPION,
+    Version,
+    best_on_validation,
+    champion_of,
+    make_champion,
+    of_same_data,
+    versions_of,
+)
 from recdistill.runs.compared_runs import compared_runs
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
@@ -60,7 +68,7 @@ def version_of(config: PromoteConfig, champion: Version | None) -> Version:
     others = [version for version in versions if version != champion]
     if not others:
         raise InputError(f"name={config.name}: its only version is the {CHAMPION} already; register another one")
-    return best_on_validation(others, config.metric)
+    return best_on_validation(others if champion is None else of_same_data(others, champion), config.metric)
 
 
 def tested(config: PromoteConfig, metric: MetricName, challenger: Version, champion: Version) -> Row:

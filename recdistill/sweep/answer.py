@@ -12,11 +12,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from recdistill.config import Config, DistillConfig, StudentConfig, SweepConfig, changed, narrow, option_table
-from recdistill.errors import InputError
 from recdistill.runs.compared_runs import place_of
 from recdistill.runs.step_runs import StepRun
 from recdistill.runs.sweep_runs import log_values
 from recdistill.sweep import final_comparison
+from recdistill.sweep.best_trials import best_trials
 from recdistill.sweep.figures import write_figures
 from recdistill.sweep.final_comparison import Row
 from recdistill.sweep.final_jobs import final_jobs
@@ -29,6 +29,8 @@ from recdistill.sweep.workers import map_tasks
 REPORT = "report.html"
 #: A configuration is the same with another seed, and with other runs of the steps before.
 NOT_CONFIGURATION = ("seed", "upstream")
+#: Runs that the sweep's trainings start from, and so does the command that it ends with.
+STARTED_FROM = ("teacher_run_id", "backbone_run_id", "init_from")
 #: What the answer says of serving: a sweep keeps no model, and promotes nothing by itself.
 SERVED = (
     "To serve it: that command with `-P register=NAME`, once a seed, makes its versions; "
@@ -67,7 +69,7 @@ def write_answer(
     for name, value in {"trial": best[0].number, **best[0].params}.items():
         run.tag(f"best.{name}", value)
     # A searched option is named even where its default was best.
-    given = {name: getattr(base, name) for name in ("teacher_run_id", "backbone_run_id") if getattr(base, name)}
+    given = {name: getattr(base, name) for name in STARTED_FROM if getattr(base, name)}
     options = options_of(changed(chosen, force=False)) | best[0].params | given
     texts = {"best.yaml": as_yaml(options), "command.txt": command(options) + "\n"}
     if len(space.objectives) > 1:
@@ -88,19 +90,6 @@ def write_answer(
     print(f"{said}\nthe report: {place_of(run, REPORT)}", flush=True)
 
 
-def best_trials(study: Study, space: Space) -> list[FrozenTrial]:
-    """The best complete trial, or those of the Pareto front, best by the first objective first.
-
-    Raises InputError where no trial is complete.
-    """
-    if not any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
-        raise InputError(f"study={study.study_name}: no trial is complete, so there is no best one; add trials")
-    if len(space.objectives) == 1:
-        return [study.best_trial]
-    sign = -1.0 if space.objectives[0].direction == "maximize" else 1.0
-    return sorted(study.best_trials, key=lambda trial: (sign * trial.values[0], trial.number))
-
-
 def final_rows(
     config: SweepConfig, space: Space, base: DistillConfig, chosen: DistillConfig, finals: Finals
 ) -> list[Row]:
@@ -111,12 +100,15 @@ def final_rows(
     # The seeds are the students': each configuration keeps one teacher.
     default, best = finals.with_teacher(base), finals.with_teacher(chosen)
     plain = narrow(chosen, StudentConfig)
-    jobs = final_jobs(config, 3 * config.final_seeds)
     named: list[tuple[str, StudentConfig]] = [("best", best), ("default", default), ("undistilled", plain)]
+    if config.force and best == default:
+        # By force each would be trained anew, and a configuration held against itself.
+        del named[1]
     tasks = [Final(name, changed(options, seed=seed)) for name, options in named for seed in seeds]
-    results = map_tasks(finals.training, tasks, jobs, finals.prepare)
+    results = map_tasks(finals.training, tasks, final_jobs(config, len(tasks)), finals.prepare)
     by_name = {name: [r for t, r in zip(tasks, results, strict=True) if t.name == name] for name, _ in named}
-    return [Row(name, found) for name, found in by_name.items()]
+    by_name.setdefault("default", by_name["best"])
+    return [Row(name, by_name[name]) for name in ("best", "default", "undistilled")]
 
 
 def log_trials(run: StepRun, space: Space, study: Study) -> None:

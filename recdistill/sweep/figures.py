@@ -5,13 +5,14 @@ Optuna draws all of them twice: with matplotlib for the PNG files, with plotly f
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 from optuna import visualization as interactive
+from optuna.importance import FanovaImportanceEvaluator
 from optuna.study import Study
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawn
@@ -25,12 +26,13 @@ INCHES_EACH = {"parallel": 1.6, "slices": 2.0}
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure's name, title, and the two functions that draw it."""
+    """A figure's name, title, the two functions that draw it, and the position of the objective that it is about."""
 
     name: str
     title: str
     png: Callable[[], Any]
     page: Callable[[], Any]
+    objective: int = 0
 
 
 def write_figures(folder: Path, study: Study, space: Space) -> list[str]:
@@ -90,7 +92,8 @@ def figures_of(study: Study, space: Space) -> Iterator[Figure]:
             chosen["target"] = value_at(position)
         # Where there are several objectives, the figures of each but the first are named after it.
         end = "" if not position else f"_{objective.metric.replace('/', '_')}"
-        yield from objective_figures(study, names, chosen, objective.metric, end)
+        for figure in objective_figures(study, names, chosen, objective.metric, end):
+            yield replace(figure, objective=position)
     if single:
         yield Figure(
             "curves",
@@ -115,7 +118,9 @@ def objective_figures(
         )
 
     yield both("history", f"{metric} of each trial", "plot_optimization_history")
-    yield both("importances", f"How much each option matters for {metric}", "plot_param_importances")
+    # Optuna's default, PED-ANOVA, asks what reaches the lowest values of a target.
+    fanova = FanovaImportanceEvaluator(seed=0)
+    yield both("importances", f"How much each option matters for {metric}", "plot_param_importances", evaluator=fanova)
     yield both("parallel_coordinates", f"Trials across their options, by {metric}", "plot_parallel_coordinate")
     yield both("slices", f"{metric} along each option", "plot_slice")
     if set(CONTOUR) <= set(names):

@@ -65,7 +65,7 @@ class Gain:
     Attributes:
         difference: mean.
         low, high: of its 95 % interval.
-        p_value: two-sided.
+        p_value: two-sided, after Holm's correction, as ``compare`` of the same runs has it.
         same: whether the best configuration is the other one.
     """
 
@@ -119,7 +119,7 @@ def gains(rows: Sequence[Row], space: Space, seed: int) -> dict[str, Gain]:
         against = results.row_of(place)
         if against is not None:
             # The comparison is of the other one against the best.
-            found[row.name] = Gain(-against.difference, -against.high, -against.low, against.p_value)
+            found[row.name] = Gain(-against.difference, -against.high, -against.low, against.adjusted)
     return found
 
 

@@ -21,6 +21,7 @@ from scipy.stats import t as student_t
 
 from recdistill.report.document import answer_section, chip, details, document, table
 from recdistill.report.text import equals
+from recdistill.sweep.best_trials import best_trials
 from recdistill.sweep.figures import figures_of, value_at
 from recdistill.sweep.final_comparison import Gain, Row, shown_metrics
 from recdistill.sweep.space import Space
@@ -88,14 +89,15 @@ def noise_of(rows: Sequence[Row], space: Space) -> Noise | None:
 
 @dataclass(frozen=True)
 class Trials:
-    """The complete trials of a study, by its first objective.
+    """The complete trials of a study, by one of its objectives.
 
     Attributes:
         metric: the objective.
         sign: 1 where more is better, -1 where less is.
         complete: in order.
-        best: of them.
+        best: of them, and of the Pareto front where there are several objectives.
         noise: between seeds, or None.
+        position: of the objective.
     """
 
     metric: str
@@ -103,20 +105,21 @@ class Trials:
     complete: Sequence[FrozenTrial]
     best: FrozenTrial
     noise: Noise | None
+    position: int = 0
 
     @classmethod
-    def of(cls, study: Study, space: Space, noise: Noise | None) -> "Trials":
+    def of(cls, study: Study, space: Space, noise: Noise | None, position: int = 0) -> "Trials":
         """From a study with a complete trial."""
-        objective = space.objectives[0]
+        objective = space.objectives[position]
         sign = 1.0 if objective.direction == "maximize" else -1.0
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        best = max(complete, key=lambda trial: (sign * trial.values[0], -trial.number))
-        return cls(objective.metric, sign, complete, best, noise)
+        best = best_trials(study, space, position)[0]
+        return cls(objective.metric, sign, complete, best, noise, position)
 
     @property
     def top(self) -> float:
         """The best value."""
-        return float(self.best.values[0])
+        return float(self.best.values[self.position])
 
     @property
     def edge(self) -> float:
@@ -126,7 +129,8 @@ class Trials:
     @property
     def within(self) -> list[FrozenTrial]:
         """Trials that the noise does not tell from the best one, which is among them."""
-        return [trial for trial in self.complete if self.sign * trial.values[0] >= self.sign * self.edge]
+        edge = self.sign * self.edge
+        return [trial for trial in self.complete if self.sign * trial.values[self.position] >= edge]
 
 
 def sweep_page(
@@ -268,16 +272,17 @@ def figures(drawn: Drawing, study: Study, space: Space, trials: Trials) -> Itera
                 figure = one.page()
             except (ValueError, RuntimeError, ZeroDivisionError):
                 continue
+        about = Trials.of(study, space, None, one.objective) if one.objective else trials
         is_parallel = one.name.startswith("parallel")
         if is_parallel:
-            colour_lines(figure, trials.sign)
+            colour_lines(figure, about.sign)
         elif one.name.startswith("history"):
             figure.update_traces(marker={"color": TRIAL}, selector={"mode": "markers"})
             figure.update_traces(line={"color": BEST}, selector={"mode": "lines"})
         elif one.name.startswith("importances"):
             figure.update_traces(marker={"color": BEST})
         figure.update_layout(showlegend=False)
-        words = figure_in_words(one.name, one.title, figure, trials)
+        words = figure_in_words(one.name, one.title, figure, about)
         yield drawn.section(one.title, words, figure, HEIGHT, PARALLEL_WIDTH if is_parallel else 0)
 
 
@@ -298,7 +303,7 @@ def colour_lines(figure: Any, sign: float) -> None:
 
 def figure_in_words(name: str, title: str, figure: Any, trials: Trials) -> str:
     """What a figure shows: of importances every value, of the others their title and the best trial."""
-    if name == "importances":
+    if name.startswith("importances"):
         pairs = zip(figure.data[0].y, figure.data[0].x, strict=True)
         return f"{title}: " + ", ".join(f"{option} {share:.2f}" for option, share in reversed(list(pairs)))
     return f"{title}: {len(trials.complete)} complete trials, the best is number {trials.best.number}, {trials.top:.4f}"
@@ -400,5 +405,5 @@ def how_to_read(trials: Trials) -> str:
     return (
         f"{band}Trials are judged by validation; the final comparison is on test samples and new seeds, by the paired "
         "permutation test of compare. Importances (fANOVA) say how much of the spread of all trials an option "
-        "explains, and nothing of the direction."
+        "explains, and nothing of the direction; they leave out options that only some trials had."
     )

@@ -1,7 +1,9 @@
 """How the values of a study's trials are drawn, and when a trial is given up.
 
 A trial's values depend on the sweep's seed, the trial's number and the trials before it, and not on the process that
-draws them: workers never draw the same values twice, and a sweep that was stopped goes on as it would have.
+draws them: workers never draw the same values twice, and a sweep that was stopped goes on as it would have. With
+``qmc`` the storage hands out the points of one sequence without a lock, so that workers who ask at once may draw the
+same one.
 """
 
 from typing import Any, assert_never

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 from optuna import Trial
 
 from recdistill.config import DistillConfig, changed, option, option_table
+from recdistill.config.student import check_measured, check_without_teacher
 from recdistill.errors import InputError
 from recdistill.evaluation.rank_metrics import metric_names
 
@@ -226,7 +227,11 @@ def combinations(space: Space) -> Iterator[dict[str, Value]]:
 def config_of_trial(space: Space, base: Options, values: Mapping[str, Any]) -> Options:
     """``base`` with ``values``. Raises InputError at the line of the option that its message begins with."""
     try:
-        return changed(base, **values)
+        config = changed(base, **values)
+        # A sweep measures its trials, and trains the best one's student without a teacher, too.
+        check_without_teacher(config)
+        check_measured(config)
+        return config
     except InputError as error:
         lines = dict(space.lines or {}) | {parameter.name: parameter.line for parameter in space.parameters}
         line = lines.get(str(error).partition("=")[0], 1)

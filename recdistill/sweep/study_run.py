@@ -28,6 +28,7 @@ from recdistill.sweep.progress import Lines, Progress
 from recdistill.sweep.space import Space, base_config, example_configs
 from recdistill.sweep.space_file import read_space
 from recdistill.sweep.study import StudyPlace, hidden
+from recdistill.sweep.totals import finished
 from recdistill.sweep.trainings import (
     IDENTITY,
     FinalTraining,
@@ -39,6 +40,8 @@ from recdistill.sweep.trainings import (
 )
 from recdistill.sweep.workers import Work, run_workers
 
+#: Attribute of a study: the run of the teacher that all its trials share, or of its backbone; empty for files.
+SHARED = "shared_run_id"
 ANSWER_SECONDS = 1.0
 Pin = Callable[[DistillConfig], DistillConfig]
 
@@ -146,6 +149,7 @@ def work_on_sweep(sweep: Sweep, run: StepRun, steps: Steps) -> None:
     """Open the study, take part in the lead, make what all trials share, and work until there is an answer."""
     config, space = sweep.config, sweep.space
     study, place = find_or_make_study(config, space, sweep.base, sweep.url, sweep.described)
+    check_total(study, config.trials)
     lead = Lead(
         study,
         run.run_id,
@@ -160,8 +164,43 @@ def work_on_sweep(sweep: Sweep, run: StepRun, steps: Steps) -> None:
     # The lead comes first: the teacher may take hours, and no trial may begin in a study without a leader.
     with lead:
         log_settings(run, space, place)
-        pin = steps.with_backbone if sweep.searches_teacher else steps.with_teacher
-        work_until_answered(sweep, pin(sweep.base), place, study, lead, run, steps)
+        base = with_shared_run(sweep, study, lead, steps)
+        work_until_answered(sweep, base, place, study, lead, run, steps)
+
+
+def check_total(study: Study, total: int) -> None:
+    """Raise InputError where the study has more trials than the answer is to be over."""
+    if finished(study) > total:
+        raise InputError(
+            f"trials={total}: study {study.study_name} has {finished(study)} finished trials; give that many or more, "
+            "or another study"
+        )
+
+
+def with_shared_run(sweep: Sweep, study: Study, lead: Lead, steps: Steps) -> DistillConfig:
+    """The options that all trials share, with the run of their teacher or backbone: the same in every command.
+
+    The leader of the first commands finds or makes it, and the study keeps which it is. Raises InputError where it is
+    no longer in the store.
+    """
+    searched = sweep.searches_teacher
+    option, pin = ("backbone_run_id", steps.with_backbone) if searched else ("teacher_run_id", steps.with_teacher)
+    while SHARED not in study.user_attrs:
+        if not lead.leads and not lead.answered:
+            time.sleep(ANSWER_SECONDS)
+            continue
+        base = pin(sweep.base)
+        # Another command may have taken the lead meanwhile.
+        if SHARED not in study.user_attrs:
+            study.set_user_attr(SHARED, base.value(option))
+            return base
+    shared = str(study.user_attrs[SHARED])
+    if shared and not sweep_runs.is_there(shared):
+        raise InputError(
+            f"study={study.study_name}: its trials share {option}={shared}, which is no longer in the tracking store; "
+            "restore that run, or begin a new study by force=true"
+        )
+    return changed(sweep.base, **{option: shared})
 
 
 def log_settings(run: StepRun, space: Space, place: StudyPlace) -> None:
@@ -193,6 +232,8 @@ def work_until_answered(
         if not lead.leads:
             time.sleep(ANSWER_SECONDS)
             continue
+        # Commands with a larger total may have worked on the study, too.
+        check_total(study, config.trials)
         identity = study.user_attrs[IDENTITY]
         sweep_runs.adopt(identity, run.run_id, "")
         sweep_runs.end_unsettled(identity)

@@ -28,6 +28,11 @@ def test_a_run_that_was_made_again_is_no_further_seed(make_run):
     assert len(groups_of([make_run("a", key="1"), make_run("b", key="2"), make_run("c", settings={})])[0].runs) == 2
 
 
+def test_a_whole_run_stands_for_a_trial_that_was_made_after_it(make_run):
+    runs = [make_run("whole", key="1"), make_run("trial", key="1", whole=False), make_run("c", settings={})]
+    assert [[run.run_id for run in group.runs] for group in groups_of(runs)] == [["whole"], ["c"]]
+
+
 def test_runs_of_one_configuration_are_compared_one_by_one(make_run):
     groups = groups_of([make_run("a"), make_run("b", seed=2)])
     assert [group.label for group in groups] == ["distill seed=1", "distill seed=2"]

@@ -1,3 +1,4 @@
+import json
 from dataclasses import dataclass
 
 import mlflow
@@ -6,9 +7,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 from synthetic_runs import Samples, add_run
 
+from recdistill.config.lineage import digest
 from recdistill.errors import InputError
+from recdistill.report.compared import groups_of
 from recdistill.runs import compared_runs as module
 from recdistill.runs.compared_runs import compared_runs
+from recdistill.runs.run import StepRun
 
 SAMPLES = Samples(users=30)
 
@@ -94,6 +98,23 @@ def test_settings_are_what_was_used_not_what_was_typed(client, store):
     runs = {run.run_id: run for run in compared_runs([typed, *store.distilled], "", "auto", "test").runs}
     assert runs[typed].settings == runs[store.distilled[0]].settings
     client.delete_run(typed)
+
+
+def test_a_trial_of_a_sweep_is_no_further_seed_beside_the_whole_run(client, store):
+    same = {"seed": 1, "lam": 0.3, "fingerprint": "6" * 64}
+    whole, trial = (add_run(client, SAMPLES, "distill", SAMPLES.ranks(1), **same) for _ in range(2))
+    parts = json.loads(StepRun(whole, "", "", reused=True).artifact("key.json").read_text())
+    # As `step_run` writes what keeps its results alone.
+    kept = parts | {"kept": "results"}
+    client.log_text(trial, json.dumps(kept), "key.json")
+    client.set_tag(whole, "recdistill.key", digest(parts))
+    for name, value in {"recdistill.key": digest(kept), "recdistill.kept": "results"}.items():
+        client.set_tag(trial, name, value)
+    other = add_run(client, SAMPLES, "distill", SAMPLES.ranks(2), **(same | {"lam": 0.7}))
+    found = compared_runs([whole, trial, other], "", "auto", "test")
+    assert [[run.run_id for run in group.runs] for group in groups_of(found.runs)] == [[whole], [other]]
+    for run_id in (whole, trial, other):
+        client.delete_run(run_id)
 
 
 def test_runs_of_other_contents_of_a_file_are_told_apart(client, tmp_path):

@@ -70,3 +70,18 @@ def test_another_process_takes_the_trials_over(client: MlflowClient) -> None:
     assert not is_there("nothing")
     # A study may be kept where the store was begun anew.
     adopt("other", now, "0" * 32)
+
+
+def test_an_answer_is_there_while_its_run_and_its_artifacts_are(client: MlflowClient) -> None:
+    bare, whole = (client.create_run("0").info.run_id for _ in range(2))
+    client.log_text(whole, "the answer", "said.md")
+    assert is_there(bare)
+    for run_id in (bare, whole):
+        client.set_terminated(run_id)
+    assert (is_there(bare), is_there(whole)) == (False, True)
+    client.delete_run(whole)
+    assert not is_there(whole)
+    trial = client.create_run("0", tags={STUDY_ID: "kept", TRIAL: "0", PARENT: whole}).info.run_id
+    # A deleted run takes no tags.
+    adopt("kept", bare, whole)
+    assert client.get_run(trial).data.tags[PARENT] == bare

@@ -63,6 +63,19 @@ def test_a_better_one_replaces_it_and_a_worse_one_does_not(client, registered, c
     assert client.get_run(run.run_id).data.metrics["promote/difference"] < 0
 
 
+def test_versions_of_other_data_are_not_chosen(client, registered):
+    promoted(version="1")
+    other = add_run(client, SAMPLES, "distill", SAMPLES.ranks(4), fingerprint="e" * 64)
+    client.log_metric(other, "val/ndcg_at_20", 0.9)
+    client.create_model_version("films", source=f"runs:/{other}/model", run_id=other)
+    promoted()
+    assert champion_of("films").number == "2"
+    client.set_registered_model_alias("films", CHAMPION, "4")
+    said = r"^version=: no other version of films is of the data of its champion, models:/films/4; give a version"
+    with pytest.raises(InputError, match=said):
+        promoted()
+
+
 def test_each_promotion_is_a_run_of_its_own(client, registered):
     """Also back to a version that was the champion before, by the same command."""
     first, _, again = (promoted(version=version, override=True) for version in ("3", "2", "3"))
@@ -138,6 +151,27 @@ def test_a_comparison_promotes_its_best_recommender_by_the_seed_best_on_validati
     with entry_run("compare"):
         compare_module.compare(CompareConfig(**options))
     assert said == [(runs[1], "films", "test/ndcg_at_20", 1)]
+
+
+def test_a_comparison_promotes_what_is_best_on_validation_not_on_test(client, monkeypatch):
+    said = []
+    monkeypatch.setattr(compare_module, "promote_run", lambda *given: said.append(given))
+    runs = {}
+    # The first is best on test; a seed of the third is best on validation, but not its mean.
+    for name, gain, lam, seed, val in (
+        ("lucky", 1.0, 0.1, 1, 0.10),
+        ("best", 0.5, 0.7, 1, 0.12),
+        ("high", 0.0, 0.9, 1, 0.14),
+        ("low", 0.0, 0.9, 2, 0.06),
+    ):
+        runs[name] = add_run(client, SAMPLES, "distill", SAMPLES.ranks(seed, gain=gain), lam=lam, seed=seed)
+        client.log_metric(runs[name], "val/ndcg_at_20", val)
+    options = {"runs": ",".join(runs.values()), "resamples": 300, "promote": "films"}
+    with entry_run("compare"):
+        compare_module.compare(CompareConfig(**options, metric="test/ndcg_at_20"))
+    assert [given[0] for given in said] == [runs["best"]]
+    with pytest.raises(InputError, match="promote=films: no compared run has val/ndcg_at_7"), entry_run("compare"):
+        compare_module.compare(CompareConfig(**options, metric="test/ndcg_at_7"))
 
 
 def test_main_promotes_only_what_is_registered():

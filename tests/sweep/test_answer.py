@@ -4,18 +4,15 @@ import shlex
 from pathlib import Path
 
 import optuna
-import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_sweep import run
 
 from recdistill.config import DistillConfig, StudentConfig, changed
 from recdistill.config.command_line import parse
-from recdistill.errors import InputError
 from recdistill.sweep import answer
+from recdistill.sweep.best_trials import best_trials
 from recdistill.sweep.space import Objective, Parameter, Space
-from recdistill.sweep.study import OpenStudy
 
 SPACE = Space("space.yaml", (Parameter("lam", float, 0.0, 1.0),), (Objective("val/ndcg_at_20", "maximize"),))
 
@@ -59,14 +56,6 @@ def test_a_configuration_has_the_options_of_its_parts_and_the_files_it_reads() -
     assert answer.options_of(config) == expected
 
 
-def test_the_best_is_the_best(opened: OpenStudy, space: Space) -> None:
-    with pytest.raises(InputError, match="no trial is complete"):
-        answer.best_trials(opened.study, space)
-    run(opened, space, 9)
-    (best,) = answer.best_trials(opened.study, space)
-    assert best.value == max(trial.value for trial in opened.study.get_trials() if trial.value is not None)
-
-
 def test_the_front_is_not_dominated() -> None:
     objectives = (Objective("val/ndcg_at_20", "maximize"), Objective("latency_ms", "minimize"))
     space = Space("space.yaml", SPACE.parameters, objectives)
@@ -77,8 +66,9 @@ def test_the_front_is_not_dominated() -> None:
         study.add_trial(
             optuna.create_trial(params={"lam": float(lam)}, distributions={"lam": distribution}, values=values)
         )
-    front = answer.best_trials(study, space)
+    front = best_trials(study, space)
     assert [trial.number for trial in front] == [3, 1, 0]
+    assert [trial.number for trial in best_trials(study, space, 1)] == [0, 1, 3]
     lines = answer.front(front, space).splitlines()
     assert lines[0] == "trial,val/ndcg_at_20,latency_ms,lam"
     assert lines[1] == "3,0.3,9.0,3.0"

@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from scipy.stats import t as student_t
 from small_sweep import EPOCHS, TEXT, make_space, place_in, run
 
+from recdistill.sweep import answer
+from recdistill.sweep import page as page_module
 from recdistill.sweep.final_comparison import Gain, Row
 from recdistill.sweep.page import (
     BEST,
@@ -23,7 +26,7 @@ from recdistill.sweep.page import (
     noise_of,
     sweep_page,
 )
-from recdistill.sweep.space import Space
+from recdistill.sweep.space import Objective, Parameter, Space
 from recdistill.sweep.study import OpenStudy, open_study
 from recdistill.sweep.trainings import Trained
 
@@ -166,6 +169,34 @@ def test_several_objectives_have_a_front(tmp_path: Path):
     assert "<h2>Pareto front</h2>" in text
     complete = [trial for trial in opened.study.get_trials() if trial.values]
     assert f"latency_ms {min(trial.values[0] for trial in complete):.4f}" in text
+
+
+def pareto_study() -> tuple[optuna.Study, Space]:
+    """Trial 0 is dominated by trial 1, which is as good by the first objective; trial 2 is the quickest."""
+    objectives = (Objective("val/ndcg_at_20", "maximize"), Objective("latency_ms", "minimize"))
+    space = Space("space.yaml", (Parameter("lam", float, 0.0, 9.0),), objectives)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    distributions = {"lam": optuna.distributions.FloatDistribution(0, 9)}
+    for lam, values in enumerate([(0.3, 9.0), (0.3, 5.0), (0.1, 2.0)]):
+        study.add_trial(optuna.create_trial(params={"lam": float(lam)}, distributions=distributions, values=values))
+    return study, space
+
+
+def test_the_page_of_a_front_is_about_the_trial_of_the_answer():
+    study, space = pareto_study()
+    assert Trials.of(study, space, None).best.number == answer.best_trials(study, space)[0].number == 1
+    assert "number 1, val/ndcg_at_20 0.3000" in sweep_page(study, space, [], {}, "command", None)
+
+
+def test_each_figure_is_in_the_colours_and_words_of_its_own_objective(monkeypatch: pytest.MonkeyPatch):
+    study, space = pareto_study()
+    signs: list[float] = []
+    monkeypatch.setattr(page_module, "colour_lines", lambda figure, sign: signs.append(sign))
+    text = sweep_page(study, space, [], {}, "command", None)
+    assert signs == [1.0, -1.0]
+    assert 'aria-label="latency_ms of each trial: 3 complete trials, the best is number 2, 2.0000"' in text
+    assert 'aria-label="val/ndcg_at_20 of each trial: 3 complete trials, the best is number 1, 0.3000"' in text
+    assert 'aria-label="How much each option matters for latency_ms: lam 1.00"' in text
 
 
 def test_colours_are_seen_on_white_and_on_black_and_told_apart():

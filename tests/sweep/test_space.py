@@ -86,6 +86,21 @@ def test_combinations_that_do_not_fit_are_found_before_the_start(tmp_path: Path)
         base_config(space_of(tmp_path, "  lam: {low: 0, high: 1}\n", "fixed: {experts: 3}\n"), DistillConfig())
 
 
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (
+            "  item_init: {choices: [random, views]}\n  views: {choices: [tfidf, teacher], only: {item_init: views}}\n",
+            "4: views=teacher: an undistilled student has no teacher",
+        ),
+        ("  refit: {choices: [true, false]}\n", "3: refit=true: leaves nothing to measure on"),
+    ],
+)
+def test_what_a_sweep_cannot_answer_is_found_before_the_start(tmp_path: Path, parameters: str, said: str) -> None:
+    with pytest.raises(InputError, match=rf"space\.yaml:{said}"):
+        base_config(space_of(tmp_path, parameters), DistillConfig())
+
+
 def test_the_default_options_are_a_trial_where_the_space_holds_them(tmp_path: Path) -> None:
     parameters = "  lam: {low: 0, high: 1}\n  selection_policy: {choices: [all, random]}\n"
     conditional = "  selection_fraction: {low: 0.1, high: 0.9, only: {selection_policy: random}}\n"

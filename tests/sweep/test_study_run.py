@@ -203,6 +203,64 @@ def test_what_the_space_fixes_is_what_the_run_says(folder: Path, capfd: pytest.C
     assert f"{folder / 'space.yaml'} does not hold the default configuration: it is no trial" in capfd.readouterr().out
 
 
+def teacher_in_store() -> str:
+    """A finished run with an artifact, as a teacher's is."""
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(mlflow.get_experiment_by_name("sweeps").experiment_id).info.run_id
+    client.log_text(run_id, "a teacher", "teacher.txt")
+    client.set_terminated(run_id)
+    return str(run_id)
+
+
+def test_all_commands_on_a_study_share_its_first_teacher(folder: Path) -> None:
+    teachers = [teacher_in_store()]
+
+    def newest(config: DistillConfig) -> DistillConfig:
+        return changed(config, teacher_run_id=config.teacher_run_id or teachers[-1])
+
+    steps = Steps(sweep_stub.train, newest, newest, sweep_stub.baseline)
+    sweep(options(folder, trials=1, final_seeds=0), steps)
+    teachers.append(teacher_in_store())
+    run = sweep(options(folder, trials=2, final_seeds=0), steps)
+    trials = [StepRun(trial.info.run_id, "", "", reused=True) for trial in trials_of(run.run_id).values()]
+    taught = [json.loads(trial.artifact("config.json").read_text())["teacher_run_id"] for trial in trials]
+    assert taught == [teachers[0]] * 2
+    assert f"-P teacher_run_id={teachers[0]}\n" in run.artifact("answer/command.txt").read_text()
+    mlflow.delete_run(teachers[0])
+    with pytest.raises(InputError, match=f"its trials share teacher_run_id={teachers[0]}, which is no longer in"):
+        sweep(options(folder, trials=3, final_seeds=0), steps)
+
+
+def test_an_answer_that_was_deleted_is_given_again(folder: Path) -> None:
+    first = sweep(options(folder, trials=1, final_seeds=0))
+    mlflow.delete_run(first.run_id)
+    again = sweep(options(folder, trials=1, final_seeds=0))
+    assert again.run_id != first.run_id
+    assert again.artifact("answer/command.txt").is_file()
+    assert sorted(trials_of(again.run_id)) == [0]
+
+
+def test_fewer_trials_than_the_study_has_are_refused(folder: Path) -> None:
+    sweep(options(folder, trials=2, final_seeds=0))
+    with pytest.raises(InputError, match=r"^trials=1: study space-\w+ has 2 finished trials; give that many or more"):
+        sweep(options(folder, trials=1, final_seeds=0))
+
+
+def test_by_force_the_default_that_was_best_is_trained_once(folder: Path) -> None:
+    run = sweep(options(folder, trials=1, final_seeds=1, force=True))
+    table = json.loads(run.artifact("answer/table.json").read_text())["configurations"]
+    assert list(table) == ["best", "default", "undistilled"]
+    assert table["default"]["best_against_it"]["same"] is True
+    finals = Counter(r.data.tags["recdistill.final"] for r in children(run.run_id) if "recdistill.final" in r.data.tags)
+    assert finals == {"best": 1, "undistilled": 1}
+
+
+def test_the_answers_command_starts_from_what_the_trials_started_from(folder: Path) -> None:
+    run = sweep(options(folder, trials=1, final_seeds=0, init_from="models:/films/1"))
+    assert "-P init_from=models:/films/1" in run.artifact("answer/command.txt").read_text()
+    assert "init_from: models:/films/1" in run.artifact("answer/best.yaml").read_text()
+
+
 def test_a_student_is_not_registered_by_a_sweep(folder: Path) -> None:
     with pytest.raises(InputError, match="register=best: trials keep no model"):
         sweep(options(folder, register="best"))
