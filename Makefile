@@ -7,7 +7,7 @@ export GOMP_SPINCOUNT ?= 3000
 # Options of the entry point, as in: make run ARGS="-P seed=2 -P force=true"
 ARGS ?=
 # What the teacher of `make run` may spend, for ten minutes on two cores in all; `make run BUDGETS=` has the defaults.
-BUDGETS ?= -P token_budget=12500 -P outputs_token_budget=25000 -P ranked_users=100
+BUDGETS ?= -P token_budget=10000 -P outputs_token_budget=20000 -P ranked_users=100
 # What `make store` runs with: both commands share data, teacher and student.
 SMALL := --max_users 100 --token_budget 10000 --outputs_token_budget 20000
 SMALL += --epochs 8 --batch_size 1024 --learning_rate 0.003
