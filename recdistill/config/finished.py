@@ -39,7 +39,8 @@ class CompareConfig(Seeded):
         "auto", "auto: each student's undistilled twin, a teacher's backbone; or a run id", role="upstream", common=True
     )
     promote: str = option(
-        "", "name in the registry: the recommender that is best on validation gets a version there, promoted where better",
+        "", "name in the registry: the recommender that is best on validation gets a version there, which is promoted "
+        "where it is better",
         role="place",
     )  # fmt: skip
     rankings: str = option(
