@@ -17,7 +17,7 @@ def test_grounded_ranks_are_those_of_a_loop(data, backbone, model, monkeypatch, 
     # A title that is written in part: its neighbours are near, and none is exactly it.
     texts = {sample: f"Film of the {sample}" for sample in range(len(data.test))}
 
-    def written(self, batch, candidates, states):
+    def written(self, samples, batch, candidates, states):
         return [texts[sample] for sample in batch.sample.tolist()], np.zeros(len(batch), dtype=np.int64)
 
     monkeypatch.setattr(GenerativeTeacher, "written", written)
