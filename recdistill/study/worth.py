@@ -54,12 +54,12 @@ class Question:
 QUESTIONS = (
     Question(FINAL, UNTAUGHT_FINAL, "warm", "items with clicks"),
     Question(FINAL, UNTAUGHT_FINAL, "sparse", "items with few clicks"),
-    Question(FINAL, CHEAP, "warm", "items with clicks", unless=(UNTAUGHT_FINAL,)),
-    Question(FINAL, CHEAP, "sparse", "items with few clicks", unless=(UNTAUGHT_FINAL,)),
+    Question(FINAL, CHEAP, "warm", "items with clicks"),
+    Question(FINAL, CHEAP, "sparse", "items with few clicks"),
     Question(BOTH, UNTAUGHT, "warm", "items with clicks", unless=(FINAL,)),
     Question(BOTH, UNTAUGHT, "sparse", "items with few clicks", unless=(FINAL,)),
-    Question(BOTH, IDS, "warm", "items with clicks", unless=(FINAL, UNTAUGHT)),
-    Question(BOTH, IDS, "sparse", "items with few clicks", unless=(FINAL, UNTAUGHT)),
+    Question(BOTH, IDS, "warm", "items with clicks", unless=(FINAL,)),
+    Question(BOTH, IDS, "sparse", "items with few clicks", unless=(FINAL,)),
     Question(CHEAP, IDS, "warm", "items with clicks", of_llm=False),
     Question(CHEAP, IDS, "new_among_new", "new items", of_llm=False),
     Question(FROZEN, CHEAP, "new_among_new", "new items"),
@@ -162,15 +162,28 @@ def ask(rows: Mapping[str, Sequence[pd.DataFrame]], margin: float) -> list[Asked
 
 
 def by_target(asked: Sequence[Asked]) -> dict[str, Asked]:
-    """What the LLM adds for each target: of several ways to use it one that helps, else one that harms, else any."""
+    """What the LLM adds for each target: of several ways to use it one that helps, else one that harms, else any.
+
+    A way that is held against several students without the LLM adds what it adds to the one that it is least ahead of:
+    a control that was stopped early by luck makes no LLM worth its price.
+    """
     order = {"better": 0, "worse": 1}
+    behind = {"worse": 0, "better": 2}
 
     def sureness(one: Asked) -> tuple[int, float]:
         return order.get(one.difference.verdict, len(order)), one.difference.adjusted
 
+    def ahead(one: Asked) -> tuple[int, float]:
+        return behind.get(one.difference.verdict, 1), one.difference.difference
+
+    ways: dict[tuple[str, str], Asked] = {}
+    for one in (one for one in asked if one.of_llm):
+        way = (one.row, one.target)
+        if way not in ways or ahead(one) < ahead(ways[way]):
+            ways[way] = one
     where: dict[str, Asked] = {}
-    for one in asked:
-        if one.of_llm and (one.target not in where or sureness(one) < sureness(where[one.target])):
+    for one in ways.values():
+        if one.target not in where or sureness(one) < sureness(where[one.target]):
             where[one.target] = one
     return where
 

@@ -16,6 +16,7 @@ from recdistill.study.worth import (
     TRAINED,
     UNSET_IS,
     UNTAUGHT,
+    UNTAUGHT_FINAL,
     Price,
     ask,
     explained,
@@ -100,6 +101,23 @@ def test_what_new_items_take_from_others_is_not_the_llms():
     assert not told[BOTH, "items with clicks"].of_llm
     assert told[FINAL, "items with clicks"].of_llm
     assert not told[FINAL, "all targets"].of_llm
+
+
+def test_an_llm_is_ahead_of_every_student_without_it_or_not_worth_it():
+    # The control was stopped early: the LLM's student is ahead of it, and no better than cheap text or ids.
+    found = rows(ids={"warm": 4.0}, both={"warm": 4.0}, cheap={"warm": 4.0}, final={"warm": 4.0})
+    found |= {UNTAUGHT: [ranks(seed) for seed in (1, 2)], UNTAUGHT_FINAL: [ranks(seed) for seed in (1, 2)]}
+    asked = ask(found, 0.01)
+    told = {(one.row, one.against): one.difference.verdict for one in asked if one.target == "items with clicks"}
+    assert told[FINAL, UNTAUGHT_FINAL] == "better"
+    assert told[FINAL, CHEAP] != "better"
+    assert verdict(asked) == "unclear"
+    assert sentence(asked).startswith("The LLM is not shown to be worth it")
+    both = {name: tables for name, tables in found.items() if name in (IDS, BOTH, UNTAUGHT)}
+    assert verdict(ask(both, 0.01)) == "unclear"
+    # Ahead of both it is.
+    better = found | {FINAL: [ranks(seed, warm=12.0) for seed in (1, 2)]}
+    assert verdict(ask(better, 0.01)) == "better"
 
 
 def test_a_report_says_what_its_rows_are_where_it_names_them():
