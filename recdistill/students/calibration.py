@@ -13,6 +13,8 @@ from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import chunks_of_like_length, places_at_once
 from recdistill.evaluation.rank_metrics import gains
 from recdistill.students.mapped import Interleaving, MappedStudent
+from recdistill.students.measure import ranked
+from recdistill.students.recommender import Recommender
 
 CUT_OFF = 20
 SCALES = (1.0, 1.25, 1.5)
@@ -180,6 +182,24 @@ def curve(scores: CalibrationScores, scale: float, costs: Sequence[float] = COST
 def some_samples(samples: Samples, seed: int) -> Samples:
     """The samples, or `MOST_SAMPLES` of them, drawn."""
     return samples.at_most(MOST_SAMPLES, seed)
+
+
+def warm_cost(
+    model: Recommender, data: SequenceData, exclude_seen: bool, device: torch.device, seed: int
+) -> float | None:
+    """Share of the trained items' NDCG@20 on validation that untrained items cost, against leaving these out.
+
+    A training says nothing of how the score of an item that it never had for a target compares with the others'. Of
+    more than `MOST_SAMPLES` samples so many are ranked. None where all items are trained, or no target is.
+    """
+    warm = data.validation.subset(np.flatnonzero(data.trained[data.validation.targets]))
+    if bool(data.trained.all()) or not len(warm):
+        return None
+    samples, trained = some_samples(warm, seed), np.flatnonzero(data.trained)
+    found = ranked(model, samples, exclude_seen, device, keep=0, among=trained)
+    assert found.among is not None
+    left_out, with_them = (float(gains("ndcg", ranks, CUT_OFF).sum()) for ranks in (found.among, found.ranks))
+    return 1 - with_them / left_out if left_out else 0.0
 
 
 def stand_ins(data: SequenceData, share: float, seed: int) -> Int64Array:

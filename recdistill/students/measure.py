@@ -12,14 +12,12 @@ from recdistill.data.samples import Int64Array, Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.evaluation.evaluate import Ranked, ScoreFunction, places_at_once, rank_samples
 from recdistill.evaluation.part_metrics import part_metrics
-from recdistill.evaluation.rank_metrics import gains, metrics_from_ranks
+from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.students.recommender import ClosedForm, Recommender
 from recdistill.students.shape import StudentShape
 from recdistill.training.distributed import ALONE, Processes
 from recdistill.training.fit import Metrics, Progress
 
-# What untrained items cost the trained ones: of this cut-off, by so many samples at most.
-CUT_OFF, MOST_SAMPLES = 20, 20_000
 # Items kept of each test sample's ranking.
 KEPT = 10
 # Histories answered one at a time, to time an answer.
@@ -80,25 +78,6 @@ def measure(
     speed = {"ms_per_1000_recommendations": per_thousand, "latency_ms": latency_of(model, data.test, device)}
     metrics = part_metrics("val", validation, data) | part_metrics("test", test, data)
     return Fitted(model, shape, progress, validation, test, dict(measured or {}) | speed, metrics)
-
-
-def warm_cost(fitted: Fitted, data: SequenceData, device: torch.device, *, exclude_seen: bool) -> float | None:
-    """Share of the trained items' NDCG@20 on validation that untrained items cost, against leaving these out.
-
-    A training says nothing of how the score of an item that it never had for a target compares with the others'. Of
-    more than `MOST_SAMPLES` targets, so many are looked at, evenly spread. None where all items are trained, or no
-    target is.
-    """
-    warm = np.flatnonzero(data.trained[data.validation.targets])
-    if bool(data.trained.all()) or not len(warm):
-        return None
-    looked_at = warm[:: -(-len(warm) // MOST_SAMPLES)]
-    among = np.flatnonzero(data.trained)
-    alone = ranked(fitted.model, data.validation.subset(looked_at), exclude_seen, device, keep=0, among=among).among
-    assert alone is not None
-    whole = fitted.validation.ranks[torch.from_numpy(looked_at)]
-    left_out, with_them = (float(gains("ndcg", ranks, CUT_OFF).sum()) for ranks in (alone, whole))
-    return 1 - with_them / left_out if left_out else 0.0
 
 
 def metrics_of(part: str, ranks: Tensor) -> Metrics:

@@ -22,9 +22,10 @@ from recdistill.errors import InputError
 from recdistill.evaluation.part_metrics import WARM_COST
 from recdistill.registry import LOSS_TERMS, STUDENTS
 from recdistill.students.build import StudentShape, build_student, shape_of
+from recdistill.students.calibration import warm_cost
 from recdistill.students.earlier import EarlierStudent
 from recdistill.students.loss_path import loss_path, say_long_validation, say_what_would_pay
-from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of, warm_cost
+from recdistill.students.measure import KEPT, Fitted, measure, metrics_of, ranks_of
 from recdistill.students.process_random import ProcessRandom
 from recdistill.students.recommender import ClosedForm
 from recdistill.students.selection import Selection
@@ -200,7 +201,7 @@ def train_student(
         progress=progress,
         measured=measured,
     )
-    cost = warm_cost(fitted, data, processes.device, exclude_seen=config.exclude_seen)
+    cost = warm_cost(model, data, config.exclude_seen, processes.device, config.seed)
     return fitted if cost is None else replace(fitted, measured=fitted.measured | {WARM_COST: cost})
 
 

@@ -50,7 +50,7 @@ class Question:
 
 #: Cheap text helps items with clicks, too: an LLM must beat the student whose embeddings start from it. And new items
 #: take places from the others: where both students have theirs set by one rule, what is left is what the teacher
-#: taught. That may be what its SASRec knows: the LLM's is only what the student is ahead of one taught by that SASRec.
+#: taught. That may be what its SASRec knows: the LLM's is only what the student is ahead of all of these (`by_target`).
 QUESTIONS = (
     Question(FINAL, UNTAUGHT_FINAL, "warm", "items with clicks"),
     Question(FINAL, UNTAUGHT_FINAL, "sparse", "items with few clicks"),

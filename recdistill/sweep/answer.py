@@ -100,10 +100,10 @@ def final_rows(
     # The seeds are the students': each configuration keeps one teacher.
     default, best = finals.with_teacher(base), finals.with_teacher(chosen)
     plain = narrow(chosen, StudentConfig)
-    named: list[tuple[str, StudentConfig]] = [("best", best), ("default", default), ("undistilled", plain)]
-    if config.force and best == default:
-        # By force each would be trained anew, and a configuration held against itself.
-        del named[1]
+    named: list[tuple[str, StudentConfig]] = [("best", best), ("undistilled", plain)]
+    if not config.force or best != default:
+        # By force each is trained anew: a configuration would be held against itself.
+        named.insert(1, ("default", default))
     tasks = [Final(name, changed(options, seed=seed)) for name, options in named for seed in seeds]
     results = map_tasks(finals.training, tasks, final_jobs(config, len(tasks)), finals.prepare)
     by_name = {name: [r for t, r in zip(tasks, results, strict=True) if t.name == name] for name, _ in named}

@@ -208,15 +208,14 @@ class TeacherOutputs:
         ranking = torch.zeros(num_samples, candidate_topk, dtype=torch.int64)
         distance = torch.zeros(num_samples, candidate_topk)
         covered[self.sample] = True
-        # Copies: rows are written to.
-        first = self.ranking[:, :candidate_topk].long().clone()
-        its_distance = self.distance[:, :candidate_topk].float().clone()
+        ranking[self.sample] = self.ranking[:, :candidate_topk].long()
+        distance[self.sample] = self.distance[:, :candidate_topk].float()
         if among is not None:
-            mixed = (~among[first]).any(dim=1).nonzero().squeeze(1)
+            mixed = (~among[ranking[self.sample]]).any(dim=1).nonzero().squeeze(1)
             whole = self.ranking[mixed].long()
             order = among[whole].int().argsort(dim=1, descending=True, stable=True)[:, :candidate_topk]
-            first[mixed], its_distance[mixed] = whole.gather(1, order), self.distance[mixed].float().gather(1, order)
-        ranking[self.sample], distance[self.sample] = first, its_distance
+            ranking[self.sample[mixed]] = whole.gather(1, order)
+            distance[self.sample[mixed]] = self.distance[mixed].float().gather(1, order)
         return TeacherAnswers(
             covered=covered,
             ranking=ranking,

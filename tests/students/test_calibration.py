@@ -19,10 +19,11 @@ from recdistill.students.calibration import (
     outcome,
     some_samples,
     stand_ins,
+    warm_cost,
 )
 from recdistill.students.item_map import ItemMap, Terms
 from recdistill.students.mapped import Interleaving, NewItemMap, with_new_items
-from recdistill.students.measure import Fitted, ranked, warm_cost
+from recdistill.students.measure import ranked
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -80,11 +81,9 @@ def test_what_a_training_says_that_new_items_cost_is_what_the_choice_of_a_settin
 ):
     found = outcome(calibration_scores(mapped, data.validation, data.new_validation, exclude_seen, CPU), setting)
     model = mapped.interleaved(setting)
-    ranks = ranked(model, data.validation, exclude_seen, CPU, keep=0)
-    fitted = Fitted(model, StudentShape("gru4rec", 8, 0.0, 10, "tied"), None, ranks, ranks)
-    assert warm_cost(fitted, data, CPU, exclude_seen=exclude_seen) == pytest.approx(found.warm_cost)
+    assert warm_cost(model, data, exclude_seen, CPU, seed=1) == pytest.approx(found.warm_cost)
     all_trained = SimpleNamespace(trained=np.ones_like(data.trained), validation=data.validation)
-    assert warm_cost(fitted, all_trained, CPU, exclude_seen=exclude_seen) is None
+    assert warm_cost(model, all_trained, exclude_seen, CPU, seed=1) is None
 
 
 def test_costs_are_against_new_items_left_out(data, mapped):
