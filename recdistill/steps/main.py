@@ -56,6 +56,7 @@ from recdistill.steps.worth import (
     has_control,
     mark_control,
     price_of,
+    text_maps,
     text_rows,
     told_in_main,
 )
@@ -218,7 +219,9 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes, run_id: st
     if control is None:
         found[distilled] = here()
     else:
-        found[distilled], control, made = trained_side_by_side(here, control, run_id)
+        told = {TEXTS: found[text_student(config)], TEACHER: found["teacher"]} if told_in_main(config) else {}
+        maps = text_maps(config, told).values() if told else ()
+        found[distilled], control, made = trained_side_by_side(here, control, run_id, [*maps])
         found[of_sasrec] = begin(f"4/4 {of_sasrec}", distill, control, reused=BESIDE if made else BEFORE)
         processes.from_main(lambda: mark_control(found[of_sasrec], f"{config.student} {UNTAUGHT}"))
     return found

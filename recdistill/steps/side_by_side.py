@@ -4,16 +4,19 @@
 one thread, and where memory is short, one is trained after the other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
 
-from recdistill.config import BaselineConfig, DistillConfig, StudentConfig, changed
+from recdistill.config import BaselineConfig, DistillConfig, MapItemsConfig, StudentConfig, changed
+from recdistill.errors import InputError
 from recdistill.runs.run import StepRun
 from recdistill.runs.sweep_runs import tracking_place
 from recdistill.steps.backbone import backbone, finished_baseline
 from recdistill.steps.distill import distill
+from recdistill.steps.map_items import map_items
 from recdistill.sweep.final_jobs import free_memory, jobs_that_fit
 from recdistill.sweep.trainings import Preparation
 from recdistill.sweep.workers import beside
@@ -23,17 +26,20 @@ from recdistill.training.distributed import join
 Options = TypeVar("Options", bound=StudentConfig)
 
 
-def trained_side_by_side(here: Callable[[], StepRun], other: Options, run_id: str) -> tuple[StepRun, Options, bool]:
+def trained_side_by_side(
+    here: Callable[[], StepRun], other: Options, run_id: str, maps: Sequence[MapItemsConfig] = ()
+) -> tuple[StepRun, Options, bool]:
     """Train a student by ``here``, and meanwhile, in a process that has half of the threads, the other one.
 
-    Returns the first one's run, the options by which `trained` gives the other one's, and whether it is there. Where
-    the other process failed, or there was none, `trained` trains it. Its run is nested in ``run_id``.
+    That process then makes the maps of finished students, too: whoever asks for one finds it, or makes it. Returns the
+    first one's run, the options by which `trained` gives the other one's, and whether it is there. Where the other
+    process failed, or there was none, `trained` trains it. Its runs are nested in ``run_id``.
     """
     threads = torch.get_num_threads()
     if not has_room(other, threads) or (isinstance(other, BaselineConfig) and finished_baseline(other)):
         return here(), other, False
     prepare = Preparation(tracking_place(), other.plugin, run_id)
-    with beside(train, other, threads // 2, prepare) as result:
+    with beside(train, (other, tuple(maps)), threads // 2, prepare) as result:
         torch.set_num_threads(threads - threads // 2)
         try:
             first = here()
@@ -59,6 +65,12 @@ def trained(config: StudentConfig) -> StepRun:
     return backbone(config)
 
 
-def train(config: StudentConfig) -> bool:
-    """Train a student, and say whether its run was found: what a process can send."""
-    return trained(config).reused
+def train(wanted: tuple[StudentConfig, tuple[MapItemsConfig, ...]]) -> bool:
+    """Train a student, make maps of others, and say whether its run was found: what a process can send."""
+    student, maps = wanted
+    reused = trained(student).reused
+    for one in maps:
+        # Raised where the map is asked for.
+        with suppress(InputError):
+            map_items(one)
+    return reused

@@ -107,7 +107,8 @@ def rows_of(config: MainConfig, run_id: str) -> Runs:
     if control is None:
         found[BOTH] = distill(student)
     else:
-        found[BOTH], control, _ = trained_side_by_side(lambda: distill(student), control, run_id)
+        maps = text_maps(config, found).values() if told else ()
+        found[BOTH], control, _ = trained_side_by_side(lambda: distill(student), control, run_id, [*maps])
         found[UNTAUGHT] = distill(control)
         mark_control(found[UNTAUGHT], f"{config.student} {UNTAUGHT}")
     return found | (text_rows(config, found) if told else {})
@@ -190,15 +191,23 @@ def from_texts(config: Student, views: str) -> Student:
     return config if config.starts_from_texts else changed(config, item_init="views", views=views)
 
 
+def text_maps(config: MainConfig, found: Runs) -> dict[str, MapItemsConfig]:
+    """The options of the rows whose new items come from their texts, of the undistilled student of cheap text."""
+    cheap = config.cheap_views
+    maps = {CHEAP: mapped(config, found[TEXTS], cheap)}
+    if TEACHER in found and reads_llm((taught := options_of_teacher(found[TEACHER])).teacher):
+        maps[FROZEN] = mapped(config, found[TEXTS], f"{cheap}+llm", view_llm=taught.llm)
+    if TEACHER in found and teacher_outputs_of(found[TEACHER], data_of(config)).item_view is not None:
+        maps[TRAINED] = mapped(config, found[TEXTS], f"{cheap}+teacher", teacher_run_id=found[TEACHER].run_id)
+    return maps
+
+
 def text_rows(config: MainConfig, found: Runs) -> Runs:
     """The rows whose new items come from their texts, of the students that start from texts in ``found``."""
-    cheap = config.cheap_views
-    rows = {CHEAP: map_items(mapped(config, found[TEXTS], cheap))}
-    if TEACHER in found and reads_llm((taught := options_of_teacher(found[TEACHER])).teacher):
-        rows[FROZEN] = map_items(mapped(config, found[TEXTS], f"{cheap}+llm", view_llm=taught.llm))
-    if TEACHER in found and teacher_outputs_of(found[TEACHER], data_of(config)).item_view is not None:
+    cheap, maps = config.cheap_views, text_maps(config, found)
+    rows = {name: map_items(one) for name, one in maps.items()}
+    if TRAINED in maps:
         options = {"teacher_run_id": found[TEACHER].run_id}
-        rows[TRAINED] = map_items(mapped(config, found[TEXTS], f"{cheap}+teacher", **options))
         rows[FINAL] = map_items(mapped(config, found[BOTH], f"{cheap}+teacher", **options))
     else:
         # Of files, and of a teacher that knows no item by its text.

@@ -7,12 +7,14 @@ from typing import Any
 import mlflow
 import pytest
 import torch
+from kinds_data import QUICK, write_data
 
-from recdistill.config import BaselineConfig, changed
+from recdistill.config import BaselineConfig, MapItemsConfig, changed
 from recdistill.errors import InputError
 from recdistill.runs.step_runs import entry_run
 from recdistill.steps import side_by_side
 from recdistill.steps.backbone import backbone
+from recdistill.steps.map_items import map_items
 from recdistill.steps.side_by_side import trained_side_by_side
 
 SMALL = {"hidden_size": 16, "blocks": 1, "heads": 1, "epochs": 2, "device": "cpu"}
@@ -83,6 +85,24 @@ def test_what_the_other_process_raises_is_raised_where_its_student_is_asked_for(
 
     with pytest.raises(InputError, match="diverged"), entry_run("main"):
         both()
+
+
+@pytest.mark.slow
+def test_maps_are_made_meanwhile_and_found_and_one_that_fails_is_raised_where_it_is_asked_for(place, two_threads):
+    options = QUICK | write_data(place.folder)
+    texts = MapItemsConfig(**options)
+    first = BaselineConfig(**{name: value for name, value in options.items() if name != "views"})
+    with entry_run("main"):
+        parent = mlflow.active_run().info.run_id
+        mapped = changed(texts, student_run_id=backbone(first).run_id)
+        wrong = changed(texts, student_run_id="none")
+        here, other = changed(first, seed=2), changed(first, seed=3)
+        _, other, made = trained_side_by_side(lambda: backbone(here), other, parent, [wrong, mapped])
+        assert made
+        assert backbone(other).reused
+        assert map_items(mapped).reused
+    with pytest.raises(InputError, match="student_run_id=none"), entry_run("main"):
+        map_items(wrong)
 
 
 def test_an_error_here_ends_the_other_process(place, small_files, two_threads):
