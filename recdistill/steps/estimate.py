@@ -223,8 +223,9 @@ def control_part(config: MainConfig, student: DistillConfig) -> Part:
     data, backbone_run_id = data_of(config), config.backbone_run_id
     if config.teacher_run_id:
         backbone_run_id = run_of(config.teacher_run_id).data.tags.get("recdistill.backbone_run_id", "")
-    upstream, _ = teacher_key(without_llm(config, backbone_run_id), data)
-    part = distilled_part(control_student(student, ""), data, upstream)
+    alone = without_llm(config, backbone_run_id)
+    upstream, _ = teacher_key(alone, data)
+    part = distilled_part(control_student(student, alone), data, upstream)
     return replace(part, name=f"{config.student} {UNTAUGHT}, seed {config.seed}")
 
 

@@ -32,7 +32,7 @@ from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.map_items import map_items
 from recdistill.steps.side_by_side import trained_side_by_side
 from recdistill.steps.student_start import whole_path_contents
-from recdistill.steps.teacher import check_teacher_of, teacher, teacher_run, wanted_teacher
+from recdistill.steps.teacher import check_teacher_of, teacher_run, wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.students.training import check_student
 from recdistill.study.terms import terms_of_rows
@@ -145,9 +145,9 @@ def without_llm(config: MainConfig, backbone_run_id: str) -> TeacherConfig:
     return changed(options, token_budget=0, outputs_token_budget=0, **read)
 
 
-def control_student(student: DistillConfig, teacher_run_id: str) -> DistillConfig:
-    """The options of the control: those of the LLM's student, but for the teacher, who has answered all at once."""
-    return changed(student, teacher_run_id=teacher_run_id, rounds=1, query_share=1.0, register="")
+def control_student(student: DistillConfig, alone: TeacherConfig) -> DistillConfig:
+    """The options of the control: those of the LLM's student, but for the teacher ``alone``, who answers all at once."""
+    return changed(student, **alone.values(), teacher_run_id="", rounds=1, query_share=1.0, register="")
 
 
 def control_of(
@@ -155,22 +155,21 @@ def control_of(
 ) -> DistillConfig | None:
     """The options of a student like ``student`` that learns from the backbone of the teacher ``taught`` alone.
 
-    The backbone answers for all training samples, at no price. None where no such student is asked for. Several
-    processes of a launch call it together.
+    The backbone answers for all training samples, at no price: `distill` has it answer. None where no such student is
+    asked for. Several processes of a launch call it together.
     """
     processes = processes or join(device_of(config))
     if taught is None or not processes.from_main(lambda: has_control(config)):
         return None
     frozen = processes.from_main(lambda: linked_run(taught, "backbone"))
-    alone = teacher(without_llm(config, frozen.run_id))
-    processes.from_main(lambda: mark_control(alone, f"teacher {ALONE}"))
-    return control_student(student, alone.run_id)
+    return control_student(student, without_llm(config, frozen.run_id))
 
 
-def mark_control(run: StepRun, name: str) -> None:
-    """Mark a run that was made for a control as one, and name it; one that a person asked for stays as it is."""
-    if PARENT in run_of(run.run_id).data.tags:
-        run.mark_control(name)
+def mark_control(student: StepRun, name: str) -> None:
+    """Mark the runs of a control, its teacher's too, and name them; one that a person asked for stays as it is."""
+    for run, called in ((linked_run(student, "teacher"), f"teacher {ALONE}"), (student, name)):
+        if PARENT in run_of(run.run_id).data.tags:
+            run.mark_control(called)
 
 
 def told_by_texts(config: MainConfig) -> bool:

@@ -95,8 +95,8 @@ def test_each_step_is_a_finished_child_of_one_parent(finished):
         ("backbone", "sasrec"),
         ("backbone", "sasrec"),
         ("teacher", None),
-        ("teacher", None),
         ("distill", "sasrec"),
+        ("teacher", None),
         ("distill", "sasrec"),
     ]
 
