@@ -146,7 +146,7 @@ def without_llm(config: MainConfig, backbone_run_id: str) -> TeacherConfig:
 
 
 def control_student(student: DistillConfig, alone: TeacherConfig) -> DistillConfig:
-    """The options of the control: those of the LLM's student, but for the teacher ``alone``, who answers all at once."""
+    """The options of the control: those of the LLM's student, but for the teacher, who answers all samples at once."""
     return changed(student, **alone.values(), teacher_run_id="", rounds=1, query_share=1.0, register="")
 
 
