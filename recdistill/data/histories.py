@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet as parquet
 
+from recdistill.data.plain_values import cell, encodable, plain_column
 from recdistill.data.text_columns import text as text_of_value
 from recdistill.data.text_files import BLANK, numbered_rows, open_text, read_layout, read_whole, refuse_rows
 from recdistill.data.timestamps import EXACT_FLOAT
@@ -114,11 +115,6 @@ def read_json_lines(path: Path) -> pd.DataFrame:
     )
 
 
-def encodable(text: str) -> str:
-    """The text with '?' for each half of a pair of surrogates, which only JSON and Python take for text."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def read_parquet(path: Path) -> pd.DataFrame:
     """All columns of a Parquet file; a named index is a column too."""
     table = parquet.ParquetFile(path).read().to_pandas(integer_object_nulls=True)
@@ -181,19 +177,25 @@ def ids_of_cell(text: str, separator: str) -> list[Any] | None:
 
 
 def text_ids(path: Path, row: int, column: str, value: Any) -> list[str] | None:
-    """The ids as text without white space around it; of an absent list what `ABSENT` has."""
+    """The ids as `text_columns.text` has them; of an absent list what `ABSENT` has."""
     if column in ABSENT and not hasattr(value, "__iter__") and pd.isna(value):
         return ABSENT[column]
-    if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
+    if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__"):
         raise InputError(f"{path}: row {row}: {column} is {one_line(repr(value), 60)}; give a list of item ids")
     items = list(value)
     for item in items:
         whole = isinstance(item, float | np.floating) and item % 1 == 0 and abs(float(item)) < EXACT_FLOAT
-        if isinstance(item, bool | np.bool_) or not (isinstance(item, str) or hasattr(item, "__index__") or whole):
+        is_id = isinstance(item, str | bytes) or hasattr(item, "__index__") or whole
+        if isinstance(item, bool | np.bool_) or not is_id:
             raise InputError(
                 f"{path}: row {row}: {column} holds {one_line(repr(item), 60)}; ids are text, or whole numbers"
             )
-    return [text_of_value(item) for item in items]
+    try:
+        return [text_of_value(item) for item in items]
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: row {row}: {column} holds bytes that are no UTF-8 text; write text or whole numbers"
+        ) from None
 
 
 def one_type(column: pd.Series) -> pd.Series:
@@ -264,15 +266,35 @@ def recommended_rows(table: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame
 
 
 def write_recommendations(rows: pd.DataFrame, path: Path) -> None:
-    """Write the rows of `recommended_rows` in one of `FORMATS`; the file appears under its name when complete."""
+    """Write the rows of `recommended_rows` in one of `FORMATS`; the file appears under its name when complete.
+
+    Parquet keeps the values of the user's own columns, text has them as `plain_values` says. Raises InputError, before
+    anything is written, for a column that text cannot hold.
+    """
     typed = rows.astype({"rank": "int64", "score": "float64"})
+    if path.suffix == ".parquet":
+        with whole_file(path) as place:
+            typed.to_parquet(place, index=False)
+        return
+    columns = {str(name): plain_column(column, f"output={path}") for name, column in typed.items()}
     with whole_file(path) as place:
         if path.suffix == ".jsonl":
-            typed.to_json(place, orient="records", lines=True, force_ascii=False)
-        elif path.suffix == ".parquet":
-            typed.to_parquet(place, index=False)
+            write_json_lines(place, columns)
         else:
-            # The writer quotes a field for "\n" alone, and readers take "\r" for the end of a line too.
-            texts = typed.select_dtypes(exclude="number")
-            quoted = any("\r" in str(value) for _, column in texts.items() for value in column)
-            typed.to_csv(place, index=False, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+            write_csv(place, columns)
+
+
+def write_json_lines(place: Path, columns: dict[str, list[Any]]) -> None:
+    """A line an object."""
+    with place.open("w", encoding="utf-8", newline="\n") as file:
+        for values in zip(*columns.values(), strict=True):
+            row = dict(zip(columns, values, strict=True))
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(place: Path, columns: dict[str, list[Any]]) -> None:
+    """A header and a line a row, unless fields hold line breaks; lists are JSON."""
+    cells = pd.DataFrame({name: pd.Series(map(cell, values), dtype=object) for name, values in columns.items()})
+    # The writer quotes a field for "\n" alone, and readers take "\r" for the end of a line too.
+    quoted = any(isinstance(one, str) and "\r" in one for values in columns.values() for one in values)
+    cells.to_csv(place, index=False, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)

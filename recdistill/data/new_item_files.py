@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recdistill.data.columns import ITEM_COLUMNS, headers_of, refuse_unused
 from recdistill.data.table_files import read_table
 from recdistill.data.tables import check_items, titles_of
+from recdistill.data.text_columns import text_of
 from recdistill.errors import InputError, one_line
 
 
@@ -60,12 +61,14 @@ def read_item_vectors(vectors: str, items: Sequence[str], size: int) -> NDArray[
         InputError: the file or a row is missing, stands twice, or is no list of so many finite numbers.
     """
     try:
-        table = parquet.ParquetFile(Path(vectors).expanduser()).read(columns=["item", "vector"]).to_pandas()
+        opened = parquet.ParquetFile(Path(vectors).expanduser()).read(columns=["item", "vector"])
+        table = opened.to_pandas(integer_object_nulls=True)
     except (ValueError, OSError, KeyError) as error:
         raise InputError(f"vectors={vectors}: cannot be read as Parquet ({one_line(error)})") from None
     if list(table.columns) != ["item", "vector"]:
         raise InputError(f"vectors={vectors}: must have columns item and vector; it has {', '.join(table.columns)}")
-    table["item"] = table["item"].astype(str).str.strip()
+    table = table.reset_index(drop=True)
+    table["item"] = text_of(table["item"], "item", f"vectors={vectors}")
     check_items(table, vectors)
     by_item = dict(zip(table["item"], table["vector"], strict=True))
     found = np.empty((len(items), size), dtype=np.float32)

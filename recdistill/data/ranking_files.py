@@ -42,7 +42,9 @@ class OthersRanking:
     unknown_items: int
 
     def ranks(self, samples: Samples, num_items: int, *, exclude_seen: bool) -> Int64Array:
-        """Rank of each sample's target in its user's list, int64 [N]; V + 1, a miss, where the list lacks it.
+        """Rank of each sample's target in its user's list, int64 [N]; V + 1 where the list lacks it.
+
+        That is a miss at every cut-off up to V; at one above it, which every item reaches, it counts as a hit.
 
         With ``exclude_seen`` items of the sample's history are left out of the list first, as of our own rankings.
         Of items of equal rank or score the target counts as the last.
@@ -77,12 +79,15 @@ class OthersRanking:
             items, goodness = items[keep], goodness[keep]
         return items, goodness
 
+    def lengths(self, samples: Samples) -> Int64Array:
+        """How many rows the list of each user of the samples has, a user once."""
+        return np.diff(self.begin)[np.unique(samples.user)]
+
     def depth(self, samples: Samples) -> str:
-        """How deep the lists are, in a line."""
-        users = np.unique(samples.user)
-        lengths = np.diff(self.begin)[users]
+        """How deep the lists of one user or more are, in a line."""
+        lengths = self.lengths(samples)
         told = f"{self.name}: lists of {int(np.median(lengths))} items (median; {lengths.min()} to {lengths.max()})"
-        told += f" for {int((lengths > 0).sum()):,} of {len(users):,} users of the part"
+        told += f" for {int((lengths > 0).sum()):,} of {len(lengths):,} users of the part"
         told += "; a target that a list lacks is a miss, whatever its rank would be"
         if self.unknown_users or self.unknown_items:
             told += f"; {self.unknown_users:,} rows of unknown users and {self.unknown_items:,} of unknown items"

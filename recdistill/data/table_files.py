@@ -15,6 +15,8 @@ from recdistill.data.text_files import is_gzipped, read_fields, read_layout
 from recdistill.errors import InputError, one_line
 
 PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
+#: The folder of the rows that have no value in a column, as Hive, Spark and Arrow name it.
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 KNOWN_BYTES = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7z archive", b"\xfd7zX": "an xz archive"}
 KNOWN_BYTES |= {
     b"BZh": "a bzip2 archive",
@@ -127,7 +129,10 @@ def files_inside(folder: Path) -> Iterator[Path]:
 def read_parquet(
     path: Path, files: list[Path], columns: Collection[str], headers: Headers, further: bool = False
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Columns of Parquet files as text, one file after another; a folder ``name=value`` is a column, as Hive has it."""
+    """Columns of Parquet files as text, one file after another; a folder ``name=value`` is a column, as Hive has it.
+
+    A value that is missing is blank, in a file and in the name of a folder.
+    """
     parts, used = [], dict[str, str]()
     for file in files:
         folders = dict(part.split("=", 1) for part in file.relative_to(path).parts[:-1] if "=" in part)
@@ -145,7 +150,7 @@ def read_parquet(
             raise InputError(f"{file}: cannot be read as Parquet ({one_line(error)}); check the file") from None
         for name in (*used.values(), *others):
             if name in folders:
-                table[name] = unquote(folders[name])
+                table[name] = None if folders[name] == NO_VALUE else unquote(folders[name])
         texts = {column: text_of(table[name], name, str(file)) for column, name in used.items()}
         parts.append(pd.DataFrame(texts | texts_of_columns(table, others, str(file))))
     found = pd.concat(parts, ignore_index=True).fillna("")

@@ -31,6 +31,7 @@ DECIMAL = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?")
 ZONE_NAME = r"\s*(?:[Uu][Tt][Cc]|[Gg][Mm][Tt]|[Zz])$"
 BLANK_BEFORE_OFFSET = r"(:\d{2}(?:[.,]\d+)?)\s+([+-]\d{2}(?::?\d{2})?)$"
 FRACTION = r"((?:[T ]\d{6}|:\d{2}:\d{2}))[.,](\d+)"
+DATE_BEGINS = r"\s*[+-]?[0-9]"
 
 
 def parse_timestamps(place: str, column: "pd.Series[str]") -> Int64Array:
@@ -141,7 +142,9 @@ def nanoseconds_of(texts: "pd.Series[str]") -> Int64Array | None:
 
 def read_dates(texts: "pd.Series[str]") -> pd.Series:
     """Moments in UTC; NaT where a text is no ISO date."""
-    return pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    # pandas takes 'now' and 'today' for what its clock says.
+    dated = texts.where(texts.str.match(DATE_BEGINS))
+    return pd.to_datetime(dated, format="ISO8601", utc=True, errors="coerce")
 
 
 def places_of_units(place: str, whole: Int64Array) -> Int64Array | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recdistill.evaluation.intervals import wilson_interval
+from recdistill.evaluation.intervals import share_interval
 
 NONE = -1
 
@@ -27,12 +27,13 @@ def candidate_named(answer: str, candidates: Sequence[str]) -> int:
     return found[0] if len(found) == 1 else NONE
 
 
-def answer_metrics(named: ArrayLike, target: ArrayLike) -> dict[str, float]:
+def answer_metrics(named: ArrayLike, target: ArrayLike, user: ArrayLike) -> dict[str, float]:
     """ValidRatio, HitRatio@1 and their product, each with the bounds of its interval as ``_low`` and ``_high``.
 
     Args:
         named: int64 [N], N >= 1, the candidate that each answer names, -1 where it is not valid.
         target: int64 [N], the right candidate's position.
+        user: N labels, whose sequence each is: those of one user go together in the intervals.
 
     Returns ``valid_ratio``, ``hit_ratio_at_1`` (over the valid answers; 0 where none is), their product
     ``valid_ratio_times_hit_ratio_at_1`` and ``hit_ratio_at_1_of_all`` (over all sequences: the same number, by
@@ -40,21 +41,24 @@ def answer_metrics(named: ArrayLike, target: ArrayLike) -> dict[str, float]:
 
     Raises ValueError where there is no answer.
     """
-    named, target = np.asarray(named), np.asarray(target)
-    total = len(named)
-    if not total:
+    named, target, user = np.asarray(named), np.asarray(target), np.asarray(user)
+    if not len(named):
         raise ValueError("no answers: a share of none is undefined")
-    valid = int((named != NONE).sum())
-    correct = int(((named == target) & (named != NONE)).sum())
-    shares = {"valid_ratio": (valid, total), "hit_ratio_at_1": (correct, valid)}
+    valid = named != NONE
+    correct = (named == target) & valid
+    shares = {"valid_ratio": (valid, user), "hit_ratio_at_1": (correct[valid], user[valid])}
     # valid / total · correct / valid.
-    shares |= dict.fromkeys(("valid_ratio_times_hit_ratio_at_1", "hit_ratio_at_1_of_all"), (correct, total))
-    return {name: value for share, counts in shares.items() for name, value in share_metrics(share, *counts).items()}
+    shares |= dict.fromkeys(("valid_ratio_times_hit_ratio_at_1", "hit_ratio_at_1_of_all"), (correct, user))
+    return {name: value for share, hits in shares.items() for name, value in share_metrics(share, *hits).items()}
 
 
-def share_metrics(name: str, hits: int, trials: int) -> dict[str, float]:
-    """A share under ``name`` and its 95 % interval (Wilson, 1927) under ``name_low`` and ``name_high``."""
-    if not trials:
-        return {name: 0.0, f"{name}_low": 0.0, f"{name}_high": 1.0}
-    low, high = wilson_interval(hits / trials, trials)
-    return {name: hits / trials, f"{name}_low": low, f"{name}_high": high}
+def share_metrics(name: str, hits: ArrayLike, user: ArrayLike) -> dict[str, float]:
+    """The share of hits under ``name``, its 95 % interval (`share_interval`) under ``name_low`` and ``name_high``.
+
+    Args:
+        name: of the share.
+        hits: N truth values; the share of none is 0, of which nothing is known.
+        user: N labels, whose each is.
+    """
+    share, low, high = share_interval(hits, user) if np.size(hits) else (0.0, 0.0, 1.0)
+    return {name: share, f"{name}_low": low, f"{name}_high": high}

@@ -10,7 +10,8 @@ def rank_of_target(scores: Tensor, target: Tensor, excluded: tuple[Tensor, Tenso
     """Rank of each row's target, 1 the best: 1 + the other items, not excluded, that score at least as high.
 
     Ties count against the model, so that a constant scorer ranks last and gains nothing. A target that is excluded
-    itself is never recommended: it is a miss at every cut-off, rank V + 1.
+    itself is never recommended: its rank is V + 1, a miss at every cut-off up to V. Ranks do not tell V: at a cut-off
+    above it, which every item reaches, a miss counts as a hit.
 
     Args:
         scores: [B, V].
@@ -62,7 +63,7 @@ def rank_among(scores: Tensor, target: Tensor, among: Tensor, excluded: tuple[Te
         kept = (row_of[rows] >= 0) & (place[items] >= 0)
         pairs = (row_of[rows[kept]], place[items[kept]])
     found = rank_of_target(scores[ranked[:, None], among], place[target[ranked]], pairs)
-    # A miss stays one at every cut-off, however few the items are.
+    # A miss stays one at every cut-off up to V, however few of the items are ranked.
     return ranks.index_put_((ranked,), found.masked_fill(found > len(among), num_items + 1))
 
 

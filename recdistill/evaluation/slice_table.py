@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from recdistill.evaluation.intervals import wilson_interval
+from recdistill.evaluation.intervals import share_interval
 from recdistill.evaluation.slices import Slices, history_slices, popularity_slices
 
 
@@ -16,16 +16,15 @@ def slice_table(ranks: pd.DataFrame, k: int = 10) -> pd.DataFrame:
         k: cut-off.
 
     Returns a row a group: ``kind`` ('all', 'history' or 'popularity'), ``subgroup``, ``samples``, ``hr_at_<k>``, and
-    its 95 % interval ``low`` to ``high``, as of one sample a user: where a user has several, it is wider than need be.
+    its 95 % interval ``low`` to ``high``, of which `share_interval` says how a user's samples count.
     """
     hit = ranks["rank"].to_numpy() <= k
-    user = ranks["user"].to_numpy()
+    user = pd.factorize(ranks["user"])[0]
     everything = Slices("all", ("all",), np.zeros(len(ranks), dtype=np.int64))
     rows = []
     for slices in (everything, history_slices(ranks["history_length"]), popularity_slices(ranks["item_count"])):
         for group, name in enumerate(slices.names):
             inside = slices.member == group
-            share = float(hit[inside].mean())
-            low, high = wilson_interval(share, len(set(user[inside])))
+            share, low, high = share_interval(hit[inside], user[inside])
             rows.append((slices.kind, name, int(inside.sum()), share, low, high))
     return pd.DataFrame(rows, columns=["kind", "subgroup", "samples", f"hr_at_{k}", "low", "high"])

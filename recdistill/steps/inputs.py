@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import torch
 
 from recdistill.config import DataConfig, narrow
+from recdistill.config.base import option_table
+from recdistill.data.file_state import FileState, state_of
 from recdistill.data.load import load_data
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
@@ -24,7 +25,7 @@ from recdistill.teachers.outputs import TeacherOutputs, read_teacher_outputs
 
 
 @lru_cache(maxsize=2)
-def _load_data(config: DataConfig, state: tuple[tuple[str, int, int], ...]) -> SequenceData:
+def _load_data(config: DataConfig, state: tuple[FileState, ...]) -> SequenceData:
     """The data set of the options, whose files are in this ``state``."""
     return load_data(config)
 
@@ -32,17 +33,10 @@ def _load_data(config: DataConfig, state: tuple[tuple[str, int, int], ...]) -> S
 def data_of(config: DataConfig) -> SequenceData:
     """The data set of the options, read again where a file has changed."""
     options = narrow(config, DataConfig, force=False)
-    return _load_data(options, tuple(state for path in (options.interactions, options.items) for state in states(path)))
-
-
-def states(path: str) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of the last change of a file, or of the files of a folder; nothing where there is none."""
-    place = Path(path).expanduser() if path else None
-    if place is None or not place.exists():
-        return
-    for file in sorted(place.iterdir()) if place.is_dir() else [place]:
-        about = file.stat()
-        yield file.name, about.st_size, about.st_mtime_ns
+    known = option_table(DataConfig)
+    return _load_data(
+        options, state_of(str(value) for name, value in options.values().items() if known[name].metadata["path"])
+    )
 
 
 def texts_in_key(config: DataConfig, data: SequenceData) -> dict[str, str]:
@@ -95,11 +89,13 @@ def _teacher_outputs(run_id: str, fingerprint: str) -> TeacherOutputs:
 
 def imported_teacher(folder: str, data: SequenceData) -> ImportedTeacher:
     """The teacher outputs in a folder: ours, or DLLM2Rec's three files, checked against the data at hand."""
-    return _imported_teacher(str(Path(folder).expanduser().resolve()), data)
+    place = str(Path(folder).expanduser().resolve())
+    return _imported_teacher(place, data, state_of([place]))
 
 
 @lru_cache(maxsize=1)
-def _imported_teacher(folder: str, data: SequenceData) -> ImportedTeacher:
+def _imported_teacher(folder: str, data: SequenceData, state: tuple[FileState, ...]) -> ImportedTeacher:
+    """The outputs in a folder whose files are in this ``state``."""
     if (Path(folder) / RANKING_FILE).exists() or not Path(folder).is_dir():
         outputs = read_teacher_files(
             folder,

@@ -82,8 +82,10 @@ def measured(run: StepRun) -> str:
     lines = ["**Measured** on test, over the whole catalogue, with 95 % intervals over users:", ""]
     lines += ["| metric | value | 95 % interval |", "| --- | ---: | --- |"]
     for metric, k in SHOWN:
-        mean, low, high = clustered_interval(gains(metric, ranks, k).numpy(), user)
-        lines.append(f"| {metric.upper()}@{k} | {mean:.4f} | {low:.4f} to {high:.4f} |")
+        mean, low, high = clustered_interval(gains(metric, ranks, k).numpy(), user, within=(0.0, 1.0))
+        # A single user tells no interval.
+        interval = f"{low:.4f} to {high:.4f}" if user.max() else "–"  # noqa: RUF001
+        lines.append(f"| {metric.upper()}@{k} | {mean:.4f} | {interval} |")
     return "\n".join(lines)
 
 

@@ -1,11 +1,15 @@
 """Files of histories: what is read, what is refused, and what is written."""
 
+import csv
+import datetime
 import gzip
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -307,3 +311,65 @@ def test_allowed_items_are_a_list_or_none(tmp_path):
     (tmp_path / "h.jsonl").write_text(json.dumps({"history": ["1"], "allowed_items": "2"}))
     with pytest.raises(InputError, match="row 1: allowed_items is '2'"):
         read_histories(str(tmp_path / "h.jsonl"))
+
+
+def own_columns(folder: Path) -> pd.DataFrame:
+    """Histories with columns of a person's own that text holds only if it is written with care."""
+    columns = {
+        "history": [["a"], ["b"]],
+        "when": pyarrow.array([datetime.datetime(2024, 5, 1, 12, 30, 0, 123456), None]),
+        "day": [datetime.date(2024, 5, 1)] * 2,
+        "price": [0.1234567890123, 1e-12],
+        "tags": [["p", "q"], ["r\rs"]],
+        "big": [2**60 + 1, None],
+        "blob": [b"x", b"y"],
+    }
+    parquet.write_table(pyarrow.table(columns), folder / "h.parquet")
+    return read_histories(str(folder / "h.parquet"))
+
+
+def test_text_holds_every_value_of_own_columns_and_every_digit_of_scores(tmp_path):
+    own = {"when": ["2024-05-01T12:30:00.123456", None], "day": ["2024-05-01"] * 2, "price": [0.1234567890123, 1e-12]}
+    own |= {"tags": [["p", "q"], ["r\rs"]], "big": [2**60 + 1, None], "blob": ["x", "y"]}
+    rows = recommended_rows(own_columns(tmp_path), ANSWERS.iloc[[0, 0]].assign(scores=[[1 / 3, 3e-11]] * 2))
+    for suffix in (".jsonl", ".csv"):
+        write_recommendations(rows, tmp_path / f"out{suffix}")
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [[row[name] for name in own] for row in found[::2]] == [list(row) for row in zip(*own.values(), strict=True)]
+    assert [row["score"] for row in found] == [1 / 3, 3e-11] * 2
+    assert found[0]["fallback"] is False
+    with (tmp_path / "out.csv").open(newline="") as file:
+        fields = list(csv.DictReader(file))
+    assert [row["when"] for row in fields[::2]] == ["2024-05-01T12:30:00.123456", ""]
+    assert [json.loads(row["tags"]) for row in fields[::2]] == own["tags"]
+    assert [(row["big"], row["blob"]) for row in fields[::2]] == [(str(2**60 + 1), "x"), ("", "y")]
+    for name, values in (("price", [0.1234567890123, 1e-12]), ("score", [1 / 3] * 2)):
+        assert [float(row[name]) for row in fields[::2]] == values
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_bytes_that_are_no_text_are_refused_before_anything_is_written(tmp_path, suffix):
+    rows = recommended_rows(own_columns(tmp_path).assign(blob=[b"x\xff", b"y"]), ANSWERS.iloc[[0, 0]])
+    out = tmp_path / f"out{suffix}"
+    if suffix == ".parquet":
+        write_recommendations(rows, out)
+        assert pd.read_parquet(out)["blob"][0] == b"x\xff"
+        return
+    with pytest.raises(
+        InputError, match=f"out{suffix}: column 'blob' holds bytes that are no UTF-8 text; write .parquet"
+    ):
+        write_recommendations(rows, out)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["h.parquet"]
+
+
+def test_ids_that_are_bytes_are_text_as_in_training(tmp_path):
+    for history, expected in (([b" 7", "é".encode()], ["7", "é"]), ([b"\xff"], None)):
+        parquet.write_table(pyarrow.table({"history": [history]}), tmp_path / "h.parquet")
+        if expected is not None:
+            assert read_histories(str(tmp_path / "h.parquet"))["history"].tolist() == [expected]
+            continue
+        with pytest.raises(InputError, match="row 1: history holds bytes that are no UTF-8 text"):
+            read_histories(str(tmp_path / "h.parquet"))
+    parquet.write_table(pyarrow.table({"history": [b"77"]}), tmp_path / "h.parquet")
+    with pytest.raises(InputError, match="row 1: history is b'77'; give a list of item ids"):
+        read_histories(str(tmp_path / "h.parquet"))

@@ -1,4 +1,6 @@
 import pandas as pd
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 
 from recdistill.data.new_item_files import read_item_vectors, read_new_items
@@ -66,8 +68,22 @@ def test_vectors_are_in_the_order_of_the_items(tmp_path):
     assert read_item_vectors(path, ["a", "b"], 2).tolist() == [[3, 4], [1, 2]]
 
 
-def test_ids_that_are_numbers_are_text(tmp_path):
-    assert read_item_vectors(write(tmp_path, [(7, [1.0])]), ["7"], 1).tolist() == [[1]]
+@pytest.mark.parametrize("ids", [[7, 8], [7.0, 8.0], [b"7", b"8 "], ["7", " 8"]])
+def test_ids_of_vectors_become_the_text_that_those_of_items_become(tmp_path, ids):
+    parquet.write_table(pyarrow.table({"item": ids, "title": ["A", "B"]}), tmp_path / "items.parquet")
+    parquet.write_table(pyarrow.table({"item": ids, "vector": [[1.0], [2.0]]}), tmp_path / "vectors.parquet")
+    found = read_new_items(str(tmp_path / "items.parquet"), "", (), [])["item"].tolist()
+    assert found == ["7", "8"]
+    assert read_item_vectors(str(tmp_path / "vectors.parquet"), found, 1).tolist() == [[1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"), [(["a", None], "row 2: item is blank"), ([b"\xff", b"a"], "no UTF-8 text")]
+)
+def test_ids_of_vectors_that_are_none_are_refused(tmp_path, ids, message):
+    parquet.write_table(pyarrow.table({"item": ids, "vector": [[1.0], [2.0]]}), tmp_path / "vectors.parquet")
+    with pytest.raises(InputError, match=f"vectors.parquet: .*{message}"):
+        read_item_vectors(str(tmp_path / "vectors.parquet"), ["a"], 1)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from recdistill.data.columns import INTERACTION_COLUMNS, headers_of
-from recdistill.data.table_files import existing_file, read_table
+from recdistill.data.table_files import NO_VALUE, existing_file, read_table
 from recdistill.errors import InputError
 
 LOG = pd.DataFrame({"user": [7, 8, 7], "item": ["a", "b", " c "], "timestamp": [3, 1, 2]})
@@ -41,6 +41,17 @@ def test_folders_that_are_columns_as_hive_writes_them(tmp_path):
     assert sorted(read(tmp_path / "log")) == sorted(ROWS)
     LOG.assign(user="a b/c").to_parquet(tmp_path / "other", partition_cols=["user"])
     assert {row[0] for row in read(tmp_path / "other")} == {"a b/c"}
+
+
+def test_a_folder_of_rows_without_a_value_is_blank(tmp_path):
+    LOG.assign(user=["x", None, "y"]).to_parquet(tmp_path / "log", partition_cols=["user"])
+    assert (tmp_path / "log" / f"user={NO_VALUE}").is_dir()
+    assert sorted(row[0] for row in read(tmp_path / "log")) == ["", "x", "y"]
+    items = pd.DataFrame({"item": ["a", "b"], "title": ["A", "B"], "genre": ["Crime", None], "year": [None, 1995]})
+    items.to_parquet(tmp_path / "items", partition_cols=["genre", "year"])
+    found = read_table(tmp_path / "items", ("item", "title"), {}, further=True)[0].set_index("item")
+    assert found["genre"].to_dict() == {"a": "Crime", "b": ""}
+    assert found["year"].to_dict() == {"a": "", "b": "1995"}
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,16 @@ def test_numbers_that_are_no_moments_are_numbers(said, values):
     assert said() == []
 
 
+@pytest.mark.parametrize("word", ["now", "today", "NOW", "Today", " now", "tomorrow", "NaT"])
+@pytest.mark.parametrize("other", ["2024-05-01", "1970-01-01T00:00:00.1234567891", "1970-01-01 00:00:01 UTC", "today"])
+def test_no_word_is_what_the_clock_says(word, other):
+    with pytest.raises(InputError) as caught:
+        parse("2024-05-01", other if other != "today" else "2024-05-02", word)
+    assert f"log.csv: row 3: timestamp {word.strip()!r} is neither a number nor an ISO date" in str(caught.value)
+    with pytest.raises(InputError, match="row 1: timestamp"):
+        parse(word)
+
+
 @pytest.mark.parametrize(
     ("texts", "told"),
     [

@@ -49,7 +49,9 @@ def test_groups_of_a_kind_share_the_samples_and_the_hits_out(rows):
     assert ((found["low"] <= found["hr_at_10"] + 1e-12) & (found["hr_at_10"] <= found["high"] + 1e-12)).all()
 
 
-def test_a_user_of_many_samples_counts_once_in_the_interval():
-    ranks, same = [1, 99] * 20, [1] * 40
-    many, one = (slice_table(table_of(ranks, same, same, users)) for users in (range(40), [7] * 40))
-    assert many["high"][0] - many["low"][0] < one["high"][0] - one["low"][0]
+def test_samples_of_a_user_go_together_in_the_interval():
+    ranks, same = [1] * 20 + [99] * 20, [1] * 40
+    users = (range(40), [place // 5 for place in range(40)], ["u"] * 40)
+    many, few, one = (slice_table(table_of(ranks, same, same, of)).iloc[0] for of in users)
+    assert many["high"] - many["low"] < few["high"] - few["low"]
+    assert (one["low"], one["high"]) == (0, 1)

@@ -1,15 +1,22 @@
 """Rankings of others beside runs of the store, and what lists are like beyond hits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from workplace import Workplace, run_step
 
 from recdistill.config import CompareConfig, DataConfig
+from recdistill.data.ranking_files import read_ranking
 from recdistill.errors import InputError
+from recdistill.evaluation.rank_table import sample_table
 from recdistill.evaluation.recommended_lists import meanings
+from recdistill.runs.compared_runs import ComparedRuns
 from recdistill.runs.step_runs import entry_run
 from recdistill.steps.compare import compare
+from recdistill.steps.compared_lists import with_others
 from recdistill.steps.inputs import data_of
 
 SMALL = {"hidden_size": 8, "heads": 1, "blocks": 1, "epochs": 2}
@@ -87,3 +94,35 @@ def test_files_that_cannot_be_are_refused(evaluated, tmp_path, given, said):
     perfect(data, tmp_path / "one.csv")
     with pytest.raises(InputError, match=said):
         compared(runs=run_id, rankings=given.format(one=tmp_path / "one.csv"))
+
+
+def test_lists_for_nobody_who_is_compared_are_refused_in_a_line(evaluated, tmp_path):
+    _, data, run_id = evaluated
+    (tmp_path / "none.csv").write_text("user,item,rank\nnobody,i0,1\n")
+    with pytest.raises(InputError, match="none of its users is in the data"):
+        compared(runs=run_id, rankings=f"{tmp_path}/none.csv")
+    first, second = data.test.user[0], next(user for user in data.test.user if user != data.test.user[0])
+    (tmp_path / "other.csv").write_text(f"user,item,rank\n{data.user_ids[second]},i0,1\n")
+    ranking = read_ranking("other", tmp_path / "other.csv", data)
+    own = data.test.subset(np.flatnonzero(data.test.user == first))
+    shared = pa.Table.from_pandas(sample_table(own, data))
+    stored = ComparedRuns((SimpleNamespace(run_id="r", exclude_seen=True),), None, "auto", 0, shared)
+    with pytest.raises(InputError, match=r"^rankings=other: has no list for any of the 1 users who are compared"):
+        with_others(stored, [ranking], data, "test")
+
+
+@pytest.mark.parametrize("renamed", [slice(None), slice(0, 1)])
+def test_runs_whose_users_are_called_otherwise_in_the_data_now_are_refused_in_a_line(evaluated, tmp_path, renamed):
+    """The fingerprint of the data does not tell: it is of items and samples."""
+    _, data, _ = evaluated
+    perfect(data, tmp_path / "mine.csv")
+    ranking = read_ranking("mine", tmp_path / "mine.csv", data)
+    table = sample_table(data.test, data)
+    users = table["user"].unique()[renamed]
+    shared = pa.Table.from_pandas(
+        table.assign(user=table["user"].where(~table["user"].isin(users), "x" + table["user"]))
+    )
+    stored = ComparedRuns((SimpleNamespace(run_id="r", exclude_seen=True),), None, "auto", 0, shared)
+    with pytest.raises(InputError, match=r"^run r: .* of its .* samples are not in its data any more") as caught:
+        with_others(stored, [ranking], data, "test")
+    assert "\n" not in str(caught.value)

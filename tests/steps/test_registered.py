@@ -9,7 +9,7 @@ from workplace import Workplace, run_step
 from recdistill.evaluation.intervals import clustered_interval
 from recdistill.runs.run import StepRun
 from recdistill.steps.promote import promote_run
-from recdistill.steps.registered import card
+from recdistill.steps.registered import card, measured
 
 SMALL = {"hidden_size": 8, "heads": 1, "blocks": 1, "epochs": 2}
 
@@ -53,6 +53,27 @@ def test_terms_stand_on_the_card(registered):
     client = MlflowClient()
     client.set_tag(registered, "recdistill.terms", "Llama 3 licence")
     assert "**Terms.** Llama 3 licence" in card(StepRun(registered, "", "", reused=True), "films")
+
+
+def test_a_card_says_no_interval_of_a_single_user_and_none_outside_of_what_a_metric_can_be(tmp_path):
+    (tmp_path / "ranks").mkdir()
+
+    class Kept:
+        def artifact(self, name):
+            return tmp_path / name
+
+    def cells(users, ranks):
+        pd.DataFrame({"user": users, "rank": ranks}).to_parquet(tmp_path / "ranks" / "test.parquet")
+        return [
+            line.split("|")[3].strip() for line in measured(Kept()).splitlines() if line.startswith(("| HR", "| ND"))
+        ]
+
+    assert cells(["u"] * 9, range(1, 10)) == ["–"] * 4  # noqa: RUF001
+    assert cells([f"u{user}" for user in range(9)], [99] * 9) == ["0.0000 to 0.2991"] * 4
+    assert cells([f"u{user}" for user in range(9)], [1] * 9) == ["0.7009 to 1.0000"] * 4
+    for text in cells([f"u{user}" for user in range(5)], [1, 2, 99, 99, 99]):
+        low, high = map(float, text.split(" to "))
+        assert 0 <= low < high <= 1
 
 
 def test_the_interval_of_a_mean_over_users_covers_the_truth_about_as_often_as_it_says():

@@ -64,9 +64,9 @@ def judged_answers(teacher: "GenerativeTeacher", part: str, samples: Samples) ->
     for other in teacher.processes.gathered(found):
         found |= other
     answers, data = [found[sample] for sample in range(len(samples))], teacher.data
-    metrics = answer_metrics([one.named for one in answers], [one.right for one in answers])
-    hits = sum(one.of_backbone == one.right for one in answers)
-    metrics |= share_metrics("backbone_hit_ratio_at_1", hits, len(answers))
+    metrics = answer_metrics([one.named for one in answers], [one.right for one in answers], samples.user)
+    hits = [one.of_backbone == one.right for one in answers]
+    metrics |= share_metrics("backbone_hit_ratio_at_1", hits, samples.user)
     table = pd.DataFrame(
         {
             "user": np.asarray(data.user_ids, dtype=object)[samples.user],

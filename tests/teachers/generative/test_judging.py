@@ -62,7 +62,7 @@ def test_answers_are_judged_one_by_one(data, backbone, model, answer):
         right.append(candidates[0].tolist().index(int(batch.target)))
         scores = teacher.backbone.logits(teacher.states(batch))[0, torch.from_numpy(candidates[0])]
         of_backbone.append(int(scores.argmax()))
-    expected = {f"test/{name}": value for name, value in answer_metrics(named, right).items()}
+    expected = {f"test/{name}": value for name, value in answer_metrics(named, right, range(len(named))).items()}
     assert {name: metrics[name] for name in expected} == expected
     hits = np.mean([best == place for best, place in zip(of_backbone, right, strict=True)])
     assert metrics["test/backbone_hit_ratio_at_1"] == hits
