@@ -14,6 +14,7 @@ from recdistill.config.contents import content_digest, existing
 from recdistill.config.option import Option, Role
 from recdistill.config.own_files import part_digest
 from recdistill.config.steps import revision
+from recdistill.registry import METRICS
 
 KEY_LENGTH = 20
 KEY_ROLES: tuple[Role, ...] = ("data", "result", "seed", "budget")
@@ -62,6 +63,12 @@ def plugin_contents(config: Config) -> dict[str, str]:
         if not declared.is_ours:
             found[f"{registry.kind} {name}"] = part_digest(declared)
     return found
+
+
+def metric_contents() -> dict[str, str]:
+    """A digest of the user's files that each registered metric of theirs comes from, by name of the part."""
+    declared = [METRICS.declaration(name) for name in METRICS.names()]
+    return {f"{METRICS.kind} {one.name}": part_digest(one) for one in declared if not one.is_ours}
 
 
 def key_parts(step: str, config: Config, fingerprint: str, upstream: Mapping[str, str] | None = None) -> dict[str, Any]:

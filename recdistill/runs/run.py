@@ -26,6 +26,8 @@ REUSED, CONTINUED = "recdistill.reused_run_id", "recdistill.continued_in"
 NAME, RUN_NAME = "recdistill.name", "mlflow.runName"
 COMMIT, DIRTY, KEPT = "recdistill.git_commit", "recdistill.git_dirty", "recdistill.kept"
 TERMS = "recdistill.terms"
+#: Digests of the user's metrics that a run was measured with, as JSON.
+MEASURED_WITH = "recdistill.metrics"
 #: Without its prefix: of a student that was trained on all interactions, and measured on none.
 REFIT = "refit"
 DESCRIPTION = "mlflow.note.content"

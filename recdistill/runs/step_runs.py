@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from recdistill.config import Config
-from recdistill.config.lineage import digest, key_parts, near_key
+from recdistill.config.lineage import digest, key_parts, metric_contents, near_key
 from recdistill.config.run_names import run_name
 from recdistill.data.downloads import cache_dir
 from recdistill.data.sequences import SequenceData
@@ -42,6 +42,7 @@ from recdistill.runs.finished_runs import (
 )
 from recdistill.runs.folder_lock import locked
 from recdistill.runs.logged_options import log_options, used_options
+from recdistill.runs.measured_again import measure_again
 from recdistill.runs.open_runs import end_left_open, hold, release
 from recdistill.runs.outbox import LostStoreError, grace_seconds, outbox, post, read, send_left_behind
 from recdistill.runs.provenance import CodeState, code_at_hand, differences
@@ -55,6 +56,7 @@ from recdistill.runs.run import (
     KEPT,
     KEY,
     KEY_FILE,
+    MEASURED_WITH,
     NAME,
     NEAR_KEY,
     PARENT,
@@ -322,6 +324,7 @@ class Opening:
         code = code_at_hand()
         tags = {STEP: step, FINGERPRINT: fingerprint, COMMIT: code.commit, DIRTY: str(bool(code.changes)).lower()}
         tags |= {f"recdistill.{name}_run_id": run.run_id for name, run in upstream.items() if run.run_id}
+        tags |= {MEASURED_WITH: json.dumps(own)} if (own := metric_contents()) else {}
         if kept == "all":
             tags[NEAR_KEY] = near_key(step, config, fingerprint, contents)
         else:
@@ -375,9 +378,11 @@ class Opening:
 def reused_run(found: Run, key: str, fingerprint: str, entry_id: str | None) -> StepRun:
     """A finished run in place of a new one; the entry run, where there is one, says so and shows its metrics.
 
-    Prints a line, once a process, where other code than that at hand made it.
+    Prints a line, once a process, where other code than that at hand made it; what it lacks by the user's metrics is
+    measured, see `measure_again`.
     """
     run = StepRun(found.info.run_id, key, fingerprint, reused=True)
+    measure_again(found)
     if entry_id is not None:
         post(batch(entry_id, tags={REUSED: run.run_id}))
         StepRun(entry_id, key, fingerprint, reused=False).log_metrics(run.metrics())

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from recdistill.config import CompareConfig, changed
+from recdistill.config.lineage import metric_contents
 from recdistill.data.ranking_files import OthersRanking, read_ranking
 from recdistill.errors import InputError
 from recdistill.report.compared import Group, groups_of
@@ -53,7 +54,9 @@ def compare(config: CompareConfig) -> StepRun:
     )
     # A condition finds other runs another day: what is kept, and found again, are the ids.
     found = changed(config, filter="", runs=",".join(run.run_id for run in stored.runs), baseline=compared.baseline)
-    with step_run("compare", found, data=compared.runs[0].fingerprint, contents=digests(files)) as run:
+    named = {"names": {run.run_id: group.label for group in results.groups for run in group.runs}}
+    contents = digests(files) | metric_contents() | named
+    with step_run("compare", found, data=compared.runs[0].fingerprint, contents=contents) as run:
         if not run.reused:
             beyond = lists_of(results, stored, others)
             link_runs(run, compared)

@@ -25,8 +25,8 @@ from recdistill.report.results import Results
 from recdistill.report.text import order
 from recdistill.runs.compared_runs import ComparedRuns
 from recdistill.runs.finished_runs import options_of_run
+from recdistill.runs.measured_again import EVALUATED
 from recdistill.runs.run import StepRun
-from recdistill.steps.evaluate import EVALUATED
 from recdistill.steps.inputs import data_of
 from recdistill.views.build import build_view
 
@@ -89,10 +89,26 @@ def part_of(data: SequenceData, part: str) -> Samples:
 
 
 def with_others(compared: ComparedRuns, others: Sequence[OthersRanking], data: SequenceData, part: str) -> ComparedRuns:
-    """The runs, and the rankings of others beside them, on the same samples. Prints how deep each one's lists are."""
+    """The runs, and the rankings of others beside them, on the same samples. Prints how deep each one's lists are.
+
+    Raises InputError where the data no longer have the runs' samples, or a ranking has no list for a user of theirs.
+    """
     first, samples = compared.runs[0], part_of(data, part)
-    _, places = common_samples([compared.shared.to_pandas(), sample_table(samples, data)])
+    shared = compared.shared.to_pandas()
+    _, places = common_samples([shared, sample_table(samples, data)])
+    if len(places) < len(shared):
+        raise InputError(
+            f"run {first.run_id}: {len(shared) - len(places):,} of its {len(shared):,} samples are not in its data any "
+            f"more (it has user {shared['user'].iloc[0]!r}, the data have {data.user_ids[0]!r}); rankings are in the "
+            "ids of the data, so evaluate it again"
+        )
     samples = samples.subset(places)
+    for one in others:
+        if not one.lengths(samples).any():
+            raise InputError(
+                f"rankings={one.name}: has no list for any of the {len(np.unique(samples.user)):,} users who are "
+                "compared; give lists of these users"
+            )
     runs, ranks = list(compared.runs), dict(compared.samples.ranks)
     for one in others:
         run_id = f"{STEP} {one.name}"
@@ -109,6 +125,7 @@ def beyond_hits(
     """The metrics of lists on test, a row a recommender in the order of the report; of one run of each.
 
     Recommenders that keep no lists are left out. The lists are of the samples that all the others have lists for.
+    Raises InputError where there is none.
     """
     rankings = {f"{STEP} {one.name}": one for one in others}
     counts, vectors = torch.as_tensor(data.item_count), text_vectors(data)
@@ -117,6 +134,8 @@ def beyond_hits(
     tables |= {run_id: table for run_id in shown if (table := kept_lists(run_id, data)) is not None}
     places = dict(zip(tables, common_samples(list(tables.values())), strict=True))
     samples = data.test.subset(places.pop(STEP))
+    if not len(samples):
+        raise InputError("the lists that the runs keep are of other users than the data at hand have")
     rows: dict[str, dict[str, float]] = {}
     for run_id, label in shown.items():
         if run_id in rankings:

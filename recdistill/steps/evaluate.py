@@ -1,11 +1,13 @@
 """``evaluate``: rank again with the model of a finished run."""
 
 from recdistill.config import STEPS, DataConfig, EvaluateConfig, StudentConfig, TeacherConfig, changed, config_of
+from recdistill.config.lineage import metric_contents
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.runs.datasets import measured_on
 from recdistill.runs.finished_runs import finished_run, linked_run, newest, options_of_run
 from recdistill.runs.logged_models import model_id_of_run
+from recdistill.runs.measured_again import EVALUATED
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.inputs import data_of, fitted_recommender, frozen_student
@@ -15,7 +17,6 @@ from recdistill.students.measure import KEPT, ranked
 from recdistill.teachers.build import load_teacher
 from recdistill.training.device import device_of
 
-EVALUATED = ("backbone", "teacher", "distill", "map_items")
 AS_TRAINED = "as-trained"
 
 
@@ -31,7 +32,7 @@ def evaluate(config: EvaluateConfig) -> StepRun:
     data = data_of(options)
     finished_run(of.run_id, step, data.fingerprint, option="run_id")
     found = changed(config, run_id=of.run_id)
-    with step_run("evaluate", found, data=data, upstream={"evaluated": of}) as run:
+    with step_run("evaluate", found, data=data, upstream={"evaluated": of}, contents=metric_contents()) as run:
         if not run.reused:
             if step == "teacher":
                 assert isinstance(options, TeacherConfig)

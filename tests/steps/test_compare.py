@@ -45,6 +45,20 @@ def compared(**options):
         return entry, compare(CompareConfig(resamples=500, **options))
 
 
+def test_a_name_that_a_person_has_given_since_is_in_the_page(client, runs):
+    _, before = compared(runs=f"{runs['twin']},{runs['other']}")
+    _, found = compared(runs=f"{runs['twin']},{runs['other']}")
+    assert found.run_id == before.run_id
+    tags = client.get_run(runs["twin"]).data.tags
+    client.set_tag(runs["twin"], "recdistill.name", "sasrec")
+    client.set_tag(runs["twin"], "mlflow.runName", "our SASRec")
+    _, named = compared(runs=f"{runs['twin']},{runs['other']}")
+    assert named.run_id != before.run_id
+    assert "our SASRec" in named.artifact("comparison/comparison.html").read_text()
+    client.set_tag(runs["twin"], "mlflow.runName", tags["mlflow.runName"])
+    client.delete_tag(runs["twin"], "recdistill.name")
+
+
 def test_the_report_is_in_a_run_linked_to_those_it_compares(client, runs, capsys):
     entry, run = compared(runs=runs["distilled"])
     assert run.run_id == entry

@@ -3,12 +3,14 @@
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from registered_parts import registries_restored
 from small_data import write_csv
 from tiny_llm import write_tiny_llm
 from workplace import run_step
 
 from recdistill.config import BaselineConfig, EvaluateConfig, StudentConfig, TeacherConfig
 from recdistill.errors import InputError
+from recdistill.plugins import load_plugins
 from recdistill.runs.logged_models import model_id_of_run
 from recdistill.runs.step_runs import finished_run
 from recdistill.steps import teacher as teacher_module
@@ -43,6 +45,35 @@ def test_a_run_evaluated_again_has_its_own_numbers(finished, step, capsys):
     assert sum(list(a) != list(b) for a, b in zip(ours, theirs, strict=True)) <= (2 if step == "distill" else 0)
     assert f"test/ndcg_at_10 {run.metrics()['test/ndcg_at_10']:.4f}" in capsys.readouterr().out
     assert MlflowClient().get_run(run.run_id).data.tags["recdistill.evaluated_run_id"] == of.run_id
+
+
+def test_a_metric_of_ones_own_that_has_changed_since_is_measured_again_from_the_ranks(place, small_files, capsys):
+    config, values = BaselineConfig(**small_files, new_items=0.3, student="itemknn"), []
+    before = backbone(config)
+    for at_least in (1, 2):
+        with registries_restored():
+            # A process imports a module once: another file stands for one that was edited.
+            plugin = place.folder / f"metric_of_mine_{at_least}.py"
+            plugin.write_text(
+                "from recdistill.registry import METRICS\n\n\n"
+                "@METRICS.register('all_hit', cut_offs=())\n"
+                f"def all_hit(ranks):\n    return (ranks >= {at_least}).double()\n"
+            )
+            load_plugins(str(plugin))
+            found = backbone(config)
+            assert found.run_id == before.run_id
+            assert "was measured without all_hit as it is now" in capsys.readouterr().out
+            again = evaluate(EvaluateConfig(run_id=found.run_id))
+            assert not again.reused
+            names = [f"{part}/{group}all_hit" for part in ("val", "test") for group in ("", "warm/", "new/")]
+            ours, theirs = ({name: one.metrics()[name] for name in names} for one in (found, again))
+            assert ours == theirs
+            values.append(ours["test/all_hit"])
+            assert backbone(config).run_id == before.run_id
+            assert evaluate(EvaluateConfig(run_id=found.run_id)).reused
+            assert "was measured without" not in capsys.readouterr().out
+    assert values[0] == 1
+    assert values[1] < 1
 
 
 def test_new_items_are_measured_of_students_of_both_kinds_and_again(place, small_files):
