@@ -123,7 +123,7 @@ def run(name: str, arguments: list[str]) -> int:
             # Nothing is made: there is no run.
             config = parse(STEPS[name], name, arguments)
             if main_process:
-                importlib.import_module("recdistill.steps.estimate").announce(name, config)
+                importlib.import_module("recdistill.steps.estimate").estimate_alone(name, config)
             return 0
         with entry_run(name) if main_process and name not in WITHOUT_RUN else nullcontext():
             made = function_of(name)(parse(STEPS[name], name, arguments))

@@ -2,7 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from recdistill.config import (
     DataConfig,
     DistillConfig,
     MainConfig,
+    MapItemsConfig,
+    StudentConfig,
     StudyConfig,
     SweepConfig,
     TeacherConfig,
@@ -23,33 +27,51 @@ from recdistill.config import (
 )
 from recdistill.config.durations import spoken
 from recdistill.config.lineage import run_key
+from recdistill.config.steps import WITHOUT_RUN
 from recdistill.config.teacher import reads_llm
+from recdistill.data.item_texts import item_texts, texts_digest
 from recdistill.data.sequences import SequenceData
 from recdistill.data.some_users import of_some_users
+from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
 from recdistill.registry import STUDENTS
-from recdistill.runs.finished_runs import find_finished, run_of
-from recdistill.runs.run import KEY
-from recdistill.steps.backbone import frozen_backbone, key_of_baseline
-from recdistill.steps.inputs import data_of
+from recdistill.release.released_students import read_released_sasrec
+from recdistill.runs.finished_runs import check_data, find_finished, finished_run, linked_run
+from recdistill.runs.run import FINGERPRINT, StepRun
+from recdistill.runs.tracking_store import fault, num_experiments
+from recdistill.steps.backbone import as_released, frozen_backbone, key_of_baseline
+from recdistill.steps.distill import start_of
+from recdistill.steps.inputs import data_of, imported_teacher, teacher_outputs_of, texts_in_key
+from recdistill.steps.map_items import Source, source_of, student_options, taught_view
 from recdistill.steps.paces import pace_of_student, pace_of_teacher
-from recdistill.steps.student_start import keys_of, student_start
-from recdistill.steps.teacher import texts_read, wanted_teacher
+from recdistill.steps.student_start import StudentStart, keys_of, measured, student_start
+from recdistill.steps.teacher import check_teacher_of, known_teacher, texts_read, wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.steps.worth import (
+    check_path,
+    check_seeds,
     control_student,
+    each_seed,
+    fitted_baseline,
     from_texts,
     has_control,
     told_by_texts,
     told_in_main,
     without_llm,
 )
-from recdistill.study.cells import read_cell
-from recdistill.study.plan import cells_named, read_plan
+from recdistill.students.sasrec import SASRec
+from recdistill.students.training import check_student
+from recdistill.study.cells import cells_to_make, read_cell
+from recdistill.study.contents import AtHand
+from recdistill.study.plan import Cell, cells_named, read_plan
 from recdistill.study.worth import UNTAUGHT
 from recdistill.sweep.final_jobs import final_jobs
+from recdistill.sweep.named_study import most_epochs
 from recdistill.sweep.shipped import plan_path
+from recdistill.sweep.space import base_config
 from recdistill.sweep.space_file import read_space
+from recdistill.sweep.study_run import Sweep, check_sweep
+from recdistill.teachers.checks import check_teacher
 
 #: What no pace has, as a text.
 OF_EACH_RUN = "some seconds a run to start, log and draw"
@@ -78,6 +100,19 @@ class Part:
     memory_mib: float = 0.0
     times: int = 1
     key: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Before:
+    """A teacher that a student learns from.
+
+    Attributes:
+        key: of its run; '' where only the step itself can tell.
+        run: the finished one; None where it would be made.
+    """
+
+    key: str = ""
+    run: StepRun | None = None
 
 
 @dataclass(frozen=True)
@@ -161,13 +196,56 @@ def announce(step: str, config: Config) -> Estimate:
     return found
 
 
+def estimate_alone(step: str, config: Config) -> Estimate:
+    """``estimate=true``: the estimate in the step's place.
+
+    Raises InputError where the step would refuse the options before any work, or its store as its run is opened.
+    """
+    if step not in WITHOUT_RUN:
+        num_experiments()
+    load_plugins(config.plugin)
+    try:
+        check_step(config)
+        return announce(step, config)
+    except Exception as error:
+        said = fault(error)
+        if said is None:
+            raise
+        raise said from error
+
+
+def check_step(config: Config) -> None:
+    """Raise InputError as the step does, before any work; runs that are named are looked at as they are estimated."""
+    match config:
+        case WorthConfig():
+            check_seeds(config)
+        case MainConfig():
+            check_path(config)
+        case DistillConfig():
+            # A sweep's students are of its trials.
+            if not isinstance(config, SweepConfig):
+                check_student(config, data_of(config).num_items)
+            if config.teacher_files or config.teacher_run_id or config.backbone_run_id:
+                check_teacher_of(config, data_of(config))
+        case TeacherConfig():
+            check_teacher(config)
+        case BaselineConfig() if not config.released:
+            check_student(config, data_of(config).num_items)
+        case StudyConfig():
+            # It announces its own estimate.
+            from recdistill.steps.study import check_cells
+
+            check_cells(missing_cells(config))
+        case _:
+            return
+
+
 def parts_of(step: str, config: Config) -> Iterator[Part]:
     """The runs that a step needs, those included that it makes itself."""
     match config:
         case WorthConfig():
-            for offset in range(config.seeds):
-                seed = {"seed": config.seed + offset, "new_items_seed": config.new_items_seed + offset}
-                yield from path_parts(changed(config, **seed), with_baselines=False)
+            for one in each_seed(config):
+                yield from path_parts(one, with_baselines=False)
         case MainConfig():
             yield from path_parts(config, with_baselines=True)
         case SweepConfig():
@@ -175,14 +253,17 @@ def parts_of(step: str, config: Config) -> Iterator[Part]:
         case DistillConfig():
             yield from taught_parts(config)
         case TeacherConfig():
-            yield from teacher_parts(config)
+            yield from teacher_parts(config)[0]
         case BaselineConfig():
-            yield student_part(config)
+            yield from student_parts(config)
+        case MapItemsConfig():
+            yield from map_parts(config)
         case StudyConfig():
             yield from study_parts(config)
         case DataConfig() if step == "prepare":
             data = data_of(config)
-            yield Part("data", finished(run_key("prepare", config, data.fingerprint)), sizes(data), 1.0)
+            found = None if config.force else finished(run_key("prepare", config, data.fingerprint))
+            yield Part("data", id_of(found), sizes(data), 1.0)
         case _:
             return
 
@@ -193,10 +274,15 @@ def sizes(data: SequenceData) -> str:
     return f"{len(data.train):,} training samples, {evaluated:,} to rank, {data.num_items:,} items"
 
 
-def finished(key: str) -> str:
-    """Id of the finished run with a key; '' where there is none."""
-    found = find_finished(key)
-    return "" if found is None else str(found.info.run_id)
+def finished(key: str, upstream: Mapping[str, StepRun] | None = None) -> StepRun | None:
+    """The finished run with a key, that started from these runs where they are known; None where there is none."""
+    found = find_finished(key, upstream)
+    return None if found is None else StepRun(found.info.run_id, key, found.data.tags[FINGERPRINT], reused=True)
+
+
+def id_of(run: StepRun | None) -> str:
+    """Of a finished run; '' of one that is still to be made."""
+    return "" if run is None else run.run_id
 
 
 def path_parts(config: MainConfig, *, with_baselines: bool) -> Iterator[Part]:
@@ -204,36 +290,53 @@ def path_parts(config: MainConfig, *, with_baselines: bool) -> Iterator[Part]:
     if with_baselines:
         yield from parts_of("prepare", narrow(config, DataConfig))
         for name in config.baseline_names:
-            yield student_part(changed(frozen_backbone(config), student=name))
-    plain, student = narrow(config, BaselineConfig, register=""), narrow(config, DistillConfig, force=config.force)
+            # What cannot be fitted is left out.
+            with suppress(InputError):
+                yield student_part(fitted_baseline(config, name, data_of(config).num_items))
+    plain, student = narrow(config, BaselineConfig, register=""), narrow(config, DistillConfig, register="")
     yield student_part(plain)
     told = told_in_main(config) if with_baselines else told_by_texts(config)
     if told:
         yield student_part(from_texts(plain, config.cheap_views))
     student = from_texts(student, config.cheap_views) if told else student
-    yield from taught_parts(student)
+    parts, before = teacher_of_path(config)
+    yield from parts
+    yield from from_teacher(student, data_of(config), before)
     if has_control(config):
-        yield control_part(config, student)
+        yield control_part(config, student, before)
     if told:
         yield Part("new items by their texts", work="maps of students to the items' texts")
 
 
-def control_part(config: MainConfig, student: DistillConfig) -> Part:
+def control_part(config: MainConfig, student: DistillConfig, taught: Before) -> Part:
     """The student that learns from the teacher's SASRec: on a CPU it is trained beside the distilled one."""
-    data, backbone_run_id = data_of(config), config.backbone_run_id
-    if config.teacher_run_id:
-        backbone_run_id = run_of(config.teacher_run_id).data.tags.get("recdistill.backbone_run_id", "")
-    alone = without_llm(config, backbone_run_id)
-    upstream, _ = teacher_key(alone, data)
-    part = distilled_part(control_student(student, alone), data, upstream)
+    frozen = None if taught.run is None else linked_run(taught.run, "backbone")
+    control = control_student(student, without_llm(config, id_of(frozen)))
+    _, alone = teacher_parts(wanted_teacher(control))
+    part = distilled_part(control, data_of(config), alone)
     return replace(part, name=f"{config.student} {UNTAUGHT}, seed {config.seed}")
 
 
+def student_parts(config: BaselineConfig) -> Iterator[Part]:
+    """An undistilled student; one that is refitted comes after the one that is measured."""
+    if not config.refit:
+        yield student_part(config)
+        return
+    data, first = data_of(config), student_part(measured(config))
+    yield first
+    yield refitted_part("backbone", config, data, first, {}, student_start(config, data))
+
+
 def student_part(config: BaselineConfig) -> Part:
-    """An undistilled student."""
+    """An undistilled student that is measured."""
     data = data_of(config)
-    key = key_of_baseline(config, data.fingerprint, student_start(config, data))
-    found = "" if config.force else finished(key)
+    if config.released:
+        model = read_released_sasrec(Path(config.released).expanduser())
+        assert isinstance(model, SASRec)
+        config = as_released(config, model)
+    start = student_start(config, data)
+    key = key_of_baseline(config, data.fingerprint, start)
+    found = "" if config.force else id_of(finished(key, start.upstream))
     kind = " undistilled" if config.student in STUDENTS.names(gradient=True) else ""
     texts = " from texts" if config.starts_from_texts else ""
     name = f"{config.student}{kind}{texts}, seed {config.seed}"
@@ -247,29 +350,60 @@ def student_part(config: BaselineConfig) -> Part:
     return Part(name, work=training(config.epochs, data), seconds=seconds, key=key)
 
 
+def refitted_part(
+    step: str,
+    config: StudentConfig,
+    data: SequenceData,
+    first: Part,
+    upstream: Mapping[str, StepRun],
+    start: StudentStart,
+) -> Part:
+    """The student of ``first`` trained again on all interactions, for the epochs that its validation chose."""
+    name = f"{config.student} refitted, seed {config.seed}"
+    if first.found and not config.force:
+        before = {**upstream, **start.upstream, "refitted": finished_run(first.found, step)}
+        found = finished(run_key(step, config, data.fingerprint, keys_of(before), start.contents), before)
+        if found is not None:
+            return Part(name, found.run_id)
+    return Part(name, work=first.work or training(config.epochs, data), seconds=first.seconds)
+
+
 def training(epochs: int, data: SequenceData) -> str:
     """A student's training in words."""
     return f"{epochs} epochs at most of {len(data.train):,} samples"
 
 
-def teacher_parts(config: TeacherConfig) -> Iterator[Part]:
-    """A teacher and, where it is missing, its backbone."""
+def teacher_of_path(config: DistillConfig) -> tuple[list[Part], Before]:
+    """The teacher of ``main`` and ``worth``, as `teacher_run` has it; none of files."""
+    if config.teacher_run_id:
+        found = finished_run(config.teacher_run_id, "teacher", data_of(config).fingerprint)
+        return [Part("teacher", found.run_id)], Before(found.key, found)
+    if config.teacher_files:
+        return [], of_files(config)
+    return teacher_parts(changed(wanted_teacher(config), force=config.force))
+
+
+def of_files(config: DistillConfig) -> Before:
+    """The teacher that is read from files."""
+    run = imported_teacher(config.teacher_files, data_of(config)).run
+    return Before(run.key, run)
+
+
+def teacher_parts(config: TeacherConfig) -> tuple[list[Part], Before]:
+    """A teacher and, where both are missing, its backbone; and the teacher for what starts from it."""
     data = data_of(config)
-    key, backbone = teacher_key(config, data)
-    found = "" if config.force else finished(key)
-    if not found and not config.backbone_run_id:
-        yield student_part(backbone)
-    yield teacher_part(config, data, found)
-
-
-def teacher_key(config: TeacherConfig, data: SequenceData) -> tuple[str, BaselineConfig]:
-    """The key of the teacher that the options name, and the options of its backbone."""
-    backbone = frozen_backbone(config)
     if config.backbone_run_id:
-        before = run_of(config.backbone_run_id).data.tags.get(KEY, config.backbone_run_id)
+        frozen: StepRun | None = finished_run(config.backbone_run_id, "backbone", data.fingerprint)
     else:
-        before = key_of_baseline(backbone, data.fingerprint)
-    return run_key("teacher", config, data.fingerprint, {"backbone": before}, texts_read(config, data)), backbone
+        frozen = finished(key_of_baseline(frozen_backbone(config), data.fingerprint))
+    before = key_of_baseline(frozen_backbone(config), data.fingerprint) if frozen is None else frozen.key
+    key = run_key("teacher", config, data.fingerprint, {"backbone": before}, texts_read(config, data))
+    found = None if config.force else finished(key, {} if frozen is None else {"backbone": frozen})
+    if found is None:
+        check_teacher(config)
+        of_some_users(data, config.ranked_users)
+    parts = [student_part(frozen_backbone(config))] if found is None and frozen is None else []
+    return [*parts, teacher_part(config, data, id_of(found))], Before(key, found)
 
 
 def teacher_part(config: TeacherConfig, data: SequenceData, found: str) -> Part:
@@ -296,25 +430,42 @@ def teacher_part(config: TeacherConfig, data: SequenceData, found: str) -> Part:
 
 
 def taught_parts(config: DistillConfig) -> Iterator[Part]:
-    """A distilled student, and what it learns from."""
-    data = data_of(config)
-    upstream = ""
-    if config.teacher_run_id:
-        upstream = run_of(config.teacher_run_id).data.tags.get(KEY, config.teacher_run_id)
-        yield Part("teacher", config.teacher_run_id)
-    elif not config.teacher_files:
-        wanted = changed(wanted_teacher(config), force=config.force)
-        upstream, _ = teacher_key(wanted, data)
-        yield from teacher_parts(wanted)
+    """A distilled student, and what it learns from: the teacher that `find_teacher` finds, or would make."""
+    parts, before = found_teacher(config)
+    yield from parts
+    yield from from_teacher(config, data_of(config), before)
+
+
+def found_teacher(config: DistillConfig) -> tuple[list[Part], Before]:
+    """The teacher of a step that takes the newest that fits; none of files."""
+    if config.teacher_files:
+        return [], of_files(config)
+    known = known_teacher(config, config.teacher_run_id, data_of(config))
+    if known is not None:
+        return [Part("teacher", known.run_id)], Before(known.key, known)
+    return teacher_parts(wanted_teacher(config))
+
+
+def from_teacher(config: DistillConfig, data: SequenceData, before: Before) -> Iterator[Part]:
+    """A distilled student, and the further rounds in which its teacher is asked."""
     if config.rounds > 1:
         yield rounds_part(config, data)
-        upstream = ""
-    yield distilled_part(config, data, upstream)
+        before = Before()
+    if not config.refit:
+        yield distilled_part(config, data, before)
+        return
+    first = distilled_part(measured(config), data, before)
+    yield first
+    known, start = before.run, start_from(config, data, before)
+    if known is None or start is None:
+        yield replace(first, name=f"{config.student} refitted, seed {config.seed}", found="")
+    else:
+        yield refitted_part("distill", config, data, first, {"teacher": known}, start)
 
 
 def rounds_part(config: DistillConfig, data: SequenceData) -> Part:
     """What each further round takes: a student, and the teacher's answers to what it asks."""
-    student = distilled_part(changed(config, rounds=1), data, "")
+    student = distilled_part(changed(config, rounds=1), data, Before())
     if config.query_share < 1:
         return Part("further rounds", work="a student", seconds=student.seconds, times=config.rounds - 1)
     teacher = teacher_part(wanted_teacher(changed(config, rounds=1, token_budget=0, force=True)), data, "")
@@ -324,33 +475,69 @@ def rounds_part(config: DistillConfig, data: SequenceData) -> Part:
     return Part("further rounds", work=work, seconds=seconds, memory_mib=teacher.memory_mib, times=config.rounds - 1)
 
 
-def distilled_part(config: DistillConfig, data: SequenceData, upstream: str) -> Part:
+def start_from(config: DistillConfig, data: SequenceData, before: Before) -> StudentStart | None:
+    """What a distilled student's training starts from; None where that is of a teacher that is still to be made."""
+    if not config.starts_from_teacher:
+        return student_start(config, data)
+    if before.run is None:
+        return None
+    files = imported_teacher(config.teacher_files, data).outputs if config.teacher_files else None
+    return start_of(config, data, before.run, files or teacher_outputs_of(before.run, data))
+
+
+def distilled_part(config: DistillConfig, data: SequenceData, before: Before) -> Part:
     """A distilled student, timed where it is missing."""
     name = f"{config.student} distilled, seed {config.seed}"
-    # Vectors of a teacher that is still to be made cannot be read.
-    found = ""
-    if upstream and not config.force and not config.starts_from_teacher:
-        start = student_start(config, data)
-        before = {"teacher": upstream} | keys_of(start.upstream)
-        found = finished(run_key("distill", config, data.fingerprint, before, start.contents))
-    if found:
-        return Part(name, found)
+    start = start_from(config, data, before)
+    if before.key and start is not None and not config.force:
+        runs = start.upstream | ({} if before.run is None else {"teacher": before.run})
+        keys = {"teacher": before.key} | keys_of(start.upstream)
+        found = finished(run_key("distill", config, data.fingerprint, keys, start.contents), runs)
+        if found is not None:
+            return Part(name, found.run_id)
     pace = pace_of_student(config, data, distilled=True)
     assert pace is not None
     evaluated = len(data.validation) + len(data.test)
     return Part(name, work=training(config.epochs, data), seconds=pace.seconds(config.epochs, evaluated))
 
 
+def map_parts(config: MapItemsConfig) -> Iterator[Part]:
+    """New items in a finished student, and the student where it is not named."""
+    config, source = source_of(config)
+    data, name, work = data_of(config), "new items by their texts", "a map of the student to the items' texts"
+    if source is not None:
+        check_data(source.run, data.fingerprint, f"student_run_id={source.run.run_id}")
+        there = True
+    else:
+        student = student_part(student_options(config))
+        yield student
+        run, there = StepRun(student.found, student.key, data.fingerprint, reused=True), bool(student.found)
+        source = Source(run, "backbone", {})
+    texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
+    teacher = taught_view(config, source, data, texts)
+    upstream = {source.step: source.run} | ({} if teacher is None else {"teacher": teacher.run})
+    contents = {"item texts": texts_digest(texts), **source.settings}
+    key = run_key("map_items", config, data.fingerprint, keys_of(upstream), contents)
+    yield Part(name, id_of(finished(key, upstream)) if there and not config.force else "", work)
+
+
 def sweep_parts(config: SweepConfig) -> Iterator[Part]:
-    """A sweep's teacher, trials and final trainings."""
+    """A sweep's teacher, or those of its trials, its trials and final trainings."""
     space = read_space(config.space)
-    student = narrow(config, DistillConfig)
-    # The student itself is the trials'.
-    yield from list(taught_parts(student))[:-1]
-    trials = pace_of_student(student, data_of(config), distilled=True)
-    seconds = None if trials is None else trials.epoch_seconds * config.epochs / config.jobs
-    work = f"trainings of {config.epochs} epochs at most, before any is pruned"
-    yield Part(f"{config.trials} trials", work=work, seconds=seconds, times=config.trials * space.seeds)
+    base = base_config(space, narrow(config, DistillConfig))
+    sweep = Sweep(config, space, base, "", "")
+    check_sweep(sweep)
+    data, times = data_of(base), config.trials * space.seeds
+    if not sweep.searches_teacher:
+        yield from found_teacher(base)[0]
+    else:
+        *frozen, taught = teacher_parts(changed(wanted_teacher(base), force=True))[0]
+        yield from frozen
+        yield replace(taught, name=f"{taught.name}, one a trial at most", times=times)
+    trials, epochs = pace_of_student(base, data, distilled=True), most_epochs(space, base)
+    seconds = None if trials is None else trials.epoch_seconds * epochs / config.jobs
+    work = f"trainings of {epochs} epochs at most, before any is pruned"
+    yield Part(f"{config.trials} trials", work=work, seconds=seconds, times=times)
     if config.final_seeds:
         work, times = "final trainings: best, default and undistilled", 3 * config.final_seeds
         if seconds is not None:
@@ -358,20 +545,22 @@ def sweep_parts(config: SweepConfig) -> Iterator[Part]:
         yield Part(f"{config.final_seeds} seeds each", work=work, seconds=seconds, times=times)
 
 
+def missing_cells(config: StudyConfig) -> list[Cell]:
+    """The cells of a plan that the command would make."""
+    cells = cells_named(read_plan(plan_path(config.plan), config.plan), config.cells)
+    at_hand = AtHand(data_of, texts_in_key)
+    missing = cells_to_make(cells, Path(config.results).expanduser(), at_hand, force=config.force)
+    return missing if config.most_cells < 0 else missing[: config.most_cells]
+
+
 def study_parts(config: StudyConfig) -> Iterator[Part]:
     """The missing cells of a plan by row, timed by the finished cells of the row."""
-    plan = read_plan(plan_path(config.plan))
-    folder = Path(config.results).expanduser()
-    missing: dict[str, int] = {}
-    taken: dict[str, list[float]] = {}
-    wanted = {cell.name for cell in cells_named(plan, config.cells)}
-    for cell in plan.cells:
+    folder, taken = Path(config.results).expanduser(), defaultdict(list)
+    for cell in read_plan(plan_path(config.plan)).cells:
         done = read_cell(folder, cell)
-        if done is None and cell.name in wanted:
-            missing[cell.row] = missing.get(cell.row, 0) + 1
-        elif done is not None and done.seconds:
-            taken.setdefault(cell.row, []).append(done.seconds)
-    for row, count in missing.items():
+        if done is not None and done.seconds:
+            taken[cell.row].append(done.seconds)
+    for row, count in Counter(cell.row for cell in missing_cells(config)).items():
         known = taken.get(row)
         seconds = sum(known) / len(known) / config.jobs if known else None
         yield Part(f"row {row}", work="a cell", seconds=seconds, times=count)

@@ -18,7 +18,6 @@ from recdistill.config import (
     DataConfig,
     DistillConfig,
     MainConfig,
-    TrainingConfig,
     changed,
     narrow,
 )
@@ -52,6 +51,7 @@ from recdistill.steps.worth import (
     answer,
     check_control,
     control_of,
+    fitted_baseline,
     from_texts,
     has_control,
     mark_control,
@@ -188,11 +188,9 @@ def all_steps(config: MainConfig, bar: PathBar, processes: Processes, run_id: st
     begin = partial(begun, bar)
     prepared = partial(by_main, processes, prepare)
     found = {"popularity": begin("1/4 data", prepared, narrow(config, DataConfig))}
-    plain = narrow(config, TrainingConfig)
     for name in config.baseline_names:
-        baseline = narrow(plain, BaselineConfig, student=name)
         try:
-            check_student(baseline, data_of(config).num_items)
+            baseline = fitted_baseline(config, name, data_of(config).num_items)
         except InputError as error:
             bar.say(f"[1/4 {name}] left out: {error}")
             bar.done()

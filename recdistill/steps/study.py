@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 
 from recdistill.config import StudyConfig
 from recdistill.config.base import changed, config_of
+from recdistill.config.paths import place_to_write
 from recdistill.config.steps import STEPS
 from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
@@ -27,11 +28,12 @@ from recdistill.runs.step_runs import step_run
 from recdistill.runs.store_name import store_name
 from recdistill.runs.sweep_runs import tracking_place
 from recdistill.steps.estimate import announce
-from recdistill.steps.inputs import data_of
+from recdistill.steps.inputs import data_of, texts_in_key
 from recdistill.steps.main_report import finding_of
 from recdistill.steps.path_bar import PathBar
 from recdistill.students.training import check_student
-from recdistill.study.cells import CellResult, read_cell, write_cell
+from recdistill.study.cells import CellResult, cells_to_make, read_cell, write_cell
+from recdistill.study.contents import AtHand, Contents
 from recdistill.study.plan import Cell, Plan, cells_named, independent_parts, read_plan
 from recdistill.study.report import (
     METRICS,
@@ -55,17 +57,25 @@ from recdistill.whole_files import write_text
 
 STUDENT_STEPS = ("backbone", "distill")
 FIGURES = ("new_among_new", "all")
+OUTDATED = "kept for other data, files or plugins than today's, and not counted:"
 
 
 def study(config: StudyConfig) -> StepRun:
     """Make what is missing, and write the report; see docs/STUDY.md."""
     load_plugins(config.plugin)
     plan = read_plan(plan_path(config.plan), config.plan)
-    folder = Path(config.results).expanduser()
-    absent, named = missing_cells(plan.cells, folder), {cell.name for cell in cells_named(plan, config.cells)}
-    missing = [cell for cell in absent if cell.name in named]
-    own = f", {len(named) - len(missing)} of the {len(named)} of `cells`" if config.cells else ""
+    folder = place_to_write(config, "results")
+    target = place_to_write(config, "report") if config.report else folder / "report.md"
+    at_hand, named = AtHand(data_of, texts_in_key), cells_named(plan, config.cells)
+    absent = cells_to_make(plan.cells, folder, at_hand)
+    names = {cell.name for cell in absent}
+    finished = sum(cell.name not in names for cell in named)
+    own = f", {finished} of the {len(named)} of `cells`" if config.cells else ""
     print(f"study: {len(plan.cells) - len(absent)} of {len(plan.cells)} cells are finished{own}", flush=True)
+    outdated = [cell.name for cell in absent if read_cell(folder, cell) is not None]
+    if outdated:
+        print(f"study: {OUTDATED} {', '.join(outdated)}", flush=True)
+    missing = cells_to_make(named, folder, at_hand, force=config.force)
     check_cells(missing)
     if missing and config.most_cells:
         announce("study", config)
@@ -74,7 +84,6 @@ def study(config: StudyConfig) -> StepRun:
     making = {"cells": config.cells} if config.most_cells else {"report only": True}
     with step_run("study", changed(config, force=True), data="", contents=making) as run:
         make_cells(config, folder, missing, run.run_id)
-        target = Path(config.report).expanduser() if config.report else folder / "report.md"
         text, page = report_files(plan, folder, target)
         run.log_text("report.md", text)
         run.log_text("report.html", page)
@@ -82,11 +91,6 @@ def study(config: StudyConfig) -> StepRun:
         run.describe(text.partition("\n## ")[0])
         print(f"study: {target}, {target.with_suffix('.html')}", flush=True)
     return run
-
-
-def missing_cells(cells: Iterable[Cell], folder: Path) -> list[Cell]:
-    """Those of the cells that no file answers for."""
-    return [cell for cell in cells if read_cell(folder, cell) is None]
 
 
 def check_cells(cells: list[Cell]) -> None:
@@ -124,50 +128,77 @@ def make_cells(config: StudyConfig, folder: Path, missing: list[Cell], study_run
     parts = independent_parts(wanted)
     if config.jobs > 1 and len(parts) > 1:
         prepare = Preparation(tracking_place(), config.plugin, study_run_id)
-        map_tasks(partial(make_part, folder), parts, config.jobs, prepare)
+        map_tasks(partial(make_part, folder, kept_runs(wanted, folder), config.force), parts, config.jobs, prepare)
         return
     bar = PathBar("study", len(wanted))
     with bar.shown():
-        make_each(wanted, folder, "study", bar.say, bar.done)
+        make_each(wanted, folder, "study", bar.say, bar.done, force=config.force)
 
 
-def make_part(folder: Path, part: list[Cell]) -> None:
-    """Make those of a part's cells that nobody made before, as a worker killed amid the part."""
-    missing = missing_cells(part, folder)
+def kept_runs(cells: list[Cell], folder: Path) -> dict[str, str]:
+    """The run of each cell that is kept, by the cell's name."""
+    kept = {cell.name: read_cell(folder, cell) for cell in cells}
+    return {name: result.run_id for name, result in kept.items() if result is not None}
+
+
+def make_part(folder: Path, before: Mapping[str, str], force: bool, part: list[Cell]) -> None:
+    """Make those of a part's cells that nobody made before, as a worker killed amid the part.
+
+    With ``force`` those whose kept run is still the one ``before`` the command.
+    """
+    again = {name for name, run_id in kept_runs(part, folder).items() if before.get(name) == run_id}
+    absent = {cell.name for cell in cells_to_make(part, folder, AtHand(data_of, texts_in_key))}
+    missing = [cell for cell in part if cell.name in absent or (force and cell.name in again)]
     # A bar a process would write over the others'.
-    make_each(missing, folder, f"study, seed {part[0].seed}", partial(print, flush=True), lambda: None)
+    make_each(missing, folder, f"study, seed {part[0].seed}", partial(print, flush=True), lambda: None, force=force)
 
 
 def make_each(
-    wanted: list[Cell], folder: Path, name: str, say: Callable[[str], None], done: Callable[[], None]
+    wanted: list[Cell],
+    folder: Path,
+    name: str,
+    say: Callable[[str], None],
+    done: Callable[[], None],
+    *,
+    force: bool = False,
 ) -> None:
-    """Make cells in this order, saying before each how long the others will take, and calling ``done`` after it."""
+    """Make cells in this order, saying before each how long the others will take, and calling ``done`` after it.
+
+    With ``force`` they are run again even where a finished run fits; what they start from is found.
+    """
     runs: dict[str, StepRun] = {}
     taken: list[float] = []
+    forced = {cell.name for cell in wanted} if force else set()
+    at_hand = AtHand(data_of, texts_in_key)
+    for cell in wanted:
+        # Files and plugins as this process has them from now on.
+        at_hand.files(cell)
     for number, cell in enumerate(wanted, start=1):
         left = f", about {statistics.fmean(taken) * (len(wanted) - number + 1) / 60:,.0f} minutes left" if taken else ""
         say(f"[{name} {number}/{len(wanted)}{left}] {cell.name}")
         started = time.perf_counter()
-        run = made(cell, runs)
+        contents = at_hand.of(cell)
+        run = made(cell, runs, forced)
         seconds = time.perf_counter() - started
         taken.append(seconds)
         ranks = pd.read_parquet(run.artifact("ranks") / "test.parquet")
         upstream = {option: runs[other.name].run_id for option, other in cell.of.items()}
-        write_cell(folder, cell, result_of(cell, run, seconds, upstream), ranks)
+        write_cell(folder, cell, result_of(cell, run, seconds, upstream, contents), ranks)
         done()
 
 
-def made(cell: Cell, runs: dict[str, StepRun]) -> StepRun:
-    """The run of a cell, found or made, and before it those of the cells that it starts from."""
+def made(cell: Cell, runs: dict[str, StepRun], forced: Collection[str] = ()) -> StepRun:
+    """The run of a cell, found or, as of those ``forced``, made, and before it those of the cells it starts from."""
     if cell.name not in runs:
-        upstream = {option: made(other, runs).run_id for option, other in cell.of.items()}
+        upstream = {option: made(other, runs, forced).run_id for option, other in cell.of.items()}
         step: Callable[[Any], StepRun] = getattr(importlib.import_module(f"recdistill.steps.{cell.step}"), cell.step)
-        runs[cell.name] = step(config_of_cell(cell, upstream))
+        config = config_of_cell(cell, upstream)
+        runs[cell.name] = step(changed(config, force=True) if cell.name in forced else config)
     return runs[cell.name]
 
 
-def result_of(cell: Cell, run: StepRun, seconds: float, upstream: dict[str, str]) -> CellResult:
-    """What is kept of a finished cell; ``upstream`` as of `CellResult`."""
+def result_of(cell: Cell, run: StepRun, seconds: float, upstream: dict[str, str], contents: Contents) -> CellResult:
+    """What is kept of a finished cell; ``upstream`` as of `CellResult`, ``contents`` what it was made of."""
     code = code_at_hand()
     return CellResult(
         key=cell.key,
@@ -181,6 +212,8 @@ def result_of(cell: Cell, run: StepRun, seconds: float, upstream: dict[str, str]
         commit=code.commit,
         machine=f"{processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads",
         upstream=upstream,
+        files=contents.files,
+        undrawn=contents.undrawn,
     )
 
 
@@ -196,7 +229,8 @@ def processor() -> str:
 
 def report_files(plan: Plan, folder: Path, target: Path) -> tuple[str, str]:
     """Write the report, its pictures and its page. Returns the report's text and the page."""
-    found = Found.read(plan, folder)
+    found = Found.read(plan, folder, AtHand(data_of, texts_in_key))
+    given = answers(found, folder)
     addresses: list[str] = []
     pictures: list[StudyPicture] = []
     for part in FIGURES:
@@ -214,7 +248,6 @@ def report_files(plan: Plan, folder: Path, target: Path) -> tuple[str, str]:
         name = f"{target.stem}_{part}.svg"
         write_text(target.parent / name, study_figure(panels, f"{NAME}, {TITLES[part]}", chance))
         addresses.append(name)
-    given = answers(found, folder)
     text = write_report(found, given, addresses)
     write_text(target, text)
     page = study_page(page_of(found, given, pictures))

@@ -1,7 +1,7 @@
 """``worth``: what the LLM adds over cheap text and over ids, for trained, sparse and new items, and its price."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -31,8 +31,8 @@ from recdistill.steps.distill import distill
 from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.map_items import map_items
 from recdistill.steps.side_by_side import trained_side_by_side
-from recdistill.steps.student_start import whole_path_contents
-from recdistill.steps.teacher import check_teacher_of, teacher_run, wanted_teacher
+from recdistill.steps.student_start import student_start, whole_path_contents
+from recdistill.steps.teacher import check_teacher_of, teacher, teacher_run, wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.students.training import check_student
 from recdistill.study.terms import terms_of_rows
@@ -40,6 +40,7 @@ from recdistill.study.worth import (
     BOTH,
     CHEAP,
     FINAL,
+    FINAL_TEXTS,
     FROZEN,
     IDS,
     TRAINED,
@@ -65,15 +66,12 @@ Student = TypeVar("Student", bound=StudentConfig)
 
 def worth(config: WorthConfig) -> StepRun:
     """Find or make the rows of each seed, and say what the LLM adds and costs."""
+    check_seeds(config)
     data = data_of(config)
-    check_student(config, data.num_items)
-    check_teacher_of(config, data)
-    check_control(config)
     config = within_time(config)
     with step_run("worth", config, data=data, contents=whole_path_contents(config, data)) as run:
         if not run.reused:
-            seeds = [changed(config, seed=seed, new_items_seed=draw) for seed, draw in seeds_of(config)]
-            rows = [rows_of(one, run.run_id) for one in seeds]
+            rows = [rows_of(one, run.run_id) for one in each_seed(config)]
             text, asked = answer(rows, config, config.worth_margin)
             run.log_text("worth.md", text)
             run.log_metrics(numbers(asked))
@@ -84,10 +82,38 @@ def worth(config: WorthConfig) -> StepRun:
     return run
 
 
-def seeds_of(config: WorthConfig) -> Iterator[tuple[int, int]]:
-    """Seed and seed of the draw of new items."""
-    for number in range(config.seeds):
-        yield config.seed + number, config.new_items_seed + number
+def each_seed(config: WorthConfig) -> list[WorthConfig]:
+    """The options of each seed's path; the draw of new items changes with the seed."""
+    first, draw = config.seed, config.new_items_seed
+    return [changed(config, seed=first + more, new_items_seed=draw + more) for more in range(config.seeds)]
+
+
+def check_seeds(config: WorthConfig) -> None:
+    """Raise InputError, before any work, where the path of a seed cannot be gone: what is named may be of one draw."""
+    first, *others = each_seed(config)
+    check_path(first)
+    for one in others if config.backbone_run_id or config.teacher_files or config.init_from else ():
+        try:
+            check_path(one)
+        except InputError as error:
+            raise InputError(f"seeds={config.seeds}: for seed {one.seed}, {error}; or give seeds=1") from None
+
+
+def check_path(config: MainConfig) -> None:
+    """Raise InputError, before any work, where student, teacher or control of the options cannot be had."""
+    data = data_of(config)
+    check_student(config, data.num_items)
+    check_teacher_of(config, data)
+    check_control(config)
+    if config.init_from:
+        student_start(narrow(config, BaselineConfig, register=""), data)
+
+
+def fitted_baseline(config: MainConfig, name: str, num_items: int) -> BaselineConfig:
+    """The options of one of ``baselines``. Raises InputError where it cannot be fitted to so many items."""
+    baseline = narrow(narrow(config, TrainingConfig), BaselineConfig, student=name)
+    check_student(baseline, num_items)
+    return baseline
 
 
 def rows_of(config: MainConfig, run_id: str) -> Runs:
@@ -162,7 +188,11 @@ def control_of(
     if taught is None or not processes.from_main(lambda: has_control(config)):
         return None
     frozen = processes.from_main(lambda: linked_run(taught, "backbone"))
-    return control_student(student, without_llm(config, frozen.run_id))
+    alone = without_llm(config, frozen.run_id)
+    if config.force:
+        # `distill` would find it.
+        teacher(alone)
+    return control_student(student, alone)
 
 
 def mark_control(student: StepRun, name: str) -> None:
@@ -210,7 +240,7 @@ def text_rows(config: MainConfig, found: Runs) -> Runs:
         rows[FINAL] = map_items(mapped(config, found[BOTH], f"{cheap}+teacher", **options))
     else:
         # Of files, and of a teacher that knows no item by its text.
-        rows[FINAL] = map_items(mapped(config, found[BOTH], cheap))
+        rows[FINAL_TEXTS] = map_items(mapped(config, found[BOTH], cheap))
     if UNTAUGHT in found:
         rows[UNTAUGHT_FINAL] = map_items(mapped(config, found[UNTAUGHT], cheap))
     return rows
@@ -240,7 +270,7 @@ def answer(rows: list[Runs], config: MainConfig, margin: float) -> tuple[str, li
     ranks = {name: [pd.read_parquet(one[name].artifact("ranks") / "test.parquet") for one in rows] for name in names}
     asked = ask({name: [with_new(table) for table in tables] for name, tables in ranks.items()}, margin)
     if TEACHER in rows[0] and not has_llm(options_of_teacher(rows[0][TEACHER]).teacher):
-        asked = [replace(one, of_llm=False) for one in asked]
+        asked = [replace(one, of_llm=False, has_llm=False) for one in asked]
     return report(asked, price_of(rows), len(rows), terms_of_rows(configs_that_read(config, rows[0]))), asked
 
 
@@ -267,11 +297,14 @@ def price_of(rows: list[Runs]) -> Price | None:
 
 
 def rounds_of(student: StepRun, teacher: StepRun) -> list[StepRun]:
-    """The runs of the further rounds in which the teacher of a distilled student was asked again."""
-    found, run = [], linked_run(student, "teacher")
-    while run.run_id != teacher.run_id:
+    """The runs of the further rounds in which the teacher of a distilled student was asked again.
+
+    The first teacher, which was asked in no round, may be another run than ``teacher``, of the same results.
+    """
+    found, run = [], linked_run(student, TEACHER)
+    while run.key != teacher.key and f"recdistill.{TEACHER}_run_id" in run_of(run.run_id).data.tags:
         found.append(run)
-        run = linked_run(run, "teacher")
+        run = linked_run(run, TEACHER)
     return found
 
 

@@ -1,7 +1,7 @@
 """What a finished cell measured, as files: ``<cell>.json`` and, beside it, the ranks of its test samples."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from recdistill.errors import InputError, one_line
+from recdistill.study.contents import AtHand, Contents
 from recdistill.study.plan import Cell
 from recdistill.whole_files import whole_file
 
@@ -31,6 +32,7 @@ class CellResult:
         commit: of the code.
         machine: processor and threads.
         upstream: ids of the runs that it started from, by option.
+        files, undrawn: what it was made of that is the user's own, see `Contents`; earlier versions kept none.
     """
 
     key: str
@@ -44,12 +46,21 @@ class CellResult:
     commit: str
     machine: str
     upstream: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    undrawn: str = ""
 
 
-def read_cell(folder: Path, cell: Cell) -> CellResult | None:
-    """The result of a cell; None where it is missing, cannot be read, or is of another plan."""
+def read_cell(folder: Path, cell: Cell, at_hand: AtHand | None = None) -> CellResult | None:
+    """The result of a cell; None where it is missing, or of another plan or, with ``at_hand``, other data or files."""
     found = read_result(folder / f"{cell.name}.json")
-    return found if found is not None and found.key == cell.key else None
+    if found is None or found.key != cell.key:
+        return None
+    return found if at_hand is None or at_hand.fits(cell, Contents(found.files, found.undrawn)) else None
+
+
+def cells_to_make(cells: Iterable[Cell], folder: Path, at_hand: AtHand, *, force: bool = False) -> list[Cell]:
+    """Those of the cells that no kept result answers for; with ``force`` all of them."""
+    return [cell for cell in cells if force or read_cell(folder, cell, at_hand) is None]
 
 
 def read_result(path: Path) -> CellResult | None:

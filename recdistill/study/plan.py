@@ -135,6 +135,8 @@ def read_plan(path: Path, called: str = "") -> Plan:
     shared = options_of(top["shared"][1], "shared") if "shared" in top else {}
     data = named_options(top["data"][1], "data")
     students = named_options(top["students"][1], "students")
+    if NO_STUDENT in students:
+        top["students"][1].fail(f"students: {NO_STUDENT}: is what a row without a student is called; give another name")
     seeds = seeds_by_data(top["seeds"][1], data)
     rows = read_rows(top["rows"][1], data, students, seeds)
     comparisons = read_comparisons(top["comparisons"][1], rows) if "comparisons" in top else ()
@@ -159,10 +161,12 @@ def named_options(node: FileNode, what: str) -> dict[str, Options]:
 
 
 def any_entries(node: FileNode, what: str) -> dict[str, FileNode]:
-    """Values by name, whatever the names; each must be usable as a folder's name."""
+    """Values by name, one at least, whatever the names; each must be usable as a folder's name."""
     pairs = node.content.value if isinstance(node.content, MappingNode) else []
     keys = [FileNode(node.path, key).text(f"a name in {what}") for key, _ in pairs]
     found = {name: value for name, (_, value) in node.entries(what, keys).items()}
+    if not found:
+        node.fail(f"{what}: names none; give at least one")
     for name in found:
         if not name or name in (".", "..") or any(sign in name for sign in '/\\:*?"<>|'):
             node.fail(f"{what}: {name!r} must be usable as the name of a folder")
@@ -222,13 +226,16 @@ def read_rows(
                 if of[option] not in nodes or of[option] == name:
                     key.fail(f"of: {of[option]}: must be another row")
         own = dict.fromkeys(data, seeds_of(given["seeds"][1])) if "seeds" in given else seeds
+        datasets = chosen(given, "data", data)
+        if not datasets:
+            given["data"][0].fail(f"data: row {name} lists none; list at least one, or leave it out")
         found[name] = Row(
             name=name,
             step=step,
             options=options,
             of=of,
             students=chosen(given, "students", students),
-            seeds={dataset: own[dataset] for dataset in chosen(given, "data", data)},
+            seeds={dataset: own[dataset] for dataset in datasets},
             says=given["says"][1].text("says") if "says" in given else "",
         )
     return found

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from recdistill.config import config_of
@@ -12,7 +13,8 @@ from recdistill.errors import InputError
 from recdistill.evaluation.paired_tests import p_value_text
 from recdistill.study.cells import CellResult, read_cell, read_ranks
 from recdistill.study.comparisons import CUT_OFF, METRIC, PARTS, SPARSE, Difference, corrected, difference, undecided
-from recdistill.study.plan import Cell, Comparison, Plan
+from recdistill.study.contents import AtHand
+from recdistill.study.plan import NO_STUDENT, Cell, Comparison, Plan
 from recdistill.study.terms import terms_of_rows
 
 NAME = f"{METRIC.upper()}@{CUT_OFF}"
@@ -47,14 +49,15 @@ class Found:
     results: Mapping[str, CellResult]
 
     @classmethod
-    def read(cls, plan: Plan, folder: Path) -> "Found":
-        """From the files of the cells."""
-        read = {cell.name: read_cell(folder, cell) for cell in plan.cells}
+    def read(cls, plan: Plan, folder: Path, at_hand: AtHand | None = None) -> "Found":
+        """From the files of the cells; with ``at_hand`` without those of other data or files than today's."""
+        read = {cell.name: read_cell(folder, cell, at_hand) for cell in plan.cells}
         return cls(plan, {name: result for name, result in read.items() if result is not None})
 
     def finished(self, row: str, data: str, student: str) -> list[Cell]:
         """The finished cells of a row, by seed; those of a row that is the same for all students count for each."""
-        chosen = [c for c in self.plan.cells if c.row == row and c.data == data and c.student in (student, "any")]
+        of = (student, NO_STUDENT)
+        chosen = [c for c in self.plan.cells if c.row == row and c.data == data and c.student in of]
         return sorted((cell for cell in chosen if cell.name in self.results), key=lambda cell: cell.seed)
 
     def values(self, row: str, data: str, student: str, metric: str) -> list[float]:
@@ -74,7 +77,10 @@ class Answer:
 
 
 def answers(found: Found, folder: Path) -> list[Answer]:
-    """Every comparison of the plan whose cells are finished, in every part, corrected over the study."""
+    """Every comparison of the plan whose cells are finished, in every part, corrected over the study.
+
+    Raises InputError where cells of one row, or of two that are compared, are of other data.
+    """
     asked: list[Answer] = []
     for comparison in found.plan.comparisons:
         rows = [found.plan.rows[name] for name in (comparison.row, comparison.against)]
@@ -91,6 +97,7 @@ def answers(found: Found, folder: Path) -> list[Answer]:
                     one = difference(ranks[0], ranks[1], part, found.plan.margin)
                     if one is not None:
                         asked.append(Answer(comparison, data, student, undecided(one, planned)))
+    check_rows(found)
     adjusted = corrected([answer.difference for answer in asked])
     return [
         Answer(answer.comparison, answer.data, answer.student, one) for answer, one in zip(asked, adjusted, strict=True)
@@ -102,20 +109,34 @@ def planned_seeds(found: Found, row: str, data: str) -> set[int]:
     return {cell.seed for cell in found.plan.cells if (cell.row, cell.data) == (row, data)}
 
 
-def across_seeds(pairs: Sequence[tuple[Cell, Cell]]) -> list[tuple[Cell, Cell]]:
-    """The cells of other seeds beside the first one's: where no items are drawn, all seeds are of the same data."""
-    same = [one for one, _ in pairs if not one.options.get("new_items")]
-    return [(same[0], one) for one in same[1:]]
+def check_rows(found: Found) -> None:
+    """Raise InputError where the seeds of a row, whose mean the report has, are of other data."""
+    for row, data, student in product(found.plan.rows, found.plan.data, found.plan.students):
+        known = [(cell, undrawn(found, cell)) for cell in found.finished(row, data, student)]
+        known = [(cell, of) for cell, of in known if of]
+        for other, of in known[1:]:
+            check_same(known[0][0], other, known[0][1], of)
+
+
+def undrawn(found: Found, cell: Cell) -> str:
+    """Fingerprint of a cell's data before new items were drawn, alike for all seeds; empty where it was not kept."""
+    result = found.results[cell.name]
+    return result.undrawn or ("" if cell.options.get("new_items") else result.fingerprint)
 
 
 def check_data(found: Found, pairs: Sequence[tuple[Cell, Cell]]) -> None:
     """Raise InputError where cells that are compared are of other data, as of a file that has grown since."""
-    for one, other in (*pairs, *across_seeds(pairs)):
-        if found.results[one.name].fingerprint != found.results[other.name].fingerprint:
-            raise InputError(
-                f"results: {one.name} and {other.name} are of other data; delete the .json of the one that is not of "
-                "today's data, and make it again"
-            )
+    for one, other in pairs:
+        check_same(one, other, found.results[one.name].fingerprint, found.results[other.name].fingerprint)
+
+
+def check_same(one: Cell, other: Cell, data: str, other_data: str) -> None:
+    """Raise InputError where the fingerprints of two cells' data differ."""
+    if data != other_data:
+        raise InputError(
+            f"results: {one.name} and {other.name} are of other data; delete the .json of the one that is not of "
+            "today's data, and make it again"
+        )
 
 
 def shared_seeds(found: Found, comparison: Comparison, data: str, student: str) -> list[tuple[Cell, Cell]]:
@@ -183,10 +204,19 @@ def lines_of_rows(found: Found, data: str, student: str) -> list[list[str]]:
 
 def table_of_rows(found: Found, data: str, student: str) -> list[str]:
     """The same as a Markdown table."""
-    made = lines_of_rows(found, data, student)
+    made = [list(map(in_table, cells)) for cells in lines_of_rows(found, data, student)]
     lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|" for cells in made]
     head = f"| {' | '.join(columns_of_rows())} |"
     return [head, f"|---|{'---:|' * (len(METRICS) + len(TIMES))}---|", *lines] if lines else []
+
+
+def in_table(text: str) -> str:
+    """A text as a cell of a Markdown table: neither a line break nor a bar within it begins another cell.
+
+    >>> print(in_table("a | b"))
+    a \\| b
+    """
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def found_chance(found: Found, data: str) -> float | None:
@@ -218,11 +248,9 @@ def table_of_answers(given: Iterable[Answer]) -> list[str]:
             "" if math.isnan(by.deviation) else f"{by.low:+.4f} to {by.high:+.4f}"
             for by in (one.by_user, one.by_item, one.by_seed)
         ]
-        lines.append(
-            f"| {answer.comparison.row} | {answer.comparison.against} | {TITLES[one.part]} "
-            f"| {one.difference:+.4f}{relative} | {' | '.join(intervals)} "
-            f"| {p_value_text(one.adjusted)} | {one.verdict} |"
-        )
+        named = (answer.comparison.row, answer.comparison.against, TITLES[one.part])
+        told = (f"{one.difference:+.4f}{relative}", *intervals, p_value_text(one.adjusted), one.verdict)
+        lines.append(f"| {' | '.join(map(in_table, (*named, *told)))} |")
     return lines
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from recdistill.study.comparisons import CUT_OFF, METRIC, Difference, corrected, difference
+from recdistill.evaluation.paired_tests import p_value_text
+from recdistill.study.comparisons import CUT_OFF, METRIC, SIGNIFICANCE, Difference, corrected, difference
 
 NAME = f"{METRIC.upper()}@{CUT_OFF}"
 #: Names of rows.
@@ -18,8 +19,11 @@ IDS, BOTH, CHEAP, FROZEN, TRAINED, FINAL = (
     "cheap text + teacher",
     "distilled + cheap text + teacher",
 )
+#: The last one, of a teacher that has no vector of an item's text.
+FINAL_TEXTS = "distilled + cheap text"
 #: Rows of students that learnt from the teacher's SASRec alone, without an LLM.
 UNTAUGHT, UNTAUGHT_FINAL = "control", "control + cheap text"
+NO_LLM = "This teacher has no LLM, so that nothing is said of one: the differences are what the teacher adds itself."
 CONTROL_IS = f"The {UNTAUGHT} is the same student, taught by the teacher's SASRec alone, without the LLM."
 
 UNSET_IS = (
@@ -48,24 +52,31 @@ class Question:
     unless: tuple[str, ...] = ()
 
 
+CLICKED = (("warm", "items with clicks"), ("sparse", "items with few clicks"))
 #: Cheap text helps items with clicks, too: an LLM must beat the student whose embeddings start from it. And new items
 #: take places from the others: where both students have theirs set by one rule, what is left is what the teacher
 #: taught. That may be what its SASRec knows: the LLM's is only what the student is ahead of all of these (`by_target`).
 QUESTIONS = (
-    Question(FINAL, UNTAUGHT_FINAL, "warm", "items with clicks"),
-    Question(FINAL, UNTAUGHT_FINAL, "sparse", "items with few clicks"),
-    Question(FINAL, CHEAP, "warm", "items with clicks"),
-    Question(FINAL, CHEAP, "sparse", "items with few clicks"),
-    Question(BOTH, UNTAUGHT, "warm", "items with clicks", unless=(FINAL,)),
-    Question(BOTH, UNTAUGHT, "sparse", "items with few clicks", unless=(FINAL,)),
-    Question(BOTH, IDS, "warm", "items with clicks", unless=(FINAL,)),
-    Question(BOTH, IDS, "sparse", "items with few clicks", unless=(FINAL,)),
+    *(
+        Question(final, against, part, target)
+        for final in (FINAL, FINAL_TEXTS)
+        for against in (UNTAUGHT_FINAL, CHEAP)
+        for part, target in CLICKED
+    ),
+    *(
+        Question(BOTH, against, part, target, unless=(FINAL, FINAL_TEXTS))
+        for against in (UNTAUGHT, IDS)
+        for part, target in CLICKED
+    ),
     Question(CHEAP, IDS, "warm", "items with clicks", of_llm=False),
     Question(CHEAP, IDS, "new_among_new", "new items", of_llm=False),
     Question(FROZEN, CHEAP, "new_among_new", "new items"),
     Question(TRAINED, CHEAP, "new_among_new", "new items"),
-    Question(FINAL, UNTAUGHT_FINAL, "all", "all targets", of_llm=False),
-    Question(FINAL, CHEAP, "all", "all targets", of_llm=False),
+    *(
+        Question(final, against, "all", "all targets", of_llm=False)
+        for final in (FINAL, FINAL_TEXTS)
+        for against in (UNTAUGHT_FINAL, CHEAP)
+    ),
 )
 
 
@@ -77,6 +88,8 @@ class Asked:
         row, against, target: see `Question`.
         of_llm: whether the answer is what the LLM adds.
         difference: the answer.
+        questions: how many were asked, over which its p-value is corrected.
+        has_llm: whether the teacher has one.
     """
 
     row: str
@@ -84,6 +97,8 @@ class Asked:
     target: str
     of_llm: bool
     difference: Difference
+    questions: int = 1
+    has_llm: bool = True
 
     @property
     def share(self) -> str:
@@ -98,16 +113,31 @@ class Asked:
         gain = "" if math.isnan(one.relative) else f" ({one.relative:+.1%})"
         bounds = one.wider
         interval = "no interval" if math.isnan(bounds.low) else f"95 % interval {bounds.low:+.4f} to {bounds.high:+.4f}"
-        said = {
-            "better": "better",
-            "worse": "worse",
-            "not below": "no difference to be seen, and not below",
-            "unclear": "no difference that noise does not explain",
-        }[one.verdict]
         return (
             f"{self.target}: {self.row} {one.value:.4f}, {self.against} {one.against:.4f}, "
-            f"{one.difference:+.4f}{gain}, {interval}: {said}"
+            f"{one.difference:+.4f}{gain}, {interval}, p {p_value_text(one.adjusted)}: {self.said}"
         )
+
+    @property
+    def said(self) -> str:
+        """The verdict in words that fit interval and p-value both."""
+        one = self.difference
+        if one.verdict in ("better", "worse"):
+            return one.verdict
+        text = self.doubt or "no difference that noise does not explain"
+        if one.verdict == "not below":
+            text = f"{self.doubt or 'no difference to be seen'}, and not below"
+        return text
+
+    @property
+    def doubt(self) -> str:
+        """Why a difference whose interval is clear of 0 is no finding; empty where it is one or is not clear of 0."""
+        one = self.difference
+        if one.verdict in ("better", "worse") or not (one.wider.low > 0 or one.wider.high < 0):
+            return ""
+        if one.adjusted < SIGNIFICANCE:
+            return "clear of 0, but the seeds do not agree"
+        return f"clear of 0 alone, not after the correction for {self.questions} comparisons"
 
 
 @dataclass(frozen=True)
@@ -158,7 +188,7 @@ def ask(rows: Mapping[str, Sequence[pd.DataFrame]], margin: float) -> list[Asked
                 of_llm = one.of_llm and not any(name in rows for name in one.unless)
                 asked.append(Asked(one.row, one.against, one.target, of_llm, found))
     adjusted = corrected([one.difference for one in asked])
-    return [replace(one, difference=new) for one, new in zip(asked, adjusted, strict=True)]
+    return [replace(one, difference=new, questions=len(asked)) for one, new in zip(asked, adjusted, strict=True)]
 
 
 def by_target(asked: Sequence[Asked]) -> dict[str, Asked]:
@@ -197,13 +227,20 @@ def verdict(asked: Sequence[Asked]) -> str:
 def sentence(asked: Sequence[Asked]) -> str:
     """For which targets the LLM is worth it, in one sentence."""
     where = by_target(asked)
+    if asked and not any(one.has_llm for one in asked):
+        return NO_LLM
     if not where:
         return "Whether the LLM is worth it cannot be said: there is nothing to compare."
     worth = [f"{t} ({one.share})" for t, one in where.items() if one.difference.verdict == "better"]
     harms = [f"{t} ({one.share})" for t, one in where.items() if one.difference.verdict == "worse"]
-    unseen = [t for t, one in where.items() if one.difference.verdict not in ("better", "worse")]
+    unseen = {t: one for t, one in where.items() if one.difference.verdict not in ("better", "worse")}
+    hidden = [t for t, one in unseen.items() if not one.doubt]
+    doubts = dict.fromkeys(one.doubt for one in unseen.values() if one.doubt)
     parts = [f"worth it for {joined(worth)}"] if worth else []
-    parts += [f"not for {joined(unseen)}, where noise hides whatever it adds"] if unseen else []
+    parts += [f"not for {joined(hidden)}, where noise hides whatever it adds"] if hidden else []
+    for doubt in doubts:
+        clear = [f"{t} ({one.share})" for t, one in unseen.items() if one.doubt == doubt]
+        parts.append(f"not for {joined(clear)}, {doubt}")
     parts += [f"harmful for {joined(harms)}"] if harms else []
     text = "; ".join(parts) if worth else f"not shown to be worth it: {'; '.join(parts)}"
     return f"The LLM is {text}."
@@ -213,7 +250,7 @@ def explained(asked: Sequence[Asked]) -> list[str]:
     """What the names of rows mean, a sentence each: of the control, and of new items that no rule has set."""
     named = {name for one in asked for name in (one.row, one.against)}
     sentences = [CONTROL_IS] if {UNTAUGHT, UNTAUGHT_FINAL} & named else []
-    return [*sentences, UNSET_IS] if {BOTH, FINAL} <= named else sentences
+    return [*sentences, UNSET_IS] if BOTH in named and {FINAL, FINAL_TEXTS} & named else sentences
 
 
 def joined(names: Sequence[str]) -> str:
@@ -223,7 +260,9 @@ def joined(names: Sequence[str]) -> str:
 
 def report(asked: Sequence[Asked], price: Price | None, seeds: int, terms: str = "") -> str:
     """The answer in Markdown: the sentence, each question, the price, the terms of the language models."""
-    lines = [f"**{sentence(asked)}**", "", f"{NAME} on test samples; intervals are the wider of users' and items'."]
+    read = f"{NAME} on test samples; intervals are the wider of users' and items'"
+    read += f", each p is after Holm's correction for all {len(asked)} comparisons." if asked else "."
+    lines = [f"**{sentence(asked)}**", "", read]
     if seeds == 1:
         lines.append("One seed: another seed gives other numbers, and these intervals do not hold that.")
     lines += explained(asked)

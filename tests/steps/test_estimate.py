@@ -9,20 +9,26 @@ from mlflow.tracking import MlflowClient
 from workplace import run_step
 
 from recdistill.config import (
+    STEPS,
     BaselineConfig,
     DataConfig,
     DistillConfig,
     EvaluateConfig,
     MainConfig,
+    MapItemsConfig,
     SweepConfig,
     TeacherConfig,
     changed,
+    option_table,
 )
 from recdistill.errors import InputError
 from recdistill.steps import paces, time_budget
 from recdistill.steps.distill import distill
-from recdistill.steps.estimate import Estimate, Part, estimate
+from recdistill.steps.estimate import Estimate, Part, estimate, estimate_alone
+from recdistill.steps.inputs import data_of
+from recdistill.steps.map_items import map_items
 from recdistill.steps.path_bar import PathBar
+from recdistill.steps.teacher import known_teacher
 from recdistill.steps.time_budget import LEARNT, budgets_of, within_time
 from recdistill.teachers.pace import TeacherPace
 
@@ -117,6 +123,71 @@ def test_a_sweep_multiplies_its_trials(taught):
     )
     assert ten.seconds == pytest.approx(10 * one.seconds)
     assert [part.times for part in ten.missing] == [10]
+
+
+def test_a_sweep_trains_what_its_space_fixes(taught):
+    """The space quick fixes eight epochs; the command's own value wins."""
+    small = {"hidden_size": 8, "heads": 1, "sequence_embeddings": True, "trials": 1, "final_seeds": 1}
+    quick = [part.work for part in estimate("sweep", config_of(taught, SweepConfig, **small)).missing]
+    assert [f"of {8} epochs at most" in work for work in quick] == [True, False]
+    own = estimate("sweep", config_of(taught, SweepConfig, **small, epochs=3)).missing
+    assert "of 3 epochs at most" in own[0].work
+    # One teacher cannot be that of trials that search its options.
+    with pytest.raises(InputError, match=r"^teacher_run_id=.*: is one teacher, and .* searches options of the teacher"):
+        estimate("sweep", config_of(taught, SweepConfig, **small, space="teacher", teacher_run_id=taught.run_id))
+
+
+@pytest.mark.parametrize("changes", [{"seed": 9}, {"force": True}], ids=str)
+def test_a_teacher_that_the_step_finds_is_listed_as_finished(taught, monkeypatch, changes):
+    monkeypatch.setattr(paces, "teacher_pace", pytest.fail)
+    budgets = {name: TeacherConfig().value(name) for name in ("token_budget", "outputs_token_budget")}
+    config = config_of(taught, DistillConfig, hidden_size=8, heads=1, epochs=7, **budgets, **changes)
+    known = known_teacher(config, "", data_of(config))
+    found = estimate("distill", config)
+    assert [part.found for part in found.parts] == [known.run_id, ""]
+
+
+def test_map_items_lists_the_student_that_it_would_train_and_finds_what_it_made(taught):
+    data = {name: value for name, value in taught.options.items() if name in ("dataset", "interactions", "items")}
+    config = MapItemsConfig(**data, views="tfidf", hidden_size=8, heads=1, blocks=1, epochs=1)
+    student = estimate("map_items", config).missing[0]
+    assert "1 epochs at most" in student.work
+    run = map_items(config)
+    assert [part.found for part in estimate("map_items", config).parts][1] == run.run_id
+    with pytest.raises(InputError, match=r"^views=teacher: the student was not distilled"):
+        estimate("map_items", changed(config, views="teacher"))
+
+
+@pytest.mark.parametrize(
+    ("step", "option"),
+    [
+        ("distill", "teacher_run_id"),
+        ("main", "teacher_run_id"),
+        ("worth", "teacher_run_id"),
+        ("sweep", "teacher_run_id"),
+        ("teacher", "backbone_run_id"),
+    ],
+)
+def test_an_estimate_refuses_a_run_that_is_not_there_as_the_step_does(taught, capsys, step, option):
+    options = {name: value for name, value in taught.options.items() if name in option_table(STEPS[step])}
+    said = []
+    for estimate_only in (False, True):
+        assert run_step(step, **options, **{option: "nonsense"}, estimate=estimate_only) == 1
+        said.append(capsys.readouterr().err)
+    assert said[1].startswith(f"recdistill {step}: {option}=nonsense: no such run in ")
+    assert said[1] == said[0].splitlines(keepends=True)[-1]
+
+
+@pytest.mark.parametrize("store", ["sqlite:///{}/notes.txt", "foo://x"])
+def test_an_estimate_refuses_a_store_in_one_line_as_the_step_does(tmp_path, store):
+    (tmp_path / "notes.txt").write_text("no database, but a few lines of notes")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store.format(tmp_path))
+    try:
+        with pytest.raises(InputError, match=r"^MLFLOW_TRACKING_URI=.*; (give the file of|set MLFLOW_TRACKING_URI)"):
+            estimate_alone("backbone", BaselineConfig())
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def test_a_step_that_trains_nothing_says_so():

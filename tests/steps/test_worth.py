@@ -9,17 +9,18 @@ import mlflow
 import pandas as pd
 import pytest
 
-from recdistill.config import MainConfig, StudyConfig, TeacherConfig, WorthConfig, changed
+from recdistill.config import BaselineConfig, MainConfig, StudyConfig, TeacherConfig, WorthConfig, changed, narrow
 from recdistill.errors import InputError
 from recdistill.runs.finished_runs import options_of_run
 from recdistill.runs.served_model import student_folder
 from recdistill.runs.step_runs import entry_run
 from recdistill.steps import study as study_module
 from recdistill.steps import worth as worth_module
+from recdistill.steps.backbone import backbone
 from recdistill.steps.estimate import estimate
 from recdistill.steps.main import main
 from recdistill.steps.study import study
-from recdistill.steps.worth import cost_of, worth
+from recdistill.steps.worth import check_seeds, cost_of, rounds_of, worth
 from recdistill.students.build import load_recommender
 from recdistill.students.mapped import MappedStudent
 from recdistill.study.cells import RANKS
@@ -84,7 +85,62 @@ def test_a_teacher_that_knows_no_item_by_its_text_leaves_its_rows_out(
         run = worth(WorthConfig(**options))
     said = run.artifact("worth.md").read_text()
     assert "cheap text + frozen LLM" in said
-    assert "cheap text + teacher" not in said.replace("distilled + cheap text", "")
+    assert "cheap text + teacher" not in said
+    assert ": distilled + cheap text 0." in said
+    assert "recdistill.distilled_cheap_text_run_id" in mlflow.get_run(run.run_id).data.tags
+
+
+def test_a_backbone_of_one_draw_is_refused_for_several_seeds_before_any_work(place, small_files):
+    small = {name: SMALL[name] for name in ("hidden_size", "blocks", "heads", "epochs", "new_items", "candidate_topk")}
+    options = {**small_files, **small, "teacher": "backbone", "cheap_views": ""}
+    with entry_run("backbone"):
+        frozen = backbone(narrow(WorthConfig(**options), BaselineConfig))
+    config = WorthConfig(**options, backbone_run_id=frozen.run_id, seeds=2)
+    before = len(mlflow.search_runs(search_all_experiments=True, output_format="list"))
+    with pytest.raises(InputError, match=r"^seeds=2: for seed 2, backbone_run_id=.* was made for data .* give seeds=1"):
+        worth(config)
+    assert len(mlflow.search_runs(search_all_experiments=True, output_format="list")) == before
+    check_seeds(changed(config, seeds=1))
+
+
+def test_force_makes_cells_again(place, small_files, tmp_path):
+    plan = tmp_path / "small.yaml"
+    plan.write_text(PLAN.replace("INTERACTIONS", small_files["interactions"]).replace("ITEMS", small_files["items"]))
+    options = {"plan": str(plan), "results": str(tmp_path / "results"), "cells": "small/popularity/*"}
+
+    def runs():
+        return [json.loads(path.read_text())["run_id"] for path in sorted(tmp_path.glob("results/*/*/*.json"))]
+
+    with entry_run("study"):
+        study(StudyConfig(**options))
+    first = runs()
+    with entry_run("study"):
+        study(StudyConfig(**options))
+    assert runs() == first
+    with entry_run("study"):
+        study(StudyConfig(**options, force=True, most_cells=1))
+    assert [one == other for one, other in zip(runs(), first, strict=True)] == [False, True]
+
+
+def test_cells_of_a_file_that_has_grown_are_made_again(place, small_files, tmp_path, capsys):
+    grown = tmp_path / "interactions.csv"
+    grown.write_text(Path(small_files["interactions"]).read_text())
+    plan = tmp_path / "small.yaml"
+    plan.write_text(PLAN.replace("INTERACTIONS", str(grown)).replace("ITEMS", small_files["items"]))
+    options = {"plan": str(plan), "results": str(tmp_path / "results")}
+    with entry_run("study"):
+        study(StudyConfig(**options, cells="small/popularity/any-1"))
+    lines = grown.read_text().splitlines()
+    others = [f"other{line}" for line in lines[1:]]
+    grown.write_text("\n".join([*lines, *others]) + "\n")
+    with entry_run("study"):
+        study(StudyConfig(**options, cells="small/popularity/*"))
+    said = capsys.readouterr().out
+    assert "today's, and not counted: small/popularity/any-1" in said
+    assert "[study 2/2" in said
+    kept = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("results/*/*/*.json"))]
+    assert len({one["undrawn"] for one in kept}) == 1
+    assert kept[0]["undrawn"] != kept[0]["fingerprint"] != kept[1]["fingerprint"]
 
 
 def test_the_price_is_of_all_rounds_and_of_a_servers_own_count(monkeypatch):
@@ -101,6 +157,21 @@ def test_the_price_is_of_all_rounds_and_of_a_servers_own_count(monkeypatch):
     assert cost_of(first, [made(changed(ours, outputs_token_budget=0))])[0] == 0
     spent = {"endpoint/prompt_tokens": 40.0, "endpoint/answer_tokens": 2.0, "endpoint/seconds": 9.0}
     assert cost_of(made(server, **spent), [made(server, **spent)]) == (84, 18.0)
+
+
+def test_the_rounds_end_at_the_first_teacher_whichever_run_it_is(monkeypatch):
+    keys = {"student": "s", "round 3": "k3", "round 2": "k2", "before": "k1", "again": "k1", "earlier": "k0"}
+    links = {"student": "round 3", "round 3": "round 2", "round 2": "before"}
+    runs = {name: SimpleNamespace(run_id=name, key=key) for name, key in keys.items()}
+    tags = {name: {"recdistill.teacher_run_id": links[name]} if name in links else {} for name in keys}
+    monkeypatch.setattr(worth_module, "run_of", lambda name: SimpleNamespace(data=SimpleNamespace(tags=tags[name])))
+    monkeypatch.setattr(worth_module, "linked_run", lambda run, step: runs[links[run.run_id]])
+    # "again" was made again by force; "earlier" is of another version, with another key.
+    for first in ("before", "again", "earlier"):
+        found = rounds_of(runs["student"], runs[first])
+        assert [run.run_id for run in found] == ["round 3", "round 2"]
+    links["student"] = "before"
+    assert rounds_of(runs["student"], runs["again"]) == []
 
 
 @pytest.mark.slow
@@ -234,4 +305,4 @@ def test_without_an_llm_nothing_is_said_of_one(monkeypatch):
 
     assert "The LLM is worth it for items with clicks" in said("ranking")
     assert "The LLM is worth it for items with clicks" in said("endpoint")
-    assert "Whether the LLM is worth it cannot be said" in said("backbone")
+    assert "This teacher has no LLM, so that nothing is said of one" in said("backbone")

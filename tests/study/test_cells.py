@@ -98,8 +98,35 @@ def test_seeds_of_other_data_are_not_joined(study):
         if cell.seed == 3 and cell.row != "unmade"
     }
     other = dataclasses.replace(found, results={**found.results, **grown})
-    with pytest.raises(InputError, match=r"distilled/sasrec-1 and small/distilled/sasrec-3 are of other data; delete"):
+    with pytest.raises(InputError, match=r"undistilled/sasrec-1 and small/undistilled/sasrec-3 are of other data; del"):
         answers(other, folder)
+
+
+def test_seeds_that_draw_new_items_are_of_the_same_data_before_the_draw(study):
+    folder, found = study
+    cells = [dataclasses.replace(cell, options=cell.options | {"new_items": 0.1}) for cell in found.plan.cells]
+    plan = dataclasses.replace(found.plan, cells=tuple(cells), comparisons=())
+
+    def of_data(undrawn):
+        results = {
+            cell.name: dataclasses.replace(result(cell, 0.1), fingerprint=str(cell.seed), undrawn=undrawn[cell.seed])
+            for cell in cells
+            if cell.row != "unmade"
+        }
+        return Found(plan, results)
+
+    assert answers(of_data({1: "a", 2: "a", 3: "a"}), folder) == []
+    # Cells of before kept none.
+    assert answers(of_data({1: "", 2: "a", 3: "a"}), folder) == []
+    with pytest.raises(InputError, match="undistilled/sasrec-2 and small/undistilled/sasrec-3 are of other data"):
+        answers(of_data({1: "", 2: "a", 3: "b"}), folder)
+
+
+def test_a_bar_or_a_line_break_in_words_makes_no_other_cell(study):
+    _, found = study
+    rows = {name: dataclasses.replace(row, says="a | b\nc") for name, row in found.plan.rows.items()}
+    text = write_report(dataclasses.replace(found, plan=dataclasses.replace(found.plan, rows=rows)), [], [])
+    assert text.count(r"| a \| b c |") == 2
 
 
 def test_cells_of_other_data_are_not_compared(study):

@@ -132,6 +132,8 @@ def test_a_cells_key_is_of_all_it_depends_on(tmp_path):
         ("seeds: [1, 2]\nrows", "seeds: {small: [1]}\nrows", "plan.yaml:8: seeds: other has none; give one list"),
         ("seeds: [1, 2]\nrows", "seeds: {smal: [1]}\nrows", "smal: seeds has no such name; the nearest is small"),
         ("step: prepare", "step: sweep", "plan.yaml:10: step: sweep: must be one of prepare"),
+        ("data: [small]", "data: []", "plan.yaml:11: data: row distilled lists none; list at least one"),
+        ("  gru: {", "  any: {", "students: any: is what a row without a student is called; give another name"),
         ("data: [small]", "data: [smal]", "plan.yaml:11: data: smal: must be of small, other"),
         ("  popularity:", "  ../popularity:", "must be usable as the name of a folder"),
         ("options: {token_budget: 10}, seeds: [1, 2]", "seeds: [1]", "starts from small/teacher/sasrec-2, which"),
@@ -145,6 +147,13 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path, old, new, said):
         read_plan(written(tmp_path, PLAN.replace(old, new, 1)))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("empty", ["data", "students", "rows"])
+def test_a_plan_without_data_students_or_rows_is_refused(tmp_path, empty):
+    parts = {"data": "{d: {}}", "students": "{s: {}}", "seeds": "[1]", "rows": "{r: {step: prepare}}"} | {empty: "{}"}
+    with pytest.raises(InputError, match=f"{empty}: names none; give at least one"):
+        read_plan(written(tmp_path, "".join(f"{name}: {value}\n" for name, value in parts.items())))
 
 
 def test_rows_that_start_from_each_other_are_refused(tmp_path):

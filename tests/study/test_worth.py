@@ -6,17 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recdistill.study.comparisons import Difference, Interval
 from recdistill.study.worth import (
     BOTH,
     CHEAP,
     CONTROL_IS,
     FINAL,
+    FINAL_TEXTS,
     FROZEN,
     IDS,
+    NO_LLM,
     TRAINED,
     UNSET_IS,
     UNTAUGHT,
     UNTAUGHT_FINAL,
+    Asked,
     Price,
     ask,
     explained,
@@ -156,3 +160,46 @@ def test_the_report_has_the_price_and_says_what_one_seed_hides(seeds):
     assert "600 times less" in text
     assert ("One seed" in text) == (seeds == 1)
     assert "items with clicks: distilled" in text
+
+
+def judged(low: float, high: float, adjusted: float, *, p_below: float = 1.0, agree: bool = True) -> Asked:
+    """An answer for new items with this interval and corrected p-value."""
+    by = Interval(90, 0.1, low, high, 0.02, p_below)
+    one = Difference("new", 0.5, 0.3, 900, 2, by, by, by, 0.02, p_below, agree, adjusted)
+    return Asked(TRAINED, CHEAP, "new items", True, one, questions=8)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (judged(0.06, 0.36, 0.01), "p 0.010: better"),
+        (judged(0.06, 0.36, 0.07), "p 0.070: clear of 0 alone, not after the correction for 8 comparisons"),
+        (judged(-0.06, 0.36, 0.3), "p 0.300: no difference that noise does not explain"),
+        (judged(-0.06, 0.36, 0.3, p_below=0.01), "p 0.300: no difference to be seen, and not below"),
+        (
+            judged(0.06, 0.36, 0.07, p_below=0.01),
+            "p 0.070: clear of 0 alone, not after the correction for 8 comparisons, and not below",
+        ),
+        (judged(0.06, 0.36, 0.01, agree=False), "p 0.010: clear of 0, but the seeds do not agree"),
+    ],
+)
+def test_a_verdict_is_worded_by_interval_and_corrected_p_together(asked, said):
+    assert asked.line.endswith(said)
+    hidden = "where noise hides" in sentence([asked])
+    assert hidden == ("no difference" in said)
+    if asked.doubt:
+        assert sentence([asked]).endswith(f"not for new items (+67%), {asked.doubt}.")
+
+
+def test_a_row_is_named_by_what_its_new_items_are_made_of():
+    found = rows(ids={}, both={}, cheap={}) | {FINAL_TEXTS: [ranks(seed, warm=6.0) for seed in (1, 2)]}
+    asked = ask(found, 0.01)
+    assert {one.row for one in asked} == {BOTH, CHEAP, FINAL_TEXTS}
+    assert sentence(asked).startswith("The LLM is worth it for items with clicks (+")
+    assert explained(asked) == [UNSET_IS]
+
+
+def test_of_a_teacher_without_an_llm_its_own_sentence_is_said():
+    asked = [dataclasses.replace(one, of_llm=False, has_llm=False) for one in ask(rows(ids={}, both={}), 0.01)]
+    assert sentence(asked) == NO_LLM
+    assert verdict(asked) == "unclear"
