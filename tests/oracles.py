@@ -46,7 +46,10 @@ def candidate_weights(
 ) -> list[float]:
     count = len(candidates)
     position = normalised([math.exp(-rank) for rank in range(1, count + 1)])
-    confidence = normalised([math.exp(-d / temperature) + 1e-8 for d in distance])
+    softening = max(temperature, 1.0)
+    confidence = normalised(
+        [(math.exp(-d / softening) + 1e-8) ** max(1.0, 1 / temperature) for d in distance],
+    )
     top = sorted(range(len(logits)), key=lambda i: -logits[i])[:count]
     consistency = [(1.0 if item in top else 0.0) + 1e-8 for item in candidates]
     return normalised(

@@ -127,9 +127,25 @@ class DistillConfig(StudentConfig, TeacherConfig):
         return ("query_policy", *of_policy)
 
     def also_in_key(self) -> dict[str, Any]:
-        """Also what was wrong over shared negatives: candidates that are targets, and items that are no targets."""
-        over_shared = self.base_loss in ("sampled", "gbce") and (self.lam or self.alpha)
-        return super().also_in_key() | ({MENDED: "losses over shared negatives"} if over_shared else {})
+        """Also what was wrong in results of these options before.
+
+        - over shared negatives: candidates that are targets, and items that are no targets;
+        - at a temperature below 1 the confidences, which became all alike; of ``kl`` what float32 left of it;
+        - of ``bce`` the student's own top K, which had the items of the history;
+        - where samples are drawn, draws that were those of the next seed one epoch before.
+        """
+        weighs = self.lam > 0 and self.ranking_loss != "kl"
+        confidence = weighs and self.gamma_confidence > 0 and self.temperature < 1
+        listwise = self.lam > 0 and self.ranking_loss == "kl" and self.temperature != 1
+        top_of_bce = weighs and self.gamma_consistency > 0 and self.base_loss == "bce" and self.ranking_loss != "ce"
+        marks = {
+            "losses over shared negatives": self.base_loss in ("sampled", "gbce") and (self.lam or self.alpha),
+            "temperature": confidence or listwise,
+            "top K of bce": top_of_bce and self.mask_seen and self.exclude_seen and not self.release_compat,
+            "draws of samples": self.selection_fraction < 1,
+        }
+        found = ", ".join(mark for mark, holds in marks.items() if holds)
+        return super().also_in_key() | ({MENDED: found} if found else {})
 
     def unread(self) -> Collection[str]:
         """Also of rounds and shares what is not asked for: runs of versions without them keep their keys."""
@@ -194,6 +210,10 @@ class MainConfig(DistillConfig):
         for name in self.baseline_names:
             if name not in STUDENTS.names(gradient=False):
                 raise InputError(f"baselines={name}: must be of {', '.join(STUDENTS.names(gradient=False))}, or empty")
+
+    def parts(self) -> list[tuple[str, Registry, str]]:
+        """Also the recommenders that ``baselines`` names, whose own options are none of this step."""
+        return [*super().parts(), *(("baselines", STUDENTS, name) for name in self.baseline_names)]
 
     @property
     def baseline_names(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Catalogue:
         refit_of: of a student that was trained on all interactions, those that are held out to measure on included, the
             id of the run that it refits; '' of every other.
         splitting: the options that say what was held out of the training, as ``{"split": "user-holdout",
-            "holdout": 0.1}``; empty where that is not known.
+            "holdout": 0.1, "k_core": 0}``; empty where that is not known.
 
     Raises ValueError where their lengths differ.
     """

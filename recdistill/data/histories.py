@@ -86,13 +86,23 @@ def read_histories(file: str) -> pd.DataFrame:
 
 def numbers(path: Path, column: pd.Series) -> pd.Series:
     """Column ``k`` as floats, NaN where empty."""
-    found = pd.to_numeric(column.replace("", None), errors="coerce").astype("float64")
-    bad = found.isna() & ~(column.isna() | (column == ""))
-    bad |= ~(found.isna() | ((found >= 1) & (found % 1 == 0) & (found < EXACT_FLOAT)))
+    found, bad = how_many(column)
     if bad.any():
         row = int(bad.to_numpy().argmax())
-        raise InputError(f"{path}: row {row + 1}: k is {column.iloc[row]}; give a whole number of at least 1")
+        raise InputError(f"{path}: row {row + 1}: {bad_k(column.iloc[row])}")
     return found
+
+
+def how_many(column: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """The values of a column ``k`` as floats, NaN where empty; and which of them are no whole number of at least 1."""
+    found = pd.to_numeric(column.replace("", None), errors="coerce").astype("float64")
+    bad = found.isna() & ~(column.isna() | (column == ""))
+    return found, bad | ~(found.isna() | ((found >= 1) & (found % 1 == 0) & (found < EXACT_FLOAT)))
+
+
+def bad_k(value: Any) -> str:
+    """What is said of a value of ``k`` that `how_many` finds bad."""
+    return f"k is {value}; give a whole number of at least 1"
 
 
 def read_json_lines(path: Path) -> pd.DataFrame:
@@ -231,13 +241,25 @@ def refuse_unknown_items(file: str, table: pd.DataFrame, unknown_items: pd.Serie
     given = sum(len(history) for history in table["history"])
     if not given or int(unknown_items.sum()) < given:
         return
-    example = next(history[0] for history in table["history"] if history)
+    row, example = next((row, history[0]) for row, history in enumerate(table["history"], 1) if history)
+    raise none_known(file, given, f"row {row}", example, item_ids)
+
+
+def none_known(file: str, given: int, place: str, example: str, item_ids: Sequence[str]) -> InputError:
+    """The error where a model knows none of a file's ``given`` ids.
+
+    Args:
+        file: the file, for the message.
+        given: how many ids it has.
+        place: of a history in it.
+        example: the first id of that history.
+        item_ids: some of those that the model knows.
+    """
     near = difflib.get_close_matches(example, item_ids[:MOST_COMPARED], n=1, cutoff=0.0)
     hint = f", which has ids as {near[0]!r}" if near else ""
-    raise InputError(
-        f"histories={file}: none of its {given:,} item ids is known to the model{hint}; row "
-        f"{1 + next(row for row, history in enumerate(table['history']) if history)} begins with {example!r}: write "
-        "ids as the data's source does, or choose the model of these items"
+    return InputError(
+        f"histories={file}: none of its {given:,} item ids is known to the model{hint}; {place} begins with "
+        f"{example!r}: write ids as the data's source does, or choose the model of these items"
     )
 
 

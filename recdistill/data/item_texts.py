@@ -6,6 +6,7 @@ import json
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from recdistill.errors import InputError
 
@@ -65,6 +66,16 @@ def columns_read(columns: Iterable[str], item_text: str = "", text_template: str
     else:
         names = _names(item_text) if item_text else list(columns)
     return [name for name in columns if name in names]
+
+
+def texts_made_of(columns: Iterable[str], item_text: str = "", text_template: str = "") -> dict[str, Any]:
+    """How `item_texts` makes an item's text, as JSON values, so that a new item's can be made alike.
+
+    >>> texts_made_of(["year", "genres"], item_text="title,genres")
+    {'item_text': 'title,genres', 'text_template': '', 'columns': ['genres']}
+    """
+    columns = columns_read(columns, item_text, text_template)
+    return {"item_text": item_text, "text_template": text_template, "columns": columns}
 
 
 def texts_digest(texts: Iterable[str]) -> str:

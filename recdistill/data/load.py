@@ -16,16 +16,10 @@ from recdistill.registry import SOURCES, SPLITS, Registry
 
 #: Above this share of targets that come again, leaving seen items out of rankings is worth a word.
 MUCH_SEEN = 0.01
+#: Options that leave out users and items (`data.filters`), so that others of a user's interactions are the last ones.
+FILTERS = ("min_interactions", "min_item_interactions", "k_core", "max_users")
 #: Options that mean nothing where the files came split, and their defaults.
-OF_SPLITTING = (
-    "min_interactions",
-    "min_item_interactions",
-    "k_core",
-    "max_users",
-    "split",
-    "new_items",
-    "new_items_seed",
-)
+OF_SPLITTING = (*FILTERS, "split", "new_items", "new_items_seed")
 #: The default split of before: runs of then have it among their options, on files that came split, too.
 EARLIER_SPLIT = "leave-one-out"
 
@@ -105,7 +99,9 @@ def split_data(interactions: Interactions, config: DataConfig) -> SequenceData:
         item_columns=kept.item_columns,
         new_validation=new_validation,
         new_test=new_test,
-        splitting={"split": config.split} | ({} if own is None else asdict(own)),
+        splitting={"split": config.split}
+        | ({} if own is None else asdict(own))
+        | {name: getattr(config, name) for name in FILTERS},
     )
 
 

@@ -27,7 +27,8 @@ class SequenceData:
         item_columns: further columns of the items file, by name, V texts each; an empty text where there is none.
         new_validation, new_test: the items that are *new* in that part, int64, ascending: drawn by ``new_items``, or,
             where none were drawn, all items without a training target.
-        splitting: the options that say what is held out, new items apart: the split's name and its own options.
+        splitting: the options that say what is held out, new items apart: the split's name, its own options, and those
+            that leave out users and items.
         whole: the data with the held-out samples of all users, where these are of some (`data.some_users`); else None.
     """
 
@@ -85,6 +86,19 @@ class SequenceData:
     def trained(self) -> NDArray[np.bool_]:
         """Whether an item is a training target, bool [V]; the own embedding of the others learns nothing."""
         return self.item_count > 0
+
+    def learnt(self, exclude_seen: bool) -> NDArray[np.bool_]:
+        """Whether an item is the target of a sample that is learnt from (`trainable`), bool [V].
+
+        Where items come again, one may be a training target of such samples alone as are left out: it is `trained`,
+        counted and measured as the others, and nothing is learnt of it.
+        """
+        index = self.trainable(exclude_seen)
+        if index is None:
+            return self.trained
+        found = np.zeros(self.num_items, dtype=bool)
+        found[self.train.targets[index]] = True
+        return found
 
     @property
     def catalogue(self) -> Catalogue:

@@ -1,12 +1,13 @@
 """A person's files of interactions and items: text or Parquet, told apart by their content."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow.parquet as parquet
 
+from recdistill.config.table_folders import PARQUET_SUFFIXES, files_inside
 from recdistill.data.columns import Headers, pick
 from recdistill.data.item_columns import further_columns, plain_texts, without_point_zero
 from recdistill.data.notices import notice
@@ -14,7 +15,6 @@ from recdistill.data.text_columns import text_of
 from recdistill.data.text_files import is_gzipped, read_fields, read_layout
 from recdistill.errors import InputError, one_line
 
-PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 #: The folder of the rows that have no value in a column, as Hive, Spark and Arrow name it.
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 KNOWN_BYTES = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7z archive", b"\xfd7zX": "an xz archive"}
@@ -105,25 +105,6 @@ def parquet_files(path: Path) -> list[Path]:
     if not found:
         raise InputError(f"{path}: is a folder without Parquet files ({', '.join(PARQUET_SUFFIXES)}); give a file")
     return found
-
-
-def files_inside(folder: Path) -> Iterator[Path]:
-    """The Parquet files of a folder and of its partitions, folders named ``column=value``; other folders are not read.
-
-    A folder given by mistake may be that of the whole disk.
-    """
-    try:
-        inside = list(folder.iterdir())
-    except OSError:
-        return
-    for one in inside:
-        # As Spark and Arrow do: what begins so is no data.
-        if one.name[0] in "._":
-            continue
-        if "=" in one.name and one.is_dir():
-            yield from files_inside(one)
-        elif one.suffix in PARQUET_SUFFIXES and one.is_file():
-            yield one
 
 
 def read_parquet(

@@ -90,8 +90,7 @@ def checked_teacher(
 
 def needs_all_items(settings: ObjectiveSettings, teacher: TeacherBatch | None) -> bool:
     """Whether a loss reads every item's logit; else those of targets, candidates and negatives are enough."""
-    ranked = teacher is not None and settings.weighs_candidates
-    return settings.needs_softmax or bool(settings.alpha) or (ranked and bool(settings.gamma_consistency))
+    return settings.needs_softmax or bool(settings.alpha) or (teacher is not None and settings.finds_best)
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,7 @@ class _Problem:
     @property
     def finds_best(self) -> bool:
         """Whether the student's top K is searched for among what competes."""
-        ranked = self.teacher is not None and self.settings.weighs_candidates
-        return ranked and bool(self.settings.gamma_consistency)
+        return self.teacher is not None and self.settings.finds_best
 
     def blocks(self, device: torch.device) -> Iterator[tuple[slice, Pairs | None]]:
         """Each block's rows, and what is excluded in them, its rows counted from 0."""

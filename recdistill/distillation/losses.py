@@ -10,7 +10,7 @@ c the teacher's candidates [S, K], best first, w their importance [S, K], p the 
 - importance, `candidate_weights`: ``w = gamma_p position + gamma_c confidence + gamma_s consistency``, rows sum to one
 - ranking distillation, `ranking_distillation`: ``L_sk = loss(c_sk) + alpha DRO(c_sk)``, the loss that of the base, or
   ``ce`` or ``bce`` beside another base loss
-- listwise alternative, `ranking_kl`: ``T^2 KL(softmax(-distance / T) || softmax(z_c / T))``
+- listwise alternative, `ranking_kl`: ``T^2 KL(softmax(-distance / T) || softmax(z_c / T))``, computed in float64
 
 The paper's other half, collaborative embedding distillation, is in `recdistill.students.item_embedding`.
 """
@@ -142,11 +142,14 @@ def position_weights(candidates: int) -> Tensor:
 
 
 def confidence_weights(distance: Tensor, temperature: float = 1.0) -> Tensor:
-    """``exp(-distance / temperature) + 1e-8``, each row divided by its sum.
+    """``exp(-distance / temperature) + 1e-8``, each row divided by its sum; below 1 the weights of 1 to ``1 / T``.
+
+    A floor that stays while the exponentials shrink would make the weights of a small temperature all alike, where
+    they shall be the surest candidate's alone. So below 1 the whole sum is tempered, ``(exp(-distance) + 1e-8)^(1/T)``.
 
     Args:
         distance: the teacher's distance to each candidate [S, K]; a small distance means a sure teacher.
-        temperature: above 0; at 1 the released weights, above it flatter ones.
+        temperature: T, above 0; at 1 the released weights, above it flatter ones, below it sharper ones.
 
     Returns:
         [S, K], rows sum to one.
@@ -155,9 +158,13 @@ def confidence_weights(distance: Tensor, temperature: float = 1.0) -> Tensor:
         InputError: the temperature is not above 0.
     """
     check_temperature(temperature)
+    softening = max(temperature, 1.0)
     # Scores instead of distances may be negative: the common factor keeps their exponentials finite; else it is 1.
     shift = distance.amin(dim=1, keepdim=True).clamp(max=0)
-    weights = torch.exp((shift - distance) / temperature) + SMALL * torch.exp(shift / temperature)
+    weights = torch.exp((shift - distance) / softening) + SMALL * torch.exp(shift / softening)
+    if temperature < 1:
+        # Of the largest, which is 1 to any power: no row becomes 0.
+        weights = (weights / weights.amax(dim=1, keepdim=True)).pow(1 / temperature)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
@@ -306,11 +313,29 @@ def kl_of_candidates(
     candidate_logits: Tensor, distance: Tensor, temperature: float, distilled: Tensor | None
 ) -> Tensor:
     """`ranking_kl` from the logits of the candidates [S, K]."""
+    divergence = candidate_divergence(candidate_logits, distance, temperature)
+    total = temperature**2 * (share_of_mean(divergence, distilled) * divergence).sum()
+    return total.to(candidate_logits.dtype)
+
+
+def candidate_divergence(candidate_scores: Tensor, distance: Tensor, temperature: float) -> Tensor:
+    """``KL(softmax(-distance / T) || softmax(scores / T))`` over the K candidates, float64 [S].
+
+    Both distributions are nearly uniform at a large T, and the divergence is a difference of the size of ``1 / T^2``:
+    in float32 it would be rounding alone.
+
+    Args:
+        candidate_scores: the student's logits or log-probabilities [S, K]; their gradient has their own dtype.
+        distance: the teacher's [S, K].
+        temperature: T, above 0.
+
+    Raises:
+        InputError: the temperature is not above 0.
+    """
     check_temperature(temperature)
-    student = torch.log_softmax(candidate_logits / temperature, dim=1)
-    teacher = torch.log_softmax(-distance.detach().to(student) / temperature, dim=1)
-    divergence = (teacher.exp() * (teacher - student)).sum(dim=1)
-    return temperature**2 * (share_of_mean(student, distilled) * divergence).sum()
+    student = torch.log_softmax(candidate_scores.double() / temperature, dim=1)
+    teacher = torch.log_softmax(-distance.detach().double() / temperature, dim=1)
+    return (teacher.exp() * (teacher - student)).sum(dim=1)
 
 
 def share_of_mean(like: Tensor, distilled: Tensor | None) -> Tensor:
@@ -330,7 +355,10 @@ def with_negative(items: Tensor, negative: Tensor | None) -> Tensor:
     """Items [S, M] with the sampled negative of each sample behind, [S, M + 1]. Raises InputError without it."""
     if negative is None or negative.shape != items.shape[:1]:
         found = "none" if negative is None else list(negative.shape)
-        raise InputError(f"base loss 'bce' needs a sampled negative a sample, {list(items.shape[:1])}; got {found}")
+        raise InputError(
+            f"the loss bce, of base_loss or ranking_loss, needs a sampled negative a sample, {list(items.shape[:1])}; "
+            f"got {found}"
+        )
     return torch.cat([items, negative.unsqueeze(1)], dim=1)
 
 

@@ -1,6 +1,7 @@
 """Sampled negatives: one a sample for the base loss ``bce``, or items that all samples of a batch share."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,6 +20,7 @@ def sampled_negatives(
     generator: torch.Generator | None = None,
     among: Tensor | None = None,
     random: Tensor | None = None,
+    options: Sequence[str] = ("base_loss",),
 ) -> Tensor | None:
     """One item a sample, uniform over those neither in its history nor its target (DLLM2Rec, RecSys 2024).
 
@@ -30,6 +32,7 @@ def sampled_negatives(
         generator: of the CPU, so that devices draw alike; None for the global one.
         among: ids int64 [T], each once, that are drawn; None for all V.
         random: `random_numbers` [S], on the CPU; None draws them.
+        options: those whose loss asks for negatives, as an error names them.
 
     Returns:
         Item ids [S], on the device of ``target``; None where the base loss needs none.
@@ -47,16 +50,17 @@ def sampled_negatives(
         # Drawn among T items with ids 0 to T - 1, the others being as padding.
         place = torch.full((num_items + 1,), len(among), device=target.device)
         place[among] = torch.arange(len(among), device=target.device)
-        drawn = sampled_negatives(base_loss, place[history], place[target], len(among), generator, random=random)
+        drawn = sampled_negatives(
+            base_loss, place[history], place[target], len(among), generator, random=random, options=options
+        )
         return None if drawn is None else among[drawn]
     known = torch.cat([history, target.unsqueeze(1)], dim=1).sort(dim=1).values
     distinct = known < num_items
     distinct[:, 1:] &= known[:, 1:] != known[:, :-1]
     unknown = num_items - distinct.sum(dim=1)
     if history.shape[1] + 1 >= num_items and bool((unknown < 1).any()):
-        raise InputError(
-            f"base_loss=bce: a sample knows all {num_items} items, so it has no negative; set base_loss=ce"
-        )
+        asking, instead = (" and ".join(f"{name}={loss}" for name in options) for loss in ("bce", "ce"))
+        raise InputError(f"{asking}: a sample knows all {num_items} items, so it has no negative; set {instead}")
     random = random_numbers(len(target), generator) if random is None else random
     # Far more numbers than items: the remainder is uniform to 1e-12.
     drawn = random.to(target.device) % unknown

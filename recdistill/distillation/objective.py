@@ -34,9 +34,10 @@ class Objective(nn.Module):
     Args:
         settings: of DLLM2Rec's losses.
         item_count: how often each item is a training target [V]; the robust term weighs items by it.
+        learnt: bool [V], the items that a student learns from its samples; None for those with a count.
         terms: the loss terms in use, by name.
         weights: of each term.
-        mask_untrained: whether items without a training target do not compete.
+        mask_untrained: whether items that are not learnt do not compete.
         terms_read_logits: whether a term reads the logits; where none does, `of_states` needs none.
 
     Raises:
@@ -55,6 +56,7 @@ class Objective(nn.Module):
         *,
         mask_untrained: bool = False,
         terms_read_logits: bool = True,
+        learnt: Tensor | None = None,
     ) -> None:
         super().__init__()
         for name in terms or ():
@@ -65,7 +67,7 @@ class Objective(nn.Module):
         self.terms = nn.ModuleDict(dict(terms or {}))
         self.needs_logits = settings.mixes_samples or (bool(terms) and terms_read_logits)
         self.register_buffer("propensity", propensity(item_count).float(), persistent=False)
-        untrained = torch.nonzero(item_count == 0).squeeze(1)
+        untrained = torch.nonzero(item_count == 0 if learnt is None else ~learnt).squeeze(1)
         columns = untrained if mask_untrained and len(untrained) else None
         self.register_buffer("untrained", columns, persistent=False)
 
@@ -170,7 +172,12 @@ def settings_of(config: DistillConfig) -> ObjectiveSettings:
 
 
 def build_objective(
-    config: StudentConfig, item_count: Tensor, *, state_size: int, teacher: TeacherAnswers | None
+    config: StudentConfig,
+    item_count: Tensor,
+    *,
+    state_size: int,
+    teacher: TeacherAnswers | None,
+    learnt: Tensor | None = None,
 ) -> Objective:
     """The objective of the options. Build it after the student: its parameters are drawn then.
 
@@ -179,13 +186,14 @@ def build_objective(
         item_count: how often each item is a training target [V].
         state_size: D, of the student's states.
         teacher: the teacher's answers; None for the base loss alone.
+        learnt: bool [V], the items that are targets of samples that are learnt from; None for those with a count.
 
     Raises:
         InputError: a loss term cannot be used with this teacher.
     """
     if teacher is None or not isinstance(config, DistillConfig):
         plain = ObjectiveSettings(base_loss=config.base_loss, gbce_calibration=config.gbce_calibration)
-        return Objective(plain, item_count, mask_untrained=config.mask_untrained)
+        return Objective(plain, item_count, mask_untrained=config.mask_untrained, learnt=learnt)
     settings = settings_of(config)
     context = TermContext(len(item_count), state_size, teacher.state_size)
     weights = {name: config.value(name + WEIGHT) for name in LOSS_TERMS.names()}
@@ -202,5 +210,6 @@ def build_objective(
         terms,
         weights,
         mask_untrained=config.mask_untrained,
+        learnt=learnt,
         terms_read_logits=any(LOSS_TERMS.declaration(name).about.get("needs_logits", True) for name in terms),
     )

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,6 +100,8 @@ def select(
 ) -> Tensor:
     """The ``round(fraction * eligible)`` eligible samples with the highest scores: those that are distilled.
 
+    At least one, where the fraction is above 0 and a sample is eligible.
+
     Args:
         policy: a name in `POLICIES`, or a policy.
         signals: of all N samples.
@@ -118,7 +121,8 @@ def select(
     signals = signals if seed is None else replace(signals, seed=seed)
     best = _best_first(scores_of(policy, signals, options), signals)
     mask = torch.zeros_like(signals.eligible)
-    mask[best[: round(fraction * len(best))]] = True
+    count = max(1, round(fraction * len(best))) if fraction else 0
+    mask[best[:count]] = True
     return mask
 
 
@@ -222,6 +226,11 @@ def _best_first(scores: Tensor, signals: StudentSignals) -> Tensor:
     eligible = signals.eligible.nonzero().squeeze(1)
     shuffled = eligible[permutation(len(eligible), signals.seed).to(eligible.device)]
     return shuffled[torch.argsort(scores[shuffled], descending=True, stable=True)]
+
+
+def seed_of_epoch(seed: int, epoch: int) -> int:
+    """The seed of an epoch's selection, by both numbers: a sum would be that of the next seed one epoch before."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def permutation(size: int, seed: int) -> Tensor:

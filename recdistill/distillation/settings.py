@@ -99,14 +99,33 @@ class ObjectiveSettings:
         return (self.base_loss, self.candidate_loss) if self.lam and self.weighs_candidates else (self.base_loss,)
 
     @property
+    def finds_best(self) -> bool:
+        """Whether the student's own top K is searched for, which weighs candidates by consistency."""
+        return bool(self.lam) and self.weighs_candidates and bool(self.gamma_consistency)
+
+    @property
+    def masks_seen(self) -> bool:
+        """Whether something reads which items compete, so that those of a history can be left out of it.
+
+        Where the release's defects are kept, its top K of all items is, too, unless a loss has items compete.
+        """
+        return self.needs_softmax or self.samples_negatives or (self.finds_best and not self.release_compat)
+
+    @property
     def needs_softmax(self) -> bool:
         """Whether a loss is a softmax over all items."""
         return "ce" in self.losses_in_use
 
     @property
+    def negative_options(self) -> tuple[str, ...]:
+        """The options whose loss needs a sampled item a sample; none where no loss does."""
+        given = {"base_loss": self.base_loss == "bce", "ranking_loss": self.ranking_loss == "bce" and bool(self.lam)}
+        return tuple(name for name, needs in given.items() if needs)
+
+    @property
     def needs_negative(self) -> bool:
         """Whether a loss needs a sampled item a sample."""
-        return "bce" in self.losses_in_use
+        return bool(self.negative_options)
 
     @property
     def samples_negatives(self) -> bool:

@@ -31,7 +31,7 @@ def loss_path(config: StudentConfig, model: Student, objective: Objective, disti
         return "all scores"
     settings = objective.settings
     # The robust term, and what a candidate's rank in the student weighs, are over all items.
-    ranked = distilled and settings.lam and settings.weighs_candidates and settings.gamma_consistency
+    ranked = distilled and settings.finds_best
     return "blocks" if settings.needs_softmax or settings.alpha or ranked else "one negative"
 
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from recdistill.config.distill import DistillConfig
+from recdistill.data.notices import notice
 from recdistill.data.sequences import SequenceData
-from recdistill.distillation.selection import SelectionSignals, overlap, select
+from recdistill.distillation.selection import SelectionSignals, overlap, seed_of_epoch, select
 from recdistill.distillation.teacher_answers import TeacherAnswers, TeacherBatch
-from recdistill.registry import POLICIES
+from recdistill.registry import LOSS_TERMS, POLICIES
 from recdistill.students.signals import signals_of_student
 from recdistill.students.student import Student
 from recdistill.training.distributed import ALONE, Processes
@@ -48,6 +49,12 @@ class Selection:
             learnt = torch.zeros_like(self.answered).index_fill_(0, torch.from_numpy(trainable), value=True)
             self.answered = self.answered & learnt
         self.memory = {SELECTED: self.answered.clone()}
+        reads_answers = config.lam > 0 or config.parts_in_use_of(LOSS_TERMS)
+        if reads_answers and processes.is_main and not bool(self.answered.any()):
+            notice(
+                f"the teacher's answers cover {int(teacher.covered.sum()):,} of {len(data.train):,} training samples, "
+                "none that is learnt from: no ranking or state is distilled; give a teacher that answers for some"
+            )
 
     @property
     def selected(self) -> Tensor:
@@ -81,7 +88,7 @@ class Selection:
         """The samples that the policy takes in an epoch, bool [N]."""
         config, policy = self.config, self.config.selection_policy
         options = config.of_part(POLICIES, policy)
-        return select(policy, self.signals(), config.selection_fraction, config.seed + epoch, options)
+        return select(policy, self.signals(), config.selection_fraction, seed_of_epoch(config.seed, epoch), options)
 
     def signals(self) -> SelectionSignals:
         """What the policy reads, of the student as it is."""

@@ -78,7 +78,15 @@ def full_step(
             # Drawn after the student's dropout.
             histories = batch.histories(data.padding_id)
             numbers = numbers_of(batch)
-            negative = sampled_negatives("bce", histories, batch.target, data.num_items, among=among, random=numbers)
+            negative = sampled_negatives(
+                "bce",
+                histories,
+                batch.target,
+                data.num_items,
+                among=among,
+                random=numbers,
+                options=objective.settings.negative_options,
+            )
         if model.scores_by_layer:
             return objective.of_states(states, output, batch.target, answers, negative=negative, excluded=excluded)
         losses: Losses = objective(logits, batch.target, states, answers, negative=negative, excluded=excluded)
@@ -152,9 +160,10 @@ def check_divisible(config: StudentConfig) -> None:
 
 def negatives_among(config: StudentConfig, data: SequenceData, device: torch.device) -> Tensor | None:
     """The items that sampled negatives are drawn from; None for all."""
-    if not config.mask_untrained or config.pushes_untrained or data.trained.all():
+    learnt = data.learnt(config.exclude_seen)
+    if not config.mask_untrained or config.pushes_untrained or learnt.all():
         return None
-    return torch.as_tensor(data.trained.nonzero()[0], device=device)
+    return torch.as_tensor(learnt.nonzero()[0], device=device)
 
 
 def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
@@ -178,11 +187,10 @@ def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> 
 
 
 def seen_mask(config: StudentConfig, data: SequenceData, batch: Batch, settings: ObjectiveSettings) -> Pairs | None:
-    """The items that do not compete in the softmax: of each sample those of its whole history; None for none.
+    """The items that compete in no softmax and no top K: of each sample those of its whole history; None for none.
 
     Where they compete, a student learns first that they do not come again, which a ranking without them never asks.
     """
-    all_compete = settings.needs_softmax or settings.samples_negatives
-    if not (config.mask_seen and config.exclude_seen and all_compete):
+    if not (config.mask_seen and config.exclude_seen and settings.masks_seen):
         return None
     return seen_items(data.train, batch.sample, batch.target.device)

@@ -15,7 +15,7 @@ from recdistill.config.student import StudentConfig
 from recdistill.data.batches import Batch
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.objective import build_objective, settings_of
-from recdistill.distillation.policies.custom import policy_of_file
+from recdistill.distillation.policies.custom import check_policy_file
 from recdistill.distillation.settings import SAMPLED
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
@@ -74,7 +74,7 @@ def check_student(config: StudentConfig, num_items: int, processes: Processes = 
     if isinstance(config, DistillConfig):
         settings_of(config)
         if config.selection_policy == "custom":
-            policy_of_file(config.value("policy_file"))
+            check_policy_file(config.value("policy_file"), num_items, config.candidate_topk)
     device_of(config)
 
 
@@ -223,7 +223,9 @@ def student_plan(
     if processes.count > 1:
         check_divisible(config)
     device = processes.device
+    learnt = torch.as_tensor(data.learnt(config.exclude_seen))
     torch.manual_seed(config.seed)
+    texts = None if texts is None else replace(texts, trained=learnt)
     model = initial_student(config, shape, data.num_items, teacher, texts)
     if earlier is not None:
         earlier.start(model)
@@ -231,7 +233,7 @@ def student_plan(
     selection = selection_of(config, data, model, teacher, recorder, processes)
     # Built after the student: it has parameters of its own where a loss term projects the states.
     objective = build_objective(
-        config, torch.as_tensor(data.item_count), state_size=model.state_size, teacher=teacher
+        config, torch.as_tensor(data.item_count), state_size=model.state_size, teacher=teacher, learnt=learnt
     ).to(device)
     path = loss_path(config, model, objective, teacher is not None)
     if processes.is_main:

@@ -64,3 +64,29 @@ def test_a_name_that_the_registry_refuses_is_told_at_once(name: str) -> None:
 def test_distillation_alone_may_be_a_loss_term() -> None:
     assert DistillConfig(base_weight=0.0, lam=0.0, output_weight=0.5).base_weight == 0
     assert DistillConfig(base_weight=0.0, lam=0.5).base_weight == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "mark"),
+    [
+        ({}, None),
+        ({"temperature": 2.0}, None),
+        ({"temperature": 0.5}, "temperature"),
+        ({"temperature": 0.5, "lam": 0.0}, None),
+        ({"temperature": 0.5, "gamma_confidence": 0.0}, None),
+        ({"temperature": 2.0, "ranking_loss": "kl"}, "temperature"),
+        ({"ranking_loss": "kl"}, None),
+        ({"base_loss": "bce"}, "top K of bce"),
+        ({"base_loss": "bce", "ranking_loss": "ce"}, None),
+        ({"base_loss": "bce", "ranking_loss": "kl"}, None),
+        ({"base_loss": "bce", "mask_seen": False}, None),
+        ({"base_loss": "bce", "exclude_seen": False}, None),
+        ({"base_loss": "bce", "release_compat": True}, None),
+        ({"base_loss": "bce", "gamma_consistency": 0.0}, None),
+        ({"selection_fraction": 0.5}, "draws of samples"),
+        ({"base_loss": "sampled"}, "losses over shared negatives"),
+        ({"base_loss": "gbce", "temperature": 0.5}, "losses over shared negatives, temperature"),
+    ],
+)
+def test_results_that_were_wrong_are_marked_and_no_others(options: dict[str, object], mark: str | None) -> None:
+    assert DistillConfig(**options).also_in_key().get("mended") == mark

@@ -17,3 +17,13 @@ def test_only_training_targets_are_counted():
     catalogue = data.catalogue
     assert (catalogue.item_ids, catalogue.titles) == (tuple("01234"), tuple("abcde"))
     assert catalogue.item_count.tolist() == [0, 2, 0, 0, 0]
+
+
+def test_an_item_that_is_the_target_of_repeats_alone_is_trained_and_not_learnt():
+    # 0 1 | 0 1 2: of user one 1 is learnt; of user two 2, and its 1, which comes again, is not.
+    items = np.array([3, 0, 1, 1, 2])
+    train = Samples(items, np.array([0, 2, 2]), np.array([1, 3, 4]), np.array([0, 1, 1]))
+    data = SequenceData("x", "leave-one-out", 5, tuple("abcde"), tuple("01234"), ("u", "v"), train, train, train, "f")
+    assert data.trained.tolist() == [True, True, True, False, False]
+    assert data.learnt(exclude_seen=True).tolist() == [True, False, True, False, False]
+    assert data.learnt(exclude_seen=False).tolist() == data.trained.tolist()

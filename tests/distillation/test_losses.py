@@ -312,3 +312,37 @@ def test_unusable_arguments_are_refused(released):
         ranking_kl(released["logits"], released["candidates"], released["confidence"][1:])
     with pytest.raises(InputError, match="temperature"):
         ranking_kl(released["logits"], released["candidates"], released["confidence"], 0.0)
+
+
+def test_a_small_temperature_leaves_the_surest_alone_in_float32():
+    """As a ranking teacher's: over a catalogue even its best candidate is unlikely."""
+    p = torch.tensor([[0.06, 0.04, 0.03, 0.02, 0.015, 0.012, 0.01, 0.009, 0.008, 0.007]])
+    best = [float(confidence_weights(-p.log(), temperature)[0, 0]) for temperature in (1.0, 0.5, 0.25, 0.1, 0.05, 0.01)]
+    assert best == sorted(best)
+    assert best[-1] == pytest.approx(1)
+    # p^(1/T), but for the floor, which is far below.
+    cold = confidence_weights(-p.log(), 0.1)
+    torch.testing.assert_close(cold, torch.softmax(p.log() / 0.1, dim=1), atol=1e-4, rtol=0)
+    unlikely = confidence_weights(-(p / 1e6).log(), 0.01)
+    assert unlikely[0, 0] == pytest.approx(1)
+
+
+def test_the_temperature_1_is_the_release_to_the_last_bit():
+    distance = 5 * torch.rand(20, 10, generator=torch.Generator().manual_seed(0))
+    released = torch.exp(-distance) + 1e-8
+    assert torch.equal(confidence_weights(distance), released / released.sum(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 100.0, 1e4, 1e6])
+def test_kl_in_float32_is_that_in_float64(temperature):
+    generator = torch.Generator().manual_seed(0)
+    logits, distance = torch.randn(64, 100, generator=generator), 3 + 3 * torch.rand(64, 10, generator=generator)
+    candidates = torch.stack([torch.randperm(100, generator=generator)[:10] for _ in range(64)])
+    given = [logits.clone().requires_grad_(), logits.double().requires_grad_()]
+    found = [ranking_kl(one, candidates, distance.to(one), temperature) for one in given]
+    assert [one.dtype for one in found] == [torch.float32, torch.float64]
+    assert float(found[0].detach()) == pytest.approx(float(found[1].detach()), rel=1e-4)
+    for loss in found:
+        loss.backward()
+    assert given[0].grad.dtype == torch.float32
+    torch.testing.assert_close(given[0].grad.double(), given[1].grad, rtol=1e-4, atol=1e-9)

@@ -58,3 +58,18 @@ def test_shapes_that_do_not_fit_are_refused():
         sampled_negatives("bce", torch.zeros(3, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), 9)
     with pytest.raises(InputError, match="do not fit"):
         sampled_negatives("bce", torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("ranking_loss",), "^ranking_loss=bce: a sample knows all 3 items, .* set ranking_loss=ce$"),
+        (
+            ("base_loss", "ranking_loss"),
+            "^base_loss=bce and ranking_loss=bce: .* set base_loss=ce and ranking_loss=ce$",
+        ),
+    ],
+)
+def test_a_sample_without_a_negative_names_the_options_that_ask_for_one(options, said):
+    with pytest.raises(InputError, match=said):
+        sampled_negatives("bce", torch.tensor([[0, 1]]), torch.tensor([2]), 3, options=options)

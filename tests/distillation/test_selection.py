@@ -11,6 +11,7 @@ from recdistill.distillation.selection import (
     permutation,
     query,
     scores_of,
+    seed_of_epoch,
     select,
     student_signals,
 )
@@ -190,3 +191,16 @@ def test_excluded_items_have_no_probability_but_targets_and_candidates_do():
     torch.testing.assert_close(loss, F.cross_entropy(away, target, reduction="none"))
     torch.testing.assert_close(entropy, torch.distributions.Categorical(probs=away.softmax(1)).entropy())
     torch.testing.assert_close(log_probs, away.log_softmax(1).gather(1, candidates))
+
+
+def test_a_small_fraction_takes_one_sample(signals):
+    assert int(select("random", signals, 1e-6).sum()) == 1
+    assert int(select("random", signals, 0.0).sum()) == 0
+    nobody = dataclasses.replace(signals, eligible=torch.zeros_like(signals.eligible))
+    assert int(select("random", nobody, 0.5).sum()) == 0
+
+
+def test_no_two_pairs_of_seed_and_epoch_have_one_seed():
+    found = {seed_of_epoch(seed, epoch) for seed in range(20) for epoch in range(20)}
+    assert len(found) == 400
+    assert all(0 <= one < 2**63 for one in found)

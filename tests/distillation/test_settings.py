@@ -33,3 +33,26 @@ def test_gammas_that_are_all_0_are_refused_where_they_are_used():
         ObjectiveSettings(lam=0.5, **nothing)
     assert ObjectiveSettings(lam=0.5, ranking_loss="kl", **nothing).lam == 0.5
     assert ObjectiveSettings(**nothing).lam == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "masked"),
+    [
+        ({"lam": 0.5}, True),
+        ({"lam": 0.5, "ranking_loss": "bce"}, True),
+        ({"lam": 0.5, "release_compat": True}, False),
+        ({"lam": 0.5, "gamma_consistency": 0.0}, False),
+        ({"lam": 0.5, "ranking_loss": "kl"}, False),
+        ({"lam": 0.5, "ranking_loss": "ce"}, True),
+        ({}, False),
+    ],
+)
+def test_under_bce_a_top_k_alone_reads_what_competes(changed, masked):
+    assert ObjectiveSettings(base_loss="bce", **changed).masks_seen == masked
+
+
+def test_who_asks_for_a_negative_is_named():
+    both = ObjectiveSettings(base_loss="bce", ranking_loss="bce", lam=1.0)
+    assert both.negative_options == ("base_loss", "ranking_loss")
+    assert ObjectiveSettings(ranking_loss="bce", lam=1.0).negative_options == ("ranking_loss",)
+    assert not ObjectiveSettings(ranking_loss="bce").needs_negative

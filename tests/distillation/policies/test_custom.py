@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from recdistill.distillation.policies.custom import CustomOptions, policy_of_file
+from recdistill.distillation.policies.custom import CustomOptions, check_policy_file, policy_of_file
 from recdistill.distillation.selection import query, select
 from recdistill.errors import InputError
 
@@ -49,3 +49,30 @@ def test_its_option_names_the_file(tmp_path, signals):
     file.write_text("def policy(signals):\n    return signals.student_loss\n")
     chosen = select("custom", signals, 0.5, options=CustomOptions(policy_file=str(file)))
     assert torch.equal(chosen, select("ground_truth_error", signals, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("signals.student_loss + signals.confidence", r"policy\(signals\) fails \(AttributeError"),
+        ("3", "gave scores int"),
+        ("signals.student_loss / 0 * 0", "not a number"),
+    ],
+)
+def test_a_policy_that_fails_is_told_in_one_line_before_any_work(tmp_path, signals, body, said):
+    file = tmp_path / "mine.py"
+    file.write_text(f"def policy(signals):\n    return {body}\n")
+    for candidates in (None, 4):
+        with pytest.raises(InputError, match=f"^policy_file={file}: .*{said}.*; it was tried on 64 made-up samples"):
+            check_policy_file(str(file), 5, candidates)
+    with pytest.raises(InputError, match=said) as caught:
+        select("custom", signals, 0.5, options=CustomOptions(policy_file=str(file)))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_policy_is_tried_on_is_what_it_will_see(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def policy(signals):\n    return signals.student_loss + signals.distance[:, 0]\n")
+    check_policy_file(str(file), 1000, 10)
+    with pytest.raises(InputError, match=r"fails .AttributeError"):
+        check_policy_file(str(file))

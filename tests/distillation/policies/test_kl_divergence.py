@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import torch
 
@@ -15,3 +16,15 @@ def test_takes_the_largest_disagreement_of_both_softened(signals, takes_the_best
     expected = [divergence(i) for i in range(len(signals.target))]
     takes_the_best("kl_divergence", signals, expected)
     torch.testing.assert_close(kl_divergence(signals), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_large_temperature_orders_in_float32_as_in_float64(signals):
+    signals = replace(signals, temperature=1e5)
+    exact = replace(
+        signals, distance=signals.distance.double(), candidate_log_probs=signals.candidate_log_probs.double()
+    )
+    found, expected = kl_divergence(signals), kl_divergence(exact)
+    assert found.dtype == signals.student_loss.dtype
+    row = signals.eligible
+    assert bool((found[row] > 0).all())
+    assert torch.equal(found[row].argsort(), expected[row].argsort())
