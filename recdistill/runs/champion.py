@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from recdistill.errors import InputError, one_line
+from recdistill.errors import InputError
 from recdistill.runs.finished_runs import run_of
 from recdistill.runs.outbox import read
+from recdistill.runs.registry import asking_registry, versions_in_registry
 from recdistill.runs.run import FINGERPRINT
 
 CHAMPION = "champion"
@@ -39,10 +40,8 @@ NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 def versions_of(name: str) -> list[Version]:
     """All versions, the newest first. Raises InputError where there is none."""
-    try:
-        found = read(lambda: MlflowClient().search_model_versions(f"name = '{name}'"))
-    except MlflowException as error:
-        raise InputError(f"name={name}: {one_line(error.message)}") from None
+    with asking_registry(f"name={name}"):
+        found = read(lambda: versions_in_registry(name))
     if not found:
         raise InputError(f"name={name}: no student is registered so; distill with register={name} first")
     return [Version(name, str(v.version), v.run_id or "") for v in sorted(found, key=lambda v: -int(v.version))]
@@ -50,12 +49,13 @@ def versions_of(name: str) -> list[Version]:
 
 def champion_of(name: str) -> Version | None:
     """The champion; None where there is none yet."""
-    try:
-        found = read(lambda: MlflowClient().get_model_version_by_alias(name, CHAMPION))
-    except MlflowException as error:
-        if error.error_code in NOT_THERE:
-            return None
-        raise InputError(f"name={name}: {one_line(error.message)}") from None
+    with asking_registry(f"name={name}"):
+        try:
+            found = read(lambda: MlflowClient().get_model_version_by_alias(name, CHAMPION))
+        except MlflowException as error:
+            if error.error_code in NOT_THERE:
+                return None
+            raise
     return Version(name, str(found.version), found.run_id or "")
 
 
@@ -98,12 +98,14 @@ def fingerprint_of(version: Version) -> str:
 def make_champion(version: Version, before: Version | None, *, override: bool) -> None:
     """Move the alias, and tag the version with which one it replaced and whether that was overridden."""
     client = MlflowClient()
-    client.set_registered_model_alias(version.name, CHAMPION, version.number)
-    client.set_model_version_tag(version.name, version.number, OVERRIDDEN, str(override).lower())
-    if before is not None:
-        client.set_model_version_tag(version.name, version.number, REPLACED, before.number)
+    with asking_registry(f"name={version.name}"):
+        client.set_registered_model_alias(version.name, CHAMPION, version.number)
+        client.set_model_version_tag(version.name, version.number, OVERRIDDEN, str(override).lower())
+        if before is not None:
+            client.set_model_version_tag(version.name, version.number, REPLACED, before.number)
 
 
 def describe_version(name: str, number: str, text: str) -> None:
     """Set a version's description, which the registry shows."""
-    MlflowClient().update_model_version(name, number, text)
+    with asking_registry(f"register={name}"):
+        MlflowClient().update_model_version(name, number, text)

@@ -107,19 +107,29 @@ def named_runs(ids: Sequence[str], option: str = "runs") -> list[Run]:
             raise InputError(f"{option}={run_id}: no such run in {tracking_address()}; see the ids in mlflow ui")
         run = found[run_id]
         run = found.get(run.data.tags.get(REUSED, ""), run)
-        if step_of(run) not in EVALUATED_STEPS:
-            raise InputError(
-                f"{option}={run_id}: is a {step_of(run) or 'foreign'} run; compare {', '.join(EVALUATED_STEPS)} runs "
-                "(nested in it, where it is a main or sweep run)"
-            )
-        if run.info.status != "FINISHED":
-            raise InputError(f"{option}={run_id}: is {run.info.status}, not FINISHED; leave it out")
-        if is_refit(run):
-            raise InputError(
-                f"{option}={run_id}: was trained on all interactions (refit), measured on none; give the run it refits"
-            )
+        if reason := unfit(run):
+            raise InputError(f"{option}={run_id}: {reason}; {instead_of(run)}")
         named.append(run)
     return unique(named)
+
+
+def unfit(run: Run) -> str:
+    """Why a run cannot be compared; empty where it can."""
+    return unmeasured(run) or ("" if run.info.status == "FINISHED" else f"is {run.info.status}, not FINISHED")
+
+
+def unmeasured(run: Run) -> str:
+    """Why a step measures nothing of a run that another could be compared with; empty where it does."""
+    if step_of(run) not in EVALUATED_STEPS:
+        return f"is a {step_of(run) or 'foreign'} run"
+    return "was trained on all interactions (refit), measured on none" if is_refit(run) else ""
+
+
+def instead_of(run: Run) -> str:
+    """What to name in place of a run that is `unfit`."""
+    if step_of(run) not in EVALUATED_STEPS:
+        return f"compare {', '.join(EVALUATED_STEPS)} runs (nested in it, where it is a main or sweep run)"
+    return "give the run it refits" if is_refit(run) else "leave it out"
 
 
 def searched_runs(condition: str) -> list[Run]:

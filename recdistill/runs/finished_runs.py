@@ -11,7 +11,19 @@ from mlflow.tracking import MlflowClient
 
 from recdistill.errors import InputError
 from recdistill.runs.outbox import read
-from recdistill.runs.run import CONFIG_FILE, CONTROL, FINGERPRINT, KEPT, KEY, NEAR_KEY, REFIT, REUSED, STEP, StepRun
+from recdistill.runs.run import (
+    CONFIG_FILE,
+    CONTROL,
+    FINGERPRINT,
+    KEPT,
+    KEY,
+    NEAR_KEY,
+    READ,
+    REFIT,
+    REUSED,
+    STEP,
+    StepRun,
+)
 from recdistill.runs.tracking_store import tracking_address
 
 #: Tags of runs that nobody asked for by themselves: a sweep's trials, which keep no model to serve, and controls.
@@ -60,13 +72,20 @@ def starts_from(run: Run, upstream: Mapping[str, StepRun]) -> bool:
 
 
 def same_results(one: str, other: str) -> bool:
-    """Whether two runs rank alike, to the last bit; what is no longer in the store is taken for the same."""
+    """Whether what other runs read of two is the same, to the last bit.
+
+    Runs of earlier versions, which do not say what that is, are the same where they were measured, and rank alike.
+    Where nothing can be compared, as of a run that is gone for good, they are not the same.
+    """
     try:
-        measured = [run_of(run_id).data.metrics for run_id in (one, other)]
+        runs = [run_of(run_id) for run_id in (one, other)]
     except MlflowException:
-        return True
-    ranked = [{name: value for name, value in metrics.items() if name.startswith(RANKED)} for metrics in measured]
-    return ranked[0] == ranked[1]
+        return False
+    read_of = [run.data.tags.get(READ) for run in runs]
+    if all(read_of):
+        return read_of[0] == read_of[1]
+    ranked = [{name: value for name, value in run.data.metrics.items() if name.startswith(RANKED)} for run in runs]
+    return bool(ranked[0]) and ranked[0] == ranked[1]
 
 
 def find_near(near_key: str) -> StepRun | None:

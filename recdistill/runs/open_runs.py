@@ -18,6 +18,7 @@ from mlflow.utils.time import get_current_time_millis
 from recdistill.data.downloads import cache_dir
 from recdistill.errors import InputError
 from recdistill.runs.outbox import post, read
+from recdistill.runs.store_address import noted_address
 from recdistill.runs.tracking_store import tracking_address
 from recdistill.runs.writes import Write
 
@@ -50,19 +51,28 @@ def release(run_id: str) -> None:
 
 
 def end_left_open() -> None:
-    """Mark the runs of ended processes, in the store at hand and of this machine, KILLED where they are RUNNING."""
+    """Mark the runs of ended processes, in the store at hand and of this machine, KILLED where they are RUNNING.
+
+    The note of a run that the store at hand does not have stays: earlier versions noted the address of a file as it was
+    given, which is another file in each folder.
+    """
     for path in sorted(open_folder().glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError), path.open("r+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             noted = json.load(file)
-            if (noted["address"], noted["machine"]) == (tracking_address(), platform.node()):
-                end_where_running(str(noted["run_id"]))
+            place = (noted_address(str(noted["address"])), noted["machine"])
+            if place == (tracking_address(), platform.node()) and ended(str(noted["run_id"])):
                 path.unlink()
 
 
-def end_where_running(run_id: str) -> None:
-    """Mark a run KILLED where it is RUNNING."""
-    # No such run, or a store that does not answer: nothing that this command should end with.
-    with suppress(MlflowException, InputError):
-        if read(lambda: mlflow.get_run(run_id), patience=0).info.status == "RUNNING":
+def ended(run_id: str) -> bool:
+    """Mark a run KILLED where it is RUNNING. Returns whether the store at hand has it, and says so."""
+    try:
+        run = read(lambda: mlflow.get_run(run_id), patience=0)
+    except (MlflowException, InputError):
+        # No such run, or a store that does not answer: nothing that this command should end with.
+        return False
+    if run.info.status == "RUNNING":
+        with suppress(MlflowException, InputError):
             post(Write("end", run_id, {"status": "KILLED", "time": get_current_time_millis()}))
+    return True

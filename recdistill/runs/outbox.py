@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
 from recdistill.data.downloads import cache_dir
 from recdistill.errors import InputError
+from recdistill.runs.store_address import absolute, noted_address
 from recdistill.runs.tracking_store import answers, is_mistake, is_of_files, is_silence, reason_of, tracking_address
 from recdistill.runs.writes import RUN_KEY, Write, perform
 
@@ -31,6 +33,8 @@ Answer = TypeVar("Answer")
 GRACE_VARIABLE, GRACE_SECONDS = "RECDISTILL_TRACKING_GRACE", 600.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 WRITE_FILE, STORE_FILE, LOCK_FILE, FILES = "write.json", "store.json", "lock", "files"
+#: Begins the folder of a write that was set aside.
+REFUSED = "refused-"
 
 
 class LostStoreError(InputError):
@@ -102,14 +106,18 @@ class Queue:
 
     def set_aside(self, place: Path) -> Path:
         """Keep a write that the store refuses, out of the order. Returns where."""
-        refused = place.with_name(f"refused-{place.name}")
+        refused = place.with_name(f"{REFUSED}{place.name}")
         place.rename(refused)
         return refused
+
+    def refused(self) -> list[Path]:
+        """The folders of the writes that were set aside."""
+        return sorted(self.folder.glob(f"{REFUSED}*"))
 
     def close(self) -> None:
         """Give the lock back; a queue of which nothing is left is removed."""
         with suppress(OSError):
-            if not self.waiting() and not list(self.folder.glob("refused-*")):
+            if not self.waiting() and not self.refused():
                 shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.close()
 
@@ -230,11 +238,10 @@ class Outbox:
             for place in self.queue.waiting() if self.queue is not None else ():
                 assert self.queue is not None
                 try:
-                    send(self.queue, place, self.perform)
+                    sent += send(self.queue, place, self.perform) is not None
                 except Exception as error:
                     self.lost(error)
                     return False
-                sent += 1
             if self.queue is not None:
                 self.queue.close()
             self.queue, self.loss, self.patient = None, None, True
@@ -308,13 +315,13 @@ def read_write(place: Path) -> Write:
     return Write.of((place / WRITE_FILE).read_text(encoding="utf-8"))
 
 
-def send(queue: Queue, place: Path, perform: Callable[[Write, Path], None]) -> str:
+def send(queue: Queue, place: Path, perform: Callable[[Write, Path], None]) -> str | None:
     """Send a write of a queue and remove it; one that the store refuses is set aside, with a line that says so.
 
-    Returns the key that the write gives its run, which has all its results then; '' where it gives none. Raises what
-    the store says where it does not take it now.
+    Returns the key that the write gives its run, which has all its results then; '' where it gives none, None where
+    the write was set aside. Raises what the store says where it does not take it now.
     """
-    key = ""
+    key = None
     try:
         write = read_write(place)
         perform(write, place / FILES)
@@ -335,7 +342,7 @@ _outboxes: dict[tuple[int, str, Path], Outbox] = {}
 def outbox() -> Outbox:
     """That of this process for the tracking store at hand."""
     uri, parent = mlflow.get_tracking_uri(), outbox_folder()
-    place = (os.getpid(), uri, parent)
+    place = (os.getpid(), absolute(uri), parent)
     if place not in _outboxes:
         _outboxes[place] = Outbox(tracking_address(), parent, answers=lambda: answers(uri))
     return _outboxes[place]
@@ -376,7 +383,7 @@ class Unsent:
     Attributes:
         address: of the store that they are for.
         writes: how many.
-        reason: what the store said; empty where it is not the store at hand.
+        reason: why the store did not take them; empty where it is not the store at hand.
     """
 
     address: str
@@ -387,27 +394,59 @@ class Unsent:
 def send_left_behind() -> list[Unsent]:
     """Send what ended commands left for the store at hand, in order, up to the first that it does not take.
 
-    Checkpoints of runs that have all their results then are removed. Returns what still waits, by store.
+    Checkpoints of runs that have all their results then are removed. Returns what still waits, by store; what a store
+    refused, and was set aside, waits for whoever mends or removes it.
     """
     waiting: dict[str, int] = {}
+    refused: dict[str, int] = {}
+    reasons: dict[str, str] = {}
     reason, sent, here = "", 0, tracking_address()
     with left_behind() as queues:
         for queue in queues:
             places, keys = queue.waiting(), list[str]()
-            while places and queue.address == here and not reason:
+            ours = bool(places) and is_for(queue, here)
+            while places and ours and not reason:
                 try:
-                    keys.append(send(queue, places[0], perform))
+                    key = send(queue, places[0], perform)
                 except Exception as error:
                     reason = reason_of(error)
                 else:
-                    places, sent = places[1:], sent + 1
+                    places, sent = places[1:], sent + (key is not None)
+                    keys.append(key or "")
             for key in () if places else filter(None, keys):
                 shutil.rmtree(cache_dir() / "runs" / key, ignore_errors=True)
-            if places:
-                waiting[queue.address] = waiting.get(queue.address, 0) + len(places)
+            if ours:
+                reasons[queue.address] = reason
+            for found, left in ((waiting, len(places)), (refused, len(queue.refused()))):
+                if left:
+                    found[queue.address] = found.get(queue.address, 0) + left
     if sent:
         print(f"tracking store {here}: sent {sent} writes that earlier commands left", flush=True)
-    return [Unsent(address, count, reason if address == here else "") for address, count in waiting.items()]
+    return [Unsent(address, count, reasons.get(address, "")) for address, count in waiting.items()] + [
+        Unsent(address, count, f"refused, and set aside as {REFUSED}*; remove them once they are of no use")
+        for address, count in refused.items()
+    ]
+
+
+def is_for(queue: Queue, here: str) -> bool:
+    """Whether a queue is for the store at hand, ``here``.
+
+    Of an address as earlier versions noted it, of a file from whatever folder, the store must have the first run.
+    """
+    if queue.address == here or noted_address(queue.address) != here:
+        return queue.address == here
+    for place in queue.waiting():
+        with suppress(ValueError):  # a damaged one
+            return is_there(read_write(place).run_id)
+    return False
+
+
+def is_there(run_id: str) -> bool:
+    """Whether the store at hand has a run, and says so."""
+    try:
+        return bool(read(lambda: mlflow.get_run(run_id), patience=0))
+    except (MlflowException, InputError):
+        return False
 
 
 def wait_until_it_answers(seconds: float) -> None:

@@ -1,5 +1,6 @@
 """A run as a step sees it: what it logs to, and what it reads from a finished one."""
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,9 @@ REUSED, CONTINUED = "recdistill.reused_run_id", "recdistill.continued_in"
 NAME, RUN_NAME = "recdistill.name", "mlflow.runName"
 COMMIT, DIRTY, KEPT = "recdistill.git_commit", "recdistill.git_dirty", "recdistill.kept"
 TERMS = "recdistill.terms"
+#: Digest of the tensors in those artifact folders of a run that other runs start from.
+READ = "recdistill.read"
+READ_FOLDERS = ("student", "teacher_outputs")
 #: Digests of the user's metrics that a run was measured with, as JSON.
 MEASURED_WITH = "recdistill.metrics"
 #: Without its prefix: of a student that was trained on all interactions, and measured on none.
@@ -88,10 +92,15 @@ class StepRun:
         post(batch(self.run_id, metrics=points, model=model, datasets=datasets))
 
     def log_folder(self, name: str, write: Callable[[Path], None]) -> None:
-        """Have ``write`` fill a temporary folder, and keep it as the artifact folder ``name``."""
+        """Have ``write`` fill a temporary folder, and keep it as the artifact folder ``name``.
+
+        Of one of `READ_FOLDERS` a tag says what other runs read of it.
+        """
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / name
             write(folder)
+            if name in READ_FOLDERS:
+                post(batch(self.run_id, tags={READ: tensors_digest(folder)}))
             post(Write("files", self.run_id, {"path": name}), folder)
 
     def log_file(self, path: Path, folder: str) -> None:
@@ -156,6 +165,16 @@ class StepRun:
         if self.reused:
             box.metrics[self.run_id] = {name: (0, 0, value) for name, value in found.items()}
         return found
+
+
+def tensors_digest(folder: Path) -> str:
+    """SHA-256 over names and content of a folder's files of tensors: what else lies there follows from the options."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(f"{path.relative_to(folder).as_posix()} {content} ".encode())
+    return found.hexdigest()
 
 
 def reason(error: BaseException) -> str:

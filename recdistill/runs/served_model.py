@@ -15,6 +15,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Array
+from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from recdistill.data.catalogue import Catalogue
@@ -23,14 +24,14 @@ from recdistill.runs.artifacts import copies
 from recdistill.runs.finished_runs import newest, run_of
 from recdistill.runs.logged_models import STUDENT_TYPE, begun_model, finish, link, model_id_of, model_of_run, new_mark
 from recdistill.runs.outbox import outbox, post, read
+from recdistill.runs.registry import asking_registry
 from recdistill.runs.run import REUSED, TERMS
 from recdistill.runs.shipped_code import requirements, ship_code
+from recdistill.runs.tracking_store import reason_of
 from recdistill.runs.writes import Write
-from recdistill.students.build import save_recommender
-from recdistill.students.catalogue_file import write_catalogue
+from recdistill.students.kept_student import Beside, write_student
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
-from recdistill.students.terms_file import write_terms
 
 #: Artifact of a run that leads to its model, see `student_address`; of older runs, the name of the model itself.
 MODEL = "model"
@@ -75,7 +76,7 @@ def log_student_model(
     *,
     catalogue: Catalogue,
     exclude_seen: bool,
-    beside: Callable[[Path], None] | None = None,
+    beside: Beside | None = None,
     terms: str = "",
     mark: str = "",
 ) -> str:
@@ -99,11 +100,9 @@ def log_student_model(
     ids = catalogue.item_ids
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        save_recommender(folder / STUDENT, model, shape, fold=True)
-        write_catalogue(folder / STUDENT, catalogue, exclude_seen)
-        if beside is not None:
-            beside(folder / STUDENT)
-        write_terms(folder / STUDENT, terms)
+        write_student(
+            folder / STUDENT, model, shape, catalogue=catalogue, exclude_seen=exclude_seen, beside=beside, terms=terms
+        )
         ship_code(folder / STUDENT, shape.student)
         example = {"history": [list(ids[:3])], "k": [5], "exclude": [list(ids[3:4])]}
         mark = mark or new_mark()
@@ -175,14 +174,12 @@ def register_student(run_id: str, name: str) -> str:
     models = [one.model_id for one in outputs.model_outputs] if outputs is not None else []
     if not models:
         raise InputError(f"register={name}: run {run_id} keeps no model; run its step again with force=true")
-    try:
+    with asking_registry(f"register={name}"):
         known = MlflowClient().search_model_versions(f"run_id = '{run_id}'")
         version = next((one.version for one in known if one.name == name), None)
         if version is None:
             tags = tags_of_terms(run.data.tags.get(TERMS, ""))
             version = mlflow.register_model(f"models:/{models[0]}", name, tags=tags).version
-    except MlflowException as error:
-        raise InputError(f"register={name}: {one_line(error.message)}") from None
     return f"models:/{name}/{version}"
 
 
@@ -220,9 +217,9 @@ def _fetched(model: str, fetch: Callable[[str], Any]) -> Any:
         if of_run := OF_RUN.fullmatch(model):
             address = address_in(run_of(of_run[1]))
         return read(lambda: fetch(address))
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, SQLAlchemyError) as error:
         raise InputError(
-            f"model={model}: no model at {address} ({one_line(error)}); give a run or a registered model"
+            f"model={model}: no model at {address} ({reason_of(error)}); give a run or a registered model"
         ) from None
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from recdistill.config.own_files import imported_names, module_name, plugin_files
+from recdistill.config.own_files import imported_names, module_name, plugin_files, python_files
 from recdistill.registry import STUDENTS
 from recdistill.runs.provenance import PACKAGE
 
@@ -41,7 +41,7 @@ def ship_code(folder: Path, student: str) -> None:
 
 def copy_python(source: Path, target: Path) -> None:
     """Copy a file, or the Python files of a folder and of those in it."""
-    for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+    for file in python_files(source):
         copied = target / file.relative_to(source) if source.is_dir() else target
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copied)
@@ -52,9 +52,10 @@ def requirements(student: str) -> list[str]:
     declared = STUDENTS.declaration(student)
     needed = set(REQUIRED)
     if not declared.is_ours:
-        for source in plugin_files(declared).values():
-            for file in source.rglob("*.py") if source.is_dir() else [source]:
-                needed |= {projects()[name] for name in imported_names(file) if name in projects()}
+        own = plugin_files(declared)
+        names = {name for place in own.values() for file in python_files(place) for name in imported_names(file)}
+        # What goes along is imported from there, whatever is installed under its name.
+        needed |= {projects()[name] for name in names - {Path(name).stem for name in own} if name in projects()}
     needed.discard(PACKAGE.name)
     # 2.13.0+cpu is on no public index; 2.13.0 is the same release, with or without an accelerator.
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in sorted(needed)]

@@ -8,11 +8,15 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Collection, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import mlflow
+import pandas as pd
 
+from recdistill.data.histories import LISTS, bad_k, how_many, none_known
 from recdistill.data.timestamps import EXACT_FLOAT
 from recdistill.errors import InputError, one_line
 from recdistill.runs.served_model import READ
@@ -45,7 +49,8 @@ def spark_session(master: str = "") -> "SparkSession":
 
     # Workers run this Python, not the first on the PATH.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.appName("recdistill recommend")
+    # As in every other reader two columns may differ by the case of their names alone.
+    builder = SparkSession.builder.appName("recdistill recommend").config("spark.sql.caseSensitive", "true")
     if master or "PYSPARK_GATEWAY_PORT" not in os.environ:
         builder = builder.master(master or LOCAL)
     try:
@@ -54,29 +59,73 @@ def spark_session(master: str = "") -> "SparkSession":
         raise InputError(f"master={master}: Spark does not start ({one_line(error, 200)})") from None
 
 
+@contextmanager
+def asking_spark(begin: str) -> Iterator[None]:
+    """What Spark refuses, in planning or in running, raised as InputError: one line that starts with ``begin``."""
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, PySparkException) and type(error).__module__.partition(".")[0] != "py4j":
+            raise
+        raise InputError(f"{begin} ({one_line(reason_of(error), 300)})") from None
+
+
 def read_histories(spark: "SparkSession", histories: str, k: int) -> "DataFrame":
     """A table of histories with the columns that a student reads, ids as text, ``k`` where there is none.
 
-    Raises InputError where it cannot be read, or has no column ``history`` of lists.
+    Raises InputError where it cannot be read, has no row or no column ``history`` of lists, or a ``k`` that
+    `data.histories` refuses, too.
     """
-    from pyspark.errors import PySparkException
     from pyspark.sql import functions
     from pyspark.sql.types import ArrayType
 
-    try:
+    with asking_spark(f"histories={histories}: cannot be read as Parquet"):
         frame = spark.read.parquet(histories)
-    except PySparkException as error:
-        raise InputError(f"histories={histories}: cannot be read as Parquet ({one_line(error, 200)})") from None
+        empty = frame.isEmpty()
     if "history" not in frame.columns:
         raise InputError(f"histories={histories}: has no column history; it has {', '.join(frame.columns) or 'none'}")
-    for name in ("history", "exclude", "allowed_items"):
+    if empty:
+        raise InputError(f"histories={histories}: holds no row")
+    for name in LISTS:
         if name in frame.columns:
             kind = frame.schema[name].dataType
             if not isinstance(kind, ArrayType):
                 raise InputError(f"histories={histories}: column {name} holds no lists; give lists of item ids")
             frame = frame.withColumn(name, ids_as_text(functions.col(name), kind.elementType))
-    given = functions.col("k").cast("bigint") if "k" in frame.columns else functions.lit(None).cast("bigint")
-    return frame.withColumn("k", functions.coalesce(given, functions.lit(k).cast("bigint")))
+    default = functions.lit(k).cast("bigint")
+    return frame.withColumn(
+        "k", functions.coalesce(given_k(frame, histories), default) if "k" in frame.columns else default
+    )
+
+
+def given_k(frame: "DataFrame", histories: str) -> "Column":
+    """The column ``k`` of a table as whole numbers, null where empty. Raises InputError for another value in it."""
+    from pyspark.sql import functions
+    from pyspark.sql.types import BooleanType, NumericType, StringType
+
+    kind = frame.schema["k"].dataType
+    if not isinstance(kind, BooleanType | NumericType | StringType):
+        raise InputError(f"histories={histories}: column k holds no numbers; give whole numbers of at least 1")
+    given = functions.col("k") if isinstance(kind, StringType) else functions.col("k").cast("double")
+
+    def bad(tables: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for table in tables:
+            yield table[how_many(table["k"])[1]]
+
+    def number(column: pd.Series) -> pd.Series:
+        return how_many(column)[0]
+
+    only = frame.select(given.alias("k"))
+    with asking_spark(f"histories={histories}: column k cannot be read"):
+        found = only.mapInPandas(bad, only.schema).first()
+    if found is not None:
+        raise InputError(f"histories={histories}: {bad_k(found['k'])}")
+    if isinstance(kind, StringType):
+        as_column: Any = functions.pandas_udf
+        given = as_column(number, "double")(given)
+    return functions.when(~functions.isnan(given), given).cast("bigint")
 
 
 def ids_as_text(ids: "Column", kind: "DataType") -> "Column":
@@ -94,53 +143,134 @@ def ids_as_text(ids: "Column", kind: "DataType") -> "Column":
     return functions.transform(ids, text)
 
 
-def recommended(spark: "SparkSession", frame: "DataFrame", model: str) -> "DataFrame":
+def answer_of(spark: "SparkSession", frame: "DataFrame", model: str) -> "Column":
+    """What the student at an address answers to a row of `read_histories`: a struct as `ANSWER`."""
+    from pyspark.sql import functions
+
+    answer = mlflow.pyfunc.spark_udf(spark, model, result_type=ANSWER, env_manager="local")
+    found: Column = answer(functions.struct(*(name for name in READ if name in frame.columns)))
+    return found
+
+
+def refuse_unknown_items(frame: "DataFrame", answer: "Column", histories: str, item_ids: Sequence[str]) -> None:
+    """Raise InputError where the table has ids, and the model knows none of them; ends at the first that it knows.
+
+    Args:
+        frame: of `read_histories`.
+        answer: of `answer_of`.
+        histories: where it was read, for the message.
+        item_ids: some of the ids that the model knows.
+    """
+    from pyspark.sql import functions
+
+    given = frame.filter(functions.size("history") > 0)
+    if given.select(answer["fallback"].alias("fallback")).filter(~functions.col("fallback")).first() is not None:
+        return
+    first = given.select("history").first()
+    if first is not None:
+        count = given.select(functions.explode("history")).count()
+        raise none_known(histories, count, "a row", str(first["history"][0]), item_ids)
+
+
+def recommended(frame: "DataFrame", answer: "Column") -> "DataFrame":
     """One row a recommended item: the other columns of its history's row, then `ADDED`; lazily.
 
     Args:
-        spark: the session.
         frame: of `read_histories`.
-        model: address of a student's model.
+        answer: of `answer_of`.
 
     Raises:
         InputError: a column of the table is called as one of `ADDED` is.
     """
     from pyspark.sql import functions
 
-    own = [name for name in frame.columns if name not in READ]
-    if taken := [name for name in own if name in ADDED]:
-        raise InputError(f"histories: has a column {taken[0]!r}, as the recommendations have; name it otherwise")
-    answer = mlflow.pyfunc.spark_udf(spark, model, result_type=ANSWER, env_manager="local")
-    read = [name for name in READ if name in frame.columns]
-    answered = frame.withColumn("answer", answer(functions.struct(*read)))
-    item = functions.posexplode(functions.arrays_zip("answer.items", "answer.titles", "answer.scores"))
-    rows = answered.select(*own, "answer.unknown_items", "answer.fallback", item.alias("place", "found"))
+    own = own_columns(frame.columns)
+    # Beside columns of a person, which may have any name.
+    given, place, found = (free_name(name, frame.columns) for name in ("answer", "place", "found"))
+    items = functions.arrays_zip(*(f"{given}.{name}" for name in ("items", "titles", "scores")))
+    about = [f"{given}.{name}" for name in ("unknown_items", "fallback")]
+    answered = frame.withColumn(given, answer)
+    rows = answered.select(*own, *about, functions.posexplode(items).alias(place, found))
     return rows.select(
         *own,
-        (functions.col("place") + 1).alias("rank"),
-        functions.col("found.items").alias("item"),
-        functions.col("found.titles").alias("title"),
-        functions.col("found.scores").alias("score"),
+        (functions.col(place) + 1).alias("rank"),
+        functions.col(f"{found}.items").alias("item"),
+        functions.col(f"{found}.titles").alias("title"),
+        functions.col(f"{found}.scores").alias("score"),
         "unknown_items",
         "fallback",
     )
 
 
+def own_columns(names: Sequence[str]) -> list[str]:
+    """The columns that no student reads, each quoted, as a name may hold a point. Raises InputError for an added one.
+
+    >>> own_columns(["user.id", "history", "k"])
+    ['`user.id`']
+    """
+    own = [name for name in names if name not in READ]
+    if taken := [name for name in own if name in ADDED]:
+        raise InputError(f"histories: has a column {taken[0]!r}, as the recommendations have; name it otherwise")
+    return ["`{}`".format(name.replace("`", "``")) for name in own]
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """A name that a table does not have.
+
+    >>> free_name("answer", ["answer", "history"])
+    'answer_'
+    """
+    while name in taken:
+        name += "_"
+    return name
+
+
 def write_partitions(rows: "DataFrame", output: str, partition_by: Sequence[str]) -> None:
-    """Write the rows as Parquet; they count when Spark has committed all of them.
+    """Write the rows as Parquet, which takes its name when Spark has committed all of it, and else is removed.
 
     Raises InputError where something is there already, a column to partition by is missing, or a partition failed as
     often as Spark tries it.
     """
-    from pyspark.errors import PySparkException
-
     check_partitions(rows.columns, partition_by)
-    try:
-        rows.write.mode("errorifexists").partitionBy(*partition_by).parquet(output)
-    except Exception as error:
-        if not isinstance(error, PySparkException) and type(error).__module__.partition(".")[0] != "py4j":
-            raise
-        raise InputError(f"output={output}: Spark gave up ({one_line(reason_of(error), 300)})") from None
+    spark = rows.sparkSession
+    refuse_existing(spark, output)
+    with asking_spark(f"output={output}: Spark gave up"):
+        system, place = hadoop_place(spark, output)
+        # Beside it: a file system renames only within itself. Readers of folders leave out what begins with a point.
+        name = f".{place.getName()}.{uuid.uuid4().hex[:8]}.partial"
+        partial = hadoop_path(spark, place.getParent(), name)
+        try:
+            rows.write.mode("errorifexists").partitionBy(*partition_by).parquet(partial.toString())
+            # Another command may have been first: what is moved to a folder that is there lands inside of it.
+            refuse_existing(spark, output)
+            if not system.rename(partial, place):
+                raise InputError(f"output={output}: cannot be written to; give another one")
+        finally:
+            # Where Spark itself is gone nothing can be removed.
+            with suppress(Exception):
+                system.delete(partial, True)
+
+
+def refuse_existing(spark: "SparkSession", output: str) -> None:
+    """Raise InputError where something is at the address to write to."""
+    with asking_spark(f"output={output}: cannot be looked at"):
+        system, place = hadoop_place(spark, output)
+        there = system.exists(place)
+    if there:
+        raise InputError(f"output={output}: is there already; give another one, or remove it")
+
+
+def hadoop_place(spark: "SparkSession", address: str) -> tuple[Any, Any]:
+    """The file system of an address and its absolute path there, of Hadoop, as Spark itself has them."""
+    path = hadoop_path(spark, address)
+    system = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    return system, system.makeQualified(path)
+
+
+def hadoop_path(spark: "SparkSession", *parts: Any) -> Any:
+    """A path of Hadoop: of an address, or of a folder's path and a name in it."""
+    machine: Any = spark.sparkContext._jvm
+    return machine.org.apache.hadoop.fs.Path(*parts)
 
 
 def check_partitions(columns: Collection[str], partition_by: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ import mlflow
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 from mlflow.utils.time import get_current_time_millis
 
 from recdistill.config import Config
@@ -46,6 +47,7 @@ from recdistill.runs.measured_again import measure_again
 from recdistill.runs.open_runs import end_left_open, hold, release
 from recdistill.runs.outbox import LostStoreError, grace_seconds, outbox, post, read, send_left_behind
 from recdistill.runs.provenance import CodeState, code_at_hand, differences
+from recdistill.runs.registry import check_registry
 from recdistill.runs.run import (
     CHANGES_FILE,
     COMMIT,
@@ -85,7 +87,7 @@ __all__ = [
     "step_run",
 ]
 
-GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+GENERATED_NAME = re.compile(r"([a-z]+)-([a-z]+)-\d+")
 
 
 @dataclass
@@ -97,12 +99,14 @@ class EntryRun:
         step: that claims it.
         named: it has the name that it shall keep: the user's, or that of a sweep's trial.
         claimed: its own step writes to it.
+        whole: it has all results of its step, and has ended FINISHED; what follows may fail.
     """
 
     run_id: str
     step: str
     named: bool = False
     claimed: bool = False
+    whole: bool = False
 
 
 #: The entry runs of this process, a trial's within that of its sweep.
@@ -117,6 +121,8 @@ _announced: set[str] = set()
 def entry_run(step: str) -> Iterator[None]:
     """The user's run of ``step``: that of ``mlflow run``, or a new one. An error marks it FAILED and is raised.
 
+    A run that has all results of its step is FINISHED, and found again, whatever fails behind them, as a registration.
+
     Before it begins, what earlier commands could not log is sent; before it ends, what waits is, for which it waits
     `grace_seconds` for the store. Raises InputError where the store cannot be used, a folder not be written, or where
     something still waits.
@@ -124,13 +130,14 @@ def entry_run(step: str) -> Iterator[None]:
     run = opened_entry(step)
     hold(run.info.run_id)
     failure: BaseException | None = None
+    entry = EntryRun(run.info.run_id, step, named=NAME not in run.data.tags)
     try:
         check_writable(run.info.artifact_uri)
         for left in send_left_behind():
             print(
                 f"{left.writes} writes of earlier commands wait for {left.address}; see `recdistill sync`", flush=True
             )
-        with claimable(run.info.run_id, step, named=NAME not in run.data.tags):
+        with claimed_by_its_step(entry):
             yield
         print(f"runs, best first: {how_to_open(run.info.experiment_id)}", flush=True)
     except BaseException as error:
@@ -140,7 +147,7 @@ def entry_run(step: str) -> Iterator[None]:
             raise
         raise failure from error
     finally:
-        end_run(run.info.run_id, "FINISHED" if failure is None else "FAILED")
+        end_run(run.info.run_id, "FINISHED" if failure is None or entry.whole else "FAILED")
         # At the end: what a step continues from its checkpoint it has marked itself, with a link.
         end_left_open()
         wait_for_store(failure)
@@ -156,13 +163,22 @@ def opened_entry(step: str) -> Run:
         tags = {STEP: step} | ({} if launched else {NAME: step})
         run: Run = mlflow.start_run(run_name=None if launched else step, experiment_id=place, tags=tags)
         describe_experiment(experiment or MlflowClient().get_experiment(run.info.experiment_id))
-        if launched and GENERATED_NAME.fullmatch(run.info.run_name or ""):
+        if launched and is_generated(run.info.run_name or ""):
             MlflowClient().log_batch(run.info.run_id, tags=[RunTag(RUN_NAME, step), RunTag(NAME, step)])
             run = mlflow.get_run(run.info.run_id)
     except Exception as error:
         # MLflow, its databases' drivers and its file systems raise many kinds.
         raise refusal(error) from None
     return run
+
+
+def is_generated(name: str) -> bool:
+    """Whether MLflow made up a run's name, such as ``gentle-fox-123``, because the user gave none."""
+    words = GENERATED_NAME.fullmatch(name)
+    return words is not None and all(
+        word in {one.lower() for one in known}
+        for word, known in zip(words.groups(), (_GENERATOR_PREDICATES, _GENERATOR_NOUNS), strict=True)
+    )
 
 
 def end_run(run_id: str, status: str) -> None:
@@ -198,7 +214,14 @@ def wait_for_store(failure: BaseException | None) -> None:
 @contextmanager
 def claimable(run_id: str, step: str, *, named: bool = False) -> Iterator[None]:
     """While it lasts, the run is the entry run: the step of that name claims it, and names it if not ``named``."""
-    _entries.append(EntryRun(run_id, step, named))
+    with claimed_by_its_step(EntryRun(run_id, step, named)):
+        yield
+
+
+@contextmanager
+def claimed_by_its_step(entry: EntryRun) -> Iterator[None]:
+    """While it lasts, ``entry`` is the entry run."""
+    _entries.append(entry)
     try:
         yield
     finally:
@@ -264,6 +287,7 @@ def step_run(
             shutil.rmtree(work, ignore_errors=True)
             yield reused_run(found, key, opening.fingerprint, entry_id)
             return
+        check_registry(str(config.values().get("register", "")))
         run = StepRun(opening.run_id(entry_id), key, opening.fingerprint, reused=False, work=work, kept=kept)
         try:
             continue_from_killed(run, step, force=config.force)
@@ -278,11 +302,21 @@ def step_run(
                 failed = isinstance(error, Exception) and not isinstance(error, Pruned)
                 end_run(run.run_id, "FAILED" if failed else "KILLED")
             raise
-        # The key makes a run findable: only finished ones carry it.
-        post(batch(run.run_id, tags={KEY: key}))
+        keep_key(run)
         if entry_id is None:
             end_run(run.run_id, "FINISHED")
         outbox().afterwards(lambda: shutil.rmtree(work, ignore_errors=True))
+
+
+def keep_key(run: StepRun) -> None:
+    """Make a run that has all its results findable: only such runs carry their key.
+
+    The entry run ends with it, though its command goes on: what follows may fail, or be killed.
+    """
+    post(batch(run.run_id, tags={KEY: run.key}))
+    if _entries and _entries[-1].run_id == run.run_id:
+        post(Write("end", run.run_id, {"status": "FINISHED", "time": get_current_time_millis()}))
+        _entries[-1].whole = True
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The tracking store from outside: its name without a secret, whether it answers, and what its refusals mean."""
+"""The tracking store from outside: what it is called, whether it answers, and what its refusals mean."""
 
 import errno
 import importlib.metadata
@@ -14,10 +14,10 @@ from mlflow.utils.uri import is_local_uri
 
 from recdistill.data.downloads import cache_dir
 from recdistill.errors import InputError, one_line
+from recdistill.runs.store_address import noted_address, without_secrets
 
 PROBE_SECONDS = 5
-#: Between the scheme and the host of an address.
-USER = re.compile(r"(?<=://)[^/@\s'\"]+@")
+TRACKING = "MLFLOW_TRACKING_URI"
 #: What MLflow, requests, urllib3 and database drivers say where nobody answers.
 SILENCE = re.compile(
     r"max retries exceeded|connection (refused|aborted|reset|timed out)|could not connect|connection to server|"
@@ -79,24 +79,15 @@ ADVICE = (
 OTHERWISE = "check MLFLOW_TRACKING_URI"
 
 
-def without_user(text: str) -> str:
-    """A text without the user's names and passwords of the addresses in it.
-
-    >>> without_user("postgresql://me:secret@host:5432/runs")
-    'postgresql://host:5432/runs'
-    """
-    return USER.sub("", text)
-
-
 def tracking_address() -> str:
-    """The address of the tracking store, without a user's name and password: what messages call it."""
-    return without_user(mlflow.get_tracking_uri())
+    """The address of the tracking store, absolute and without a secret: what messages call it, and notes on disk."""
+    return noted_address(mlflow.get_tracking_uri())
 
 
 def reason_of(error: BaseException, most: int = 200) -> str:
     """What an error says, on one line, without a password."""
     said = error.message if isinstance(error, MlflowException) else str(error) or type(error).__name__
-    return without_user(one_line(said, most))
+    return one_line(without_secrets(said, mlflow.get_tracking_uri(), mlflow.get_registry_uri()), most)
 
 
 def chain(error: BaseException) -> list[BaseException]:
@@ -149,15 +140,23 @@ def answers(uri: str) -> bool:
         return False
 
 
-def refusal(error: BaseException) -> InputError:
-    """The one line for an error of a store as a run is opened: what it says, and what to do."""
-    if not answers(mlflow.get_tracking_uri()):
+def refusal(error: BaseException, variable: str = TRACKING, uri: str = "") -> InputError:
+    """The one line for an error of a store: what it says, and what to do.
+
+    Args:
+        error: of MLflow, or of what it is built on.
+        variable: that names the store.
+        uri: of the store; '' for that of the tracking store at hand.
+    """
+    uri = uri or mlflow.get_tracking_uri()
+    named = f"{variable}={noted_address(uri)}"
+    if not answers(uri):
         # MLflow may say instead that an experiment is not there.
-        return InputError(f"MLFLOW_TRACKING_URI={tracking_address()}: no server answers; {START_SERVER}")
+        return InputError(f"{named}: no server answers; {START_SERVER.replace(TRACKING, variable)}")
     said = re.split(r"\. (?=[A-Z])| \[SQL| \(Caused", reason_of(error, 1000))[0][:200]
     whole = " ".join(str(one) for one in chain(error))
     advice = next((what for pattern, what in ADVICE if re.search(pattern, whole, re.IGNORECASE)), OTHERWISE)
-    return InputError(f"MLFLOW_TRACKING_URI={tracking_address()}: {said.rstrip('.')}; {advice}")
+    return InputError(f"{named}: {said.rstrip('.')}; {advice.replace(TRACKING, variable)}")
 
 
 def check_writable(artifact_uri: str) -> None:

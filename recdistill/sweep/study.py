@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from recdistill.errors import InputError, one_line
+from recdistill.runs.store_address import without_secrets
 from recdistill.sweep.samplers import SeededByTrial, build_pruner
 from recdistill.sweep.space import Space
 
@@ -91,7 +92,7 @@ def open_study(
     try:
         study = optuna.load_study(study_name=place.name, storage=storage, sampler=sampler, pruner=pruner)
     except KeyError:
-        raise InputError(f"study={place.name}: is not in {hidden(place.url)}") from None
+        raise InputError(f"study={place.name}: is not in {without_secrets(place.url)}") from None
     return OpenStudy(study, storage, created)
 
 
@@ -105,7 +106,7 @@ def open_storage(place: StudyPlace, on_stale: OnStale | None = None) -> RDBStora
         retry(study, trial)
 
     sqlite = place.url.startswith("sqlite:")
-    shown = hidden(place.url)
+    shown = without_secrets(place.url)
     for attempt in range(5):
         try:
             storage = RDBStorage(
@@ -125,7 +126,7 @@ def open_storage(place: StudyPlace, on_stale: OnStale | None = None) -> RDBStora
         except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
             # Two processes that open a new storage at once both make its tables: the second finds them in the end.
             if attempt == 4:
-                said = str(error).replace(with_driver(place.url), shown).replace(place.url, shown)
+                said = without_secrets(str(error), with_driver(place.url), place.url)
                 raise InputError(f"storage={shown}: cannot be opened ({one_line(said)})") from None
             time.sleep(0.2 * 2**attempt)
     raise AssertionError
@@ -162,11 +163,3 @@ def with_driver(url: str) -> str:
         return url
     chosen = parsed.set(drivername=f"{parsed.drivername}+{DRIVERS[parsed.drivername][0]}")
     return chosen.render_as_string(hide_password=False)
-
-
-def hidden(url: str) -> str:
-    """The URL with its password hidden."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url

@@ -21,13 +21,14 @@ from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
 from recdistill.runs import sweep_runs
 from recdistill.runs.step_runs import StepRun
+from recdistill.runs.store_address import without_secrets
 from recdistill.sweep.answer import Finals, write_answer
 from recdistill.sweep.lead import Lead
 from recdistill.sweep.named_study import description, find_or_make_study, most_epochs
 from recdistill.sweep.progress import Lines, Progress
 from recdistill.sweep.space import Space, base_config, example_configs
 from recdistill.sweep.space_file import read_space
-from recdistill.sweep.study import StudyPlace, hidden
+from recdistill.sweep.study import StudyPlace
 from recdistill.sweep.totals import finished
 from recdistill.sweep.trainings import (
     IDENTITY,
@@ -113,7 +114,7 @@ def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
     sweep = Sweep(config, space, base, url, description(base, space, data.fingerprint, steps.contents(base, data)))
     check_sweep(sweep)
     # The run shows the values that the space fixes.
-    shown = changed(config, **base.values() | {"storage": hidden(url)})
+    shown = changed(config, **base.values() | {"storage": without_secrets(url)})
     searched = [parameter.name for parameter in space.parameters]
     with sweep_runs.sweep_run(shown, data=data, parts=sweep.key_parts, searched=searched) as run:
         if run.reused:
@@ -222,7 +223,7 @@ def work_until_answered(
     training = TrialTraining(place.name, base, space.seeds, steps.distill)
     epochs = most_epochs(space, base)
     work = Work(place, space, base.seed, epochs, config.trials, training, stale_trial_ended, prepare)
-    print(f"study {place.name} in {hidden(place.url)}: {config.trials} trials in all", flush=True)
+    print(f"study {place.name} in {without_secrets(place.url)}: {config.trials} trials in all", flush=True)
     try:
         with steps.progress(f"sweep {Path(space.path).stem}", config.trials) as progress:
             run_workers(work, config.jobs, progress)

@@ -1,13 +1,14 @@
 """Finished runs by id and by step, and what is said of those that cannot be used."""
 
 import re
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from recdistill.errors import InputError
-from recdistill.runs.finished_runs import finished_run, linked_run, newest, options_of_run
-from recdistill.runs.run import FINGERPRINT, KEPT, KEY, REUSED, STEP
+from recdistill.runs.finished_runs import finished_run, linked_run, newest, options_of_run, same_results
+from recdistill.runs.run import FINGERPRINT, KEPT, KEY, READ, REUSED, STEP, StepRun, tensors_digest
 
 
 def make(client: MlflowClient, step: str, status: str = "FINISHED", **tags: str) -> str:
@@ -97,3 +98,42 @@ def test_the_run_that_a_run_was_made_from(client: MlflowClient) -> None:
     alone = finished_run(make(client, "teacher", **{KEY.removeprefix("recdistill."): "k"}), "teacher")
     with pytest.raises(InputError, match="backbone_run_id=none: no such run"):
         linked_run(alone, "backbone")
+
+
+def test_runs_are_the_same_by_what_is_read_of_them(client: MlflowClient) -> None:
+    def made(answers: str = "", **metrics: float) -> str:
+        run_id = make(client, "teacher", **({READ.removeprefix("recdistill."): answers} if answers else {}))
+        for name, value in metrics.items():
+            client.log_metric(run_id, f"test/{name}", value)
+        return run_id
+
+    # Of a server's answers nothing is measured.
+    before, again, other = made("a"), made("a"), made("b")
+    assert same_results(before, again)
+    assert not same_results(before, other)
+    assert not same_results(made("a", mrr=0.5), made("b", mrr=0.5))
+    # Earlier versions: by what was measured, and where that is nothing nobody can tell.
+    old = made(mrr=0.5)
+    assert same_results(old, made(mrr=0.5))
+    assert same_results(old, made("a", mrr=0.5))
+    assert not same_results(old, made(mrr=0.25))
+    assert not same_results(made(), made())
+    assert not same_results(old, "0" * 32)
+
+
+def test_what_is_read_of_a_run_is_a_tag(client: MlflowClient, tmp_path: Path) -> None:
+    run = StepRun(make(client, "teacher"), "", "", reused=False)
+
+    def write(folder: Path) -> None:
+        (folder / "vectors").mkdir(parents=True)
+        (folder / "a.safetensors").write_bytes(b"one")
+        (folder / "vectors" / "b.safetensors").write_bytes(b"two")
+        (folder / "versions.json").write_text("{}")
+
+    run.log_folder("teacher_outputs", write)
+    run.log_folder("figures", lambda folder: folder.mkdir())
+    write(tmp_path / "same")
+    (tmp_path / "same" / "versions.json").write_text("others")
+    assert client.get_run(run.run_id).data.tags[READ] == tensors_digest(tmp_path / "same")
+    (tmp_path / "same" / "vectors" / "b.safetensors").write_bytes(b"three")
+    assert client.get_run(run.run_id).data.tags[READ] != tensors_digest(tmp_path / "same")

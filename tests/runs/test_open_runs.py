@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -77,6 +78,24 @@ def test_runs_of_another_store_or_machine_are_left(client: MlflowClient, change:
     assert path.exists()
     assert status(client, run_id) == "RUNNING"
     path.unlink()
+
+
+def test_the_run_of_another_folders_store_is_left_to_a_command_there(client: MlflowClient, monkeypatch):
+    run_id, here = running(client), Path.cwd()
+    address = f"sqlite:///{here.name}.db"
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.get_tracking_uri", lambda: address)
+        hold(run_id)
+        noted = json.loads((open_folder() / f"{run_id}.json").read_text())
+        assert noted["address"] == f"sqlite:///{here}/{here.name}.db"
+    release(run_id)
+    path = open_folder() / f"{run_id}.json"
+    # As earlier versions noted it, which from here is the same text.
+    for run, stays in (("0" * 32, True), (run_id, False)):
+        path.write_text(json.dumps(noted | {"run_id": run, "address": "sqlite:///mlflow.db"}))
+        end_left_open()
+        assert path.exists() == stays
+    assert status(client, run_id) == "KILLED"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"run_id": 3, "address": "", "machine": ""}'])

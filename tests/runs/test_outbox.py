@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,10 +14,13 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
+from recdistill.config import SyncConfig
 from recdistill.errors import InputError
 from recdistill.runs import outbox as module
 from recdistill.runs.outbox import LostStoreError, Outbox, Queue, read_write, send
+from recdistill.runs.tracking_store import tracking_address
 from recdistill.runs.writes import Write, batch
+from recdistill.steps.sync import sync
 
 RUN = "r" * 32
 #: What a call of the store does: takes the write, fails, or takes it and its answer is lost.
@@ -167,6 +171,42 @@ def test_a_write_that_the_store_refuses_is_raised_at_once_and_set_aside_later(tm
     (kept,) = tmp_path.glob("*/refused-*")
     assert read_write(kept).values["tags"] == {"no": "1"}
     assert "refuses a write that waited (Run not found)" in capsys.readouterr().out
+
+
+def left_for(address, run_id):
+    """A queue with a write to a run, as a command that ended left it."""
+    queue = Queue.made(module.outbox_folder(), address)
+    queue.add(batch(run_id, tags={"left": "1"}), None)
+    queue.close()
+    return queue.folder
+
+
+def test_what_waits_for_a_file_of_another_folder_is_not_sent_here(client, capsys):
+    run_id = client.create_run("0").info.run_id
+    # As earlier versions noted an address: from here, too, the text is that of the store at hand.
+    for name in ("sqlite:///mlflow.db", f"sqlite:///{Path.cwd().parent}/mlflow.db"):
+        folder = left_for(name, "0" * 32)
+        assert module.send_left_behind() == [module.Unsent(name, 1, "")]
+        shutil.rmtree(folder)
+    folder = left_for("sqlite:///mlflow.db", run_id)
+    assert module.send_left_behind() == []
+    assert client.get_run(run_id).data.tags["left"] == "1"
+    assert not folder.exists()
+    assert "sent 1 writes that earlier commands left" in capsys.readouterr().out
+
+
+def test_what_was_set_aside_is_told_until_somebody_removes_it(client, capsys):
+    here = tracking_address()
+    folder = left_for(here, "0" * 32)
+    for _ in range(2):
+        (unsent,) = module.send_left_behind()
+        assert (unsent.address, unsent.writes) == (here, 1)
+        assert unsent.reason.startswith("refused, and set aside as refused-*")
+    assert "sent" not in capsys.readouterr().out.replace("sent by", "")
+    with pytest.raises(InputError, match=r"1 writes wait for .*refused, and set aside"):
+        sync(SyncConfig(wait=0))
+    shutil.rmtree(folder)
+    sync(SyncConfig(wait=0))
 
 
 def test_a_full_disk_is_not_waited_for(tmp_path):

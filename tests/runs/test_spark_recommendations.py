@@ -8,16 +8,20 @@ import pytest
 import torch
 
 from recdistill.data.catalogue import Catalogue
+from recdistill.data.histories import read_histories as table_of_recommend
 from recdistill.data.text_columns import text
 from recdistill.errors import InputError
 from recdistill.runs import spark_recommendations as module
 from recdistill.runs.served_model import load_model, log_student_model, recommendations
 from recdistill.runs.spark_recommendations import (
+    answer_of,
+    asking_spark,
     check_partitions,
     check_spark,
     read_histories,
     reason_of,
     recommended,
+    refuse_unknown_items,
     spark_session,
     write_partitions,
 )
@@ -84,7 +88,8 @@ def test_the_answers_are_those_of_recommend_though_a_partition_fails_once(addres
             raise RuntimeError("a partition that fails once")
         yield from parts
 
-    rows = recommended(spark, read.mapInPandas(failing_once, read.schema), address)
+    failing = read.mapInPandas(failing_once, read.schema)
+    rows = recommended(failing, answer_of(spark, failing, address))
     write_partitions(rows, str(tmp_path / "output"), ["day"])
     assert (tmp_path / "failed").exists()
     assert sorted(path.name for path in (tmp_path / "output").glob("day=*")) == ["day=0", "day=1", "day=2"]
@@ -109,6 +114,8 @@ def test_ids_are_the_same_text_as_elsewhere(spark, tmp_path, kind):
 
 @pytest.mark.slow
 def test_bad_tables_are_refused_in_one_line(spark, tmp_path):
+    from pyspark.sql.functions import lit
+
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_histories(spark, str(tmp_path / "nowhere"), 10)
     pd.DataFrame({"user": ["a"]}).to_parquet(tmp_path / "none.parquet")
@@ -122,7 +129,7 @@ def test_bad_tables_are_refused_in_one_line(spark, tmp_path):
     assert frame.first().history == ["1", "2"]
     assert frame.first().k == 10
     with pytest.raises(InputError, match="has a column 'rank'"):
-        recommended(spark, frame, "models:/none")
+        recommended(frame, lit(None))
 
 
 def test_without_pyspark_or_java_a_line_says_what_to_install(monkeypatch):
@@ -147,3 +154,79 @@ def test_the_reason_is_the_line_of_python():
         "mlflow.exceptions.MlflowException: row 0: k is 0"
     )
     assert reason_of("Job aborted\nmore") == "Job aborted"
+
+
+@pytest.mark.slow
+def test_what_failed_leaves_nothing_and_may_be_tried_again(spark, tmp_path):
+    output = tmp_path / "output"
+    rows = spark.createDataFrame([(1, "a")], "user bigint, item string")
+
+    def failing(parts):
+        raise RuntimeError("a partition that always fails")
+
+    with pytest.raises(InputError, match=r"^output=.*output: Spark gave up \("):
+        write_partitions(rows.mapInPandas(failing, rows.schema), str(output), [])
+    assert list(tmp_path.iterdir()) == []
+    write_partitions(rows, str(output), [])
+    assert pd.read_parquet(output)["item"].tolist() == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["output"]
+    with pytest.raises(InputError, match=r"^output=.*: is there already"):
+        write_partitions(rows, str(output), [])
+
+
+@pytest.mark.slow
+def test_columns_of_any_name_are_kept(address, spark, tmp_path):
+    names = ["user.id", "answer", "place", "found", "answer_", "Item", "K", "a `b`"]
+    pd.DataFrame({name: [f"my {name}"] for name in names} | {"history": [[IDS[1]]]}).to_parquet(tmp_path / "t.parquet")
+    frame = read_histories(spark, str(tmp_path / "t.parquet"), 2)
+    write_partitions(recommended(frame, answer_of(spark, frame, address)), str(tmp_path / "output"), ["user.id"])
+    found = pd.read_parquet(tmp_path / "output")
+    assert len(found) == 2
+    for name in names:
+        assert set(found[name].astype(str)) == {f"my {name}"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [[2.7, 1], ["x", "2"], [0, 1], [float("inf"), 1.0], [[1], [2]]])
+def test_how_many_is_checked_as_elsewhere(spark, tmp_path, k):
+    file = tmp_path / "t.parquet"
+    pd.DataFrame({"history": [["a"]] * 2, "k": k}).to_parquet(file)
+    with pytest.raises(InputError, match=r"^histories=.*: (k is .*|column k holds no numbers); give .*whole number"):
+        read_histories(spark, str(file), 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [[3, None, 4], [" 3 ", "", None], [3.0, float("nan"), None]])
+def test_how_many_is_read_as_elsewhere(spark, tmp_path, k):
+    file = str(tmp_path / "t.parquet")
+    pd.DataFrame({"history": [["a"]] * 3, "k": k}).to_parquet(file)
+    expected = table_of_recommend(file)["k"].fillna(5).tolist()
+    assert sorted(row.k for row in read_histories(spark, file, 5).collect()) == sorted(expected)
+
+
+@pytest.mark.slow
+def test_a_table_without_any_known_id_is_refused(address, spark, tmp_path):
+    file = str(tmp_path / "t.parquet")
+
+    def refused(*histories):
+        pd.DataFrame({"history": list(histories)}).to_parquet(file)
+        frame = read_histories(spark, file, 5)
+        refuse_unknown_items(frame, answer_of(spark, frame, address), file, IDS)
+
+    told = (
+        r"^histories=.*: none of its 3 item ids is known to the model, which has ids as 'item-1'; a row begins with 'it"
+    )
+    with pytest.raises(InputError, match=told):
+        refused(["itm-1", "itm-1"], [], ["itm-1"])
+    refused(["itm-1"], [], [IDS[3]])
+    refused([], [])
+    with pytest.raises(InputError, match="holds no row"):
+        refused()
+
+
+@pytest.mark.slow
+def test_what_spark_cannot_plan_is_one_line(spark):
+    frame = spark.createDataFrame([(1,)], "user bigint")
+    told = r"^histories=x: Spark cannot answer it \(.*nowhere.*\)$"
+    with pytest.raises(InputError, match=told), asking_spark("histories=x: Spark cannot answer it"):
+        frame.select("nowhere")

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow.utils.name_utils import _generate_random_name
 from small_data import write_csv
 
 from recdistill.config import BaselineConfig, DataConfig, changed
@@ -221,13 +222,20 @@ def test_what_mlflow_run_logged_stays(client: MlflowClient, fingerprint: str, mo
     assert run.data.tags[NAME] == NAMED
 
 
-def test_a_name_that_a_user_gave_stays(client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    launched = client.create_run("0", run_name="my run").info.run_id
+@pytest.mark.parametrize("name", ["my run", "sasrec-tuned-2"])
+def test_a_name_that_a_user_gave_stays(
+    client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    launched = client.create_run("0", run_name=name).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", launched)
     with entry_run("backbone"):
         finish(fingerprint)
-    assert client.get_run(launched).info.run_name == "my run"
+    assert client.get_run(launched).info.run_name == name
     assert NAME not in client.get_run(launched).data.tags
+
+
+def test_names_that_mlflow_makes_up_are_known() -> None:
+    assert all(module.is_generated(_generate_random_name(max_length=99)) for _ in range(50))
 
 
 def test_a_run_is_named_by_what_was_asked_also_where_a_finished_one_answers(
@@ -271,6 +279,36 @@ def test_an_error_ends_the_run_with_its_reason(
     assert (run.work / "checkpoint").exists() == (not isinstance(error, Pruned))
     assert not finish(fingerprint).reused
     assert not run.work.exists()
+
+
+def test_what_fails_behind_the_results_leaves_the_run_to_be_found(client: MlflowClient, fingerprint: str) -> None:
+    made: list[StepRun] = []
+
+    def register() -> None:
+        with entry_run("backbone"):
+            made.append(finish(fingerprint))
+            # A kill would leave it so.
+            assert client.get_run(made[0].run_id).info.status == "FINISHED"
+            raise InputError("register=films: the registry is away")
+
+    with pytest.raises(InputError, match="the registry is away"):
+        register()
+    run = client.get_run(made[0].run_id)
+    assert (run.info.status, run.data.tags[REASON]) == ("FINISHED", "register=films: the registry is away")
+    assert finish(fingerprint).run_id == made[0].run_id
+
+
+def test_the_registry_is_asked_before_the_work(
+    client: MlflowClient, fingerprint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow.get_registry_uri", lambda: "http://127.0.0.1:9")
+    monkeypatch.setattr(MlflowClient, "get_registered_model", lambda self, name: 1 / 0)
+    registering = changed(CONFIG, register="films")
+    with pytest.raises(InputError, match=r"^MLFLOW_REGISTRY_URI=http://127\.0\.0\.1:9: no server answers"):
+        finish(fingerprint, registering)
+    made = finish(fingerprint)
+    assert not made.reused
+    assert finish(fingerprint, registering).run_id == made.run_id
 
 
 def test_a_killed_run_is_marked_by_the_one_that_goes_on(client: MlflowClient, fingerprint: str) -> None:

@@ -269,6 +269,7 @@ def test_a_student_is_not_registered_by_a_sweep(folder: Path) -> None:
 @pytest.mark.parametrize("given", [{"teacher_run_id": "one"}, {"teacher_files": "folder"}])
 def test_one_teacher_cannot_be_given_where_teachers_are_searched(folder: Path, given: dict[str, str]) -> None:
     space = SPACE + "  experts: {choices: [1, 2]}\n"
+    given = {name: str(folder) if name == "teacher_files" else value for name, value in given.items()}
     with pytest.raises(InputError, match=r"is one teacher, and .*space\.yaml searches options of the teacher; leave"):
         sweep(options(folder, space, **given))
     # Without, the steps make the backbone that all trials share.
