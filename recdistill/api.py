@@ -9,12 +9,13 @@ import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 from torch import Tensor, as_tensor, from_numpy, no_grad
 
 from recdistill.config import (
@@ -30,24 +31,25 @@ from recdistill.config import (
 from recdistill.config.base import Config, option_table
 from recdistill.config.lineage import plugin_contents
 from recdistill.config.steps import STEPS
-from recdistill.data.all_interactions import all_as_training
 from recdistill.data.catalogue import Catalogue
 from recdistill.data.frames import data_from_frames
-from recdistill.data.item_texts import item_texts
+from recdistill.data.item_texts import item_texts, texts_made_of
 from recdistill.data.load import load_data as load_configured
 from recdistill.data.pinned_models import terms_of
 from recdistill.data.sequences import SequenceData
 from recdistill.data.text_columns import text
 from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
-from recdistill.students.build import load_recommender, read_shape, save_recommender
-from recdistill.students.catalogue_file import read_catalogue, write_catalogue
+from recdistill.students.build import load_recommender, read_shape
+from recdistill.students.catalogue_file import read_catalogue
+from recdistill.students.kept_student import VECTORS_FOLDER, Beside, beside_of, write_student
+from recdistill.students.mapped import has_own_map, with_own_map, without_map
 from recdistill.students.measure import Fitted
 from recdistill.students.recommender import Recommender
 from recdistill.students.serving import ItemRecommender
 from recdistill.students.shape import StudentShape
 from recdistill.students.student import Student
-from recdistill.students.terms_file import terms_of_student, write_terms
+from recdistill.students.terms_file import terms_of_student
 from recdistill.students.text_vectors import TextVectors
 from recdistill.students.training import check_student, fit_recommender
 from recdistill.study.terms import models_of_views
@@ -128,9 +130,10 @@ def train_student(data: SequenceData, student: str = "sasrec", *, seed: int = 1,
     config = BaselineConfig(student=student, seed=seed, **options)
     refuse_unused(config, "backbone")
     check_student(config, data.num_items)
-    texts = text_vectors(config, data)
+    vectors = item_vectors(config, data)
+    texts = text_vectors(vectors, data)
     fitted = fit_recommender(config, data, recorder=recorder("backbone", config), texts=texts)
-    return trained("backbone", config, data, fitted)
+    return trained("backbone", config, data, fitted, vectors)
 
 
 def distill(
@@ -160,9 +163,10 @@ def distill(
     refuse_unused(config, "distill")
     check_student(config, data.num_items)
     answers = answers_of(config, outputs, data)
-    texts = text_vectors(config, data)
+    vectors = item_vectors(config, data)
+    texts = text_vectors(vectors, data)
     fitted = fit_recommender(config, data, teacher=answers, recorder=recorder("distill", config), texts=texts)
-    return trained("distill", config, data, fitted, outputs.manifest.llm)
+    return trained("distill", config, data, fitted, vectors, outputs.manifest.llm)
 
 
 def refuse_unused(config: Config, step: str) -> None:
@@ -186,13 +190,17 @@ def refuse_unused(config: Config, step: str) -> None:
             raise InputError(f"{said}is of the teacher, whose outputs are given; leave it out")
 
 
-def text_vectors(config: StudentConfig, data: SequenceData) -> TextVectors | None:
+def item_vectors(config: StudentConfig, data: SequenceData) -> ItemVectors | None:
     """The vectors of the items' texts that embeddings start from; None where they are drawn. Raises InputError."""
     if not config.starts_from_texts:
         return None
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
-    vectors = ItemVectors.fit(config, texts, data.trained, device=config.device)
-    return TextVectors(from_numpy(vectors.table), as_tensor(data.trained))
+    return ItemVectors.fit(config, texts, data.trained, device=config.device)
+
+
+def text_vectors(vectors: ItemVectors | None, data: SequenceData) -> TextVectors | None:
+    """The vectors as a student takes them."""
+    return None if vectors is None else TextVectors(from_numpy(vectors.table), as_tensor(data.trained))
 
 
 def train_teacher(
@@ -214,7 +222,8 @@ def train_teacher(
     config = TeacherConfig(llm=llm, seed=seed, **options)
     refuse_unused(config, "teacher")
     check_teacher(config)
-    if not isinstance(backbone, FittedStudent) or not isinstance(backbone.model, Student):
+    student = without_map(backbone.model) if isinstance(backbone, FittedStudent) else None
+    if not isinstance(student, Student):
         raise InputError("backbone: has no states of sequences; give a trained sasrec or gru4rec")
     known, today = backbone.catalogue, data.catalogue
     if known.item_ids != today.item_ids or not (known.item_count == today.item_count).all():
@@ -223,7 +232,7 @@ def train_teacher(
             "on the data that the teacher is to learn from"
         )
     processes = Processes(device=device_of(config))
-    frozen = backbone.model.requires_grad_(False)
+    frozen = student.requires_grad_(False)
     made, _ = fit_teacher(config, data, frozen, recorder=recorder("teacher", config), processes=processes)
     return TrainedTeacher(made, config, data)
 
@@ -287,12 +296,13 @@ def load_run(run_id: str, *, device: str = "cpu") -> "FittedStudent | TrainedTea
 
     Args:
         run_id: of a ``backbone``, ``distill`` or ``teacher`` run.
-        device: ``cpu``, ``cuda`` or ``auto``.
+        device: where it computes: ``cpu``, ``cuda`` or ``auto``.
 
     Raises:
-        InputError: there is no such run, or its data or LLM are no longer to be had.
+        InputError: there is no such run or device, or its data or LLM are no longer to be had.
     """
     from recdistill.runs.finished_runs import check_data, linked_run, options_of_run
+    from recdistill.runs.served_model import student_folder
 
     run, step, values = options_of_run(run_id, ("backbone", "distill", "teacher"))
     load_plugins(str(values.get("plugin", "")))
@@ -303,11 +313,11 @@ def load_run(run_id: str, *, device: str = "cpu") -> "FittedStudent | TrainedTea
     check_data(run, data.fingerprint, f"run_id={run.run_id}")
     if isinstance(config, StudentConfig):
         folder = run.artifact("student")
-        catalogue = (all_as_training(data) if config.refit else data).catalogue
-        shape, terms = read_shape(folder), terms_of_student(folder)
-        return FittedStudent(load_recommender(folder), shape, catalogue, config.exclude_seen, known_terms=terms)
+        # The model of a refit says of which run it is, so that nothing is measured on what it was trained on.
+        catalogue = read_catalogue(student_folder(run.run_id)[0])[0] if config.refit else data.catalogue
+        return student_in(folder, catalogue, config.exclude_seen, device_of(config))
     assert isinstance(config, TeacherConfig)
-    backbone = load_recommender(linked_run(run, "backbone").artifact("student"))
+    backbone = without_map(load_recommender(linked_run(run, "backbone").artifact("student")))
     assert isinstance(backbone, Student)
     teacher = load_teacher(run.artifact("teacher"), config, backbone.requires_grad_(False), data)
     return TrainedTeacher(teacher, config, data)
@@ -316,11 +326,17 @@ def load_run(run_id: str, *, device: str = "cpu") -> "FittedStudent | TrainedTea
 def load_student(folder: str | Path) -> "FittedStudent":
     """The recommender of `FittedStudent.save`. Raises InputError where it cannot be read."""
     catalogue, exclude_seen = read_catalogue(folder)
-    terms = terms_of_student(folder)
-    return FittedStudent(load_recommender(folder), read_shape(folder), catalogue, exclude_seen, known_terms=terms)
+    return student_in(Path(folder), catalogue, exclude_seen, torch.device("cpu"))
 
 
-def ids_of(name: str, lists: Sequence[Iterable[Any] | None]) -> list[list[str] | None]:
+def student_in(folder: Path, catalogue: Catalogue, exclude_seen: bool, place: torch.device) -> "FittedStudent":
+    """The student in a folder, with what lies beside it, on a device."""
+    model, shape = load_recommender(folder).to(place), read_shape(folder)
+    terms, beside = terms_of_student(folder), beside_of(folder)
+    return FittedStudent(model, shape, catalogue, exclude_seen, known_terms=terms, beside=beside)
+
+
+def ids_of(name: str, lists: Iterable[Iterable[Any] | None]) -> list[list[str] | None]:
     """The ids of each list as text. Raises InputError where one is no list, as a single id."""
     found: list[list[str] | None] = []
     for number, ids in enumerate(lists):
@@ -342,11 +358,12 @@ class FittedStudent:
     """A recommender with the ids and titles of its items.
 
     Attributes:
-        model: the recommender.
+        model: the recommender, as it is served: a `MappedStudent` where it takes new items by their texts.
         shape: its name and sizes.
         catalogue: its items.
         exclude_seen: whether items of the history are never recommended.
         known_terms: the terms of the language models that it was made with, as its folder has them.
+        beside: writes what lies beside it in its folder, as the vectors of its items' texts; None where nothing does.
     """
 
     model: Recommender
@@ -354,19 +371,20 @@ class FittedStudent:
     catalogue: Catalogue
     exclude_seen: bool
     known_terms: str = field(default="", kw_only=True)
+    beside: Beside | None = field(default=None, kw_only=True, repr=False)
 
     def recommend(
         self,
-        histories: Sequence[Sequence[str]],
+        histories: Iterable[Iterable[str]],
         k: int = 10,
-        exclude: Sequence[Iterable[str]] | None = None,
-        allowed_items: Sequence[Iterable[str] | None] | None = None,
+        exclude: Iterable[Iterable[str]] | None = None,
+        allowed_items: Iterable[Iterable[str] | None] | None = None,
     ) -> pd.DataFrame:
         """The best items after each history.
 
         Args:
             histories: item ids as the data's source writes them, whole numbers too, oldest first; unknown ones are
-                skipped.
+                skipped. These and the following may be iterators, too.
             k: items for each history.
             exclude: for each history, ids of items never to recommend.
             allowed_items: for each history, ids of the only items to recommend, or None for all.
@@ -379,12 +397,12 @@ class FittedStudent:
         if not isinstance(k, Integral) or k < 1:
             raise InputError(f"k={k!r}: must be a whole number of at least 1")
         k = int(k)
-        for name, lists in (("exclude", exclude), ("allowed_items", allowed_items)):
-            if lists is not None and len(lists) != len(histories):
-                raise InputError(f"{name}: has {len(lists)} lists for {len(histories)} histories; give one for each")
-        banned = ids_of("exclude", exclude) if exclude is not None else [[] for _ in histories]
-        only = None if allowed_items is None else ids_of("allowed_items", allowed_items)
         known = [ids or [] for ids in ids_of("histories", histories)]
+        banned = [[] for _ in known] if exclude is None else ids_of("exclude", exclude)
+        only = None if allowed_items is None else ids_of("allowed_items", allowed_items)
+        for name, lists in (("exclude", banned), ("allowed_items", only)):
+            if lists is not None and len(lists) != len(known):
+                raise InputError(f"{name}: has {len(lists)} lists for {len(known)} histories; give one for each")
         answers = self._serving.recommend(known, [k] * len(known), [ids or [] for ids in banned], only)
         ids, titles = self.catalogue.item_ids, self.catalogue.titles
         rows = [
@@ -408,6 +426,7 @@ class FittedStudent:
             self.shape,
             catalogue=self.catalogue,
             exclude_seen=self.exclude_seen,
+            beside=self.beside,
             terms=self.terms,
         )
 
@@ -418,9 +437,15 @@ class FittedStudent:
 
     def save(self, folder: str | Path) -> None:
         """Write the recommender and its catalogue, readable by `load_student`; a teacher's embedding is folded in."""
-        save_recommender(folder, self.model, self.shape, fold=True)
-        write_catalogue(folder, self.catalogue, self.exclude_seen)
-        write_terms(folder, self.terms)
+        write_student(
+            Path(folder),
+            self.model,
+            self.shape,
+            catalogue=self.catalogue,
+            exclude_seen=self.exclude_seen,
+            beside=self.beside,
+            terms=self.terms,
+        )
 
     @cached_property
     def _serving(self) -> ItemRecommender:
@@ -466,10 +491,28 @@ class TrainedStudent(FittedStudent):
         return dict(settings_of(self.step, self.config.values(), plugin_contents(self.config), upstream))
 
 
-def trained(step: str, config: StudentConfig, data: SequenceData, fitted: Fitted, teacher: str = "") -> TrainedStudent:
-    """A fitted recommender with all that belongs to it."""
-    seen = config.exclude_seen
-    return TrainedStudent(fitted.model, fitted.shape, data.catalogue, seen, step, config, data, fitted, teacher)
+def trained(
+    step: str,
+    config: StudentConfig,
+    data: SequenceData,
+    fitted: Fitted,
+    vectors: ItemVectors | None = None,
+    teacher: str = "",
+) -> TrainedStudent:
+    """A fitted recommender with all that belongs to it.
+
+    One that started from the ``vectors`` of texts and has a map from them is had as it is served.
+    """
+    model, shape, seen, beside = fitted.model, fitted.shape, config.exclude_seen, None
+    if vectors is not None and isinstance(model, Student) and has_own_map(model):
+        texts = texts_made_of(data.item_columns, config.item_text, config.text_template)
+        model, beside = with_own_map(model, shape, texts, vectors.identity), partial(keep_vectors, vectors)
+    return TrainedStudent(model, shape, data.catalogue, seen, step, config, data, fitted, teacher, beside=beside)
+
+
+def keep_vectors(vectors: ItemVectors, folder: Path) -> None:
+    """Write what makes the texts' vectors into a student's folder."""
+    vectors.save(folder / VECTORS_FOLDER)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,11 @@ from workplace import Workplace
 
 import recdistill as rd
 from recdistill import api
+from recdistill.config import AddItemsConfig
 from recdistill.data.pinned_models import LLMS
+from recdistill.steps.add_items import add_items
+from recdistill.students.build import load_recommender
+from recdistill.students.student import Student
 
 EXPERTS = [f"expert_{expert}" for expert in range(4)]
 
@@ -95,9 +99,40 @@ def test_a_training_in_a_run_logs_no_data_that_it_was_not_given(tmp_path: Path, 
 def test_a_student_that_starts_from_texts(data):
     options = {"epochs": 1, "hidden_size": 8, "device": "cpu"}
     drawn, texts = (rd.train_student(data, **options | more) for more in ({}, {"item_init": "views", "views": "tfidf"}))
-    assert texts.model.items.from_text is not None
+    assert texts.fitted.model.items.from_text is not None
     assert texts.settings["views"] == "tfidf"
     assert texts.settings != drawn.settings
+
+
+def test_a_student_that_starts_from_texts_is_kept_with_what_takes_new_items(tmp_path, data):
+    student = rd.train_student(data, item_init="views", views="tfidf", device="cpu", **QUICKLY)
+    downloads, path, folder = tmp_path / "downloads", tmp_path / "new.csv", tmp_path / "student"
+    downloads.mkdir()
+    path.write_text("item,title\nn1,Film of the day of the day 91\n")
+    student.save(folder)
+    loaded = rd.load_student(folder)
+    loaded.save(folder)
+    with Workplace(tmp_path, downloads).entered():
+        for one in (student, rd.load_student(folder)):
+            with mlflow.start_run():
+                address = one.log_model()
+            added = add_items(AddItemsConfig(model=address, items=str(path), device="cpu"))
+            assert load_recommender(added.artifact("student")).num_items == len(data.titles) + 1
+    asked = [list(data.item_ids[:3]), []]
+    pd.testing.assert_frame_equal(loaded.recommend(asked), student.recommend(asked))
+    # What takes new items goes with its student.
+    rd.train_student(data, device="cpu", **QUICKLY).save(folder)
+    assert isinstance(rd.load_student(folder).model, Student)
+
+
+def test_a_backbone_that_starts_from_texts_has_states(data, tmp_path, monkeypatch):
+    backbone, given = rd.train_student(data, item_init="views", views="tfidf", device="cpu", **QUICKLY), []
+    backbone.save(tmp_path)
+    monkeypatch.setattr(api, "fit_teacher", lambda config, data, frozen, **more: (given.append(frozen), None))
+    for one in (backbone, rd.load_student(tmp_path)):
+        rd.train_teacher(data, one, llm="smollm2-135m", device="cpu")
+        assert given[-1] is one.model.student
+    assert all(isinstance(one, Student) for one in given)
 
 
 OWN = {"hidden_size": 8, "blocks": 1, "heads": 1, "epochs": 1, "max_length": 8, "candidate_topk": 4}
@@ -197,6 +232,15 @@ def test_what_is_no_list_of_histories_is_one_line(data):
     ):
         with pytest.raises(rd.InputError, match=said):
             student.recommend(**given)
+
+
+def test_iterators_are_answered_as_lists_are(data):
+    student = rd.train_student(data, student="itemknn")
+    asked, left_out, only = [["i1", "i2"], ["i3"]], [["i4"], []], [None, [f"i{item}" for item in range(20)]]
+    expected = student.recommend(asked, 3, left_out, only)
+    assert len(expected) == 6
+    found = student.recommend(map(iter, asked), 3, iter(left_out), iter(only))
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_ids_that_are_numbers_are_those_of_a_frame(tmp_path):

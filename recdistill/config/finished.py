@@ -73,7 +73,7 @@ class RecommendConfig(Config):
     )  # fmt: skip
     output: str = option(
         "recommendations.csv", "file to write, a row an item: .jsonl, .parquet or .csv",
-        role="place", common=True, path="written",
+        role="place", common=True, path="written-file",
     )  # fmt: skip
     k: int = option(10, "items to recommend where the file gives no k", least=1, common=True)
 
@@ -94,5 +94,5 @@ class ExportConfig(Config):
         "", "of onnx: run of a student, or a model's address as models:/name/1; empty: the newest distill run",
         role="upstream", common=True, path="read-or-name",
     )  # fmt: skip
-    folder: str = option("", "where the files go", role="place", common=True, path="written")
+    folder: str = option("", "where the files go", role="place", common=True, path="written-folder")
     allow_partial: bool = option(False, "write also where the teacher did not score every training sample")

@@ -25,8 +25,10 @@ from recdistill.errors import InputError
 from recdistill.registry import Registry
 
 Role = Literal["data", "result", "seed", "budget", "upstream", "place"]
-#: What an option's text may be a path of: a file or folder to read, one to read or else a name, one to write.
-Path = Literal["", "read", "read-or-name", "file-or-name", "written"]
+#: What an option's text may be a path of: a file or folder to read, one to read or else a name, a file or a folder to
+#: write.
+Path = Literal["", "read", "read-or-name", "file-or-name", "written-file", "written-folder"]
+WRITTEN: tuple[Path, ...] = ("written-file", "written-folder")
 ROLES: tuple[Role, ...] = get_args(Role)
 #: Between the names of an option that takes several.
 JOINED = re.compile(r"[+,/]")

@@ -9,7 +9,8 @@ import functools
 import os
 from pathlib import Path
 
-from recdistill.config.option import Option
+from recdistill.config.base import Config, option_table
+from recdistill.config.option import WRITTEN, Option
 from recdistill.errors import InputError, one_line
 
 
@@ -43,8 +44,15 @@ def located(one: Option, value: str) -> str:
 
     A relative path is looked for where the user stands, then in the working folder. One that is nowhere becomes the
     absolute path that was looked for first, so that messages name it, unless it may be a name (of an LLM, of a plan).
-    Raises InputError where no file system takes the name.
+    Raises InputError where no file system takes the name, or nothing can be written there.
     """
+    found = _located(one, value)
+    if value and one.metadata["path"] in WRITTEN:
+        check_written(one, found)
+    return found
+
+
+def _located(one: Option, value: str) -> str:
     path = one.metadata["path"]
     try:
         possible = not path or not value or is_possible(Path(value).expanduser())
@@ -66,7 +74,35 @@ def located(one: Option, value: str) -> str:
     if path in ("read-or-name", "file-or-name") and not value.startswith("."):
         return value
     # A file to write goes where the user stands.
-    return value if path == "written" and there == here else str(there / value)
+    return value if path in WRITTEN and there == here else str(there / value)
+
+
+def place_to_write(config: Config, name: str) -> Path:
+    """The file or folder that a step writes to, by the option that names it.
+
+    Raises InputError as `check_written` does: before any work, where a step begins with it.
+    """
+    one, value = option_table(type(config))[name], str(config.value(name))
+    check_written(one, value)
+    return Path(value).expanduser()
+
+
+def check_written(one: Option, value: str) -> None:
+    """Raise InputError where a folder stands in the way of a file to write, or a file in that of a folder.
+
+    Folders that are missing may be made; where the nearest one that is there cannot be written to, that is said, too.
+    """
+    path = Path(value).expanduser()
+    is_folder = one.metadata["path"] == "written-folder"
+    if is_there(path) and path.is_dir() != is_folder:
+        there, wanted = ("a file", "a folder") if is_folder else ("a folder", "a file")
+        raise InputError(f"{one.name}={value}: is {there}; give the path of {wanted} to write")
+    inside = path if is_folder else path.parent
+    nearest = next((folder for folder in (inside, *inside.parents) if is_there(folder)), Path())
+    if not nearest.is_dir():
+        raise InputError(f"{one.name}={value}: {nearest} is no folder; give another path")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{one.name}={value}: {nearest} cannot be written to; give another path")
 
 
 def is_possible(path: Path) -> bool:

@@ -19,11 +19,11 @@ class StudyConfig(Config):
     )  # fmt: skip
     results: str = option(
         "study", "folder of the finished cells, from which a study goes on",
-        role="place", common=True, path="written",
+        role="place", common=True, path="written-folder",
     )  # fmt: skip
     report: str = option(
         "", "Markdown file to write, its pictures beside it; empty: report.md in results",
-        role="place", common=True, path="written",
+        role="place", common=True, path="written-file",
     )  # fmt: skip
     cells: str = option(
         "", "cells to make now, patterns of their names, data set/row/student-seed, joined by commas, as "

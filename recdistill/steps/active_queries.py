@@ -21,6 +21,7 @@ from recdistill.runs.finished_runs import linked_run
 from recdistill.runs.run import CONFIG_FILE, StepRun
 from recdistill.runs.step_runs import runs_of_their_own, step_run
 from recdistill.steps.inputs import frozen_student, teacher_outputs_of
+from recdistill.steps.student_start import measured
 from recdistill.students.signals import signals_before_answers
 from recdistill.teachers.build import load_teacher
 from recdistill.teachers.outputs import TeacherOutputs, write_teacher_outputs
@@ -51,9 +52,7 @@ def asked_in_rounds(
     answered = first
     for number in range(2, config.rounds + 1):
         with runs_of_their_own():
-            student = distil(
-                changed(config, rounds=1, teacher_run_id=answered.run_id, refit=False, register="", estimate=False)
-            )
+            student = distil(changed(student_of_round(config), rounds=1, teacher_run_id=answered.run_id))
             answered = asked_again(config, data, first, answered, student, number)
     return answered
 
@@ -104,6 +103,12 @@ def asked_again(
     return run
 
 
+def student_of_round(config: DistillConfig) -> DistillConfig:
+    """The options of the student whose doubts are asked about: measured, and kept for no other use."""
+    own = measured(config) if config.refit else config
+    return changed(own, register="", estimate=False, force=config.force)
+
+
 def left_to_ask(known: TeacherOutputs, data: SequenceData, exclude_seen: bool) -> int:
     """How many training samples that teach have no answer."""
     trainable = data.trainable(exclude_seen)
@@ -136,7 +141,7 @@ def share_of_answers(
         asking = frozen_student(linked_run(teacher, "backbone"), device)
     else:
         share = config.query_share * (rounds - 1) / rounds
-        earlier = changed(config, rounds=rounds - 1, query_share=share, refit=False, register="", estimate=False)
+        earlier = changed(student_of_round(config), rounds=rounds - 1, query_share=share)
         with runs_of_their_own():
             student = distil(changed(earlier, teacher_run_id=teacher.run_id))
         known = share_of_answers(earlier, data, teacher, outputs, distil).sample

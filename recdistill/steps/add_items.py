@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +22,12 @@ from recdistill.runs.served_model import (
     student_folder,
 )
 from recdistill.runs.step_runs import step_run
-from recdistill.steps.map_items import VECTORS_FOLDER
 from recdistill.steps.registered import registered
-from recdistill.students.build import load_recommender, read_shape, save_recommender
-from recdistill.students.catalogue_file import read_catalogue, write_catalogue
+from recdistill.students.build import load_recommender, read_shape
+from recdistill.students.catalogue_file import read_catalogue
+from recdistill.students.kept_student import VECTORS_FOLDER, beside_of, write_student
 from recdistill.students.mapped import MappedStudent
-from recdistill.students.terms_file import terms_of_student, write_terms
+from recdistill.students.terms_file import terms_of_student
 from recdistill.views.item_vectors import ItemVectors
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)[/@][^/]+")
@@ -117,19 +116,12 @@ def keep(run: StepRun, served: Served, items: pd.DataFrame, vectors: NDArray[np.
     model = served.model.with_items(shape, torch.from_numpy(vectors))
     count = np.concatenate([old.item_count, np.zeros(len(items), dtype=np.int64)])
     ids, titles = (*old.item_ids, *items["item"]), (*old.titles, *items["title"])
-    catalogue = replace(old, item_ids=ids, titles=titles, item_count=count)
-
-    def beside(folder: Path) -> None:
-        shutil.copytree(served.folder / VECTORS_FOLDER, folder / VECTORS_FOLDER)
+    catalogue, seen = replace(old, item_ids=ids, titles=titles, item_count=count), served.exclude_seen
+    beside = beside_of(served.folder)
 
     def write(folder: Path) -> None:
-        save_recommender(folder, model, shape)
-        write_catalogue(folder, catalogue, served.exclude_seen)
-        write_terms(folder, terms)
-        beside(folder)
+        write_student(folder, model, shape, catalogue=catalogue, exclude_seen=seen, beside=beside, terms=terms)
 
     run.log_folder("student", write)
     run.tag_terms(terms)
-    log_student_model(
-        run.run_id, model, shape, catalogue=catalogue, exclude_seen=served.exclude_seen, beside=beside, terms=terms
-    )
+    log_student_model(run.run_id, model, shape, catalogue=catalogue, exclude_seen=seen, beside=beside, terms=terms)

@@ -10,6 +10,7 @@ from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.release.released_students import read_released_sasrec
 from recdistill.runs.finished_runs import find_finished
+from recdistill.runs.registry import check_registry
 from recdistill.runs.run import Kept, StepRun
 from recdistill.runs.step_runs import runs_of_their_own, step_run
 from recdistill.steps.inputs import data_of
@@ -35,6 +36,7 @@ def backbone(config: StudentConfig, *, report: Report | None = None) -> StepRun:
     """
     options = narrow(config, BaselineConfig)
     processes = join(device_of(options))
+    processes.from_main(lambda: check_registry(options.register))
     data = processes.main_first(lambda: data_of(options))
     if options.refit:
         with runs_of_their_own():
@@ -133,7 +135,8 @@ def finished_baseline(config: BaselineConfig) -> str:
     if config.force:
         return ""
     data = data_of(config)
-    found = find_finished(key_of_baseline(config, data.fingerprint, student_start(config, data)))
+    start = student_start(config, data)
+    found = find_finished(key_of_baseline(config, data.fingerprint, start), start.upstream)
     return "" if found is None else str(found.info.run_id)
 
 

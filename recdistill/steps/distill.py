@@ -5,6 +5,7 @@ from recdistill.data.item_texts import item_texts
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.runs.finished_runs import find_finished, finished_run
+from recdistill.runs.registry import check_registry
 from recdistill.runs.run import Kept, StepRun
 from recdistill.runs.step_runs import runs_of_their_own, step_run
 from recdistill.steps.active_queries import asked_in_rounds, share_of_answers
@@ -32,6 +33,7 @@ def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
     ``accelerate launch`` or torchrun, several processes train together; the main one has the run.
     """
     processes = join(device_of(config))
+    processes.from_main(lambda: check_registry(config.register))
     data = processes.main_first(lambda: data_of(config))
     processes.from_main(lambda: check_student(config, data.num_items, processes))
     config = processes.from_main(lambda: within_time(config))
@@ -152,7 +154,8 @@ def twin_of(config: DistillConfig, data: SequenceData, start: StudentStart) -> S
     """
     if config.starts_from_teacher:
         return None
-    found = find_finished(key_of_baseline(narrow(config, BaselineConfig), data.fingerprint, start))
+    key = key_of_baseline(narrow(config, BaselineConfig), data.fingerprint, start)
+    found = find_finished(key, start.upstream)
     return None if found is None else finished_run(found.info.run_id, "backbone")
 
 
@@ -175,4 +178,6 @@ def described(
     if baseline is None:
         return f"{text}; no undistilled run of the same settings to compare with."
     before = baseline.metrics()["test/ndcg_at_10"]
-    return f"{text}, undistilled {before:.4f} ({(ndcg / before - 1) if before else 0:+.1%}, one seed)."
+    # The undistilled student has no robust term, whatever alpha is.
+    of_dro = ", of distillation and DRO together" if config.alpha else ""
+    return f"{text}, undistilled {before:.4f} ({(ndcg / before - 1) if before else 0:+.1%}{of_dro}, one seed)."

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from recdistill.config import ExportConfig, TeacherConfig, changed, config_of
+from recdistill.config.paths import place_to_write
 from recdistill.errors import InputError
 from recdistill.release.dllm2rec_data import write_dllm2rec
 from recdistill.release.teacher_files import write_teacher_files
@@ -29,17 +30,17 @@ def export(config: ExportConfig) -> StepRun:
     for name, read_by in READ_BY.items():
         if getattr(config, name) and config.format != read_by:
             raise InputError(f"{name}={getattr(config, name)}: is of format={read_by}; leave it out, or set that")
-    return export_student(config) if config.format == "onnx" else export_data(config)
+    folder = place_to_write(config, "folder")
+    return export_student(config, folder) if config.format == "onnx" else export_data(config, folder)
 
 
-def export_student(config: ExportConfig) -> StepRun:
+def export_student(config: ExportConfig, folder: Path) -> StepRun:
     """Write ``student.onnx`` and the ``catalogue.json`` that tells which item a score is of."""
     check_onnx()
     student, address = student_folder(config.model or newest("distill"))
     catalogue, _ = read_catalogue(student)
     fingerprint = hashlib.sha256("\n".join(catalogue.item_ids).encode("utf-8", "surrogatepass")).hexdigest()
     with step_run("export", changed(config, model=address, force=True), data=fingerprint) as run:
-        folder = Path(config.folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         difference = write_onnx(folder / ONNX_FILE, load_recommender(student))
         shutil.copy(student / CATALOGUE_FILE, folder / CATALOGUE_FILE)
@@ -49,13 +50,12 @@ def export_student(config: ExportConfig) -> StepRun:
     return run
 
 
-def export_data(config: ExportConfig) -> StepRun:
+def export_data(config: ExportConfig, folder: Path) -> StepRun:
     """Write a teacher's outputs and its data as DLLM2Rec's release reads them."""
     found, _, values = options_of_run(config.teacher_run_id or newest("teacher"), ("teacher",))
     data = data_of(config_of(TeacherConfig, values))
     options = changed(config, teacher_run_id=found.run_id, force=True)
     with step_run("export", options, data=data, upstream={"teacher": found}) as run:
-        folder = Path(config.folder).expanduser()
         write_teacher_files(folder, teacher_outputs_of(found, data), allow_partial=config.allow_partial)
         write_dllm2rec(folder, data)
         files = "\n".join(sorted(path.name for path in folder.iterdir()))

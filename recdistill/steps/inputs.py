@@ -18,7 +18,7 @@ from recdistill.registry import SOURCES
 from recdistill.release.teacher_files import RANKING_FILE, read_teacher_files
 from recdistill.runs.run import StepRun
 from recdistill.students.build import load_recommender
-from recdistill.students.mapped import MappedStudent
+from recdistill.students.mapped import without_map
 from recdistill.students.recommender import Recommender
 from recdistill.students.student import Student
 from recdistill.teachers.outputs import TeacherOutputs, read_teacher_outputs
@@ -64,8 +64,7 @@ def frozen_student(run: StepRun, device: torch.device) -> Student:
 
     Raises InputError where it has no states to read.
     """
-    found = fitted_recommender(run, device)
-    found = found.student if isinstance(found, MappedStudent) else found
+    found = without_map(fitted_recommender(run, device))
     if not isinstance(found, Student):
         raise InputError(
             f"run {run.run_id}: its recommender has no states of sequences; choose a sasrec or gru4rec run"

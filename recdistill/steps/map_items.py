@@ -26,6 +26,7 @@ from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.report.new_items_figure import new_items_figure
 from recdistill.runs.finished_runs import check_data, finished_run, linked_run, options_of_run
+from recdistill.runs.registry import check_registry
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone
@@ -115,6 +116,7 @@ class Candidate:
 
 def map_items(config: MapItemsConfig) -> StepRun:
     """Map texts to the item space of a finished student, and measure and keep the student with its new items."""
+    check_registry(config.register)
     config, source = source_of(config)
     data = data_of(config)
     if source is not None:

@@ -13,7 +13,7 @@ from recdistill.runs.champion import (
     of_same_data,
     versions_of,
 )
-from recdistill.runs.compared_runs import compared_runs
+from recdistill.runs.compared_runs import compared_runs, runs_by_id, unfit
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.registered import registered
@@ -37,7 +37,7 @@ def promote(config: PromoteConfig) -> StepRun:
         except InputError as error:
             if not config.override:
                 raise
-            untested = str(error)
+            untested = str(error).partition("; ")[0]  # without what to do instead
     moves = config.override or row is None or proved(row, config.margin)
     said = sentence(config, challenger, champion, row, moves)
     if untested:
@@ -73,6 +73,7 @@ def version_of(config: PromoteConfig, champion: Version | None) -> Version:
 
 def tested(config: PromoteConfig, metric: MetricName, challenger: Version, champion: Version) -> Row:
     """The challenger against the champion, by the paired test of ``compare``."""
+    refuse_unfit(challenger, champion)
     ids = [challenger.run_id, champion.run_id]
     compared = compared_runs(ids, "", champion.run_id, metric.part)
     groups = groups_of(compared.runs, compared.baseline)
@@ -81,6 +82,19 @@ def tested(config: PromoteConfig, metric: MetricName, challenger: Version, champ
     if found is None:
         raise InputError(f"version={challenger.number}: is of the same run as the {CHAMPION}; give another one")
     return found
+
+
+def refuse_unfit(challenger: Version, champion: Version) -> None:
+    """Raise InputError where one cannot be compared, as a version that `retire_items` made: nothing measured it."""
+    runs = runs_by_id([challenger.run_id, champion.run_id])
+    for version, begin in ((challenger, f"version={challenger.number}: "), (champion, f"the {CHAMPION} ")):
+        run = runs.get(version.run_id)
+        reason = "is gone" if run is None else unfit(run)
+        if reason:
+            raise InputError(
+                f"{begin}{version.address} cannot be tested: its run {version.run_id} {reason}; give a version that "
+                "was measured, or override=true, which moves the alias untested"
+            )
 
 
 def proved(row: Row, margin: float) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from recdistill.config import RecommendConfig, changed
+from recdistill.config.paths import place_to_write
 from recdistill.data.histories import (
     FORMATS,
     read_histories,
@@ -23,7 +24,7 @@ KEPT = "recommendations/recommendations.parquet"
 
 def recommend(config: RecommendConfig) -> StepRun:
     """Rank items for each history, keep them in the run, and write them to ``output``, a row an item."""
-    output = output_path(config.output)
+    output = output_path(config)
     table = read_histories(config.histories)
     table["k"] = (table["k"].fillna(config.k) if "k" in table else pd.Series(config.k, table.index)).astype("int64")
     model = load_model(config.model)
@@ -46,13 +47,13 @@ def recommend(config: RecommendConfig) -> StepRun:
     return run
 
 
-def output_path(file: str) -> Path:
+def output_path(config: RecommendConfig) -> Path:
     """Where to write to. Raises InputError, before any work, where that cannot be."""
-    path = Path(file).expanduser()
+    path = place_to_write(config, "output")
     if path.suffix not in FORMATS:
-        raise InputError(f"output={file}: must end in {', '.join(FORMATS)}")
+        raise InputError(f"output={config.output}: must end in {', '.join(FORMATS)}")
     if not path.parent.is_dir():
-        raise InputError(f"output={file}: there is no folder {path.parent}; make it first")
+        raise InputError(f"output={config.output}: there is no folder {path.parent}; make it first")
     return path
 
 

@@ -13,6 +13,7 @@ from recdistill.errors import InputError
 from recdistill.evaluation.intervals import clustered_interval
 from recdistill.evaluation.rank_metrics import gains
 from recdistill.runs.champion import describe_version
+from recdistill.runs.compared_runs import unmeasured
 from recdistill.runs.finished_runs import run_of
 from recdistill.runs.run import CONFIG_FILE, FINGERPRINT, STEP, TERMS, StepRun
 from recdistill.runs.served_model import register_student
@@ -49,7 +50,7 @@ def card(run: StepRun, name: str) -> str:
         data_of_card(values, tags),
         f"**Made by** the step `{tags.get(STEP)}`, run `{run.run_id}`, seed {values.get('seed', 'none')}.",
         measured(run),
-        compared_with(tags),
+        compared_with(tags, is_measured=not unmeasured(found)),
         f"**Limits.** {LIMITS}",
         f"**Terms.** {tags[TERMS]}" if tags.get(TERMS) else "",
         f"**How to call it.** `mlflow models serve -m models:/{name}@champion`, or in Python "
@@ -89,8 +90,12 @@ def measured(run: StepRun) -> str:
     return "\n".join(lines)
 
 
-def compared_with(tags: Mapping[str, str]) -> str:
-    """What the student is naturally held against."""
+def compared_with(tags: Mapping[str, str], *, is_measured: bool) -> str:
+    """What the student is naturally held against; of one that nothing was measured of, the run that it refits."""
+    if not is_measured:
+        refitted = tags.get("recdistill.refitted_run_id", "")
+        tested = f": `recdistill compare` tests the run `{refitted}`, which it refits" if refitted else ""
+        return f"**Compared with** nothing, as nothing was measured of it{tested}."
     against = {step: tags.get(f"recdistill.{step}_run_id", "") for step in ("twin", "teacher", "mapped", *STEPS)}
     named = [f"its {step} run `{run_id}`" for step, run_id in against.items() if run_id]
     if not named:

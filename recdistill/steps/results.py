@@ -1,6 +1,6 @@
 """What every evaluated run keeps: metrics, ranks, recommendations, and how both depend on history and popularity."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +20,10 @@ from recdistill.runs.datasets import measured_on
 from recdistill.runs.logged_models import new_mark
 from recdistill.runs.run import StepRun
 from recdistill.runs.served_model import log_student_model
-from recdistill.students.build import save_recommender
+from recdistill.students.kept_student import Beside, write_student
 from recdistill.students.measure import Fitted
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
-from recdistill.students.terms_file import write_terms
 
 
 def log_results(
@@ -97,7 +96,7 @@ def keep_student(
     config: StudentConfig,
     data: SequenceData,
     fitted: Fitted,
-    beside: Callable[[Path], None] | None = None,
+    beside: Beside | None = None,
     terms: str = "",
 ) -> None:
     """Log what a finished student measured, and keep it as the artifact ``student``.
@@ -118,7 +117,7 @@ def save_student(
     model: Recommender,
     shape: StudentShape,
     exclude_seen: bool,
-    beside: Callable[[Path], None] | None = None,
+    beside: Beside | None = None,
     terms: str = "",
     refit_of: str = "",
 ) -> str:
@@ -129,12 +128,8 @@ def save_student(
     """
     mark = new_mark() if run.kept == "all" else ""
 
-    # Folded, so that whoever loads the student needs no teacher.
     def write(folder: Path) -> None:
-        save_recommender(folder, model, shape, fold=True)
-        if beside is not None:
-            beside(folder)
-        write_terms(folder, terms)
+        write_student(folder, model, shape, beside=beside, terms=terms)
 
     run.tag_terms(terms)
     run.log_folder("student", write)

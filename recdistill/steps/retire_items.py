@@ -1,7 +1,6 @@
 """``retire_items``: a new version of a served student that no longer recommends some items; nothing is trained."""
 
 import hashlib
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +17,15 @@ from recdistill.errors import InputError
 from recdistill.runs.run import StepRun
 from recdistill.runs.served_model import (
     log_student_model,
-    register_student,
     student_folder,
 )
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.add_items import REGISTERED
-from recdistill.steps.map_items import VECTORS_FOLDER
-from recdistill.students.build import load_recommender, read_shape, save_recommender
-from recdistill.students.catalogue_file import read_catalogue, write_catalogue
-from recdistill.students.terms_file import terms_of_student, write_terms
+from recdistill.steps.registered import registered
+from recdistill.students.build import load_recommender, read_shape
+from recdistill.students.catalogue_file import read_catalogue
+from recdistill.students.kept_student import beside_of, write_student
+from recdistill.students.terms_file import terms_of_student
 
 
 def retire_items(config: RetireItemsConfig) -> StepRun:
@@ -42,8 +41,8 @@ def retire_items(config: RetireItemsConfig) -> StepRun:
     catalogue, exclude_seen = read_catalogue(folder)
     items = items_of_file(path, config.columns, catalogue)
     retired = after(catalogue, items, config.restore)
-    registered = REGISTERED.fullmatch(config.model)
-    name = config.register or (registered["name"] if registered else "")
+    known = REGISTERED.fullmatch(config.model)
+    name = config.register or (known["name"] if known else "")
     fingerprint = hashlib.sha256("\n".join(catalogue.item_ids).encode("utf-8", "surrogatepass")).hexdigest()
     done = "recommended again" if config.restore else "retired"
     with step_run("retire_items", changed(config, model=address), data=fingerprint) as run:
@@ -54,7 +53,7 @@ def retire_items(config: RetireItemsConfig) -> StepRun:
                 f"{len(items):,} items of the student {config.model} {done}; {len(retired):,} of {len(catalogue):,} "
                 "are retired."
             )
-    written = register_student(run.run_id, name) if name else run.run_id
+    written = registered(run, name) if name else run.run_id
     print(f"{len(items):,} items {done}, {len(retired):,} of {len(catalogue):,} in all: {written}", flush=True)
     return run
 
@@ -91,16 +90,10 @@ def after(catalogue: Catalogue, items: Int64Array, restore: bool) -> Int64Array:
 def keep(run: StepRun, folder: Path, catalogue: Catalogue, exclude_seen: bool) -> None:
     """Keep the student over the catalogue, as the artifact ``student`` and as a model."""
     model, shape, terms = load_recommender(folder), read_shape(folder), terms_of_student(folder)
-
-    def beside(target: Path) -> None:
-        if (folder / VECTORS_FOLDER).is_dir():
-            shutil.copytree(folder / VECTORS_FOLDER, target / VECTORS_FOLDER)
+    beside = beside_of(folder)
 
     def write(target: Path) -> None:
-        save_recommender(target, model, shape)
-        write_catalogue(target, catalogue, exclude_seen)
-        write_terms(target, terms)
-        beside(target)
+        write_student(target, model, shape, catalogue=catalogue, exclude_seen=exclude_seen, beside=beside, terms=terms)
 
     run.log_folder("student", write)
     run.tag_terms(terms)

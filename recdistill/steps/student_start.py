@@ -1,8 +1,9 @@
 """What a student's training starts from: the items' texts (``item_init``), and an earlier student (``init_from``)."""
 
 import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -11,12 +12,17 @@ import numpy as np
 import torch
 
 from recdistill.config import StudentConfig, changed
+from recdistill.config.base import option_table
 from recdistill.config.views import TOGETHER
+from recdistill.data.all_interactions import all_as_training
 from recdistill.data.catalogue import Catalogue
 from recdistill.data.item_texts import item_texts
+from recdistill.data.load import FILTERS
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
+from recdistill.registry import STUDENTS
+from recdistill.runs.finished_runs import options_of_run
 from recdistill.runs.run import StepRun
 from recdistill.runs.served_model import RUN_ID, student_folder
 from recdistill.steps.inputs import texts_in_key
@@ -36,6 +42,13 @@ from recdistill.views.vector_cache import digest_rows
 Options = TypeVar("Options", bound=StudentConfig)
 #: The files of a served student that a training which starts from it depends on.
 READ = (WEIGHTS_FILE, SHAPE_FILE, CATALOGUE_FILE, MAP_FILE, f"{VECTORS_FOLDER}/{ARRAYS_FILE}")
+#: Steps whose runs keep a student, those first whose options say what data it was trained on.
+KEEPING = ("backbone", "distill", "map_items", "add_items", "retire_items")
+#: The line of a logged model's description, two folders above its student, that names its run.
+MODEL_FILE, OF_MODEL = "MLmodel", re.compile(r"^run_id: (\w+)$", re.MULTILINE)
+#: What a key has where some items are the targets of repeats alone, of which nothing is learnt: such items competed in
+#: the masks of before.
+LEARNT = {"learnt items": "targets of samples that are learnt from"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +77,31 @@ class KeptStudent:
         """Its items. Raises InputError where they cannot be read."""
         return read_catalogue(self.folder)[0]
 
+    @cached_property
+    def splitting(self) -> Mapping[str, object]:
+        """The options that say what was held out of its training, as far as they are known.
+
+        A catalogue of before lacks those that leave out users and items: its run has them among its options.
+        """
+        found = dict(self.catalogue.splitting)
+        return found if not found or FILTERS[0] in found else found | self._filters_of_run()
+
+    def _filters_of_run(self) -> dict[str, object]:
+        """The options `FILTERS` of the run that trained it; empty where that cannot be told."""
+        run_id, described = self.name, self.folder.parents[1] / MODEL_FILE
+        if not RUN_ID.fullmatch(run_id) and described.is_file():
+            of_model = OF_MODEL.search(described.read_text(encoding="utf-8"))
+            run_id = of_model[1] if of_model else ""
+        try:
+            _, _, values = options_of_run(run_id, KEEPING, "init_from")
+            if "model" in values:
+                # A student with more items, or fewer, of another one.
+                return dict(kept_student(values["model"])._filters_of_run())
+        except InputError:
+            return {}
+        table = option_table(StudentConfig)
+        return {name: values.get(name, table[name].default) for name in FILTERS}
+
     def check_measurable(self, config: StudentConfig, data: SequenceData) -> None:
         """Raise InputError where it was trained on what a run of these options and data is measured on."""
         known = self.catalogue
@@ -72,11 +110,12 @@ class KeptStudent:
                 f"init_from={self.name}: was trained on all interactions (refit), those that this run is measured on "
                 f"included; give {known.refit_of}, the run that it refits, or refit=true"
             )
-        today = data.splitting
-        if known.splitting and today and known.splitting != today:
+        then, now = other_splitting(self.splitting, data.splitting)
+        if then != now:
             raise InputError(
-                f"init_from={self.name}: held out {as_options(known.splitting)}, this run {as_options(today)}, so that "
-                "it may be trained on what this run is measured on; start from a student of the same split, or anew"
+                f"init_from={self.name}: held out {as_options(then)}, this run {as_options(now)}, so that it may be "
+                "trained on what this run is measured on; give the options of data that it had, start from a student "
+                "of these, or anew"
             )
         if not config.new_items:
             return
@@ -153,16 +192,18 @@ class StudentStart:
         texts: of the items; None where embeddings are drawn.
         kept: the earlier student; None where there is none.
         earlier: it, by the items of today.
+        learnt: what a key has of the items that are learnt, see `learnt_items`.
     """
 
     texts: StudentTexts | None = None
     kept: KeptStudent | None = None
     earlier: EarlierStudent | None = None
+    learnt: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def contents(self) -> dict[str, str]:
         """What a run's key and settings have of it."""
-        found = {} if self.texts is None else self.texts.contents
+        found = {**self.learnt, **({} if self.texts is None else self.texts.contents)}
         return found if self.kept is None else found | {"earlier student": self.kept.digest}
 
     def say_what_comes_back(self, data: SequenceData) -> None:
@@ -239,12 +280,40 @@ class StudentStart:
 
 
 def whole_path_contents(config: StudentConfig, data: SequenceData) -> dict[str, str]:
-    """What the key of a whole path has beside options and data: the items' texts, and the student that it starts from.
+    """What the key of a whole path has beside options and data: the items' texts and the student that it starts from.
 
     Raises InputError where there is no such student.
     """
-    found = texts_in_key(config, data)
+    found = texts_in_key(config, data) | learnt_items(config, data)
     return found | ({"earlier student": kept_student(config.init_from).digest} if config.init_from else {})
+
+
+def learnt_items(config: StudentConfig, data: SequenceData) -> dict[str, str]:
+    """What a key has where items are targets of samples alone that are left out; nothing where there is no such item.
+
+    Nor of a student that does not ask which items are learnt.
+    """
+    if config.student not in STUDENTS.names(gradient=True) or not (config.mask_untrained or config.starts_from_texts):
+        return {}
+    learnt_from = [data, all_as_training(data)] if config.refit else [data]
+    same = all(np.array_equal(one.learnt(config.exclude_seen), one.trained) for one in learnt_from)
+    return {} if same else LEARNT
+
+
+def other_splitting(
+    before: Mapping[str, object], today: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
+    """What two data sets held out, in the options by which they differ; two empty ones where they do not.
+
+    The split and its own options are said whole. What one of them does not know is not compared.
+    """
+    if not before or not today:
+        return {}, {}
+    apart = [name for name in FILTERS if name in before and name in today and before[name] != today[name]]
+    split, split_today = ({name: one[name] for name in one if name not in FILTERS} for one in (before, today))
+    if split == split_today and not apart:
+        return {}, {}
+    return split | {name: before[name] for name in apart}, split_today | {name: today[name] for name in apart}
 
 
 def as_options(values: Mapping[str, object]) -> str:
@@ -271,16 +340,16 @@ def measured(config: Options) -> Options:
 
 def student_start(config: StudentConfig, data: SequenceData, teacher: TextTeacher | None = None) -> StudentStart:
     """What the options say. Raises InputError, one line, where that does not fit, before anything is trained."""
-    texts = student_texts(config, data, teacher)
+    texts, learnt = student_texts(config, data, teacher), learnt_items(config, data)
     if not config.init_from:
-        return StudentStart(texts)
+        return StudentStart(texts, learnt=learnt)
     kept = kept_student(config.init_from)
     if not config.refit:
         kept.check_measurable(config, data)
     earlier = kept.earlier(config, data)
     if texts is not None:
         kept.vectors(config, texts)
-    return StudentStart(texts, kept, earlier)
+    return StudentStart(texts, kept, earlier, learnt)
 
 
 def keys_of(upstream: Mapping[str, StepRun]) -> dict[str, str]:

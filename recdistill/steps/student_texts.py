@@ -1,6 +1,6 @@
 """The items' texts that a student's embeddings start from (``item_init=views``), and what is kept of them to serve."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from recdistill.config import StudentConfig
-from recdistill.data.item_texts import columns_read, item_texts, texts_digest
+from recdistill.data.item_texts import item_texts, texts_digest, texts_made_of
 from recdistill.data.pinned_models import joined_terms
 from recdistill.data.sequences import SequenceData
 from recdistill.runs.run import StepRun
 from recdistill.steps.results import keep_student
+from recdistill.students.kept_student import VECTORS_FOLDER, Beside
 from recdistill.students.mapped import has_own_map, with_own_map
 from recdistill.students.measure import Fitted
 from recdistill.students.recommender import Recommender
@@ -22,8 +23,6 @@ from recdistill.students.text_vectors import TextVectors
 from recdistill.views.build import build_views, view_context
 from recdistill.views.item_vectors import ItemVectors
 from recdistill.views.text_teacher import TextTeacher
-
-VECTORS_FOLDER = "item_vectors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +68,7 @@ def student_texts(config: StudentConfig, data: SequenceData, teacher: TextTeache
 
 def about_texts(config: StudentConfig, data: SequenceData) -> dict[str, Any]:
     """How the options make an item's text, so that a new item's can be made alike."""
-    columns = columns_read(list(data.item_columns), config.item_text, config.text_template)
-    return {"item_text": config.item_text, "text_template": config.text_template, "columns": columns}
+    return texts_made_of(data.item_columns, config.item_text, config.text_template)
 
 
 def as_tensors(vectors: ItemVectors | None, data: SequenceData) -> TextVectors | None:
@@ -100,7 +98,7 @@ def keep_trained(
 
 def served_student(
     model: Recommender, shape: StudentShape, texts: StudentTexts | None, vectors: ItemVectors | None, terms: str
-) -> tuple[Recommender, Callable[[Path], None] | None, str]:
+) -> tuple[Recommender, Beside | None, str]:
     """The student as it is served, what writes the vectors beside it, and the terms of all models it was made with.
 
     One that keeps no map from texts, as where it has an output layer of its own, is served as it is.

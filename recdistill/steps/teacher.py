@@ -29,6 +29,7 @@ from recdistill.runs.step_runs import step_run
 from recdistill.steps.backbone import backbone, frozen_backbone, key_of_baseline
 from recdistill.steps.inputs import data_of, frozen_student, imported_teacher, texts_in_key
 from recdistill.steps.results import log_results
+from recdistill.steps.student_start import student_start
 from recdistill.steps.time_budget import within_time
 from recdistill.students.student import Student
 from recdistill.teachers.checks import check_teacher
@@ -243,7 +244,9 @@ def known_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> Ste
         return finished_run(run_id, "teacher", data.fingerprint)
     wanted = wanted_teacher(config)
     if not config.backbone_run_id:
-        frozen = find_finished(key_of_baseline(frozen_backbone(config), data.fingerprint))
+        backbone_options = frozen_backbone(config)
+        start = student_start(backbone_options, data)
+        frozen = find_finished(key_of_baseline(backbone_options, data.fingerprint, start))
         if frozen is not None:
             upstream = {"backbone": frozen.data.tags["recdistill.key"]}
             backbone_run = finished_run(frozen.info.run_id, "backbone")

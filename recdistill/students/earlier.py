@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recdistill.errors import InputError
-from recdistill.students.mapped import MappedStudent
+from recdistill.students.mapped import without_map
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
 from recdistill.students.student import Student
@@ -96,7 +96,7 @@ def rows_of(item_ids: Sequence[str], earlier_ids: Sequence[str]) -> Tensor:
 
 def tensors_of(model: Recommender) -> dict[str, Tensor]:
     """The tensors of an earlier student, that of a mapped one within it. Raises InputError where it has no states."""
-    found = model.student if isinstance(model, MappedStudent) else model
+    found = without_map(model)
     if not isinstance(found, Student):
         raise InputError("init_from: the earlier recommender is not trained by gradient; choose a student's run")
     return dict(found.state_dict())

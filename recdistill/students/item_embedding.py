@@ -169,6 +169,10 @@ class ItemEmbedding(nn.Module):
         assert self.text_vectors is not None
         return own + self.from_text(self.text_vectors)
 
+    def injected_table(self) -> Tensor:
+        """What the teacher adds to the rows of all items [V, D]; for an embedding that is `injected`."""
+        return self._injection(torch.arange(self.num_items + 1, device=self.embedding.weight.device))[:-1]
+
     def _whole_table(self) -> Tensor:
         if not self.injected:
             return self.own_table()

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from recdistill.errors import InputError
 from recdistill.students.build import NEW_ITEMS_FILE, build_student
-from recdistill.students.item_map import ItemMap, Terms
+from recdistill.students.item_embedding import ItemEmbedding
+from recdistill.students.item_map import ItemMap, Terms, fit_item_map
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import StudentShape
 from recdistill.students.student import Student
@@ -180,7 +181,9 @@ def with_own_map(
 ) -> MappedStudent:
     """A student whose embeddings start from texts, as it is served: on the CPU, with the map that it was trained with.
 
-    New are the items without a training target, which have nothing beside their text; they score as in the student.
+    New are the items without a training target; they keep the student's rows and score as in it. An item that comes
+    later has what `own_map` gives its text: of an undistilled student just what an item without a training target and
+    of that text has; of a distilled one that up to the error of a regression.
 
     Args:
         student: finished, see `has_own_map`; it is not changed.
@@ -188,12 +191,43 @@ def with_own_map(
         texts, vectors: see `NewItemMap`.
     """
     items = student.items
+    new_item_map = NewItemMap(own_map(items), None, Interleaving(), texts, vectors)
+    extended = over_items(student, shape, student.item_table().detach().cpu().clone())
+    return MappedStudent(extended, items.num_items, (~learnt_items(items)).nonzero().squeeze(1), new_item_map).eval()
+
+
+@torch.no_grad()
+def own_map(items: ItemEmbedding) -> ItemMap:
+    """The map from a text's vector to the embedding of an item without clicks, where embeddings start from texts.
+
+    It is the map that was trained. Where a teacher's embeddings are injected, a new item has none of the teacher; so
+    what they add to an item, which its text says in part, is mapped from the text, too: by the ridge regression of
+    `fit_item_map` over the items that are learnt. All count the same: the teacher's vector of a rare item is no noise.
+    A teacher may see items without clicks otherwise, all in one direction; so the constant is theirs where there are
+    such items: what is added to them is then met on average.
+    """
     assert items.from_text is not None
     weight = items.from_text.weight.detach().cpu().double().T.contiguous()
-    new_item_map = NewItemMap(ItemMap(weight, weight.new_zeros(weight.shape[1])), None, Interleaving(), texts, vectors)
-    extended = over_items(student, shape, student.item_table().detach().cpu().clone())
-    learns = torch.ones(items.num_items) if items.learns is None else items.learns[:-1, 0].cpu()
-    return MappedStudent(extended, items.num_items, (learns == 0).nonzero().squeeze(1), new_item_map).eval()
+    trained = ItemMap(weight, weight.new_zeros(weight.shape[1]))
+    if not items.injected:
+        return trained
+    assert items.text_vectors is not None
+    learnt, vectors, injected = learnt_items(items), items.text_vectors[:-1].cpu(), items.injected_table().cpu()
+    found, _ = fit_item_map(vectors[learnt], injected[learnt], torch.ones(int(learnt.sum())))
+    bias = found.bias
+    if not bool(learnt.all()):
+        bias = (injected[~learnt].double() - vectors[~learnt].double() @ found.weight).mean(dim=0)
+    return ItemMap(trained.weight + found.weight, bias)
+
+
+def learnt_items(items: ItemEmbedding) -> Tensor:
+    """Whether an item has an embedding of its own beside its text's, bool [V] on the CPU."""
+    return torch.ones(items.num_items, dtype=torch.bool) if items.learns is None else items.learns[:-1, 0].cpu() > 0
+
+
+def without_map(model: Recommender) -> Recommender:
+    """The student that a `MappedStudent` is made of; any other recommender as it is."""
+    return model.student if isinstance(model, MappedStudent) else model
 
 
 def check_tied(model: Recommender) -> None:

@@ -35,7 +35,7 @@ class ItemRecommender:
     """A recommender with the ids of its items.
 
     Args:
-        recommender: on the CPU, in evaluation mode; a student without its teacher (saved with ``fold=True``).
+        recommender: on any device, in evaluation mode; a student without its teacher (saved with ``fold=True``).
         item_ids: V ids, as the source of the data writes them.
         item_count: int64 [V], how often each item is a training target.
         exclude_seen: leave out the items of the whole history, as the recommender was evaluated.
@@ -127,7 +127,9 @@ class ItemRecommender:
         width = int(lengths.max())
         padded = torch.full((len(windows), width), self.recommender.num_items)
         padded[torch.arange(width) < lengths[:, None]] = torch.tensor(list(chain.from_iterable(windows)))
-        scores = self.recommender.scores(padded, lengths)
+        # The answers are made on the CPU, wherever the recommender computes.
+        device = device_of_model(self.recommender)
+        scores = self.recommender.scores(padded.to(device), lengths.to(device)).cpu()
         for row, items in enumerate(allowed):
             if items is not None:
                 kept = scores[row, items]
@@ -156,3 +158,9 @@ class ItemRecommender:
             if item not in left_out and (only is None or item in only):
                 items.append(item)
         return Recommendation(items, self.item_count[items].astype(float).tolist(), unknown, fallback=True)
+
+
+def device_of_model(recommender: Recommender) -> torch.device:
+    """Where a recommender lies; the CPU for one without tensors."""
+    found = next(chain(recommender.parameters(), recommender.buffers()), None)
+    return torch.device("cpu") if found is None else found.device

@@ -14,7 +14,7 @@ class TextVectors:
 
     Attributes:
         vectors: float32 [V, K], standardised and narrow; not trained.
-        trained: bool [V], whether an item is a training target. The others have no embedding of their own.
+        trained: bool [V], whether an item is learnt, as a training target. The others have no embedding of their own.
 
     Raises:
         InputError: the sizes do not fit, or a number is not finite.

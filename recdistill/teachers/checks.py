@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from recdistill.config import TeacherConfig
-from recdistill.distillation.policies.custom import policy_of_file
+from recdistill.distillation.policies.custom import check_policy_file
 from recdistill.errors import InputError, one_line
 from recdistill.registry import TEACHERS
 from recdistill.teachers.ilora.base_llm import (
@@ -36,7 +36,7 @@ def check_teacher(config: TeacherConfig) -> None:
     kind: type[Teacher] = TEACHERS.get(config.teacher)
     device_of(config)
     if config.query_policy == "custom":
-        policy_of_file(config.value("policy_file"))
+        check_policy_file(config.value("policy_file"))
     most_tokens = None
     if kind.needs_llm:
         check_llm_name(config.llm)

@@ -33,7 +33,7 @@ PACKAGES = ("recdistill", "torch", "transformers", "peft")
 
 def answers_of(config: DistillConfig, outputs: "TeacherOutputs", data: SequenceData) -> TeacherAnswers:
     """The answers that a student of the options learns from, on the data that its targets come from."""
-    among = torch.from_numpy(data.trained) if config.leaves_new_out else None
+    among = torch.from_numpy(data.learnt(config.exclude_seen)) if config.leaves_new_out else None
     return outputs.answers(config.candidate_topk, among).shuffled(config.teacher_shuffle, config.seed)
 
 

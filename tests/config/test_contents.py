@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recdistill.config import StudyConfig, TeacherConfig, option_table
+from recdistill.config import AddItemsConfig, StudyConfig, TeacherConfig, option_table
 from recdistill.config.contents import PIECE, PIECES, content_digest, existing
 from recdistill.errors import InputError
 
@@ -117,3 +117,45 @@ def test_what_cannot_be_read_is_one_line(folder: Path) -> None:
     (folder / "model.safetensors").symlink_to("nowhere")
     with pytest.raises(InputError, match=rf"^llm={folder}: cannot be read \(No such file or directory\)"):
         content_digest("llm", folder)
+
+
+def test_of_a_folder_of_tables_every_byte_counts_and_its_partitions(tmp_path: Path) -> None:
+    folder, size, found = tmp_path / "items", 3 * PIECE * PIECES + 12345, set()
+    part = folder / "day=1" / "part-0.parquet"
+    part.parent.mkdir(parents=True)
+    for place in (0, PIECE + 7, size // 2 + 1, size - 1):
+        with part.open("wb") as file:
+            file.truncate(size)
+            file.seek(place)
+            file.write(b"x")
+        found.add(content_digest("items", folder))
+    # The name of a partition is a value, and another file is more rows.
+    part.parent.rename(folder / "day=2")
+    found.add(content_digest("items", folder))
+    (folder / "more.parquet").write_bytes(b"more")
+    found.add(content_digest("items", folder))
+    assert len(found) == 6
+    # What no reader of tables opens.
+    (folder / "_SUCCESS").touch()
+    (folder / "other").mkdir()
+    (folder / "other" / "x.parquet").touch()
+    assert content_digest("items", folder) in found
+
+
+def test_digests_of_files_and_of_llms_are_those_of_before(folder: Path, tmp_path: Path) -> None:
+    (folder / "train.log").write_text("epoch 1")
+    assert content_digest("llm", folder) == "a8ae87bfba4ac88e3f21f568ee4631ec2c2bebb66fb58698455f5e20d4584f49"
+    (tmp_path / "items.csv").write_text("item\n1\n")
+    assert (
+        content_digest("items", tmp_path / "items.csv")
+        == "946f5c8e2236e295f1c4b7efdbfb6c2b86c376740cb5d71731c039d249835d67"
+    )
+
+
+@pytest.mark.parametrize("value", ["nope.parquet", "x" * 5000, "~nobody/x", "a\0b"])
+def test_a_file_that_is_not_there_is_one_line(value: str) -> None:
+    with pytest.raises(InputError, match=r"^vectors=.*: no such file or folder; give the path of one$"):
+        existing(option_table(AddItemsConfig)["vectors"], value)
+    # What may be a name is left to those who know the names.
+    assert existing(option_table(TeacherConfig)["llm"], value) is None
+    assert existing(option_table(StudyConfig)["plan"], value) is None

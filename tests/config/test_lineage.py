@@ -25,12 +25,15 @@ from recdistill.config.lineage import (
     key_parts,
     near_key,
     own_options,
+    plugin_contents,
     run_key,
     searchable,
 )
 from recdistill.config.option import Option
 from recdistill.config.steps import REVISIONS
 from recdistill.config.views import view_options
+from recdistill.errors import InputError
+from recdistill.registry import STUDENTS, Declaration
 
 # With these, every option has another valid value.
 VARIED = {
@@ -63,7 +66,7 @@ def base(kind: type[Config], one: Option, **more: object) -> Config:
         name, equals, part = one.parts[-1].partition("=")
         values |= {name: part} if equals else {one.parts[-1].partition(">")[0]: 1.0}
     if one.name == "policy_file":
-        values["policy_file"] = "no_such_policy.py"
+        values["policy_file"] = __file__
     if one.name == "promote" and "register" in option_table(kind):
         values["register"] = "a student"
     if step_reads_views(kind) and one.name in view_options():
@@ -74,6 +77,11 @@ def base(kind: type[Config], one: Option, **more: object) -> Config:
 def step_reads_views(kind: type[Config]) -> bool:
     """Whether the options of views are there for ``item_init=views`` alone."""
     return "item_init" in option_table(kind) and kind is not MapItemsConfig
+
+
+def is_read(one: Option) -> bool:
+    """Whether a file must lie where the option says, which is part of what is made."""
+    return bool(one.metadata["content"]) and one.metadata["path"] == "read"
 
 
 def another(config: Config, one: Option) -> Config:
@@ -98,6 +106,9 @@ EVERY = [(step, name) for step in STEPS for name, one in option_table(STEPS[step
 # Steps that measure refuse to refit; worth registers no student.
 EVERY = [(step, name) for step, name in EVERY if name != "refit" or step in ("backbone", "distill")]
 EVERY = [one for one in EVERY if one not in (("worth", "promote"), ("worth", "register"))]
+# Of a file to read the content counts, whatever its role; see below.
+READ = {step: [name for name, one in option_table(STEPS[step]).items() if is_read(one)] for step in STEPS}
+EVERY = [(step, name) for step, name in EVERY if name not in READ[step]]
 
 
 @pytest.mark.parametrize(("step", "name"), EVERY)
@@ -165,7 +176,15 @@ def test_of_a_path_the_content_counts_and_not_the_place(kind: type[Config], name
 
 def test_a_name_that_is_no_path_counts_as_it_is() -> None:
     assert chosen(TeacherConfig(llm="some/model"), ("result",))["llm"] == "some/model"
-    assert "released" not in chosen(STEPS["backbone"](released="not here"), ("result",))
+
+
+@pytest.mark.parametrize(("step", "name"), [(step, name) for step in STEPS for name in READ[step]])
+def test_a_file_that_is_not_there_is_refused(step: str, name: str) -> None:
+    """Else the run that had none is found."""
+    config = base(STEPS[step], option_table(STEPS[step])[name], **{name: "nope.parquet"})
+    kind = STEPS[step] if name in own_options(STEPS[step], config.values()) else STEPS[UPSTREAM[step]]
+    with pytest.raises(InputError, match=rf"^{name}=nope.parquet: no such file"):
+        run_key(step, narrow(config, kind), "data")
 
 
 def test_options_of_parts_that_are_not_in_use_are_in_no_key() -> None:
@@ -259,6 +278,22 @@ def test_a_sweep_searches_results_and_budgets_alone() -> None:
     } <= set(names)
     assert set(names).isdisjoint({"seed", "dataset", "split", "max_users", "device", "register", "teacher_run_id"})
     assert searchable(SweepConfig)
+
+
+def test_the_code_of_a_users_baseline_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = run_key("main", MainConfig(), "data")
+    mine = tmp_path / "mine.py"
+    mine.write_text("SIGN = 1")
+    # Read first: the registry knows its own from here on.
+    assert "ease" in STUDENTS.names()
+    declared = Declaration("mine", "mine", mine, about={"gradient": False})
+    monkeypatch.setattr(STUDENTS, "_declared", {**STUDENTS._known(), "mine": declared})
+    assert run_key("main", MainConfig(), "data") == plain
+    config = MainConfig(baselines="ease,mine")
+    assert set(plugin_contents(config)) == {"student mine"}
+    before = run_key("main", config, "data")
+    mine.write_text("SIGN = -1")
+    assert run_key("main", config, "data") != before
 
 
 def test_keys_are_short_and_stable() -> None:

@@ -9,9 +9,11 @@ import pytest
 from small_data import write_csv
 from workplace import Workplace, new_store, subprocess_environment
 
-from recdistill.config import DistillConfig, ExportConfig, RecommendConfig, StudyConfig, option_table
+from recdistill.config import STEPS, DistillConfig, ExportConfig, RecommendConfig, StudyConfig, option_table
 from recdistill.config import paths as module
 from recdistill.config.command_line import parse
+from recdistill.config.option import WRITTEN
+from recdistill.config.paths import place_to_write
 from recdistill.errors import InputError
 
 PROJECT = Path(__file__).parents[2]
@@ -81,6 +83,34 @@ def test_a_file_to_write_goes_where_the_user_stands(folders):
     assert parse(RecommendConfig, "recommend", []).output == "recommendations.csv"
     assert parse(RecommendConfig, "recommend", ["--output=out.csv"]).output == str(there / "out.csv")
     assert parse(ExportConfig, "export", ["--folder=files"]).folder == str(there / "files")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (kind, name)
+        for kind in STEPS.values()
+        for name, one in option_table(kind).items()
+        if one.metadata["path"] in WRITTEN
+    ],
+)
+def test_what_stands_in_the_way_of_what_is_written_is_said_before_any_work(kind, name, folders):
+    there, _ = folders
+    (there / "file").touch()
+    (there / "folder").mkdir()
+    is_folder = option_table(kind)[name].metadata["path"] == "written-folder"
+    wrong = "file" if is_folder else "folder"
+    for value, told in (
+        (wrong, f"is a {wrong}; give the path of a"),
+        ("file/inside", "file is no folder; give another"),
+    ):
+        with pytest.raises(InputError, match=f"^{name}={there}/{value}: .*{told}"):
+            parse(kind, "step", [f"--{name}={value}"])
+        with pytest.raises(InputError, match=f"^{name}={there}/{value}: .*{told}"):
+            place_to_write(kind(**{name: str(there / value)}), name)
+    fitting = "folder" if is_folder else "file"
+    for value in (fitting, "new", "no/such/new"):
+        assert place_to_write(parse(kind, "step", [f"--{name}={value}"]), name) == there / value
 
 
 def test_without_mlflow_run_nothing_that_is_there_changes(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ from recdistill.distillation.selection import query
 from recdistill.errors import InputError
 from recdistill.runs.finished_runs import finished_run, linked_run
 from recdistill.runs.run import CONFIG_FILE
-from recdistill.steps import estimate
-from recdistill.steps.active_queries import left_to_ask
+from recdistill.steps import estimate, student_start
+from recdistill.steps.active_queries import left_to_ask, student_of_round
 from recdistill.steps.distill import distill, teacher_of
 from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
 from recdistill.students.signals import signals_of_student
@@ -147,6 +147,17 @@ def test_rounds_of_a_share_ask_by_the_student_before(taught, config_of, client):
 def test_where_nothing_is_left_to_ask_it_says_so(taught, config_of):
     with pytest.raises(InputError, match="rounds=3: after 1 of them the teacher has answered for all"):
         distill(config_of(teacher_run_id=taught.run_id, rounds=3))
+
+
+def test_the_student_of_a_refits_round_starts_from_what_was_measured(monkeypatch):
+    before, refit = "a" * 32, "b" * 32
+    kept = SimpleNamespace(catalogue=SimpleNamespace(refit_of=before))
+    monkeypatch.setattr(student_start, "kept_student", lambda name: {refit: kept}[name])
+    config = DistillConfig(refit=True, init_from=refit, rounds=2, query_share=0.5, register="films", force=True)
+    found = student_of_round(config)
+    assert (found.init_from, found.refit, found.register, found.force) == (before, False, "", True)
+    measured = DistillConfig(init_from=refit, rounds=2, query_share=0.5)
+    assert student_of_round(measured) == measured
 
 
 def test_files_and_a_teacher_without_a_budget_cannot_be_asked_again(config_of):

@@ -1,6 +1,7 @@
 """A distillation's run: what it keeps, what the options change, and that without a teacher's terms it is its twin."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mlflow
 import pandas as pd
@@ -93,6 +94,14 @@ def test_losses_and_share_are_logged_each_epoch(config_of):
     assert curve(run, "train/distilled_share") == pytest.approx([trainable] * 3)
     assert run.metrics()["teacher_covered_share"] == trainable < 1
     assert [file.path for file in MlflowClient().list_artifacts(run.run_id, "selection")] == []
+
+
+def test_a_description_says_where_the_gain_is_that_of_dro_too(taught, config_of):
+    outputs = teacher_outputs_of(finished_run(taught.run_id, "teacher"), data_of(config_of()))
+    run = SimpleNamespace(metrics=lambda: {"test/ndcg_at_10": 0.2})
+    for alpha, said in ((0.0, "(+0.0%, one seed)"), (0.5, "(+0.0%, of distillation and DRO together, one seed)")):
+        config = config_of(alpha=alpha)
+        assert said in module.described(config, data_of(config), outputs, run, 3, run)
 
 
 CUSTOM = """

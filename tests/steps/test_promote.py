@@ -106,7 +106,8 @@ def test_a_version_that_was_not_measured_is_moved_by_override_alone(client, regi
     client.set_terminated(bare)
     client.create_model_version("films", source=f"runs:/{bare}/model", run_id=bare)
     promoted(version="2")
-    with pytest.raises(InputError, match=bare):
+    told = f"^version=4: models:/films/4 cannot be tested: its run {bare} is a add_items run; give .* override=true"
+    with pytest.raises(InputError, match=told):
         promoted(version="4")
     assert champion_of("films").number == "2"
     run = promoted(version="4", override=True)
@@ -115,8 +116,9 @@ def test_a_version_that_was_not_measured_is_moved_by_override_alone(client, regi
     assert client.get_run(run.run_id).data.metrics["promote/moved"] == 1
     said = capsys.readouterr().out
     assert "models:/films/4 is the champion of films now, by override, untested: " in said
+    assert "is a add_items run.\n" in said
     # Nor is a measured one tested against it.
-    with pytest.raises(InputError, match=bare):
+    with pytest.raises(InputError, match=f"^the champion models:/films/4 cannot be tested: its run {bare} is"):
         promoted(version="2")
     promoted(version="2", override=True)
     assert champion_of("films").number == "2"

@@ -53,6 +53,12 @@ def recommended(**options):
         return recommend(RecommendConfig(**options))
 
 
+def test_a_folder_in_the_place_of_the_file_is_said_before_any_work(tmp_path):
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(InputError, match=rf"^output={tmp_path}/out.csv: is a folder; give the path of a file to write"):
+        recommend(RecommendConfig(histories="nowhere.csv", output=str(tmp_path / "out.csv")))
+
+
 def test_a_file_of_histories_becomes_a_file_of_items(run_id, histories, tmp_path, capsys):
     output = tmp_path / "out.csv"
     run = recommended(model=run_id, histories=str(histories), output=str(output), k=4)

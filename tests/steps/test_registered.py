@@ -1,11 +1,15 @@
 """The card of a version in the model registry."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from workplace import Workplace, run_step
 
+import recdistill
 from recdistill.evaluation.intervals import clustered_interval
 from recdistill.runs.run import StepRun
 from recdistill.steps.promote import promote_run
@@ -53,6 +57,22 @@ def test_terms_stand_on_the_card(registered):
     client = MlflowClient()
     client.set_tag(registered, "recdistill.terms", "Llama 3 licence")
     assert "**Terms.** Llama 3 licence" in card(StepRun(registered, "", "", reused=True), "films")
+
+
+def test_the_card_of_a_refit_names_the_run_that_was_measured(registered, small_files):
+    assert run_step("backbone", **small_files, **SMALL, refit=True, register="served") == 0
+    said = MlflowClient().get_model_version("served", "1").description
+    assert f"nothing was measured of it: `recdistill compare` tests the run `{registered}`, which it refits." in said
+    assert "against other runs" not in said
+
+
+def test_each_version_is_made_here():
+    making = [
+        path.name
+        for path in Path(recdistill.__file__).parent.rglob("*.py")
+        if re.search(r"import.*\bregister_student\b|\bregister_model\(|create_model_version\(", path.read_text("utf-8"))
+    ]
+    assert sorted(making) == ["registered.py", "served_model.py"]
 
 
 def test_a_card_says_no_interval_of_a_single_user_and_none_outside_of_what_a_metric_can_be(tmp_path):

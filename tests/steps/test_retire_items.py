@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 from workplace import copied_workplace
 
 from recdistill.config import ExportConfig, RetireItemsConfig
@@ -34,7 +35,7 @@ def model(place):
     """Address of a student of random weights."""
     torch.manual_seed(0)
     catalogue = Catalogue(tuple(IDS), tuple(IDS), np.arange(12)[::-1].copy())
-    with step_run("retire_items", RetireItemsConfig(items="made up"), data="made up") as run:
+    with step_run("retire_items", RetireItemsConfig(model="made up"), data="made up") as run:
         return log_student_model(
             run.run_id, build_student(SHAPE, 12).eval(), SHAPE, catalogue=catalogue, exclude_seen=True
         )
@@ -55,6 +56,9 @@ def test_retired_items_are_not_recommended_and_the_others_stay_as_they_were(mode
     run = retired(model, tmp_path, "i0", "i5", register="shop")
     assert items_of(run.run_id) == [[item for item in row if item not in ("i0", "i5")] for row in before]
     assert items_of("models:/shop/1") == items_of(run.run_id)
+    said = MlflowClient().get_model_version("shop", "1").description
+    assert "**Compared with** nothing, as nothing was measured of it." in said
+    assert f"2 items of the student {model} retired" in said
     again = retired("models:/shop/1", tmp_path, "i3")
     assert items_of("models:/shop/2") == items_of(again.run_id)
     assert read_catalogue(student_folder(again.run_id)[0])[0].retired.tolist() == [0, 3, 5]
@@ -107,3 +111,10 @@ def test_a_student_is_exported_as_onnx(model, place, tmp_path):
 def test_options_of_another_format_are_refused(options, told):
     with pytest.raises(InputError, match=told):
         export(ExportConfig(folder="out", **options))
+
+
+def test_a_file_in_the_place_of_the_folder_is_said_before_any_work(tmp_path):
+    (tmp_path / "out").touch()
+    for form in ("onnx", "dllm2rec"):
+        with pytest.raises(InputError, match=rf"^folder={tmp_path}/out: is a file; give the path of a folder to write"):
+            export(ExportConfig(format=form, folder=str(tmp_path / "out")))

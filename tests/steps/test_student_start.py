@@ -1,6 +1,8 @@
 """``init_from`` and ``refit``: students that start from yesterday's, and students for serving."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -11,6 +13,7 @@ from kinds_data import QUICK, write_data
 from mlflow.tracking import MlflowClient
 from workplace import copied_workplace, run_step
 
+import recdistill as rd
 from recdistill.config import (
     AddItemsConfig,
     BaselineConfig,
@@ -21,8 +24,11 @@ from recdistill.config import (
     RetireItemsConfig,
     changed,
 )
+from recdistill.data.load import FILTERS
+from recdistill.data.samples import Samples
+from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
-from recdistill.runs.served_model import load_model
+from recdistill.runs.served_model import load_model, student_folder
 from recdistill.steps.add_items import add_items
 from recdistill.steps.backbone import backbone
 from recdistill.steps.compare import compare
@@ -30,7 +36,9 @@ from recdistill.steps.evaluate import evaluate
 from recdistill.steps.inputs import data_of, frozen_student
 from recdistill.steps.map_items import map_items
 from recdistill.steps.retire_items import retire_items
+from recdistill.steps.student_start import KeptStudent, StudentStart, learnt_items, student_start
 from recdistill.students.build import load_recommender
+from recdistill.students.catalogue_file import CATALOGUE_FILE, read_catalogue
 from recdistill.students.mapped import MappedStudent
 
 CPU = torch.device("cpu")
@@ -161,6 +169,16 @@ def test_a_refit_is_served_and_takes_new_items(refitted, tmp_path):
     assert load_recommender(added.artifact("student")).num_items == 61
 
 
+def test_a_refit_that_python_keeps_says_so_still(refitted, options, tmp_path):
+    first, found = refitted.data.tags["recdistill.refitted_run_id"], rd.load_run(refitted.info.run_id)
+    found.save(tmp_path)
+    assert read_catalogue(tmp_path)[0].refit_of == first
+    with mlflow.start_run():
+        address = found.log_model()
+    with pytest.raises(InputError, match=rf"^init_from={address}: was trained on all .*; give {first}, "):
+        backbone(BaselineConfig(**options, seed=8, init_from=address))
+
+
 @pytest.mark.parametrize("given", ["the run", "its model", "its model with more items"])
 def test_a_measured_student_does_not_start_from_one_that_knows_what_is_held_out(refitted, options, given, tmp_path):
     name = refitted.info.run_id if given == "the run" else "models:/served/1"
@@ -189,6 +207,57 @@ def test_a_measured_student_does_not_start_from_one_of_another_split(yesterday, 
         backbone(other)
     with pytest.raises(InputError, match=r"this run split=leave-one-out, so that"):
         backbone(changed(other, split="leave-one-out"))
+
+
+@pytest.mark.parametrize("given", [{"min_item_interactions": 4}, {"k_core": 3}, {"max_users": 20}])
+def test_a_measured_student_does_not_start_from_one_of_other_filters(yesterday, options, given):
+    config = BaselineConfig(**options | given, init_from=yesterday.run_id)
+    ((name, value),) = given.items()
+    said = rf"^init_from={yesterday.run_id}: held out split=.* {name}=0, this run .* {name}={value}, so that it may be"
+    with pytest.raises(InputError, match=said):
+        backbone(config)
+
+
+def test_the_filters_of_a_student_of_before_are_those_of_its_run(yesterday, options, tmp_path):
+    few = BaselineConfig(**options | {"k_core": 3, "epochs": 1})
+    path = tmp_path / "out.csv"
+    path.write_text("item\ni3\n")
+    run = backbone(few)
+    retired = retire_items(RetireItemsConfig(model=run.run_id, items=str(path)))
+    for number, run_id in enumerate((run.run_id, retired.run_id)):
+        folder = tmp_path / str(number) / "artifacts" / "student"
+        shutil.copytree(student_folder(run_id)[0].parents[1], tmp_path / str(number))
+        catalogue = folder / CATALOGUE_FILE
+        values = json.loads(catalogue.read_text())
+        assert values["splitting"]["k_core"] == 3
+        values["splitting"] = {name: one for name, one in values["splitting"].items() if name not in FILTERS}
+        catalogue.write_text(json.dumps(values))
+        # By its run's id, and by what the model says of its run.
+        for name in (run_id, "models:/films/1"):
+            assert KeptStudent(name, folder).splitting["k_core"] == 3
+            with pytest.raises(InputError, match=r"k_core=3, this run .* k_core=0"):
+                KeptStudent(name, folder).check_measurable(changed(few, k_core=0), data_of(changed(few, k_core=0)))
+            KeptStudent(name, folder).check_measurable(few, data_of(few))
+    # Of one whose run is gone nothing is known.
+    (folder.parents[1] / "MLmodel").unlink()
+    gone = KeptStudent("models:/films/1", folder)
+    assert gone.splitting == {"split": "user-holdout", "holdout": 0.1}
+    gone.check_measurable(few, data_of(few))
+
+
+def test_a_key_tells_where_items_are_targets_of_repeats_alone(options):
+    items = np.array([3, 0, 1, 1, 2])
+    train = Samples(items, np.array([0, 2, 2]), np.array([1, 3, 4]), np.array([0, 1, 1]))
+    data = SequenceData("x", "leave-one-out", 4, tuple("abcd"), tuple("0123"), ("u", "v"), train, train, train, "f")
+    config = BaselineConfig()
+    assert learnt_items(config, data)
+    assert student_start(config, data).contents == learnt_items(config, data)
+    for other in ({"exclude_seen": False}, {"mask_untrained": False}, {"student": "ease"}):
+        assert learnt_items(BaselineConfig(**other), data) == {}
+    assert learnt_items(BaselineConfig(mask_untrained=False, item_init="views"), data)
+    # The data of these tests have none: keys are as before.
+    plain = BaselineConfig(**options)
+    assert student_start(plain, data_of(plain)).contents == StudentStart().contents == {}
 
 
 def test_a_measured_student_does_not_start_from_one_that_was_trained_on_its_new_items(yesterday, options):

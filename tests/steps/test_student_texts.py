@@ -10,7 +10,16 @@ import torch
 from kinds_data import QUICK, histories_of, write_data
 from workplace import copied_workplace
 
-from recdistill.config import AddItemsConfig, BaselineConfig, CompareConfig, DistillConfig, MapItemsConfig, changed
+import recdistill as rd
+from recdistill.config import (
+    AddItemsConfig,
+    BaselineConfig,
+    CompareConfig,
+    DistillConfig,
+    MapItemsConfig,
+    TeacherConfig,
+    changed,
+)
 from recdistill.errors import InputError
 from recdistill.runs.served_model import student_folder
 from recdistill.steps.add_items import add_items
@@ -19,6 +28,7 @@ from recdistill.steps.compare import compare
 from recdistill.steps.distill import distill
 from recdistill.steps.inputs import data_of, frozen_student
 from recdistill.steps.map_items import map_items
+from recdistill.steps.teacher import teacher
 from recdistill.students.build import load_recommender
 from recdistill.students.mapped import MappedStudent
 from recdistill.students.student import Student
@@ -133,6 +143,28 @@ def test_a_teacher_s_vectors_start_a_distilled_student_which_has_no_twin(options
     run = distill(DistillConfig(**given, teacher_files=teacher_folder, candidate_topk=5, ed_weight=0.0))
     assert "recdistill.twin_run_id" not in mlflow.get_run(run.run_id).data.tags
     assert isinstance(load_recommender(run.artifact("student")), MappedStudent)
+
+
+def test_it_is_read_from_python_with_all_that_belongs_to_it(trained, options, tmp_path):
+    found = rd.load_run(trained.run_id)
+    found.save(tmp_path)
+    assert (tmp_path / "item_vectors" / "item_vectors.json").is_file()
+    with mlflow.start_run():
+        address = found.log_model()
+    shorter = {"epochs": 1, "learning_rate": 1e-9}
+    after = backbone(BaselineConfig(**options | shorter, init_from=address))
+    old, new = (load_recommender(one.artifact("student")) for one in (trained, after))
+    torch.testing.assert_close(new.student.item_table(), old.student.item_table(), atol=1e-5, rtol=0)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match=r"^device=cuda: torch finds no CUDA device"):
+            rd.load_run(trained.run_id, device="cuda")
+
+
+def test_a_teacher_over_it_is_read_from_python(trained, options):
+    given = {name: options[name] for name in ("dataset", "interactions", "items", "new_items", "device")}
+    made = teacher(TeacherConfig(**given, teacher="backbone", backbone_run_id=trained.run_id, top_n=5))
+    read = rd.load_run(made.run_id).model.backbone
+    assert type(read) is type(frozen_student(trained, torch.device("cpu")))
 
 
 def test_it_can_be_mapped_by_other_views_and_texts_too(trained):

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,22 @@ def test_answers_for_samples_of_no_batch_are_not_chosen(make: Make, ring_data: S
     assert share == pytest.approx(float(chosen.float().mean()))
     answered = int((selection.teacher.covered & learnt).sum())
     assert int(chosen.sum()) == pytest.approx(answered * fraction, abs=1)
+
+
+def test_a_seed_draws_what_no_other_seed_draws(make: Make) -> None:
+    options = {"selection_policy": "random", "selection_fraction": 0.3, "refresh_interval": 1}
+    first, second = (make(seed=seed, **options) for seed in (1, 2))
+    assert not torch.equal(first.chosen(1), second.chosen(0))
+    assert torch.equal(first.chosen(1), first.chosen(1))
+    assert not torch.equal(first.chosen(1), first.chosen(2))
+
+
+def test_a_teacher_that_covers_nothing_that_is_learnt_from_is_told(
+    make: Make, ring_data: SequenceData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    selection = make()
+    repeats = torch.from_numpy(ring_data.train.target_seen)
+    assert repeats.any()
+    teacher = replace(selection.teacher, covered=repeats, sample=repeats.nonzero().squeeze(1))
+    Selection(DistillConfig(), ring_data, selection.model, teacher, lambda epoch, mask: None)
+    assert "none that is learnt from: no ranking or state is distilled" in capsys.readouterr().out

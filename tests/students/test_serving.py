@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from recdistill.errors import InputError
 from recdistill.students.build import StudentShape, build_recommender
 from recdistill.students.recommender import ClosedForm
-from recdistill.students.serving import ItemRecommender, Recommendation
+from recdistill.students.serving import ItemRecommender, Recommendation, device_of_model
 
 NUM_ITEMS, LENGTH = 20, 6
 IDS = [f"i{item}" for item in range(NUM_ITEMS)]
@@ -54,6 +54,40 @@ def test_a_batch_is_each_history_alone(name, exclude_seen):
         assert answer.items == expected
         assert answer.scores == pytest.approx(scores, abs=1e-5)
         assert (answer.unknown, answer.fallback) == (0, False)
+
+
+def test_a_recommender_on_a_gpu_gets_ids_there(monkeypatch):
+    model, seen = student(), []
+    expected = ItemRecommender(model, IDS, COUNTS).recommend([["i3", "i5"], ["i7"]], [4, 4], [["i1"], []])
+
+    class OnGpu:
+        """As a tensor on a GPU is: no other one takes part in what it computes."""
+
+        def __init__(self, ids):
+            self.ids = ids
+
+        def cpu(self):
+            return self.ids
+
+    def moved(self, *arguments, **named):
+        return OnGpu(self) if arguments == (torch.device("cuda:0"),) else to_of(self, *arguments, **named)
+
+    def scores(history, length):
+        seen.append((history, length))
+        return OnGpu(scores_of(history.ids, length.ids))
+
+    to_of, scores_of = torch.Tensor.to, model.scores
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    monkeypatch.setattr(model, "scores", scores)
+    monkeypatch.setattr("recdistill.students.serving.device_of_model", lambda found: torch.device("cuda:0"))
+    found = ItemRecommender(model, IDS, COUNTS).recommend([["i3", "i5"], ["i7"]], [4, 4], [["i1"], []])
+    assert found == expected
+    assert all(isinstance(one, OnGpu) for given in seen for one in given)
+
+
+def test_where_a_recommender_lies_is_told_by_its_tensors():
+    assert device_of_model(student().to("meta")) == torch.device("meta")
+    assert device_of_model(student("ease")) == torch.device("cpu")
 
 
 def test_chunks_do_not_matter(monkeypatch):

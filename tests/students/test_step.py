@@ -1,24 +1,36 @@
 """The losses of a training step: by blocks, and over shared negatives with few rows of the item table."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recdistill.config import BaselineConfig, DistillConfig
+from recdistill.config import BaselineConfig, DataConfig, DistillConfig, changed
+from recdistill.data.interactions import Interactions
+from recdistill.data.load import split_data
+from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation import blockwise
-from recdistill.distillation.objective import Objective, build_objective
+from recdistill.distillation.objective import Objective, build_objective, settings_of
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.students.build import shape_of
-from recdistill.students.step import loss_step, student_batches
+from recdistill.students.step import loss_step, negatives_among, seen_mask, student_batches
 from recdistill.students.student import Student
-from recdistill.students.training import fit_recommender, initial_student, optimizer_of, selection_of
+from recdistill.students.text_vectors import TextVectors
+from recdistill.students.training import (
+    fit_recommender,
+    initial_student,
+    optimizer_of,
+    selection_of,
+    student_plan,
+)
 from recdistill.training.recorder import NoRecorder
 
 CPU = torch.device("cpu")
@@ -213,3 +225,68 @@ def test_a_student_with_scores_of_its_own_is_trained_by_them(ring_data: Sequence
     # Uniform over what competes: below the logarithm of all items, and not the student's own.
     assert losses["base"] < torch.tensor(42.0).log()
     assert losses["base"] != plain["base"]
+
+
+@pytest.fixture
+def repeated_data(ring_data: SequenceData) -> tuple[SequenceData, int]:
+    """The ring, one sample of which has a target of no other sample that its own history holds; and that item."""
+    train, alone = ring_data.train, 41
+    items = np.append(train.items, [0, alone, alone])
+    end = np.append(train.end, len(items) - 1)
+    start, user = np.append(train.start, len(items) - 3), np.append(train.user, 0)
+    return replace(ring_data, train=Samples(items, start, end, user)), alone
+
+
+@pytest.mark.parametrize("item_init", ["random", "views"])
+def test_an_item_that_is_only_repeated_is_masked_as_one_without_a_target(
+    repeated_data: tuple[SequenceData, int], item_init: str
+) -> None:
+    data, alone = repeated_data
+    assert data.trained[alone]
+    texts = None
+    if item_init == "views":
+        texts = TextVectors(torch.randn(data.num_items, 5), torch.as_tensor(data.trained))
+    config = BaselineConfig(**SMALL, item_init=item_init, device="cpu")
+    model, plan = student_plan(config, data, shape_of(config), None, NoRecorder(), texts)
+    assert alone in plan.module.extra.untrained.tolist()
+    assert texts is None or not bool(model.items.learns[alone])
+    among = negatives_among(changed(config, untrained_negatives=False, base_loss="bce"), data, CPU)
+    assert among is not None
+    assert alone not in among.tolist()
+    everything = changed(config, exclude_seen=False)
+    _, plan = student_plan(everything, data, shape_of(config), None, NoRecorder(), texts)
+    assert alone not in plan.module.extra.untrained.tolist()
+
+
+def test_under_bce_the_students_top_k_has_no_item_of_the_history(ring_data: SequenceData) -> None:
+    config = DistillConfig(**SMALL, base_loss="bce", candidate_topk=4)
+    batch = next(student_batches(config, ring_data, causal=True)(0))
+    excluded = seen_mask(config, ring_data, batch, settings_of(config))
+    assert excluded is not None
+    assert len(excluded[0]) > len(batch)
+    for other in ({"gamma_consistency": 0.0}, {"release_compat": True}, {"mask_seen": False}, {"lam": 0.0}):
+        assert seen_mask(changed(config, **other), ring_data, batch, settings_of(changed(config, **other))) is None
+    # It weighs candidates alone: the base loss is the same.
+    given = [one_step(one, ring_data, teacher_of(ring_data))[0] for one in (config, changed(config, mask_seen=False))]
+    assert torch.equal(given[0]["base"], given[1]["base"])
+
+
+def test_a_candidate_without_a_negative_names_its_own_option(ring_data: SequenceData) -> None:
+    few = split_data(
+        Interactions(
+            user=np.repeat(np.arange(3), 8),
+            item=np.tile(np.arange(4), 6),
+            timestamp=np.tile(np.arange(8), 3),
+            user_ids=("a", "b", "c"),
+            item_ids=tuple("0123"),
+            titles=tuple("0123"),
+            source="few",
+        ),
+        DataConfig(),
+    )
+    count = len(few.train)
+    ranking, distance = torch.zeros(count, 1, dtype=torch.int64), torch.zeros(count, 1)
+    teacher = replace(teacher_of(few), ranking=ranking, distance=distance)
+    config = DistillConfig(**SMALL, ranking_loss="bce", candidate_topk=1, exclude_seen=False, ed_weight=0.0)
+    with pytest.raises(InputError, match=r"^ranking_loss=bce: a sample knows all 4 items, .* set ranking_loss=ce$"):
+        one_step(config, few, teacher)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from text_students import SMALL, KilledRecorder, moved, of_data, texts_of
 
@@ -169,6 +170,40 @@ def test_the_served_student_scores_as_the_trained_one_and_takes_further_items(st
     torch.testing.assert_close(found[:, :40], old)
     # The same text scores the same, whether it came with the others or later.
     torch.testing.assert_close(found[:, 41], old[:, 2])
+
+
+@pytest.mark.parametrize("ed_weight", [0.0, 0.5])
+@torch.no_grad()
+def test_a_copy_by_text_of_an_untrained_item_scores_as_it(ed_weight, shape, tmp_path):
+    """Of a distilled student up to what the teacher's vectors say beside the text, which no regression can know."""
+    made, texts, noise = shape("sasrec"), texts_of(40), torch.Generator().manual_seed(4)
+    taught = 1 + texts.vectors @ torch.randn(5, 24, generator=noise) + 0.05 * torch.randn(40, 24, generator=noise)
+    # As a teacher may, this one sees items without clicks otherwise.
+    taught[~texts.trained] += 2
+    model = build_student(made, 40, taught, ed_weight, texts=texts).eval()
+    moved(model.items)
+    served = with_own_map(model, made, {}, {})
+    untrained, history, length = served.new_items, torch.tensor([[1, 2, 3, 4, 5], [8, 9, 10, 41, 41]]), [5, 3]
+    assert untrained.tolist() == [2, 7]
+    assert torch.equal(served.student.item_table(), model.item_table())
+    save_recommender(tmp_path, served, made)
+    more = load_recommender(tmp_path).with_items(made, texts.vectors[untrained])
+    scores = more.scores(history, torch.tensor(length))
+    as_before = F.linear(model(history.clamp(max=40), torch.tensor(length), torch.arange(2), torch.tensor(length) - 1),
+                         model.items.from_text(texts.vectors[untrained]))  # fmt: skip
+    if not ed_weight:
+        torch.testing.assert_close(scores[:, 40:], scores[:, untrained])
+        assert torch.equal(served.new_item_map.map.weight, model.items.from_text.weight.double().T)
+        assert not served.new_item_map.map.bias.any()
+        return
+    off, off_before = ((one - scores[:, untrained]).norm() for one in (scores[:, 40:], as_before))
+    assert off < 0.05 * scores[:, untrained].norm()
+    assert off < 0.05 * off_before
+    # With items as if they were new, as `map_items` chooses by, these are mapped as one of their text that is new.
+    as_new = served.with_new(made, torch.tensor([2, 3, 7]), texts.vectors).student.item_table()[3]
+    torch.testing.assert_close(
+        as_new, load_recommender(tmp_path).with_items(made, texts.vectors[3:4]).student.item_table()[40]
+    )
 
 
 def test_a_student_with_an_output_layer_of_its_own_keeps_no_map(shape):

@@ -138,7 +138,7 @@ def test_items_without_a_training_target_are_taught_where_they_are_asked_for(
     options: dict[str, bool], offered: bool
 ) -> None:
     untrained = int(make().ranking[0, 0])
-    data: Any = SimpleNamespace(trained=np.arange(ITEMS) != untrained)
+    data: Any = SimpleNamespace(learnt=lambda exclude_seen: np.arange(ITEMS) != untrained)
     config = DistillConfig(candidate_topk=2, **options)
     answers = answers_of(config, make(), data)
     assert bool((answers.ranking[answers.covered] == untrained).any()) == offered
