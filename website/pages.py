@@ -23,6 +23,7 @@ CHAPTERS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("A notebook", "notebooks/05_from_a_cold_item_to_a_recommendation.ipynb"),
             ("Is the LLM worth it", "docs/STUDY.md"),
             ("What it found", "docs/RESULTS.md"),
+            ("What answers buy", "docs/QUERIES.md"),
             ("Its files", "docs/results/README.md"),
         ),
     ),
