@@ -29,7 +29,7 @@ from recdistill.config.durations import spoken
 from recdistill.config.lineage import run_key
 from recdistill.config.steps import WITHOUT_RUN
 from recdistill.config.teacher import reads_llm
-from recdistill.data.item_texts import item_texts, texts_digest
+from recdistill.data.item_texts import item_texts
 from recdistill.data.sequences import SequenceData
 from recdistill.data.some_users import of_some_users
 from recdistill.errors import InputError
@@ -42,7 +42,7 @@ from recdistill.runs.tracking_store import fault, num_experiments
 from recdistill.steps.backbone import as_released, frozen_backbone, key_of_baseline
 from recdistill.steps.distill import start_of
 from recdistill.steps.inputs import data_of, imported_teacher, teacher_outputs_of, texts_in_key
-from recdistill.steps.map_items import Source, source_of, student_options, taught_view
+from recdistill.steps.map_items import Source, made_from, source_of, student_options, taught_view
 from recdistill.steps.paces import pace_of_student, pace_of_teacher
 from recdistill.steps.student_start import StudentStart, keys_of, measured, student_start
 from recdistill.steps.teacher import check_teacher_of, known_teacher, texts_read, wanted_teacher
@@ -515,8 +515,7 @@ def map_parts(config: MapItemsConfig) -> Iterator[Part]:
         source = Source(run, "backbone", {})
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
     teacher = taught_view(config, source, data, texts)
-    upstream = {source.step: source.run} | ({} if teacher is None else {"teacher": teacher.run})
-    contents = {"item texts": texts_digest(texts), **source.settings}
+    upstream, contents = made_from(source, teacher, texts)
     key = run_key("map_items", config, data.fingerprint, keys_of(upstream), contents)
     yield Part(name, id_of(finished(key, upstream)) if there and not config.force else "", work)
 

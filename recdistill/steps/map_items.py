@@ -126,8 +126,7 @@ def map_items(config: MapItemsConfig) -> StepRun:
         source = Source(backbone(student_options(config)), "backbone", {})
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
     teacher = taught_view(config, source, data, texts)
-    upstream = {source.step: source.run} | ({} if teacher is None else {"teacher": teacher.run})
-    contents = {"item texts": texts_digest(texts), **source.settings}
+    upstream, contents = made_from(source, teacher, texts)
     with step_run("map_items", config, data=data, upstream=upstream, contents=contents) as run:
         if not run.reused:
             run.tag("mapped_run_id", source.run.run_id)
@@ -135,6 +134,14 @@ def map_items(config: MapItemsConfig) -> StepRun:
     if config.register:
         registered(run, config.register)
     return run
+
+
+def made_from(
+    source: Source, teacher: TaughtView | None, texts: tuple[str, ...]
+) -> tuple[dict[str, StepRun], dict[str, Any]]:
+    """The runs that a map starts from, by step, and what else its key has beside options and data."""
+    upstream = {source.step: source.run} | ({} if teacher is None else {"teacher": teacher.run})
+    return upstream, {"item texts": texts_digest(texts), **source.settings}
 
 
 def source_of(config: MapItemsConfig) -> tuple[MapItemsConfig, Source | None]:
