@@ -123,9 +123,8 @@ def as_released(config: BaselineConfig, model: SASRec) -> BaselineConfig:
     return narrow(narrow(config, DataConfig), BaselineConfig, **kept, **shape)
 
 
-def key_of_baseline(config: StudentConfig, fingerprint: str, start: StudentStart | None = None) -> str:
+def key_of_baseline(config: StudentConfig, fingerprint: str, start: StudentStart) -> str:
     """The key of the run that `backbone` makes or finds for these options, with what its training starts from."""
-    start = start or StudentStart()
     options = narrow(config, BaselineConfig)
     return run_key("backbone", options, fingerprint, keys_of(start.upstream), start.contents)
 

@@ -392,11 +392,14 @@ def of_files(config: DistillConfig) -> Before:
 def teacher_parts(config: TeacherConfig) -> tuple[list[Part], Before]:
     """A teacher and, where both are missing, its backbone; and the teacher for what starts from it."""
     data = data_of(config)
+    frozen: StepRun | None
     if config.backbone_run_id:
-        frozen: StepRun | None = finished_run(config.backbone_run_id, "backbone", data.fingerprint)
+        named = finished_run(config.backbone_run_id, "backbone", data.fingerprint)
+        frozen, before = named, named.key
     else:
-        frozen = finished(key_of_baseline(frozen_backbone(config), data.fingerprint))
-    before = key_of_baseline(frozen_backbone(config), data.fingerprint) if frozen is None else frozen.key
+        start = student_start(frozen_backbone(config), data)
+        before = key_of_baseline(frozen_backbone(config), data.fingerprint, start)
+        frozen = finished(before, start.upstream)
     key = run_key("teacher", config, data.fingerprint, {"backbone": before}, texts_read(config, data))
     found = None if config.force else finished(key, {} if frozen is None else {"backbone": frozen})
     if found is None:

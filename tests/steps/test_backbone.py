@@ -12,6 +12,7 @@ from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.registry import STUDENTS
 from recdistill.steps.backbone import backbone, key_of_baseline
 from recdistill.steps.inputs import data_of
+from recdistill.steps.student_start import student_start
 from recdistill.students.build import load_recommender, load_student
 from recdistill.students.measure import ranks_of
 
@@ -83,7 +84,7 @@ def test_the_same_options_find_the_run_and_others_do_not(options):
     assert backbone(StudentConfig(**options, device="cpu")).run_id == first.run_id
     for changes in ({"exclude_seen": False}, {"mask_seen": False}, {"hidden_size": 8}, {"max_users": 20}):
         config = StudentConfig(**options | changes)
-        assert key_of_baseline(config, data_of(config).fingerprint) != first.key
+        assert key_of_baseline(config, data_of(config).fingerprint, student_start(config, data_of(config))) != first.key
     assert backbone(StudentConfig(**options | {"seed": 2, "epochs": 1})).run_id != first.run_id
 
 
@@ -97,7 +98,10 @@ def test_a_forced_run_is_the_same_to_the_last_bit(options):
 
 def test_a_run_can_be_foretold(options):
     config = StudentConfig(**options)
-    assert key_of_baseline(config, data_of(config).fingerprint) == backbone(config).key
+    assert (
+        key_of_baseline(config, data_of(config).fingerprint, student_start(config, data_of(config)))
+        == backbone(config).key
+    )
 
 
 def test_chronological_split(options):
