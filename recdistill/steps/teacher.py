@@ -26,10 +26,9 @@ from recdistill.runs.finished_runs import find_finished, find_near, finished_run
 from recdistill.runs.logged_models import log_teacher, new_mark
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
-from recdistill.steps.backbone import backbone, frozen_backbone, key_of_baseline
+from recdistill.steps.backbone import backbone, finished_baseline, frozen_backbone
 from recdistill.steps.inputs import data_of, frozen_student, imported_teacher, texts_in_key
 from recdistill.steps.results import log_results
-from recdistill.steps.student_start import student_start
 from recdistill.steps.time_budget import within_time
 from recdistill.students.student import Student
 from recdistill.teachers.checks import check_teacher
@@ -244,14 +243,11 @@ def known_teacher(config: TeacherConfig, run_id: str, data: SequenceData) -> Ste
         return finished_run(run_id, "teacher", data.fingerprint)
     wanted = wanted_teacher(config)
     if not config.backbone_run_id:
-        backbone_options = frozen_backbone(config)
-        start = student_start(backbone_options, data)
-        frozen = find_finished(key_of_baseline(backbone_options, data.fingerprint, start))
-        if frozen is not None:
-            upstream = {"backbone": frozen.data.tags["recdistill.key"]}
-            backbone_run = finished_run(frozen.info.run_id, "backbone")
-            key = run_key("teacher", wanted, data.fingerprint, upstream, texts_read(wanted, data))
-            exact = find_finished(key, {"backbone": backbone_run})
+        found = finished_baseline(changed(frozen_backbone(config), force=False))
+        if found:
+            frozen = finished_run(found, "backbone")
+            key = run_key("teacher", wanted, data.fingerprint, {"backbone": frozen.key}, texts_read(wanted, data))
+            exact = find_finished(key, {"backbone": frozen})
             if exact is not None:
                 return finished_run(exact.info.run_id, "teacher", data.fingerprint)
         # A teacher with these budgets was asked for by nobody: the newest of any budgets will do.
