@@ -14,7 +14,6 @@ import argparse
 import time
 from functools import partial
 
-import numpy as np
 import torch
 
 from recdistill.config import MapItemsConfig, TeacherConfig, changed, narrow
@@ -57,7 +56,7 @@ def among(
     device = torch.device("cpu")
     found = candidate(config, data, student, shape, texts, table, device)
     tested = calibration_scores(found.mapped, data.test, data.new_test, config.exclude_seen, device)
-    return found.value, among_new(tested, np.searchsorted(np.flatnonzero(~data.trained), data.new_test))
+    return found.value, among_new(tested)
 
 
 def print_row(*cells: object) -> None:

@@ -2,8 +2,9 @@
 
 ``python benchmarks/device_speed.py --device cuda`` trains a SASRec by each loss over made-up histories, and a ranking
 teacher over its LLM beside the bare LLM, which runs forward and backward over the same tokens with nothing around it.
-One JSON line last: samples and tokens a second of wall-clock time, the share of a profiled stretch in which a kernel
-ran (of CUDA alone), the teacher's share of the bare model's speed, and the device's peak memory in MiB. ``--tiny``
+One JSON line last: samples and tokens a second of wall-clock time, the share of a profiled stretch in which the device
+ran a kernel or copied (of CUDA alone), the teacher's share of the bare model's speed, and the device's peak memory in
+MiB. A step of the teacher has its optimizer, as in training; its tokens are counted before the clock runs. ``--tiny``
 takes small sizes and an LLM of random weights, which shows that the script runs, not how fast anything is.
 ``--compile`` times the student alone, as it is and with its encoder through torch.compile, once with shapes that vary
 and once by CUDA graphs (``reduce-overhead``), and says how long it took to compile.
@@ -12,11 +13,13 @@ and once by CUDA graphs (``reduce-overhead``), and says how long it took to comp
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import torch
 from growth import write_log  # in the same folder
+from torch.autograd import DeviceType
 
 from recdistill.config import DataConfig, StudentConfig, TeacherConfig
 from recdistill.data.load import load_data
@@ -27,9 +30,13 @@ from recdistill.students.build import build_student, shape_of
 from recdistill.teachers.ilora.llm_source import load_llm
 from recdistill.teachers.ranking.lesson import training_batches
 from recdistill.teachers.ranking.teacher import RankingTeacher
+from recdistill.teachers.training import plan_of
 from recdistill.testing.tiny_llm import tiny_base_llm
+from recdistill.training.distributed import Processes
 
 GOALS = {"teacher_share_of_bare": 0.8, "kernels_share": 0.7}
+# Steps before the clock runs.
+WARM_UP = 2
 
 
 def made_up_data(folder: Any, interactions: int, items: int) -> SequenceData:
@@ -46,8 +53,8 @@ def wait(device: torch.device) -> None:
 
 
 def seconds_of(step: Callable[[], None], steps: int, device: torch.device) -> float:
-    """Wall-clock seconds of so many steps, behind two that warm up."""
-    for _ in range(2):
+    """Wall-clock seconds of so many steps, behind ``WARM_UP`` others."""
+    for _ in range(WARM_UP):
         step()
     wait(device)
     begun = time.perf_counter()
@@ -57,8 +64,21 @@ def seconds_of(step: Callable[[], None], steps: int, device: torch.device) -> fl
     return time.perf_counter() - begun
 
 
+def busy_seconds(events: Iterable[Any]) -> float:
+    """Seconds in which a device did something, of a profile's ``events()``.
+
+    Work that overlaps counts once, and what names a stretch of a program, or lies on the CPU, not at all.
+    """
+    works = [one for one in events if one.device_type != DeviceType.CPU and not one.is_user_annotation]
+    busy, until = 0.0, float("-inf")
+    for start, end in sorted((one.time_range.start, one.time_range.end) for one in works):
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return busy / 1e6
+
+
 def kernels_share(step: Callable[[], None], steps: int, device: torch.device) -> float | None:
-    """Share of the time of so many steps in which a kernel ran; None on a CPU."""
+    """Share of the time of so many steps in which the device was busy; None on a CPU."""
     if device.type != "cuda":
         return None
     activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
@@ -68,7 +88,7 @@ def kernels_share(step: Callable[[], None], steps: int, device: torch.device) ->
             step()
         wait(device)
         seconds = time.perf_counter() - begun
-    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / seconds
+    return busy_seconds(profile.events()) / seconds
 
 
 def student_speed(
@@ -98,10 +118,9 @@ def student_speed(
 
     seconds_of(step, 1, device)
     done = 0
-    seconds = seconds_of(step, steps, device)
+    # Some of the steps that are counted warmed up, and are not in the time.
+    per_second = steps / seconds_of(step, steps, device) * done / (steps + WARM_UP)
     share = kernels_share(step, steps, device)
-    # Two of the steps that are counted warmed up, and are not in the time.
-    per_second = done * steps / ((steps + 2 + (steps if share is not None else 0)) * seconds)
     return {f"{loss}_samples_per_s": round(per_second, 1), f"{loss}_kernels_share": share}
 
 
@@ -128,18 +147,21 @@ def teacher_speed(data: SequenceData, options: dict[str, Any], steps: int, devic
     backbone = build_student(shape_of(StudentConfig()), data.num_items).to(device).eval().requires_grad_(False)
     teacher = RankingTeacher.build(config, llm, backbone, data)
     teacher.model.train()
-    lesson, drawn = teacher.lesson(), training_batches(teacher)
-    tokens = 0
+    lesson = teacher.lesson()
+    plan = plan_of(config, lesson, Processes(device=device), "teacher")
+    trained = [parameter for group in plan.optimizer.param_groups for parameter in group["params"]]
+    batches = list(islice(training_batches(teacher), WARM_UP + steps))
+    prompts = (teacher.model.prompts(one.history, one.row, one.column) for one in batches[WARM_UP:])
+    tokens = sum(one.num_tokens for one in prompts)
+    drawn = iter(batches)
 
     def step() -> None:
-        nonlocal tokens
-        batch = next(drawn)
-        lesson.step(batch)["total"].backward()
-        teacher.model.zero_grad(set_to_none=True)
-        tokens += teacher.model.prompts(batch.history, batch.row, batch.column).num_tokens
+        lesson.step(next(drawn))["total"].backward()
+        torch.nn.utils.clip_grad_norm_(trained, plan.clip or float("inf"))
+        plan.optimizer.step()
+        plan.optimizer.zero_grad(set_to_none=True)
 
-    seconds = seconds_of(step, steps, device)
-    of_teacher = tokens * steps / (steps + 2) / seconds
+    of_teacher = tokens / seconds_of(step, steps, device)
     return {
         "teacher_tokens_per_s": round(of_teacher, 1),
         "bare_tokens_per_s": round(bare, 1),

@@ -5,18 +5,19 @@ one JSON line last: ``step_ms`` and ``plain_step_ms`` (medians), their ``ratio``
 sequences ranked over all items, and ``peak_mib``, the most memory that the process held before the plain step
 was built, the teacher's table included. Times are of CPU with ``--threads 1``, of the clock else; the load is printed,
 and so is the fastest step. What a wide teacher costs is the difference to ``--teacher-size 64``. With ``--texts 128``
-the teacher is a view that the item embeddings start from, and no step reads its wide table; only the step is timed.
+the teacher is a view that the item embeddings start from, and no step reads its wide table. ``--output tied`` scores by
+the item embeddings, so that a step over all items reads all of the teacher's table, and ``--base-loss sampled`` draws
+1,024 negatives. With any of the three only the step is timed.
 """
 
 import argparse
 import itertools
 import json
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from recdistill.data.samples import Samples
 from recdistill.distillation.losses import plain_loss
+from recdistill.distillation.negatives import Negatives, NegativeSampler
 from recdistill.distillation.objective import Objective
 from recdistill.distillation.output_layer import OutputLayer
 from recdistill.distillation.settings import ObjectiveSettings
@@ -33,12 +35,15 @@ from recdistill.evaluation.evaluate import rank_samples
 from recdistill.students.build import StudentShape, build_student
 from recdistill.students.student import Student
 from recdistill.students.text_vectors import TextVectors
+from recdistill.training.resources import peak_resident
+from recdistill.training.row_adam import RowAdam
 
 # The README run of DLLM2Rec's release.
 SETTINGS = ObjectiveSettings(
     base_loss="bce", alpha=0.5, beta=1.0, lam=0.7, gamma_position=0.3, gamma_confidence=0.5, gamma_consistency=0.1
 )
 ED_WEIGHT = 0.3
+NEGATIVES = 1024
 PARTS = ("encode", "loss", "backward", "adam")
 
 
@@ -56,6 +61,9 @@ class Problem:
     target: Tensor
     negative: Tensor
     teacher: TeacherBatch
+    # Of a sampled loss: what was drawn, and the items in use.
+    negatives: Negatives | None = None
+    ids: Tensor | None = None
 
 
 LossFunction = Callable[[Tensor, OutputLayer, Problem], Tensor]
@@ -80,13 +88,16 @@ class PlainItems(nn.Module):
 
 def trained_total(objective: Objective, states: Tensor, output: OutputLayer, batch: Problem) -> Tensor:
     """The objective as it is trained."""
-    return objective.of_states(states, output, batch.target, batch.teacher, negative=batch.negative)["total"]
+    drawn = {"negatives": batch.negatives} if batch.negatives is not None else {"negative": batch.negative}
+    return objective.of_states(states, output, batch.target, batch.teacher, **drawn)["total"]
 
 
 def plain_total(objective: Objective, states: Tensor, output: OutputLayer, batch: Problem) -> Tensor:
     """The formulas as written: a loop over candidates, each with its own pass over the vocabulary."""
     weight, logits = objective.propensity, output.logits(states)
-    losses = plain_loss(SETTINGS, logits, batch.target, batch.teacher, negative=batch.negative, propensity=weight)
+    losses = plain_loss(
+        objective.settings, logits, batch.target, batch.teacher, negative=batch.negative, propensity=weight
+    )
     return losses["total"]
 
 
@@ -94,7 +105,7 @@ def train_step(student: Student, optimizer: torch.optim.Optimizer, loss: LossFun
     """Seconds of each of `PARTS`, for one step."""
     clock = [seconds()]
     row = torch.arange(len(batch.target))
-    states, output = student.encoded(batch.history, batch.length, row, batch.length - 1)
+    states, output = student.encoded(batch.history, batch.length, row, batch.length - 1, batch.ids)
     clock.append(seconds())
     total = loss(states, output, batch)
     clock.append(seconds())
@@ -136,6 +147,13 @@ def random_batch(arguments: argparse.Namespace, generator: torch.Generator) -> P
     )
 
 
+def with_negatives(batch: Problem, sampler: NegativeSampler, num_items: int) -> Problem:
+    """The batch with drawn negatives, and the items that it uses."""
+    drawn, padding = sampler.draw(), torch.tensor([num_items])
+    used = (batch.history, batch.target, batch.teacher.candidates, drawn.items, padding)
+    return replace(batch, negatives=drawn, ids=torch.cat([one.flatten() for one in used]).unique())
+
+
 def seconds_to_evaluate(student: Student, arguments: argparse.Namespace) -> float:
     """Seconds to rank the target of each of so many sequences among all items."""
     sequences, length = arguments.sequences, arguments.length
@@ -156,7 +174,7 @@ def seconds_to_evaluate(student: Student, arguments: argparse.Namespace) -> floa
 
 
 def print_parts(parts: list[float], plain_parts: list[float]) -> None:
-    """A table of the milliseconds of each of `PARTS`, and its share of the step."""
+    """A table of the milliseconds of each of `PARTS`, and its share of the step, beside those of the plain step."""
     print(f"{'part':<10}{'step ms':>10}{'share':>8}{'plain ms':>10}{'share':>8}")
     for name, part, plain_part in zip(PARTS, parts, plain_parts, strict=True):
         share, plain_share = part / sum(parts), plain_part / sum(plain_parts)
@@ -179,6 +197,8 @@ def parse_arguments() -> argparse.Namespace:
         ("threads", 0, "0 for torch's own number"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
+    parser.add_argument("--output", choices=("linear", "tied"), default="linear", help="what scores (default linear)")
+    parser.add_argument("--base-loss", choices=("bce", "ce", "sampled"), default="bce", help="(default bce)")
     return parser.parse_args()
 
 
@@ -195,7 +215,7 @@ def main() -> None:
         hidden_size=arguments.hidden_size,
         dropout=0.1,
         max_length=arguments.length,
-        output="linear",
+        output=arguments.output,
         options={"blocks": 1, "heads": 1},
     )
     if arguments.texts:
@@ -205,19 +225,23 @@ def main() -> None:
     else:
         student = build_student(shape, arguments.items, teacher, ED_WEIGHT, project_in_bf16=True)
     item_count = torch.randint(100, (arguments.items,), generator=generator)
-    objective = Objective(SETTINGS, item_count)
+    objective = Objective(replace(SETTINGS, base_loss=arguments.base_loss), item_count)
     trained, as_written = partial(trained_total, objective), partial(plain_total, objective)
-    optimizer = torch.optim.Adam(student.parameters(), lr=1e-3, fused=True)
-    step_ms, least_ms, parts = time_steps(
-        lambda: train_step(student, optimizer, trained, random_batch(arguments, generator)),
-        arguments.steps,
-        warm_up=5,
-    )
-    if arguments.texts:
-        print(json.dumps({"step_ms": round(step_ms, 1), "fastest_ms": round(least_ms, 1)}))
+    sampler = NegativeSampler(NEGATIVES, "uniform", item_count) if objective.settings.samples_negatives else None
+    optimizer = RowAdam(student.parameters(), lr=1e-3)
+
+    def one_step() -> list[float]:
+        batch = random_batch(arguments, generator)
+        batch = batch if sampler is None else with_negatives(batch, sampler, arguments.items)
+        return train_step(student, optimizer, trained, batch)
+
+    step_ms, least_ms, parts = time_steps(one_step, arguments.steps, warm_up=5)
+    if arguments.texts or arguments.output == "tied" or sampler is not None:
+        of_parts = {f"{name}_ms": round(part, 1) for name, part in zip(PARTS, parts, strict=True)}
+        print(json.dumps({"step_ms": round(step_ms, 1), "fastest_ms": round(least_ms, 1)} | of_parts))
         return
     evaluate_s = seconds_to_evaluate(student, arguments)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mib = peak_resident() / 2**20
 
     plain = build_student(shape, arguments.items, teacher, ED_WEIGHT)
     plain.items = PlainItems(plain, teacher)  # type: ignore[assignment]

@@ -124,6 +124,7 @@ def write_often() -> None:
     from recdistill.training.fit import TrainingPlan
 
     TrainingPlan.__init__.__kwdefaults__["checkpoint_seconds"] = CHECKPOINT_SECONDS
+    TrainingPlan.__init__.__kwdefaults__["checkpoint_spacing"] = 0.0
     scoring.SHARD_SECONDS = CHECKPOINT_SECONDS
 
 

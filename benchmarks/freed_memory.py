@@ -17,6 +17,7 @@ WITHOUT = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
 CHILD = """
 import json, resource, sys, time
 import recdistill, torch
+from recdistill.training.resources import peak_resident
 torch.set_num_threads(1)
 options = dict(pair.split("=", 1) for pair in sys.argv[2:])
 data = recdistill.load_data()
@@ -26,7 +27,7 @@ after = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps({
     "seconds": time.process_time() - started,
     "pages": after.ru_minflt - first.ru_minflt,
-    "mib": after.ru_maxrss / 1024,
+    "mib": peak_resident() / 2**20,
 }))
 """
 

@@ -5,9 +5,13 @@ reading and splitting, an epoch of each student, evaluation, scoring by a teache
 one JSON line a size, and ``--results FILE`` adds the lines to a file. ``--table FILE`` prints the table of lines that
 were kept, ``--figure FILE.svg`` draws their curves, and ``--check`` tells whether the goals are met; nothing is run.
 
-Seconds are of the process's CPU, in one thread, so that a busy machine does not count. Steps of training, evaluation,
-scoring and recommending are measured on a part (``--samples``, ``--histories``) and scaled to the whole; a line keeps
-how many there were. The full softmax stands where the catalogue has at most 20,000 items, ``sampled`` everywhere.
+Seconds are of the process's CPU, in one thread, so that a busy machine does not count. Reading and splitting are done
+three times, behind a small log that loads the libraries, and the fastest counts. Students are trained as the product
+trains them, by ``fit`` with averaged weights, a validation and a checkpoint, whose seconds are left out of the epoch's.
+Steps of training, evaluation, scoring and recommending are measured on a part (``--samples``, ``--histories``) and
+scaled to the whole; a line keeps how many there were. Memory is resident; a step's peak is its own where Linux lets
+the mark be set back, else the process's so far. The full softmax stands where the catalogue has at most 20,000 items,
+``sampled`` everywhere.
 The teacher is a llama with random weights and 2 layers unless ``--llm`` names another: what it shows is how scoring
 grows, not what an LLM costs.
 """
@@ -15,13 +19,13 @@ grows, not what an LLM costs.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,13 @@ SIZES += ((100_000, 100_000), (1_000_000, 100_000), (10_000_000, 100_000), (10_0
 LARGEST_SOFTMAX = 20_000
 GRADIENT = ("sasrec", "esasrec", "gru4rec", "caser")
 GOAL_RATIO, GOAL_GIB = 1.3, 8.0
+# Interactions and items of the log that is read first, so that no library is loaded while the clock runs.
+SMALL = (5_000, 500)
+# Times that reading and splitting are done: the least counts.
+TIMES = 3
+# Samples of the validation behind a measured part of an epoch.
+VALIDATED = 200
+MIB = 1 << 20
 
 
 def write_log(folder: Path, interactions: int, items: int, length: float, seed: int) -> None:
@@ -72,24 +83,36 @@ class Measured:
 
     def __init__(self) -> None:
         self.found: dict[str, float] = {}
+        self.peak = 0.0
 
     @contextmanager
     def step(self, name: str, scale: Callable[[], float] = lambda: 1.0) -> Iterator[None]:
-        """Time what is done within, times ``scale``."""
+        """Time what is done within, times ``scale``, and take its peak memory."""
+        forget_peak()
         begun = time.process_time()
         yield
         self.keep(name, (time.process_time() - begun) * scale())
 
     def keep(self, name: str, seconds: float) -> None:
-        """Keep a step's seconds, and the peak of the process so far."""
-        self.found[f"{name}_s"] = round(seconds, 4)
-        self.found[f"{name}_peak_mib"] = round(peak_mib())
-        print(f"  {name}: {seconds:.1f} s, peak {peak_mib():,.0f} MiB", flush=True)
+        """Keep a step's seconds and peak memory; of one done before, the least seconds and the most memory."""
+        seconds = min(round(seconds, 4), self.found.get(f"{name}_s", float("inf")))
+        peak = max(round(peak_mib()), self.found.get(f"{name}_peak_mib", 0))
+        self.found |= {f"{name}_s": seconds, f"{name}_peak_mib": peak}
+        self.peak = max(self.peak, peak)
+        print(f"  {name}: {seconds:.1f} s, peak {peak:,.0f} MiB", flush=True)
 
 
 def peak_mib() -> float:
-    """The most memory that this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process had, since `forget_peak` where the system has it."""
+    from recdistill.training.resources import peak_resident
+
+    return peak_resident() / MIB
+
+
+def forget_peak() -> None:
+    """Begin the peak memory of this process again at what it has now, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def resident() -> int:
@@ -103,25 +126,20 @@ def measure(arguments: argparse.Namespace, interactions: int, items: int) -> dic
     """All steps over one size."""
     import torch
 
-    from recdistill.config.data import DataConfig
     from recdistill.data.load import load_data
-    from recdistill.data.sources.csv_files import csv_files
 
     torch.set_num_threads(1)
     measured = Measured()
-    folder = arguments.folder / f"{interactions}x{items}"
-    config = DataConfig(
-        dataset="csv", interactions=str(folder / "interactions.parquet"), items=str(folder / "items.parquet")
-    )
-    before = resident()
-    with measured.step("read"):
-        log = csv_files(config)
-    measured.found["read_bytes"] = round((resident() - before) / len(log), 1)
-    del log
-    with measured.step("read_and_split"):
-        data = load_data(config)
-    measured.found["split_bytes"] = round((resident() - before) / interactions, 1)
-    about = {"interactions": interactions, "items": items, "users": len(data.user_ids), "train": len(data.train)}
+    with tempfile.TemporaryDirectory() as small:
+        write_log(Path(small), *SMALL, arguments.length, arguments.seed)
+        load_data(log_in(Path(small)))
+    data = read_and_split(measured, log_in(arguments.folder / f"{interactions}x{items}"))
+    about = {
+        "interactions": interactions,
+        "items": items,
+        "users": len(data.user_ids),
+        "train": data.num_trainable(True),
+    }
     model = None
     for student in arguments.students:
         for loss in ("ce", "sampled"):
@@ -132,40 +150,86 @@ def measure(arguments: argparse.Namespace, interactions: int, items: int) -> dic
     measure_ranking(measured, arguments, data, model)
     if arguments.teacher_samples:
         score(measured, arguments, data, model)
-    return about | measured.found | {"samples": arguments.samples, "histories": arguments.histories}
+    of_all = {"peak_gib": round(measured.peak / 1024, 2)}
+    return about | measured.found | of_all | {"samples": arguments.samples, "histories": arguments.histories}
+
+
+def log_in(folder: Path) -> Any:
+    """The options that name the log of `write_log` in a folder."""
+    from recdistill.config.data import DataConfig
+
+    names = {name: str(folder / f"{name}.parquet") for name in ("interactions", "items")}
+    return DataConfig(dataset="csv", **names)
+
+
+def read_and_split(measured: Measured, config: Any) -> Any:
+    """Read a log, and read and split it, several times each. Returns the split data.
+
+    The bytes an interaction are of the first time, before memory that was freed is used again.
+    """
+    from recdistill.data.load import load_data
+    from recdistill.data.sources.csv_files import csv_files
+
+    before, made = resident(), None
+    for _ in range(TIMES):
+        # One at a time.
+        made = None
+        with measured.step("read"):
+            made = csv_files(config)
+        measured.found.setdefault("read_bytes", round((resident() - before) / len(made), 1))
+    interactions, made = len(made), None
+    for _ in range(TIMES):
+        made = None
+        with measured.step("read_and_split"):
+            made = load_data(config)
+        measured.found.setdefault("split_bytes", round((resident() - before) / interactions, 1))
+    return made
 
 
 def epoch(measured: Measured, arguments: argparse.Namespace, data: Any, student: str, loss: str) -> Any:
-    """An epoch of a student, measured on a part and scaled. Returns the student."""
-    import torch
+    """An epoch of a student, measured on a part and scaled. Returns the student.
 
+    The windows of the whole epoch are drawn with its first batch, and the optimiser's state is made then: once an
+    epoch. The validation and the checkpoint behind it are in the peak memory and not in the seconds.
+    """
     from recdistill.config import StudentConfig
-    from recdistill.distillation.objective import build_objective
-    from recdistill.students import training
-    from recdistill.students.build import build_student, shape_of
+    from recdistill.students.build import shape_of
+    from recdistill.students.training import student_plan
+    from recdistill.training.fit import fit
+    from recdistill.training.recorder import NoRecorder
 
-    config = StudentConfig(student=student, base_loss=loss)
-    torch.manual_seed(config.seed)
-    model = build_student(shape_of(config), data.num_items)
-    objective = build_objective(config, torch.as_tensor(data.item_count), state_size=model.state_size, teacher=None)
-    trained = torch.nn.ModuleDict({"student": model, "extra": objective}).train()
-    optimizer = training.optimizer_of(config, trained)
-    step = training.loss_step(config, data, model, objective, None, torch.device("cpu"))
+    config = StudentConfig(student=student, base_loss=loss, epochs=1, validation_samples=VALIDATED)
     samples = arguments.samples if loss == "sampled" else max(config.batch_size, arguments.samples // 4)
-    seconds, done = [time.process_time()], 0
-    # The windows of the whole epoch are drawn with its first batch, and the optimiser's state is made: once an epoch.
-    for batch in training.student_batches(config, data, model.causal)(0):
-        step(batch)["total"].backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    before = resident()
+    forget_peak()
+    recorder = NoRecorder()
+    model, plan = student_plan(config, data, shape_of(config), None, recorder)
+    seconds: list[float] = []
+    done = 0
+
+    def part(number: int) -> Iterable[Any]:
+        nonlocal done
         seconds.append(time.process_time())
-        done += len(batch) if len(seconds) > 2 else 0
-        if done >= samples:
-            break
+        for batch in plan.batches(number):
+            yield batch
+            # The loop asks for the next batch when the step is done.
+            seconds.append(time.process_time())
+            done += len(batch) if len(seconds) > 2 else 0
+            if done >= samples:
+                break
+
+    checkpoint = recorder.work / "student.safetensors"
+    fit(replace(plan, batches=part, checkpoint_seconds=1e9), checkpoint, lambda metrics, number: None)
     once, rest = seconds[1] - seconds[0], seconds[-1] - seconds[1]
-    measured.keep(f"epoch_{student}_{loss}", once + rest * len(data.train) / done)
-    measured.found[f"epoch_{student}_{loss}_samples"] = done
-    return model.eval()
+    name = f"epoch_{student}_{loss}"
+    measured.keep(name, once + rest * data.num_trainable(config.exclude_seen) / done)
+    peak = measured.found[f"{name}_peak_mib"]
+    measured.found |= {
+        f"{name}_samples": done,
+        f"{name}_added_mib": round(peak - before / MIB),
+        f"{name}_checkpoint_mib": round(checkpoint.stat().st_size / MIB, 1),
+    }
+    return model
 
 
 def measure_ranking(measured: Measured, arguments: argparse.Namespace, data: Any, model: Any) -> None:
@@ -214,10 +278,12 @@ def score(measured: Measured, arguments: argparse.Namespace, data: Any, backbone
 def in_a_process(arguments: argparse.Namespace, interactions: int, items: int) -> dict[str, Any]:
     """`measure` in a new process, so that its peak memory is its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--measure", str(interactions), str(items)]
+    command += ["--seed", str(arguments.seed), "--length", str(arguments.length)]
     command += ["--folder", str(arguments.folder), "--samples", str(arguments.samples), "--llm", arguments.llm]
     command += ["--histories", str(arguments.histories), "--teacher-samples", str(arguments.teacher_samples)]
     command += ["--students", *arguments.students]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     last = ""
     for line in process.stdout or ():
         print(line, end="", flush=True)
@@ -242,7 +308,9 @@ COLUMNS = (
     ("evaluate, s", "evaluate_s", 1.0),
     ("recommend to 10,000, s", "recommend_10k_s", 1.0),
     ("teacher, s for 1,000", "teacher_1k_s", 1.0),
-    ("peak, GiB", "peak_gib", 1.0),
+    ("SASRec trained, sampled, peak GiB", "epoch_sasrec_sampled_peak_mib", 1024.0),
+    ("its checkpoint, GiB", "epoch_sasrec_sampled_checkpoint_mib", 1024.0),
+    ("peak of all, GiB", "peak_gib", 1.0),
 )
 
 
@@ -250,13 +318,23 @@ def table(lines: list[dict[str, Any]]) -> str:
     """The lines as a table in Markdown, a size a row; a dash where a step was not run."""
     rows = [[name for name, _, _ in COLUMNS], ["---:"] * len(COLUMNS)]
     for line in sorted(lines, key=lambda one: (one["items"], one["interactions"])):
-        values = [line.get(key) for _, key, _ in COLUMNS]
+        values = [None if key not in line else line[key] / unit for _, key, unit in COLUMNS]
         rows.append(["-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def checked(lines: list[dict[str, Any]]) -> str:
-    """Whether the goals are met: cost an interaction at ten million against one million, and memory at a million."""
+    """Whether the goals are met: cost an interaction at ten million against one million, and memory at a million.
+
+    Raises ValueError where reading took longer than reading and splitting, which cannot be.
+    """
+    for line in lines:
+        if line["read_s"] > line["read_and_split_s"]:
+            size = f"{line['interactions']:,} interactions, {line['items']:,} items"
+            raise ValueError(
+                f"{size}: reading took {line['read_s']} s and, with splitting, {line['read_and_split_s']} s: "
+                "something else was timed with it; measure this size again"
+            )
     of = {(line["interactions"], line["items"]): line for line in lines}
     small, large = of.get((10**6, 10**5)), of.get((10**7, 10**5))
     said = []
@@ -310,7 +388,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What each step costs as interactions and items grow.")
     parser.add_argument("--sizes", nargs="*", metavar="NxV", help="such as 1000000x100000; all of the document's")
     parser.add_argument("--samples", type=int, default=200_000, help="training samples measured; of ce a quarter")
-    parser.add_argument("--histories", type=int, default=10_000, help="histories evaluated and recommended to")
+    parser.add_argument("--histories", type=int, default=3_000, help="histories evaluated and recommended to")
     parser.add_argument("--teacher-samples", type=int, default=1_000, help="samples scored by a teacher, 0 for none")
     parser.add_argument("--llm", default="", help="alias, id or path of the teacher's LLM; empty: 2 random layers")
     parser.add_argument("--students", nargs="*", default=list(GRADIENT), help="trained students")
@@ -322,6 +400,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--figure", type=Path, help="with --table: draw its curves")
     parser.add_argument("--check", action="store_true", help="with --table: say whether the goals are met")
     parser.add_argument("--measure", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -332,8 +411,10 @@ def run(arguments: argparse.Namespace, sizes: list[tuple[int, int]]) -> list[dic
         print(f"{interactions:,} interactions, {items:,} items", flush=True)
         folder = arguments.folder / f"{interactions}x{items}"
         if not folder.is_dir():
-            folder.mkdir(parents=True)
-            write_log(folder, interactions, items, arguments.length, arguments.seed)
+            # In a process of its own: where a process inherits the peak memory of its parent, this one stays small.
+            command = [sys.executable, str(Path(__file__).resolve()), "--write", str(interactions), str(items)]
+            command += ["--seed", str(arguments.seed), "--length", str(arguments.length)]
+            subprocess.run([*command, "--folder", str(arguments.folder)], check=True)
         lines.append(in_a_process(arguments, interactions, items))
         if arguments.results:
             with arguments.results.open("a", encoding="utf-8") as file:
@@ -343,17 +424,23 @@ def run(arguments: argparse.Namespace, sizes: list[tuple[int, int]]) -> list[dic
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.write:
+        interactions, items = arguments.write
+        folder = arguments.folder / f"{interactions}x{items}"
+        folder.mkdir(parents=True)
+        write_log(folder, interactions, items, arguments.length, arguments.seed)
+        return
     if arguments.measure:
-        line = measure(arguments, *arguments.measure)
-        print(
-            json.dumps(line | {"peak_gib": round(peak_mib() / 1024, 2), "teacher": arguments.llm or "random, 2 layers"})
-        )
+        print(json.dumps(measure(arguments, *arguments.measure) | {"teacher": arguments.llm or "random, 2 layers"}))
         return
     if arguments.table:
         lines = read_lines(arguments.table)
         print(table(lines))
         if arguments.check:
-            print(checked(lines))
+            try:
+                print(checked(lines))
+            except ValueError as error:
+                raise SystemExit(f"{arguments.table}: {error}") from None
         if arguments.figure:
             draw(lines, arguments.figure)
         return

@@ -67,7 +67,7 @@ def print_ceiling(config: MapItemsConfig) -> None:
     )
     chosen = choose_interleaving(validation, config.warm_cost)
     found = outcome(test, chosen.interleaving)
-    among = among_new(test, np.searchsorted(new, data.new_test))
+    among = among_new(test)
     print(
         f"trained on these items: among new {among:.4f}; set as new ones are: "
         f"new {found.new:.4f} at a warm cost of {found.warm_cost:.2%}, all targets {found.gain:+.2%}",

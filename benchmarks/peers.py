@@ -155,6 +155,14 @@ def train(name: str, python: Path, data: Path, arguments: argparse.Namespace, se
     return {"library": name} | json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def imports_mib() -> float:
+    """Peak memory of a process that imports pandas and PyTorch, as each of ours does before anything else: MiB."""
+    program = "import pandas, torch, resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    environment = os.environ | ENVIRONMENT
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    return round(float(done.stdout))
+
+
 def machine() -> dict[str, Any]:
     """The processor's name, its number of cores, and the load of the last minute."""
     processor = platform.processor() or platform.machine()
@@ -168,6 +176,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """All trainings, in turns; each line is printed, and added to ``--results``."""
     pythons = {name: python_of(name, arguments.folder, arguments.torch_index) for name in arguments.libraries}
     lines = []
+    of_imports = imports_mib()
     for turn in range(arguments.rounds):
         for catalogue in arguments.catalogues:
             data = write_data(catalogue, arguments.folder, 0)
@@ -176,6 +185,8 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                     line: dict[str, Any] = {"library": name, "failed": reason}
                 else:
                     line = train(name, python, data, arguments, arguments.seed + turn)
+                    if not PEERS[name].packages:
+                        line["imports_mib"] = of_imports
                 line |= {"catalogue": catalogue, "seed": arguments.seed + turn, "python": platform.python_version()}
                 lines.append(line | machine())
                 print(json.dumps(lines[-1]), flush=True)
@@ -242,6 +253,11 @@ def checked(lines: list[dict[str, Any]]) -> str:
                     said.append(
                         f"- {where}: {own / theirs:.2f} times the {what} of {fastest}, the fastest (goal {wanted})"
                     )
+        least = found(lines, "ours, by default", catalogue, "imports_mib")
+        theirs = found(lines, fastest, catalogue, "peak_mib")
+        if least is not None and theirs:
+            share = f"{least / theirs:.2f} times the peak memory of {fastest}"
+            said.append(f"- {head(catalogue)}: importing pandas and PyTorch alone takes {least:.0f} MiB, {share}")
     return "\n".join(said)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from recdistill.data.sequences import SequenceData
     from recdistill.distillation.selection import SelectionSignals, StudentSignals
     from recdistill.errors import InputError
-    from recdistill.registry import GATES, LOSS_TERMS, METRICS, POLICIES, SOURCES, SPLITS, STUDENTS, TEACHERS
+    from recdistill.registry import GATES, LOSS_TERMS, METRICS, POLICIES, SOURCES, SPLITS, STUDENTS, TEACHERS, VIEWS
     from recdistill.students.recommender import ClosedForm, Recommender
     from recdistill.students.student import Student
     from recdistill.teachers.outputs import TeacherOutputs
@@ -43,7 +43,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 keep_freed_memory()
 
-_REGISTRIES = ("GATES", "LOSS_TERMS", "METRICS", "POLICIES", "SOURCES", "SPLITS", "STUDENTS", "TEACHERS")
+_REGISTRIES = ("GATES", "LOSS_TERMS", "METRICS", "POLICIES", "SOURCES", "SPLITS", "STUDENTS", "TEACHERS", "VIEWS")
 _FUNCTIONS = ("compare", "compare_runs", "distill", "load_data", "load_frame", "load_run", "load_student", "newest_run")
 _TRAINING = ("train_student", "train_teacher")
 _TRAINED = ("FittedStudent", "TrainedStudent", "TrainedTeacher")
@@ -71,6 +71,7 @@ __all__ = [
     "SPLITS",
     "STUDENTS",
     "TEACHERS",
+    "VIEWS",
     "ClosedForm",
     "FittedStudent",
     "InputError",

@@ -103,6 +103,7 @@ def run(name: str, arguments: list[str]) -> int:
     """Run a step, in the processes of its launch."""
     folder_of_mlflow_run()
     try:
+        from recdistill.registry import part_errors
         from recdistill.runs.interruption import stop_on_signals
         from recdistill.runs.step_runs import entry_run
     except ModuleNotFoundError as error:
@@ -123,9 +124,10 @@ def run(name: str, arguments: list[str]) -> int:
             # Nothing is made: there is no run.
             config = parse(STEPS[name], name, arguments)
             if main_process:
-                importlib.import_module("recdistill.steps.estimate").estimate_alone(name, config)
+                with part_errors():
+                    importlib.import_module("recdistill.steps.estimate").estimate_alone(name, config)
             return 0
-        with entry_run(name) if main_process and name not in WITHOUT_RUN else nullcontext():
+        with entry_run(name) if main_process and name not in WITHOUT_RUN else nullcontext(), part_errors():
             made = function_of(name)(parse(STEPS[name], name, arguments))
             if main_process and name in TOLD:
                 print(importlib.import_module("recdistill.runs.outcome").outcome(name, made), flush=True)

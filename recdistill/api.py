@@ -6,8 +6,10 @@ log nowhere. Options are those of the steps (`recdistill distill --help`), by th
 
 import hashlib
 import json
+import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from numbers import Integral
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, as_tensor, from_numpy, no_grad
 
 from recdistill.config import (
@@ -28,7 +31,7 @@ from recdistill.config import (
     config_of,
     narrow,
 )
-from recdistill.config.base import Config, option_table
+from recdistill.config.base import Config, nearest, option_table
 from recdistill.config.lineage import plugin_contents
 from recdistill.config.steps import STEPS
 from recdistill.data.catalogue import Catalogue
@@ -38,11 +41,11 @@ from recdistill.data.load import load_data as load_configured
 from recdistill.data.pinned_models import terms_of
 from recdistill.data.sequences import SequenceData
 from recdistill.data.text_columns import text
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 from recdistill.plugins import load_plugins
-from recdistill.students.build import load_recommender, read_shape
+from recdistill.students.build import read_shape
 from recdistill.students.catalogue_file import read_catalogue
-from recdistill.students.kept_student import VECTORS_FOLDER, Beside, beside_of, write_student
+from recdistill.students.kept_student import VECTORS_FOLDER, Beside, beside_of, load_kept, write_student
 from recdistill.students.mapped import has_own_map, with_own_map, without_map
 from recdistill.students.measure import Fitted
 from recdistill.students.recommender import Recommender
@@ -68,6 +71,8 @@ from recdistill.views.item_vectors import ItemVectors
 if TYPE_CHECKING:
     from recdistill.report.results import Results
 
+#: Characters of a value that a message shows.
+SHOWN = 60
 #: Options of the data that are no part of their contents: where the files lie.
 OF_FILES = ("interactions", "items")
 #: Options of runs: how a step makes one, and which it starts from.
@@ -82,6 +87,8 @@ OF_RUNS = (
     "init_from",
     "refit",
 )
+#: Options of a comparison, and the least value of each.
+DRAWS = {"resamples": 1, "seed": 0}
 #: Options of a student that the run of its teacher answers.
 OF_TEACHERS_RUN = ("query_share", "rounds", "teacher_run_id", "teacher_files")
 
@@ -97,7 +104,7 @@ def load_data(dataset: str = "ml-100k", **options: Any) -> SequenceData:
         InputError: a file or an option cannot be used.
     """
     load_plugins(str(options.get("plugin", "")))
-    return load_configured(DataConfig(dataset=dataset, **options))
+    return load_configured(DataConfig(dataset=dataset, **options).checked())
 
 
 def load_frame(interactions: pd.DataFrame, items: pd.DataFrame | None = None, **options: Any) -> SequenceData:
@@ -109,7 +116,7 @@ def load_frame(interactions: pd.DataFrame, items: pd.DataFrame | None = None, **
         options: of the step ``prepare``, as ``split``.
 
     Raises:
-        InputError: a column is missing, or a value cannot be used.
+        InputError: what is given is no frame, a column is missing, or a value cannot be used.
     """
     return data_from_frames(interactions, items, **options)
 
@@ -124,8 +131,9 @@ def train_student(data: SequenceData, student: str = "sasrec", *, seed: int = 1,
         options: of the step ``backbone``, as ``epochs``, ``hidden_size``, ``blocks``.
 
     Raises:
-        InputError: an option cannot be used.
+        InputError: ``data`` is no data set, or an option cannot be used.
     """
+    check_data_set(data)
     load_plugins(str(options.get("plugin", "")))
     config = BaselineConfig(student=student, seed=seed, **options)
     refuse_unused(config, "backbone")
@@ -149,8 +157,9 @@ def distill(
         options: of the step ``distill``, as ``lam``, ``alpha``, ``ed_weight``, ``temperature``, ``selection_policy``.
 
     Raises:
-        InputError: an option cannot be used, or the outputs are of other data.
+        InputError: ``data`` is no data set, an option cannot be used, or the outputs are of other data.
     """
+    check_data_set(data)
     load_plugins(str(options.get("plugin", "")))
     config = DistillConfig(student=student, seed=seed, **options)
     if not isinstance(outputs, TeacherOutputs):
@@ -169,8 +178,17 @@ def distill(
     return trained("distill", config, data, fitted, vectors, outputs.manifest.llm)
 
 
+def check_data_set(data: object) -> None:
+    """Raise InputError unless ``data`` is a data set, as `load_data` and `load_frame` return it."""
+    if not isinstance(data, SequenceData):
+        raise InputError(f"data: is a {type(data).__name__}; give what load_data or load_frame returns")
+
+
 def refuse_unused(config: Config, step: str) -> None:
-    """Raise InputError where an option is given that would say nothing here, as of the data, which are at hand."""
+    """Raise InputError where an option is given that would say nothing here, as of the data, which are at hand.
+
+    Nor what nothing reads beside the others (`Config.checked`).
+    """
     table = option_table(type(config))
     of_teacher = set(option_table(TeacherConfig)) - set(option_table(BaselineConfig)) if step == "distill" else set()
     for name, value in config.values().items():
@@ -188,6 +206,7 @@ def refuse_unused(config: Config, step: str) -> None:
             raise InputError(f"{said}is of the step {step}, whose runs are tracked; leave it out")
         if name in of_teacher:
             raise InputError(f"{said}is of the teacher, whose outputs are given; leave it out")
+    config.checked()
 
 
 def item_vectors(config: StudentConfig, data: SequenceData) -> ItemVectors | None:
@@ -216,8 +235,9 @@ def train_teacher(
         options: of the step ``teacher``, as ``token_budget``, ``experts``, ``teacher``.
 
     Raises:
-        InputError: an option or the LLM cannot be used, or the backbone is of other data.
+        InputError: ``data`` is no data set, an option or the LLM cannot be used, or the backbone is of other data.
     """
+    check_data_set(data)
     load_plugins(str(options.get("plugin", "")))
     config = TeacherConfig(llm=llm, seed=seed, **options)
     refuse_unused(config, "teacher")
@@ -248,10 +268,17 @@ def compare(students: "Sequence[TrainedStudent]", *, metric: str = "test/ndcg_at
     Returns the results: printed, a table with intervals and p-values and a sentence; ``.frame()`` has the numbers.
 
     Raises:
-        InputError: fewer than two are given, or they are of different data.
+        InputError: fewer than two are given, or they are of different data, or an option cannot be used.
     """
     from recdistill.report.in_memory import compare_fitted
 
+    if isinstance(students, str) or not isinstance(students, Iterable):
+        raise InputError(f"students: is a {type(students).__name__}; give a list of at least two students")
+    students = list(students)
+    for name in options:
+        if name not in DRAWS:
+            raise InputError(f"{name}: there is no such option{nearest(name, DRAWS)}; options are {', '.join(DRAWS)}")
+    options = {name: checked_whole(name, value, DRAWS[name]) for name, value in options.items()}
     return compare_fitted(students, metric=metric, **options)
 
 
@@ -273,8 +300,11 @@ def compare_runs(
         resamples: bootstrap and permutation draws.
 
     Raises:
-        InputError: a run is unknown, unfinished or of other data.
+        InputError: a run is unknown, unfinished or of other data, or an option cannot be used.
     """
+    if isinstance(runs, str) or not isinstance(runs, Iterable):
+        raise InputError(f"runs={one_line(repr(runs), SHOWN)}: is no list; give a list of ids")
+    resamples = checked_whole("resamples", resamples, DRAWS["resamples"])
     from recdistill.report.compared import groups_of
     from recdistill.report.results import MetricName, compare_groups
     from recdistill.runs.compared_runs import compared_runs
@@ -291,21 +321,25 @@ def newest_run(step: str) -> str:
     return newest(step)
 
 
-def load_run(run_id: str, *, device: str = "cpu") -> "FittedStudent | TrainedTeacher":
+def load_run(run_id: str, *, device: str = "cpu", plugin: str = "") -> "FittedStudent | TrainedTeacher":
     """The student or teacher of a finished run of the tracking store.
 
     Args:
         run_id: of a ``backbone``, ``distill`` or ``teacher`` run.
         device: where it computes: ``cpu``, ``cuda`` or ``auto``.
+        plugin: your module whose parts it was made with; '' for the one that the run keeps the name of.
 
     Raises:
-        InputError: there is no such run or device, or its data or LLM are no longer to be had.
+        InputError: there is no such run or device, its data, its LLM or the plugin that it was made with are no longer
+            to be had, or that plugin is no longer the code that it was trained with.
     """
-    from recdistill.runs.finished_runs import check_data, linked_run, options_of_run
+    from recdistill.runs.finished_runs import check_data, linked_run
+    from recdistill.runs.plugins_of_runs import options_with_plugins, same_code
     from recdistill.runs.served_model import student_folder
 
-    run, step, values = options_of_run(run_id, ("backbone", "distill", "teacher"))
-    load_plugins(str(values.get("plugin", "")))
+    load_plugins(plugin)
+    run, step, values = options_with_plugins(run_id, ("backbone", "distill", "teacher"))
+    same_code(run)
     config = changed(config_of(STEPS[step], values), device=device)
     assert isinstance(config, StudentConfig | TeacherConfig)
     data = load_configured(narrow(config, DataConfig))
@@ -317,33 +351,64 @@ def load_run(run_id: str, *, device: str = "cpu") -> "FittedStudent | TrainedTea
         catalogue = read_catalogue(student_folder(run.run_id)[0])[0] if config.refit else data.catalogue
         return student_in(folder, catalogue, config.exclude_seen, device_of(config))
     assert isinstance(config, TeacherConfig)
-    backbone = without_map(load_recommender(linked_run(run, "backbone").artifact("student")))
+    of = linked_run(run, "backbone")
+    same_code(of)
+    backbone = without_map(load_kept(of.artifact("student")))
     assert isinstance(backbone, Student)
     teacher = load_teacher(run.artifact("teacher"), config, backbone.requires_grad_(False), data)
     return TrainedTeacher(teacher, config, data)
 
 
-def load_student(folder: str | Path) -> "FittedStudent":
-    """The recommender of `FittedStudent.save`. Raises InputError where it cannot be read."""
+def load_student(folder: str | Path, *, plugin: str = "") -> "FittedStudent":
+    """The recommender of `FittedStudent.save`.
+
+    Args:
+        folder: where it was saved.
+        plugin: the module that the student is a part of, where it is one of your own and not imported yet.
+
+    Raises:
+        InputError: it cannot be read, or the plugin is missing, or no longer the code that it was saved with.
+    """
+    load_plugins(plugin)
     catalogue, exclude_seen = read_catalogue(folder)
     return student_in(Path(folder), catalogue, exclude_seen, torch.device("cpu"))
 
 
 def student_in(folder: Path, catalogue: Catalogue, exclude_seen: bool, place: torch.device) -> "FittedStudent":
     """The student in a folder, with what lies beside it, on a device."""
-    model, shape = load_recommender(folder).to(place), read_shape(folder)
+    model, shape = load_kept(folder).to(place), read_shape(folder)
     terms, beside = terms_of_student(folder), beside_of(folder)
     return FittedStudent(model, shape, catalogue, exclude_seen, known_terms=terms, beside=beside)
 
 
 def ids_of(name: str, lists: Iterable[Iterable[Any] | None]) -> list[list[str] | None]:
-    """The ids of each list as text. Raises InputError where one is no list, as a single id."""
+    """The ids of each list as text. Raises InputError where one, or all of it, is no list, as a single id."""
+    if isinstance(lists, str | bytes) or not isinstance(lists, Iterable):
+        raise InputError(f"{name}={one_line(repr(lists), SHOWN)}: is no list; give a list with a list of ids for each")
     found: list[list[str] | None] = []
     for number, ids in enumerate(lists):
         if isinstance(ids, str | bytes) or not (ids is None or isinstance(ids, Iterable)):
             raise InputError(f"{name}: the entry {number} is {ids!r}; give a list of ids in its place")
         found.append(None if ids is None else [text(one) for one in ids])
     return found
+
+
+def checked_whole(name: str, value: object, least: int) -> int:
+    """A whole number of at least ``least``. Raises InputError where it is none."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name}={one_line(repr(value), SHOWN)}: must be a whole number of at least {least}")
+    return int(value)
+
+
+@contextmanager
+def written(folder: object) -> Iterator[Path]:
+    """A folder that the block writes into. Raises InputError, one line, where that cannot be."""
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise InputError(f"folder={one_line(repr(folder), SHOWN)}: is no name of a folder; give one to write into")
+    try:
+        yield Path(folder)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"folder={folder}: cannot be written ({one_line(str(error))}); give another folder") from None
 
 
 def recorder(step: str, config: Config) -> Recorder:
@@ -394,9 +459,7 @@ class FittedStudent:
         Raises:
             InputError: a history is no list of ids, lists do not fit each other, or ``k`` is below 1.
         """
-        if not isinstance(k, Integral) or k < 1:
-            raise InputError(f"k={k!r}: must be a whole number of at least 1")
-        k = int(k)
+        k = checked_whole("k", k, 1)
         known = [ids or [] for ids in ids_of("histories", histories)]
         banned = [[] for _ in known] if exclude is None else ids_of("exclude", exclude)
         only = None if allowed_items is None else ids_of("allowed_items", allowed_items)
@@ -436,16 +499,20 @@ class FittedStudent:
         return self.known_terms
 
     def save(self, folder: str | Path) -> None:
-        """Write the recommender and its catalogue, readable by `load_student`; a teacher's embedding is folded in."""
-        write_student(
-            Path(folder),
-            self.model,
-            self.shape,
-            catalogue=self.catalogue,
-            exclude_seen=self.exclude_seen,
-            beside=self.beside,
-            terms=self.terms,
-        )
+        """Write the recommender and its catalogue, readable by `load_student`; a teacher's embedding is folded in.
+
+        Raises InputError where ``folder`` cannot be written.
+        """
+        with written(folder) as place:
+            write_student(
+                place,
+                self.model,
+                self.shape,
+                catalogue=self.catalogue,
+                exclude_seen=self.exclude_seen,
+                beside=self.beside,
+                terms=self.terms,
+            )
 
     @cached_property
     def _serving(self) -> ItemRecommender:
@@ -589,5 +656,9 @@ class TrainedTeacher:
         return gate_figure(self.gate_tables()[1], "Mean gate weights by cluster of users")
 
     def save(self, folder: str | Path) -> None:
-        """Write what was trained: adapter, gate, projector and head; no weight of the LLM."""
-        self.model.save(Path(folder))
+        """Write what was trained: adapter, gate, projector and head; no weight of the LLM.
+
+        Raises InputError where ``folder`` cannot be written.
+        """
+        with written(folder) as place:
+            self.model.save(place)

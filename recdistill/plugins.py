@@ -12,25 +12,39 @@ from pathlib import Path
 from types import ModuleType
 
 from recdistill.errors import InputError, one_line
+from recdistill.registry import generation
 
 GROUP = "recdistill.plugins"
 _loaded: dict[str, ModuleType] = {}
 
 
 def load_plugins(names: str) -> list[ModuleType]:
-    """Import the plugins named, each once a process. Raises InputError, one line, where one cannot be imported."""
+    """Import the plugins named, each once a process.
+
+    Raises InputError, one line, where one cannot be imported or registers no part.
+    """
     return [_load(name.strip()) for name in names.split(",") if name.strip()]
 
 
 def _load(name: str) -> ModuleType:
     if name not in _loaded:
+        before, known = generation(), set(sys.modules)
         try:
-            _loaded[name] = _imported(name)
+            module = _imported(name)
         except InputError:
             raise
-        except Exception as error:  # whatever the user's module raises
+        except (Exception, SystemExit) as error:  # whatever the user's module raises
             said = one_line(f"{type(error).__name__}: {error}")
-            raise InputError(f"plugin={name}: cannot be imported ({said})") from None
+            raise InputError(f"plugin={name}: cannot be imported ({said})") from error
+        if generation() == before and module.__name__ not in known:
+            # Not of a module that was imported before, and registered its parts then.
+            sys.modules.pop(module.__name__, None)
+            what = "" if getattr(module, "__file__", None) else "is a folder without __init__.py and "
+            raise InputError(
+                f"plugin={name}: {what}registers no part; write @STUDENTS.register(...), or that of another kind, "
+                "above each part"
+            )
+        _loaded[name] = module
     return _loaded[name]
 
 

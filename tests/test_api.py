@@ -1,6 +1,8 @@
 """The Python interface where no other test has it: a teacher's gate, and the model of a run of one's own."""
 
 import io
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from registered_parts import registries_restored
 from small_data import write_csv
 from small_teachers import small, small_backbone, tiny_teacher
 from workplace import Workplace
 
 import recdistill as rd
-from recdistill import api
+from recdistill import api, plugins
 from recdistill.config import AddItemsConfig
 from recdistill.data.pinned_models import LLMS
 from recdistill.steps.add_items import add_items
@@ -149,12 +152,18 @@ OWN = {"hidden_size": 8, "blocks": 1, "heads": 1, "epochs": 1, "max_length": 8, 
         ({"split": "leave-one-out"}, "is of the data, which are given; give it to load_data or load_frame"),
         ({"new_items": 0.1}, "is of the data"),
         ({"items": "films.csv"}, "is of the data"),
+        ({"rate_floor": 0.5}, "is of schedule=linear or cosine; set that, or leave rate_floor out"),
     ],
 )
 def test_an_option_that_would_say_nothing_is_refused(data, given, message):
     ((name, value),) = given.items()
     with pytest.raises(rd.InputError, match=f"^{name}={value}: {message}"):
         rd.train_student(data, epochs=1, **given)
+
+
+def test_an_option_of_the_data_that_would_say_nothing_is_refused(tmp_path):
+    with pytest.raises(rd.InputError, match=r"^new_items_seed=2: is of new_items above 0; set that, or leave"):
+        rd.load_data(**write_csv(tmp_path), new_items_seed=2)
 
 
 def test_a_teacher_s_options_are_refused_where_they_would_say_nothing(data, trained):
@@ -189,6 +198,100 @@ def test_a_wrong_kind_of_argument_is_one_line(data, trained):
         with pytest.raises(rd.InputError, match=rf"^k={k!r}: must be a whole number of at least 1"):
             student.recommend([["i1"]], k=k)
     assert len(student.recommend([["i1"]], k=np.int64(2))) == 2
+
+
+@pytest.mark.parametrize("given", ["log.csv", {"user": [1]}, None])
+def test_what_is_no_frame_is_one_line(given):
+    with pytest.raises(
+        rd.InputError, match=rf"^interactions: is a {type(given).__name__}; give a pandas DataFrame, or f"
+    ):
+        rd.load_frame(given)
+    frame = pd.DataFrame({"user": [1], "item": [1], "timestamp": [1]})
+    if given is not None:
+        with pytest.raises(rd.InputError, match=rf"^items: is a {type(given).__name__}; give a pandas DataFrame"):
+            rd.load_frame(frame, given)
+
+
+def test_what_is_no_data_set_is_one_line(data, trained):
+    frame = pd.DataFrame({"user": [1], "item": [1], "timestamp": [1]})
+    outputs, backbone = trained.outputs(top_n=6), rd.train_student(data, **QUICKLY)
+    for ask in (
+        lambda: rd.train_student(frame),
+        lambda: rd.distill(frame, outputs),
+        lambda: rd.train_teacher(frame, backbone),
+    ):
+        with pytest.raises(rd.InputError, match=r"^data: is a DataFrame; give what load_data or load_frame returns$"):
+            ask()
+
+
+def test_options_of_a_comparison_are_checked(data):
+    students = [rd.train_student(data, student=name) for name in ("itemknn", "ease")]
+    for given, said in (
+        ({"seeds": 3}, "seeds: there is no such option; the nearest is seed; options are resamples, seed"),
+        ({"resamples": "10"}, "resamples='10': must be a whole number of at least 1"),
+        ({"resamples": 0}, "resamples=0: must be a whole number of at least 1"),
+        ({"resamples": 9.5}, "resamples=9.5: must be a whole number of at least 1"),
+        ({"seed": -1}, "seed=-1: must be a whole number of at least 0"),
+    ):
+        with pytest.raises(rd.InputError, match=f"^{said}$"):
+            rd.compare(students, **given)
+    with pytest.raises(rd.InputError, match=r"^students: is a TrainedStudent; give a list of at least two students$"):
+        rd.compare(students[0])
+    with pytest.raises(rd.InputError, match=r"^runs='abc': is no list; give a list of ids$"):
+        rd.compare_runs("abc")
+    with pytest.raises(rd.InputError, match=r"^resamples=0: must be a whole number"):
+        rd.compare_runs(resamples=0)
+    assert rd.compare(iter(students), resamples=np.int64(10)).resamples == 10
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(data, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    student = rd.train_student(data, student="itemknn")
+    (tmp_path / "file").write_text("")
+    for one in (student, trained):
+        for folder in ("file", "file/below", Path("file")):
+            with pytest.raises(rd.InputError, match=f"^folder={folder}: cannot be written .*; give another folder$"):
+                one.save(folder)
+        for folder in ("", None, 3):
+            with pytest.raises(rd.InputError, match=f"^folder={folder!r}: is no name of a folder; give one"):
+                one.save(folder)
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+OWN_PARTS = (Path(__file__).parent / "plugin" / "parts_of_a_stranger.py").read_text(encoding="utf-8")
+
+
+def test_a_kept_student_of_ones_own_is_loaded_by_its_plugin(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(plugins, "_loaded", {})
+    files = [tmp_path / f"{name}.py" for name in ("kept_parts", "moved_parts", "edited_parts")]
+    for file in files:
+        file.write_text(OWN_PARTS, encoding="utf-8")
+    files[2].write_text(OWN_PARTS.replace("return mean + ", "return 2 * mean - "), encoding="utf-8")
+    kept, moved, edited = map(str, files)
+    with registries_restored():
+        student = rd.train_student(data, student="decayed_mean", epochs=1, hidden_size=8, plugin=kept)
+        student.save(tmp_path / "student")
+        answer = student.recommend([["i1", "i2"]])
+    with (
+        registries_restored(),
+        pytest.raises(rd.InputError, match=r"a part of your module kept_parts; give it"),
+    ):
+        rd.load_student(tmp_path / "student")
+    with registries_restored():
+        loaded = rd.load_student(tmp_path / "student", plugin=moved)
+        pd.testing.assert_frame_equal(loaded.recommend([["i1", "i2"]]), answer)
+        loaded.save(tmp_path / "again")
+        described = json.loads((tmp_path / "again" / "student.json").read_text())
+        assert described["plugin"]["module"] == "moved_parts"
+    with registries_restored(), pytest.raises(rd.InputError, match=r"no longer the code that it was kept with"):
+        rd.load_student(tmp_path / "student", plugin=edited)
+    for file in files:
+        sys.modules.pop(file.stem, None)
+
+
+def test_a_kept_student_of_ours_names_no_module(data, tmp_path):
+    rd.train_student(data, student="itemknn").save(tmp_path)
+    assert "plugin" not in json.loads((tmp_path / "student.json").read_text())
 
 
 def test_a_dealt_teacher_is_dealt_here_too(data, trained, monkeypatch):
@@ -226,6 +329,10 @@ def test_what_is_no_list_of_histories_is_one_line(data):
     student = rd.train_student(data, **{name: OWN[name] for name in OWN if name != "candidate_topk"})
     for given, said in (
         ({"histories": ["1"]}, r"histories: the entry 0 is '1'; give a list of ids"),
+        ({"histories": None}, r"histories=None: is no list; give a list with a list of ids for each"),
+        ({"histories": "1"}, r"histories='1': is no list"),
+        ({"histories": [["1"]], "exclude": 3}, r"exclude=3: is no list"),
+        ({"histories": [["1"]], "k": True}, "k=True: must be a whole number of at least 1"),
         ({"histories": [["1"]], "k": 0}, "k=0: must be a whole number of at least 1"),
         ({"histories": [["1"]], "exclude": []}, "exclude: has 0 lists for 1 histories"),
         ({"histories": [["1"]], "allowed_items": [["1"], None]}, "allowed_items: has 2 lists for 1 histories"),

@@ -4,13 +4,19 @@ import subprocess
 import sys
 
 import recdistill
+from recdistill.registry import REGISTRIES
 
 
 def test_every_public_name_is_there() -> None:
     assert dir(recdistill) == sorted(recdistill.__all__)
-    assert len(recdistill.__all__) <= 32
+    assert len(recdistill.__all__) <= 33
     for name in recdistill.__all__:
         assert getattr(recdistill, name) is not None
+
+
+def test_every_registry_has_a_public_name() -> None:
+    public = {id(getattr(recdistill, name)) for name in recdistill.__all__}
+    assert all(id(one) in public for one in REGISTRIES)
 
 
 def test_importing_costs_nothing() -> None:

@@ -99,8 +99,14 @@ def ranks_of(score: Score, histories: Sequence[np.ndarray], target: np.ndarray) 
 
 
 def peak_mib() -> float:
-    """The most memory that this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process ever had, as `recdistill.training.resources.peak_resident` has it."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    # The other number may be that of the process that started this one.
+    own = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return (own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
 @dataclass

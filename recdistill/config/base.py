@@ -8,9 +8,9 @@ logged and read back like the others; an option of a part that is not chosen is 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from recdistill.config.option import Option, option
+from recdistill.config.option import Option, option, spoken
 from recdistill.errors import InputError
 from recdistill.registry import Registry, generation
 
@@ -54,8 +54,15 @@ class Config(metaclass=ConfigType):
         "only say what would be made, what is finished, how long the rest takes and how much memory",
         role="place",
     )
-    plugin: str = option("", "your modules of students, policies and other parts, separated by commas", role="place")
+    plugin: str = option(
+        "",
+        "your modules of students, sources, splits, gates, policies, teachers, loss terms, metrics and views, "
+        "separated by commas",
+        role="place",
+    )
     part_options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    #: Some parts are chosen later, as by a search space: options of any part are taken, and checked then.
+    parts_later: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         table = option_table(type(self))
@@ -73,8 +80,10 @@ class Config(metaclass=ConfigType):
         kept = {name: given.get(name, table[name].default) for name in in_use}
         for name, value in given.items():
             if name not in kept and value != table[name].default:
-                where = " or ".join(table[name].parts)
-                raise InputError(f"{name}={value}: is of {where}; set that, or leave {name} out")
+                if not self.parts_later:
+                    where = " or ".join(table[name].parts)
+                    raise InputError(f"{name}={value}: is of {where}; set that, or leave {name} out")
+                kept[name] = value
         object.__setattr__(self, "part_options", tuple(sorted(kept.items())))
 
     def parts(self) -> list[tuple[str, Registry, str]]:
@@ -118,6 +127,24 @@ class Config(metaclass=ConfigType):
         ``mended`` names what was wrong in results of these options before, so that no such run is found.
         """
         return {}
+
+    def switched_off(self) -> dict[str, str]:
+        """Options that nothing reads at the values of the others (``read_with``), and what they are of, in words."""
+        table = option_table(type(self))
+        found = {name: one.unmet(lambda other: [self.value(other)]) for name, one in table.items()}
+        return {name: need for name, need in found.items() if need}
+
+    def checked(self) -> Self:
+        """These options, as a person gave them.
+
+        Kept runs, trials and rows of a plan share options that some of them do not read: they are not checked.
+        Raises InputError where one with another value than its default changes nothing at the values of the others.
+        """
+        table = option_table(type(self))
+        for name, need in self.switched_off().items():
+            if self.value(name) != table[name].default:
+                raise InputError(f"{name}={spoken(self.value(name))}: is of {need}; set that, or leave {name} out")
+        return self
 
     def values(self) -> dict[str, Any]:
         """Every option in use, by name, flat: what ``config.json`` holds."""
@@ -186,6 +213,11 @@ def _option_table(kind: type[Config]) -> dict[str, Option]:
             owner = _weighted_by(kind)
             of_term = (f"{kind.weighted.kind} {part}",)
             one = Option(part + WEIGHT, float, 0.0, weight.metadata, owner.section, (owner,), of_term)
+            if one.name in found:
+                has = found[one.name].parts[0] if found[one.name].parts else "the step itself"
+                raise InputError(
+                    f"{kind.weighted.kind} {part!r}: {has} has an option {one.name}; give the term another name"
+                )
             found[one.name] = one
             _add_part(found, kind.weighted, part, f"{one.name}>0", one)
     return found
@@ -203,6 +235,11 @@ def _add_part(found: dict[str, Option], registry: Registry, part: str, where: st
         elif not known.parts:
             raise InputError(
                 f"{registry.kind} {part!r}: the step itself has an option {spec.name}; give it another name"
+            )
+        elif known.parts[0].startswith(f"{registry.kind} "):
+            raise InputError(
+                f"{registry.kind} {part!r}: its option {spec.name} is the weight of the {known.parts[0]}; give it "
+                "another name"
             )
         elif (known.type, known.default) != (spec.type, spec.default):
             raise InputError(
@@ -272,4 +309,6 @@ def _fitting(kind: type[Kind], values: Mapping[str, Any], asked: Collection[str]
     table = option_table(kind)
     in_use = {*options_in_use(kind, values), *asked}
     known = {name: value for name, value in values.items() if name in table}
+    if kind.parts_later:
+        return kind(**known)
     return kind(**{name: value for name, value in known.items() if not table[name].parts or name in in_use})

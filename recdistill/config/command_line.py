@@ -35,7 +35,7 @@ def parse(kind: type[Parsed], step: str, arguments: list[str]) -> Parsed:
     given_values: dict[str, Any] = {
         name: located(table[name], v) if isinstance(v, str) else v for name, v in values.items()
     }
-    return kind(**given_values)
+    return kind(**given_values).checked()
 
 
 def named_plugins(arguments: list[str]) -> str:
@@ -108,5 +108,7 @@ def described(one: Option) -> str:
         text += f"; one of {', '.join(one.choices)}"
     if one.parts and not one.name.endswith("_weight"):
         text += f" (with {' or '.join(one.parts)})"
+    if one.metadata["read_with"]:
+        text += f" (with {', '.join(map(one.need, one.metadata['read_with']))})"
     default = str(one.default).lower() if isinstance(one.default, bool) else one.default
     return text if default == "" else f"{text} [{default}]"

@@ -51,7 +51,9 @@ class DataConfig(Config):
         least=0,
         most=0.5,
     )
-    new_items_seed: int = option(1, "seed of the draw of new items, apart from seed", role="data", least=0)
+    new_items_seed: int = option(
+        1, "seed of the draw of new items, apart from seed", role="data", least=0, read_with={"new_items": "above 0"}
+    )
     min_interactions: int = option(0, "leave out users with fewer interactions", role="data", least=0)
     min_item_interactions: int = option(0, "leave out items with fewer interactions", role="data", least=0)
     k_core: int = option(

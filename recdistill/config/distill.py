@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from recdistill.config.base import MENDED, WEIGHT, Config, option_table
+from recdistill.config.base import WEIGHT, Config, option_table
 from recdistill.config.option import option
 from recdistill.config.student import StudentConfig, check_measured, check_without_teacher
 from recdistill.config.teacher import TeacherConfig
@@ -38,8 +38,9 @@ class DistillConfig(StudentConfig, TeacherConfig):
     lam: float = option(0.5, "weight of the ranking distillation", least=0, common=True)
     alpha: float = option(0.0, "weight of the DRO term", least=0, common=True)
     beta: float = option(
-        1.0, "divides what the DRO term exponentiates: the smaller, the more the worst items count", above=0
-    )
+        1.0, "divides what the DRO term exponentiates: the smaller, the more the worst items count", above=0,
+        read_with={"alpha": "above 0"},
+    )  # fmt: skip
     ed_weight: float = option(
         0.3, "weight of the teacher's item embedding added to the student's", least=0, common=True
     )
@@ -49,18 +50,26 @@ class DistillConfig(StudentConfig, TeacherConfig):
     )
     new_candidates: bool = option(
         False, "also teach items without a training target, where the teacher ranks them; else the next items of its "
-        "ranking take their places (with mask_untrained)",
+        "ranking take their places", read_with={"mask_untrained": "true"},
     )  # fmt: skip
     gamma_position: float = option(
-        0.3, "weight of a candidate's position in the teacher's ranking, among what weighs it", least=0
-    )
-    gamma_confidence: float = option(0.5, "weight of the teacher's confidence in the sample, likewise", least=0)
-    gamma_consistency: float = option(0.1, "weight of student and teacher agreeing, likewise", least=0)
+        0.3, "weight of a candidate's position in the teacher's ranking, among what weighs it", least=0,
+        read_with={"lam": "above 0", "ranking_loss": "base or bce or ce"},
+    )  # fmt: skip
+    gamma_confidence: float = option(
+        0.5, "weight of the teacher's confidence in the sample, likewise", least=0,
+        read_with={"lam": "above 0", "ranking_loss": "base or bce or ce"},
+    )  # fmt: skip
+    gamma_consistency: float = option(
+        0.1, "weight of student and teacher agreeing, likewise", least=0,
+        read_with={"lam": "above 0", "ranking_loss": "base or bce or ce"},
+    )  # fmt: skip
     ranking_loss: RankingLoss = option(
         "base",
         "loss of each candidate: base, that of the target, as DLLM2Rec has it (ranking is another name of it); ce or "
         "bce, whatever base_loss is; or kl, listwise over the candidates",
         other_names={"ranking": "base"},
+        read_with={"lam": "above 0"},
     )
     base_weight: float = option(1.0, "weight of base loss and the target's DRO term; 0: distillation alone", least=0)
     release_compat: bool = option(False, "reproduce the released candidate loss, defects included")
@@ -75,7 +84,9 @@ class DistillConfig(StudentConfig, TeacherConfig):
         "a control: deal the teacher's rankings to other samples, its item vectors to other items, or both; what is "
         "gained all the same is not what the teacher knows",
     )
-    refresh_interval: int = option(5, "epochs between two selections", least=1)
+    refresh_interval: int = option(
+        5, "epochs between two selections", least=1, read_with={"selection_fraction": "below 1"}
+    )
     rounds: int = option(
         1,
         "times that the teacher is asked; before each further one a student is distilled, at whose doubt query_policy "
@@ -126,8 +137,8 @@ class DistillConfig(StudentConfig, TeacherConfig):
         of_policy = [name for name, one in option_table(cls).items() if chosen in one.parts]
         return ("query_policy", *of_policy)
 
-    def also_in_key(self) -> dict[str, Any]:
-        """Also what was wrong in results of these options before.
+    def wrong_before(self) -> dict[str, bool]:
+        """Also, of distillation:
 
         - over shared negatives: candidates that are targets, and items that are no targets;
         - at a temperature below 1 the confidences, which became all alike; of ``kl`` what float32 left of it;
@@ -138,14 +149,13 @@ class DistillConfig(StudentConfig, TeacherConfig):
         confidence = weighs and self.gamma_confidence > 0 and self.temperature < 1
         listwise = self.lam > 0 and self.ranking_loss == "kl" and self.temperature != 1
         top_of_bce = weighs and self.gamma_consistency > 0 and self.base_loss == "bce" and self.ranking_loss != "ce"
-        marks = {
-            "losses over shared negatives": self.base_loss in ("sampled", "gbce") and (self.lam or self.alpha),
+        return {
+            "losses over shared negatives": self.base_loss in ("sampled", "gbce") and bool(self.lam or self.alpha),
             "temperature": confidence or listwise,
             "top K of bce": top_of_bce and self.mask_seen and self.exclude_seen and not self.release_compat,
             "draws of samples": self.selection_fraction < 1,
+            **super().wrong_before(),
         }
-        found = ", ".join(mark for mark, holds in marks.items() if holds)
-        return super().also_in_key() | ({MENDED: found} if found else {})
 
     def unread(self) -> Collection[str]:
         """Also of rounds and shares what is not asked for: runs of versions without them keep their keys."""
@@ -227,6 +237,7 @@ class SweepConfig(DistillConfig):
 
     section: ClassVar[str] = "sweep"
     upstream: ClassVar[type[Config] | None] = None
+    parts_later: ClassVar[bool] = True
 
     space: str = option(
         "quick", "a search space that comes with the package, quick, distill, teacher, students or new_items, or a "
@@ -251,6 +262,10 @@ class SweepConfig(DistillConfig):
     )  # fmt: skip
     heartbeat_seconds: int = option(10, "between two signs of life of a running trial", role="place", least=1)
     grace_seconds: int = option(60, "silence after which a trial's worker is taken for dead", role="place", least=1)
+
+    def checked(self) -> Self:
+        """These options: what reads them is known with the search space, see `recdistill.sweep.space.base_config`."""
+        return self
 
     def __post_init__(self) -> None:
         super().__post_init__()

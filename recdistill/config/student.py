@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from recdistill.config.base import MENDED
 from recdistill.config.data import TrainingConfig
 from recdistill.config.option import option
 from recdistill.config.views import DEFAULT_VIEWS, OR, OWN_OPTIONS, READING, ViewsConfig
@@ -42,16 +43,25 @@ class StudentConfig(TrainingConfig, ViewsConfig):
     base_loss: BaseLoss = option(
         "ce",
         "ce: full softmax; bce: one sampled negative, as DLLM2Rec released; sampled, gbce: softmax, or gSASRec's "
-        "binary loss, over negatives shared by the batch, for catalogues of a hundred thousand items and more",
+        "binary loss, over some negatives, for catalogues of a hundred thousand items and more",
     )
-    negatives: int = option(1024, "items drawn a step as negatives of all its samples, of sampled and gbce", least=1)
+    negatives: int = option(
+        1024,
+        "items drawn as negatives: of sampled a step, of gbce a sample",
+        least=1,
+        read_with={"base_loss": "sampled or gbce"},
+    )
     negative_sampling: Literal["uniform", "popularity"] = option(
-        "uniform", "how they are drawn: uniform, or as often as they are training targets (sampled alone)"
+        "uniform", "how they are drawn: uniform, or as often as they are training targets",
+        read_with={"base_loss": "sampled"},
+    )  # fmt: skip
+    gbce_calibration: float = option(
+        0.75, "0 is plain binary cross-entropy, 1 calibrated", least=0, most=1, read_with={"base_loss": "gbce"}
     )
-    gbce_calibration: float = option(0.75, "gbce: 0 is plain binary cross-entropy, 1 calibrated", least=0, most=1)
     untrained_negatives: bool = option(
-        True, "bce and gbce with mask_untrained: items without a training target are drawn as negatives all the same: "
-        "else their scores stay where they begin, above all that are pushed down; never with item_init=views",
+        True, "items without a training target are drawn as negatives all the same: else their scores stay where they "
+        "begin, above all that are pushed down; never with item_init=views",
+        read_with={"base_loss": "bce or gbce", "mask_untrained": "true", "item_init": "random"},
     )  # fmt: skip
     mask_untrained: bool = option(
         True, "leave items without a training target out of softmax, DRO, sampled negatives and the student's top K"
@@ -72,7 +82,10 @@ class StudentConfig(TrainingConfig, ViewsConfig):
     learning_rate: float = option(0.002, "Adam's learning rate for the student", above=0)
     schedule: Schedule = option("constant", "how the learning rate falls over the steps of all epochs")
     rate_warmup: float = option(0.0, "share of the student's steps with rising learning rate", least=0, most=1)
-    rate_floor: float = option(0.0, "share of the learning rate that linear and cosine end at", least=0, most=1)
+    rate_floor: float = option(
+        0.0, "share of the learning rate that it falls to", least=0, most=1,
+        read_with={"schedule": "linear or cosine"},
+    )  # fmt: skip
     weight_decay: float = option(0.0, "Adam's weight decay for the student", least=0)
     init_from: str = option(
         "",
@@ -115,6 +128,20 @@ class StudentConfig(TrainingConfig, ViewsConfig):
     def starts_from_teacher(self) -> bool:
         """Whether it starts from its teacher's vectors of the items' texts."""
         return self.starts_from_texts and "teacher" in self.view_names
+
+    def wrong_before(self) -> dict[str, bool]:
+        """What was wrong in results before, by a name for the key, and whether it was in those of these options.
+
+        - of ``gbce``: all samples of a batch had the same negatives;
+        - of an own output under drawn negatives: its bias also moved where a step had not used it.
+        """
+        drawn = self.base_loss in ("sampled", "gbce")
+        return {"negatives of gbce": self.base_loss == "gbce", "bias of an output": drawn and self.output == "linear"}
+
+    def also_in_key(self) -> dict[str, Any]:
+        """Also what was wrong in results of these options before, see `wrong_before`."""
+        found = ", ".join(mark for mark, holds in self.wrong_before().items() if holds)
+        return super().also_in_key() | ({MENDED: found} if found else {})
 
     def unread(self) -> Collection[str]:
         """What is not asked for of the views and of `LATER_OPTIONS`."""

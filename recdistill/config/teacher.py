@@ -94,7 +94,7 @@ class TeacherConfig(TrainingConfig):
         if self.lora_rank % self.experts:
             raise InputError(f"experts={self.experts}: must divide lora_rank={self.lora_rank}")
         window = dict(self.part_options).get("teacher_window")
-        if window is not None and self.teacher_history > window:
+        if window is not None and self.value("packing") and self.teacher_history > window:
             raise InputError(f"teacher_history={self.teacher_history}: must be at most teacher_window={window}")
         if self.time_budget:
             seconds_of("time_budget", self.time_budget)

@@ -63,9 +63,14 @@ class Batch:
         return part, 0.0 if absent else len(part) / len(self)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device, but for ``sample`` and ``place``: what they point into is on the CPU."""
+        """The same batch on another device, but for ``sample`` and ``place``: what they point into is on the CPU.
+
+        The device is not waited for.
+        """
         values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in ("sample", "place")}
-        moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+        moved = {
+            name: value.to(device, non_blocking=True) for name, value in values.items() if isinstance(value, Tensor)
+        }
         return replace(self, **moved)
 
 

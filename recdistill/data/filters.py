@@ -62,7 +62,7 @@ def keep_active(interactions: Interactions, config: DataConfig, least: int = 0) 
         most = int(counts(interactions.user, len(interactions.user_ids)).max(initial=0))
         raise InputError(
             f"{said or 'the data'}: leaves no user of {interactions.source}, "
-            f"where the most active has {most} interactions; lower it, or give users with longer histories"
+            f"where the most active has {most} interactions; {what_helps(config, least)}"
         )
     if not kept.all():
         items = f" and {np.sum(~active_items):,} of {len(active_items):,} items" if of_item else ""
@@ -84,6 +84,14 @@ def why(config: DataConfig, least: int) -> list[str]:
     if least > max(config.min_interactions, config.k_core):
         said.append(f"split={config.split} needs {least} of a user")
     return said
+
+
+def what_helps(config: DataConfig, least: int) -> str:
+    """What a message advises where no user is left: what a split needs of a user is no option that could be lowered."""
+    named = [name for name in ("min_item_interactions", "min_interactions", "k_core") if getattr(config, name)]
+    if not named:
+        return f"give users with at least {least} interactions, or another split="
+    return f"lower {' or '.join(named)}, or give users with longer histories"
 
 
 def counts(numbers: Int64Array, length: int) -> Int64Array:

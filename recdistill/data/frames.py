@@ -40,11 +40,15 @@ def data_from_frames(interactions: pd.DataFrame, items: pd.DataFrame | None = No
             called otherwise.
 
     Raises:
-        InputError: an option or a field of the frames is not allowed, or a part would be empty. One line.
+        InputError: what is given is no frame, an option or a field of the frames is not allowed, or a part would be
+            empty. One line.
     """
+    for name, frame in (("interactions", interactions), ("items", items)):
+        if not (isinstance(frame, pd.DataFrame) or (name == "items" and frame is None)):
+            raise InputError(f"{name}: is a {type(frame).__name__}; give a pandas DataFrame, or files to load_data")
     if "dataset" in options:
         raise InputError(f"dataset={options['dataset']}: the data are the frames; leave it out")
-    config = DataConfig(**options)
+    config = DataConfig(**options).checked()
     headers = headers_of(config.columns)
     table, of_table = text_columns(interactions, INTERACTION_COLUMNS, headers, INTERACTIONS)
     catalogue, of_items = pd.DataFrame({"item": table["item"].drop_duplicates()}), dict[str, str]()

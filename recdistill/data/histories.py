@@ -75,7 +75,7 @@ def read_histories(file: str) -> pd.DataFrame:
         raise InputError(f"{path}: holds no row")
     for column in LISTS:
         if column in table:
-            lists = [text_ids(path, row, column, value) for row, value in enumerate(table[column], 1)]
+            lists = [text_ids(f"{path}: row {row}", column, value) for row, value in enumerate(table[column], 1)]
             table[column] = pd.Series(lists, index=table.index, dtype=object)
     if "k" in table:
         table["k"] = numbers(path, table["k"])
@@ -186,26 +186,30 @@ def ids_of_cell(text: str, separator: str) -> list[Any] | None:
     return [item.strip() for item in text.split(separator) if item.strip()]
 
 
-def text_ids(path: Path, row: int, column: str, value: Any) -> list[str] | None:
-    """The ids as `text_columns.text` has them; of an absent list what `ABSENT` has."""
+def text_ids(place: str, column: str, value: Any) -> list[str] | None:
+    """The ids as `text_columns.text` has them; of an absent list what `ABSENT` has.
+
+    Args:
+        place: of the row, for messages.
+        column: one of `LISTS`.
+        value: its value in the row.
+
+    Raises InputError, in one line, for no list and for values in it that are no ids.
+    """
     if column in ABSENT and not hasattr(value, "__iter__") and pd.isna(value):
         return ABSENT[column]
     if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__"):
-        raise InputError(f"{path}: row {row}: {column} is {one_line(repr(value), 60)}; give a list of item ids")
+        raise InputError(f"{place}: {column} is {one_line(repr(value), 60)}; give a list of item ids")
     items = list(value)
     for item in items:
         whole = isinstance(item, float | np.floating) and item % 1 == 0 and abs(float(item)) < EXACT_FLOAT
         is_id = isinstance(item, str | bytes) or hasattr(item, "__index__") or whole
-        if isinstance(item, bool | np.bool_) or not is_id:
-            raise InputError(
-                f"{path}: row {row}: {column} holds {one_line(repr(item), 60)}; ids are text, or whole numbers"
-            )
+        if isinstance(item, bool | np.bool_ | np.ndarray) or not is_id:
+            raise InputError(f"{place}: {column} holds {one_line(repr(item), 60)}; ids are text, or whole numbers")
     try:
         return [text_of_value(item) for item in items]
     except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: row {row}: {column} holds bytes that are no UTF-8 text; write text or whole numbers"
-        ) from None
+        raise InputError(f"{place}: {column} holds bytes that are no UTF-8 text; write text or whole numbers") from None
 
 
 def one_type(column: pd.Series) -> pd.Series:

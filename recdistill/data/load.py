@@ -1,14 +1,17 @@
 """From the options of the data to its samples."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
+
+import numpy as np
 
 from recdistill.config.data import DataConfig
 from recdistill.data.filters import counts, keep_active, without_repeats
 from recdistill.data.fingerprint import fingerprint
-from recdistill.data.interactions import Interactions
+from recdistill.data.interactions import Interactions, checked_interactions
 from recdistill.data.new_items import draw_new_items, hold_out_items, items_without_target
 from recdistill.data.notices import notice
+from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.data.splits.order import Parts
 from recdistill.errors import InputError
@@ -31,7 +34,10 @@ def load_data(config: DataConfig) -> SequenceData:
     """
     if config.columns and not SOURCES.declaration(config.dataset).about.get("columns"):
         raise InputError(f"columns={config.columns}: {config.dataset} files have names of their own; leave it out")
-    found = call_part(SOURCES, config.dataset, config, config)
+    with SOURCES.calling(config.dataset):
+        found = call_part(SOURCES, config.dataset, config, config)
+    if not SOURCES.is_ours(config.dataset) and not isinstance(found, SequenceData):
+        found = checked_interactions(found, config.dataset)
     if isinstance(found, SequenceData):
         refuse_splitting(config)
         data = found
@@ -74,7 +80,7 @@ def split_data(interactions: Interactions, config: DataConfig) -> SequenceData:
     """
     least = SPLITS.declaration(config.split).about.get("least", 0)
     kept = keep_active(without_repeats(interactions), config, least)
-    parts = call_part(SPLITS, config.split, config, kept)
+    parts = called_split(kept, config)
     refuse_empty(parts, f"{kept.source}: split={config.split}")
     num_items = len(kept.titles)
     if config.new_items:
@@ -103,6 +109,47 @@ def split_data(interactions: Interactions, config: DataConfig) -> SequenceData:
         | ({} if own is None else asdict(own))
         | {name: getattr(config, name) for name in FILTERS},
     )
+
+
+def called_split(interactions: Interactions, config: DataConfig) -> Parts:
+    """The three parts that the split of the options makes. Raises InputError where a user's split fails."""
+    given = interactions
+    if not SPLITS.is_ours(config.split):
+        # A copy: others read the same interactions.
+        columns = {name: getattr(interactions, name).copy() for name in ("user", "item", "timestamp")}
+        given = replace(interactions, **columns)
+    with SPLITS.calling(config.split):
+        parts = call_part(SPLITS, config.split, config, given)
+    if not SPLITS.is_ours(config.split):
+        check_parts(parts, config.split, interactions)
+    return parts  # type: ignore[no-any-return]
+
+
+def check_parts(parts: object, split: str, interactions: Interactions) -> None:
+    """Raise InputError unless a split gave three parts of samples of the interactions, with targets of their own.
+
+    Args:
+        parts: what the split gave.
+        split: its name.
+        interactions: what it was given, N over U users and V items.
+    """
+    said, more = f"split {split!r}:", "recdistill.testing.check_split tells more"
+    kinds = [type(part).__name__ for part in parts] if isinstance(parts, tuple) else [type(parts).__name__]
+    if not isinstance(parts, tuple) or [type(part) for part in parts] != [Samples] * 3:
+        raise InputError(f"{said} gives {', '.join(kinds) or 'nothing'}; give a tuple of three Samples; {more}")
+    num_users, num_items = len(interactions.user_ids), len(interactions.item_ids)
+    for samples in parts:
+        for what, numbers, count in (("items", samples.items, num_items), ("users", samples.user, num_users)):
+            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
+                raise InputError(f"{said} a part holds {what} outside 0 .. {count - 1}; {more}")
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        first, second = parts[one], parts[other]
+        same = first.items is second.items or np.array_equal(first.items, second.items)
+        # Where the items are others, a place in one says nothing of the other.
+        if same and len(np.intersect1d(first.end, second.end)):
+            raise InputError(
+                f"{said} an interaction is a target of two parts; what is tested must not be trained on; {more}"
+            )
 
 
 def refuse_empty(parts: Parts, said: str) -> None:

@@ -130,15 +130,20 @@ def check_items(items: pd.DataFrame, place: str) -> None:
 
 
 def say_ids_that_look_alike(column: str, ids: pd.Index, place: str) -> None:
-    """Say where one id is a whole number and another the same number as '7.0' is: as text they are two."""
+    """Say where two ids are one whole number, as '7', '7.0' and '007' are: as text they are different ids."""
     texts = pd.Series(ids, dtype=str)
-    decimal = texts[texts.str.fullmatch(r"[+-]?\d+\.0*")]
-    alike = decimal[decimal.str.partition(".")[0].isin(texts)] if len(decimal) else decimal
+    other = texts[texts.str.fullmatch(r"[+-]?0+\d+(?:\.0*)?|[+-]?\d+\.0*")]
+    if not len(other):
+        return
+    plain = other.str.partition(".")[0].str.replace(r"^([+-]?)0+(?=\d)", r"\1", regex=True)
+    has_plain = plain.isin(texts)
+    alike = other[has_plain | plain.duplicated()]
     if len(alike):
-        written = alike.iloc[0]
+        written, number = alike.iloc[0], plain[alike.index[0]]
+        partner = number if has_plain[alike.index[0]] else other[plain == number].iloc[0]
         more = f" (and {len(alike) - 1:,} more pairs)" if len(alike) > 1 else ""
         notice(
-            f"{place}: warning: {column} {written.partition('.')[0]!r} and {written!r} are two {column}s, as ids are "
+            f"{place}: warning: {column} {partner!r} and {written!r} are two {column}s, as ids are "
             f"text{more}; write them one way if they are one"
         )
 

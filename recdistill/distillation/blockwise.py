@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recdistill.distillation.exclusion import Pairs
+from recdistill.distillation.exclusion import Pairs, on_device
 from recdistill.distillation.fused import losses_of_terms, of_base, weights_of_distilled
 from recdistill.distillation.losses import prepared_inputs, share_of_mean, with_negative
 from recdistill.distillation.output_layer import OutputLayer
@@ -126,18 +126,23 @@ class _Problem:
         return self.teacher is not None and self.settings.finds_best
 
     def blocks(self, device: torch.device) -> Iterator[tuple[slice, Pairs | None]]:
-        """Each block's rows, and what is excluded in them, its rows counted from 0."""
+        """Each block's rows, and what is excluded in them, on the device, its rows counted from 0.
+
+        Where what is excluded lies on the CPU, the device is not waited for.
+        """
         rows = len(self.items)
         height = even_height(rows, block_rows(self.num_items, device, self.held))
         starts = list(range(0, rows, max(1, height)))
         if self.excluded is None or len(starts) < 2:
             for start in starts:
-                yield slice(start, min(start + height, rows)), self.excluded
+                whole = None if self.excluded is None else on_device(self.excluded, device)
+                yield slice(start, min(start + height, rows)), whole
             return
         of_row, items = self.excluded
         bounds = torch.searchsorted(of_row, torch.tensor([*starts, rows], device=of_row.device)).tolist()
         for start, first, last in zip(starts, bounds, bounds[1:], strict=False):
-            yield slice(start, min(start + height, rows)), (of_row[first:last] - start, items[first:last])
+            pairs = (of_row[first:last] - start, items[first:last])
+            yield slice(start, min(start + height, rows)), on_device(pairs, device)
 
 
 def block_rows(num_items: int, device: torch.device, held: int = 1) -> int:

@@ -48,6 +48,12 @@ def excluded_with_columns(excluded: Pairs | None, columns: Tensor | None, kept: 
     return Excluded(*pairs, columns, (rows, items))
 
 
+def on_device(pairs: Pairs, device: torch.device) -> Pairs:
+    """The same pairs on another device, which is not waited for."""
+    rows, items = pairs
+    return rows.to(device, non_blocking=True), items.to(device, non_blocking=True)
+
+
 def without_kept(excluded: Pairs, kept: Tensor) -> Pairs:
     """The excluded items, except those of ``kept`` [S, K], which compete in their row all the same."""
     rows, items = excluded

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recdistill.distillation.exclusion import Excluded, Pairs, excluded_of_rows, logits_without
+from recdistill.distillation.exclusion import Excluded, Pairs, excluded_of_rows, logits_without, on_device
 from recdistill.distillation.losses import (
     SMALL,
     candidate_weights,
@@ -45,7 +45,7 @@ def fused_loss(
         negative: one sampled item id a sample [S], where a loss is ``bce``.
         propensity: [V], of `propensity.propensity`; needed where ``alpha`` is not 0.
         excluded: items that neither the softmax of ``ce`` nor the student's top K of the importance has, see
-            `exclusion`; the robust term keeps them. A row's target and candidates compete all the same.
+            `exclusion`, on any device; the robust term keeps them. A row's target and candidates compete all the same.
         columns: ids int64 [U] of items that do not compete in any row, nor in the robust term, but where they are
             its target or a candidate, as items without a training target; None for none.
 
@@ -57,9 +57,11 @@ def fused_loss(
     """
     if settings.samples_negatives:
         raise InputError(f"base loss {settings.base_loss!r} is not computed from all logits; use sampled_loss")
+    if excluded is not None:
+        excluded = on_device(excluded, logits.device)
     teacher, absent = prepared_inputs(settings, target, teacher, propensity, excluded, columns)
     alpha = settings.alpha
-    apart = teacher is not None and _is_cheaper_apart(settings, teacher.distilled)
+    apart = teacher is not None and _is_cheaper_apart(settings, teacher)
     items, robust_items = target.unsqueeze(1), 1
     if teacher is not None and not apart:
         robust_items += teacher.candidates.shape[1] if settings.weighs_candidates else 0
@@ -125,11 +127,11 @@ def consistency_weights(logits: Tensor, candidates: Tensor) -> Tensor:
     return (logits.gather(1, candidates) >= smallest).to(logits.dtype) + SMALL
 
 
-def _is_cheaper_apart(settings: ObjectiveSettings, distilled: Tensor) -> bool:
+def _is_cheaper_apart(settings: ObjectiveSettings, teacher: TeacherBatch) -> bool:
     """Whether a second pass over the few distilled rows costs less than more columns of all rows."""
     # Only a candidate's robust term is a pass over the vocabulary. The release's second defect mixes all samples.
     costly = bool(settings.alpha) and settings.weighs_candidates and not settings.release_compat
-    return costly and 2 * int(distilled.sum()) <= len(distilled)
+    return costly and 2 * len(teacher.known_rows()) <= len(teacher.distilled)
 
 
 def _base_loss(settings: ObjectiveSettings, terms: VocabularyTerms) -> Tensor:
@@ -185,7 +187,7 @@ def _ranking_apart(
     excluded: Excluded | None,
 ) -> Tensor:
     """The ranking term by a pass over the rows that are distilled alone."""
-    row = teacher.distilled.nonzero().squeeze(1)
+    row = teacher.distilled_rows()
     own, candidates, distance = logits[row], teacher.candidates[row], teacher.distance[row]
     excluded = excluded_of_rows(excluded, row)
     weights = _weights(settings, logits_without(own.detach(), excluded), candidates, distance)
@@ -210,9 +212,9 @@ def weights_of_distilled(
 ) -> Tensor:
     """The candidates' weights [S, K]; 0, and the student's top K not searched, where a sample is not distilled."""
     logits, candidates, distance = logits.detach(), teacher.candidates, teacher.distance
-    if bool(teacher.distilled.all()):
+    if len(teacher.known_rows()) == len(logits):
         return _weights(settings, logits_without(logits, excluded), candidates, distance)
-    row = teacher.distilled.nonzero().squeeze(1)
+    row = teacher.distilled_rows()
     own = logits_without(logits[row], excluded_of_rows(excluded, row))
     found = _weights(settings, own, candidates[row], distance[row])
     return found.new_zeros(candidates.shape).index_copy(0, row, found)

@@ -214,7 +214,7 @@ def candidate_weights(
     distance = distance.detach().to(logits.dtype)
     weights = torch.zeros_like(distance)
     if gamma_position:
-        weights += gamma_position * position_weights(candidates.shape[1]).to(weights)
+        weights += gamma_position * position_weights(candidates.shape[1]).to(weights, non_blocking=True)
     if gamma_confidence:
         weights += gamma_confidence * confidence_weights(distance, temperature)
     if gamma_consistency:

@@ -1,8 +1,8 @@
-"""Sampled negatives: one a sample for the base loss ``bce``, or items that all samples of a batch share."""
+"""Sampled negatives: one a sample for the base loss ``bce``, or many, shared by a batch or of each sample's own."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -63,7 +63,7 @@ def sampled_negatives(
         raise InputError(f"{asking}: a sample knows all {num_items} items, so it has no negative; set {instead}")
     random = random_numbers(len(target), generator) if random is None else random
     # Far more numbers than items: the remainder is uniform to 1e-12.
-    drawn = random.to(target.device) % unknown
+    drawn = random.to(target.device, non_blocking=True) % unknown
     # The r-th unknown item is r plus the known ones before it: the j-th, 0-based, is where known_j - j <= r.
     before = known - (distinct.cumsum(dim=1) - 1)
     return drawn + (distinct & (before <= drawn.unsqueeze(1))).sum(dim=1)
@@ -78,32 +78,46 @@ NegativeSampling = Literal["uniform", "popularity"]
 
 
 @dataclass(frozen=True)
-class SharedNegatives:
-    """Items that all samples of a batch have as negatives.
+class Negatives:
+    """Items that the samples of a batch have as negatives.
 
     Attributes:
-        items: int64 [N], ascending, each once.
+        items: int64 [N], ascending, each once, that all samples share; or [S, N], each sample's own, in any order, and
+            one that was drawn twice stands twice.
         log_weight: [N], the logarithm of how many items each stands for: a sum over the catalogue is estimated, without
             bias, by the sum over these, each times its ``exp(log_weight)``.
         share: ``N / V``.
+        least: the smallest ``exp(log_weight)``; None where it is not known, and to be read from the device.
     """
 
     items: Tensor
     log_weight: Tensor
     share: float
+    least: float | None = None
 
-    def to(self, device: torch.device | str) -> "SharedNegatives":
-        """The same negatives on another device."""
-        return SharedNegatives(self.items.to(device), self.log_weight.to(device), self.share)
+    @property
+    def are_shared(self) -> bool:
+        """Whether all samples have the same ones."""
+        return self.items.ndim == 1
+
+    def of(self, place: Tensor) -> "Negatives":
+        """Those of the samples at ``place`` [n]."""
+        return self if self.are_shared else replace(self, items=self.items[place])
+
+    def to(self, device: torch.device | str) -> "Negatives":
+        """The same negatives on another device, which is not waited for."""
+        items, log_weight = (one.to(device, non_blocking=True) for one in (self.items, self.log_weight))
+        return replace(self, items=items, log_weight=log_weight)
 
 
 class NegativeSampler:
-    """Draws `SharedNegatives`, a draw a batch.
+    """Draws `Negatives`, a draw a batch.
 
     Args:
         count: how many are drawn, at least 1.
-        sampling: ``uniform``, without replacement; or ``popularity``, with replacement and a probability proportional
-            to an item's count plus one, repeated items being one of a greater weight.
+        sampling: ``uniform``, without replacement where all samples share them, else with it; or ``popularity``, with
+            replacement and a probability proportional to an item's count plus one, repeated items being one of a
+            greater weight.
         item_count: how often each item is a training target [V].
         among: ids int64 [T], each once, that are drawn; None for all V.
 
@@ -123,8 +137,8 @@ class NegativeSampler:
             self.probability = weight / weight.sum()
             self.cumulative = self.probability.cumsum(dim=0)
 
-    def draw(self) -> SharedNegatives:
-        """Draw by torch's global generator of the CPU, and there, so that devices draw alike."""
+    def draw(self) -> Negatives:
+        """Draw what all samples share, by torch's global generator of the CPU, and there: devices draw alike."""
         total = len(self.among)
         if self.cumulative is None:
             count = min(self.count, total)
@@ -136,4 +150,16 @@ class NegativeSampler:
             drawn = torch.searchsorted(self.cumulative, torch.rand(self.count, dtype=torch.float64), right=True)
             place, times = drawn.clamp_(max=total - 1).unique(return_counts=True)
             log_weight = (times / (self.count * self.probability[place])).log().float()
-        return SharedNegatives(self.among[place], log_weight, len(place) / total)
+        return Negatives(self.among[place], log_weight, len(place) / total, float(log_weight.exp().min()))
+
+    def draw_own(self, samples: int) -> Negatives:
+        """Draw for each of so many samples, uniformly, by the same generator; all items once where there are no more.
+
+        With replacement, as gSASRec draws, so that time and memory do not grow with the catalogue.
+        """
+        total = len(self.among)
+        if self.count >= total:
+            return Negatives(self.among.expand(samples, total), torch.zeros(total), 1.0, 1.0)
+        place = torch.randint(total, (samples, self.count))
+        log_weight = torch.full((self.count,), math.log(total / self.count))
+        return Negatives(self.among[place], log_weight, self.count / total, float(log_weight[:1].exp()))

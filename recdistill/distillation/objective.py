@@ -13,17 +13,17 @@ from recdistill.distillation.blockwise import blockwise_loss
 from recdistill.distillation.exclusion import Pairs
 from recdistill.distillation.fused import fused_loss
 from recdistill.distillation.loss_terms import TermContext, build_term, checked_loss
-from recdistill.distillation.negatives import SharedNegatives
+from recdistill.distillation.negatives import Negatives
 from recdistill.distillation.output_layer import OutputLayer
 from recdistill.distillation.propensity import propensity
 from recdistill.distillation.sampled import sampled_loss
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherAnswers, TeacherBatch
 from recdistill.errors import InputError
-from recdistill.registry import LOSS_TERMS
+from recdistill.registry import LOSS_TERMS, TAKEN_BY_LOSSES
 
 #: What every objective computes.
-LOSSES = ("total", "base", "dro", "ranking")
+LOSSES = TAKEN_BY_LOSSES
 
 
 class Objective(nn.Module):
@@ -60,7 +60,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         for name in terms or ():
-            if name in LOSSES or hasattr(nn.ModuleDict, name):
+            if name in LOSSES or hasattr(nn.ModuleDict(), name):
                 raise InputError(f"loss term {name}: the objective uses this name itself; give the term another")
         self.settings = settings
         self.weights = dict(weights or {})
@@ -119,16 +119,16 @@ class Objective(nn.Module):
         *,
         negative: Tensor | None = None,
         excluded: Pairs | None = None,
-        negatives: SharedNegatives | None = None,
+        negatives: Negatives | None = None,
     ) -> dict[str, Tensor]:
         """The same losses from the student's states [S, D] and the layer that scores items.
 
         The logits of all samples are never held, see `blockwise`, unless ``needs_logits``: a loss reads them. A base
-        loss of `settings.SAMPLED` needs shared ``negatives``, see `sampled`, and has this way alone.
+        loss of `settings.SAMPLED` needs drawn ``negatives``, see `sampled`, and has this way alone.
         """
         if self.settings.samples_negatives:
             if negatives is None or self.needs_logits:
-                raise InputError(f"base loss {self.settings.base_loss!r} needs shared negatives, and no logits")
+                raise InputError(f"base loss {self.settings.base_loss!r} needs drawn negatives, and no logits")
             losses = sampled_loss(
                 self.settings,
                 states,
@@ -160,7 +160,9 @@ class Objective(nn.Module):
         self, losses: dict[str, Tensor], logits: Tensor, target: Tensor, states: Tensor, teacher: TeacherBatch | None
     ) -> dict[str, Tensor]:
         for name, term in self.terms.items():
-            loss = checked_loss(name, term(logits, target, states, teacher))
+            with LOSS_TERMS.calling(name):
+                value = term(logits, target, states, teacher)
+            loss = checked_loss(name, value)
             losses["total"] = losses["total"] + self.weights[name] * loss
             losses[name] = loss.detach()
         return losses
@@ -201,7 +203,8 @@ def build_objective(
     terms = {}
     for name, weight in weights.items():
         try:
-            terms[name] = build_term(name, config.of_part(LOSS_TERMS, name), context)
+            with LOSS_TERMS.calling(name):
+                terms[name] = build_term(name, config.of_part(LOSS_TERMS, name), context)
         except InputError as error:
             raise InputError(f"{name}{WEIGHT}={weight}: {error}") from None
     return Objective(

@@ -1,14 +1,16 @@
-"""DLLM2Rec's loss from some items that all samples of a batch share as negatives, for catalogues too large to score.
+"""DLLM2Rec's loss from some items as negatives, for catalogues too large to score.
 
 What `losses` sums over the catalogue is estimated: of target and candidates exactly, of the other items by those drawn,
 each weighted by one over how often it was to be expected (log-Q correction; Bengio & Senecal, 2008; Yi et al., RecSys
 2019, who correct targets too: here a target is always in its sum, so that it counts once and the sum has no bias). Time
 and memory of a step do not depend on the catalogue's size.
 
-- ``sampled``: ``-log( exp(z_y) / Z )``, Z the estimate of the softmax's denominator
+- ``sampled``: ``-log( exp(z_y) / Z )``, Z the estimate of the softmax's denominator; all samples of a batch share the
+  items that are drawn
 - ``gbce``: ``( -b log sigmoid(z_y) - sum_n log(1 - sigmoid(z_n)) ) / (N + 1)`` over N uniform negatives of V items,
   with ``b = 1 - t (1 - N / V)``, which takes back the overconfidence that few negatives bring (gSASRec; Petrov &
-  Macdonald, RecSys 2023); t is the calibration
+  Macdonald, RecSys 2023); t is the calibration. Each sample has negatives of its own: shared ones would be pushed down
+  by all samples of a batch at once and the others by none, from which it hardly learns
 - the robust term's sum over items, in both, is estimated as Z is
 - a candidate is in the student's top K where an estimate of its rank is
 """
@@ -19,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recdistill.distillation.blockwise import OutputLayer
-from recdistill.distillation.exclusion import Pairs
+from recdistill.distillation.exclusion import Pairs, on_device
 from recdistill.distillation.fused import losses_of_terms, of_base
 from recdistill.distillation.losses import SMALL, candidate_weights, prepared_inputs
-from recdistill.distillation.negatives import SharedNegatives
+from recdistill.distillation.negatives import Negatives
+from recdistill.distillation.output_layer import FEW, OutputLayer
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.distillation.vocabulary import VocabularyTerms, check_beta, robust_terms
@@ -37,7 +39,7 @@ def sampled_loss(
     target: Tensor,
     teacher: TeacherBatch | None = None,
     *,
-    negatives: SharedNegatives,
+    negatives: Negatives,
     propensity: Tensor | None = None,
     excluded: Pairs | None = None,
     columns: Tensor | None = None,
@@ -50,9 +52,9 @@ def sampled_loss(
         output: the layer that scores items, or the rows of it that are needed.
         target: item ids [S].
         teacher: the teacher's batch; needed where ``lam`` is not 0.
-        negatives: the items that were drawn.
+        negatives: the items that were drawn, shared or each sample's own.
         propensity: [V], of `propensity.propensity`; needed where ``alpha`` is not 0.
-        excluded: pairs of row and item that are no negatives, save a row's target and candidates.
+        excluded: pairs of row and item that are no negatives, save a row's target and candidates, on any device.
         columns: ids of items that, drawn, are negatives of the base loss alone, save as a row's target or candidate.
 
     Returns:
@@ -62,7 +64,7 @@ def sampled_loss(
         InputError: the base loss is another, an input is missing, or shapes do not fit.
     """
     if not settings.samples_negatives:
-        raise InputError(f"base loss {settings.base_loss!r} has no shared negatives; compute it by blockwise_loss")
+        raise InputError(f"base loss {settings.base_loss!r} has no drawn negatives; compute it by blockwise_loss")
     teacher, _ = prepared_inputs(settings, target, teacher, propensity, None)
     items = target.unsqueeze(1)
     if teacher is not None:
@@ -70,9 +72,17 @@ def sampled_loss(
     if states.dtype in (torch.float16, torch.bfloat16):
         states, output = states.float(), output.float()
     item_logits = output.item_logits(states, items)
-    logits = output.logits_of(states, negatives.items)
-    own = _among(negatives.items, items)
-    competing = ~_without(own, negatives.items, excluded)
+    if excluded is not None:
+        excluded = on_device(excluded, states.device)
+    if negatives.are_shared:
+        logits = output.logits_of(states, negatives.items)
+        own = _among(negatives.items, items)
+        competing = ~_without(own, negatives.items, excluded)
+    else:
+        logits = output.own_logits(states, negatives.items)
+        own = _equal_any(negatives.items, items)
+        absent = own if excluded is None else own | _pairs_among(negatives.items, excluded, output.num_items)
+        competing = ~absent
     log_weight = negatives.log_weight.to(logits)
     kept = item_logits.masked_fill(_repeated(items), -math.inf)
     logsumexp, negative_loss = None, None
@@ -116,8 +126,42 @@ def _without(own: Tensor, drawn: Tensor, excluded: Pairs | None) -> Tensor:
         return own
     rows, items = excluded
     place = torch.searchsorted(drawn, items).clamp_(max=len(drawn) - 1)
-    found = drawn[place] == items
-    return own.index_put((rows[found], place[found]), torch.ones((), dtype=torch.bool, device=own.device))
+    # Without picking out what was drawn, for whose number a device would have to be waited.
+    place = torch.where(drawn[place] == items, place, len(drawn))
+    mask = F.pad(own, (0, 1))
+    mask.view(-1).index_fill_(0, rows * mask.shape[1] + place, True)
+    return mask[:, :-1]
+
+
+def of_drawn(excluded: Pairs, drawn: Tensor) -> Pairs:
+    """The pairs of row and item whose item is among the drawn ones, ascending [N]."""
+    rows, items = excluded
+    place = torch.searchsorted(drawn, items).clamp_(max=len(drawn) - 1)
+    found = (drawn[place] == items).nonzero().squeeze(1)
+    return rows[found], items[found]
+
+
+def _equal_any(drawn: Tensor, items: Tensor) -> Tensor:
+    """Which of each row's drawn items [S, N] are among its items [S, M]: bool [S, N]."""
+    found = torch.zeros(drawn.shape, dtype=torch.bool, device=drawn.device)
+    for item in items.split(1, dim=1):
+        found |= drawn == item
+    return found
+
+
+def _pairs_among(drawn: Tensor, excluded: Pairs, num_items: int) -> Tensor:
+    """Which of each row's drawn items [S, N] are excluded in it: bool [S, N]."""
+    rows, items = excluded
+    keys = rows * num_items + items
+    if num_items <= FEW * drawn.shape[1]:
+        mask = torch.zeros(len(drawn), num_items, dtype=torch.bool, device=drawn.device)
+        mask.view(-1).index_fill_(0, keys, True)
+        return mask.gather(1, drawn)
+    if not len(keys):
+        return torch.zeros(drawn.shape, dtype=torch.bool, device=drawn.device)
+    keys = keys.sort().values
+    asked = torch.arange(len(drawn), device=drawn.device).unsqueeze(1) * num_items + drawn
+    return keys[torch.searchsorted(keys, asked).clamp_(max=len(keys) - 1)] == asked
 
 
 def _repeated(items: Tensor) -> Tensor:
@@ -129,7 +173,7 @@ def _robust(
     settings: ObjectiveSettings,
     propensity: Tensor,
     logits: Tensor,
-    negatives: SharedNegatives,
+    negatives: Negatives,
     item_logits: Tensor,
     items: Tensor,
     left_out: Tensor,
@@ -150,7 +194,7 @@ def _robust(
 def _weights(
     settings: ObjectiveSettings,
     competing: Tensor,
-    negatives: SharedNegatives,
+    negatives: Negatives,
     kept: Tensor,
     asked: Tensor,
     teacher: TeacherBatch,
@@ -165,12 +209,13 @@ def _weights(
         asked: logits of the candidates [S, K], each as it is, the target too where it is one of them.
         teacher: its batch.
     """
-    row = teacher.distilled.nonzero().squeeze(1)
+    row = teacher.distilled_rows()
     count = teacher.candidates.shape[1]
 
     def consistency(own: Tensor, candidates: Tensor) -> Tensor:
         """As `losses.consistency_weights`, from estimated ranks; ``own`` are the row's logits of ``kept``."""
-        ahead = estimated_items_ahead(competing[row], negatives.log_weight.exp(), own, asked[row], count)
+        weight = negatives.log_weight.exp()
+        ahead = estimated_items_ahead(competing[row], weight, own, asked[row], count, negatives.least)
         return (ahead < count).to(own.dtype) + SMALL
 
     found = candidate_weights(
@@ -186,7 +231,9 @@ def _weights(
     return found.new_zeros(teacher.candidates.shape).index_copy(0, row, found)
 
 
-def estimated_items_ahead(drawn: Tensor, weight: Tensor, own: Tensor, asked: Tensor, enough: int) -> Tensor:
+def estimated_items_ahead(
+    drawn: Tensor, weight: Tensor, own: Tensor, asked: Tensor, enough: int, least: float | None = None
+) -> Tensor:
     """How many items have a larger logit than each of ``asked`` [S, K], exact up to ``enough`` of the estimate.
 
     Args:
@@ -195,9 +242,11 @@ def estimated_items_ahead(drawn: Tensor, weight: Tensor, own: Tensor, asked: Ten
         own: logits [S, M] of items that are known, each once; minus infinity for none.
         asked: logits [S, K].
         enough: an estimate of at least so many may be returned too small, but not below it.
+        least: the smallest of ``weight``; None reads it.
     """
+    least = float(weight.min()) if least is None else least
     # Only so many of the largest can be ahead of an item with fewer than ``enough`` ahead.
-    most = min(drawn.shape[1], math.ceil(enough / max(float(weight.min()), 1e-3)))
+    most = min(drawn.shape[1], math.ceil(enough / max(least, 1e-3)))
     largest = drawn.topk(most, dim=1)
     ahead = (largest.values.unsqueeze(1) > asked.unsqueeze(2)).to(drawn.dtype)
     found = torch.bmm(ahead, weight.to(drawn.dtype)[largest.indices].unsqueeze(2)).squeeze(2)

@@ -15,7 +15,7 @@ first. One with options of its own gets them as a second argument::
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ def select(
     if not 0 <= fraction <= 1:
         raise InputError(f"fraction is {fraction}; give a number from 0 to 1")
     signals = signals if seed is None else replace(signals, seed=seed)
-    best = _best_first(scores_of(policy, signals, options), signals)
+    best = _best_first(_called(policy, signals, options), signals)
     mask = torch.zeros_like(signals.eligible)
     count = max(1, round(fraction * len(best))) if fraction else 0
     mask[best[:count]] = True
@@ -149,7 +149,7 @@ def query(policy: str | Policy, signals: StudentSignals, count: int, options: An
         )
     if count < 0:
         raise InputError(f"count is {count}; give a number of samples of at least 0")
-    return _best_first(scores_of(policy, signals, options), signals)[:count]
+    return _best_first(_called(policy, signals, options), signals)[:count]
 
 
 def scores_of(policy: str | Policy, signals: StudentSignals, options: Any = None) -> Tensor:
@@ -175,6 +175,17 @@ def scores_of(policy: str | Policy, signals: StudentSignals, options: Any = None
     if bool(scores[signals.eligible].isnan().any()):
         raise InputError("the selection policy gave a score that is not a number; check its signals")
     return scores
+
+
+def _called(policy: str | Policy, signals: StudentSignals, options: Any) -> Tensor:
+    """`scores_of`; a user's policy gets copies, as others read the signals, and what it raises is said in one line."""
+    known = _declaration_of(policy)
+    if known is not None and not known.is_ours:
+        values = {spec.name: getattr(signals, spec.name) for spec in fields(signals)}
+        copies: dict[str, Any] = {key: one.clone() for key, one in values.items() if isinstance(one, Tensor)}
+        signals = replace(signals, **copies)
+    with POLICIES.calling(policy):
+        return scores_of(policy, signals, options)
 
 
 def _declaration_of(policy: str | Policy) -> Declaration | None:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from recdistill.errors import InputError
 
 BaseLoss = Literal["ce", "bce", "sampled", "gbce"]
-#: Base losses over items that all samples of a batch share as negatives.
+#: Base losses over many drawn items as negatives, that all samples of a batch share or of each sample's own (``gbce``).
 SAMPLED = ("sampled", "gbce")
 RankingLoss = Literal["base", "bce", "ce", "kl"]
 #: Names of ranking losses that were others before.
@@ -129,5 +129,5 @@ class ObjectiveSettings:
 
     @property
     def samples_negatives(self) -> bool:
-        """Whether the base loss is over shared negatives."""
+        """Whether the base loss is over many drawn negatives."""
         return self.base_loss in SAMPLED

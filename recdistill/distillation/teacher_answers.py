@@ -20,29 +20,47 @@ class TeacherBatch:
         distance: of each candidate [S, K]; a small distance means a sure teacher.
         distilled: bool [S], the samples that carry the distillation terms.
         sequence_embedding: the teacher's state of each sample [S, F], or None where the teacher kept none.
+        row: int64 [R], ascending, on the CPU: the samples that ``distilled`` says; None where it is to be read.
     """
 
     candidates: Tensor
     distance: Tensor
     distilled: Tensor
     sequence_embedding: Tensor | None = None
+    row: Tensor | None = None
 
     def rows(self, part: slice) -> "TeacherBatch":
-        """The answers for some of the samples."""
-        states = self.sequence_embedding
+        """The answers for the samples of ``part``, whose start and stop are given."""
+        states, row = self.sequence_embedding, self.row
+        if row is not None:
+            first, last = torch.searchsorted(row, torch.tensor([part.start, part.stop])).tolist()
+            row = row[first:last] - part.start
         return TeacherBatch(
-            self.candidates[part], self.distance[part], self.distilled[part], None if states is None else states[part]
+            self.candidates[part],
+            self.distance[part],
+            self.distilled[part],
+            None if states is None else states[part],
+            row,
         )
 
     def to(self, device: torch.device | str) -> "TeacherBatch":
-        """The same answers on another device."""
+        """The same answers on another device, which is not waited for."""
         states = self.sequence_embedding
         return TeacherBatch(
-            self.candidates.to(device),
-            self.distance.to(device),
-            self.distilled.to(device),
-            None if states is None else states.to(device),
+            self.candidates.to(device, non_blocking=True),
+            self.distance.to(device, non_blocking=True),
+            self.distilled.to(device, non_blocking=True),
+            None if states is None else states.to(device, non_blocking=True),
+            self.known_rows(),
         )
+
+    def known_rows(self) -> Tensor:
+        """The samples that are distilled, int64 [R], ascending, on the CPU; reads the device where ``row`` is None."""
+        return self.distilled.nonzero().squeeze(1).cpu() if self.row is None else self.row
+
+    def distilled_rows(self) -> Tensor:
+        """The same on the device of the answers, which is not waited for where ``row`` is known."""
+        return self.known_rows().to(self.distilled.device, non_blocking=True)
 
     def filled(self, target: Tensor) -> "TeacherBatch":
         """The same with valid rows: where a sample is not distilled, its target at distance 0 for each candidate.

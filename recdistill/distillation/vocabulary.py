@@ -30,8 +30,8 @@ class VocabularyTerms:
         item_logits: logits of the asked items [S, M].
         logsumexp: ``log sum_i exp(z_i)`` [S], or None where not asked for.
         dro: the robust term of each robust item [S, R], or None without propensity.
-        negatives: of shared negatives, the sum of ``-log(1 - sigmoid(z_n))`` and their number [S, 2], or None.
-        sampled_share: the share of the catalogue that was drawn as shared negatives.
+        negatives: of drawn negatives, the sum of ``-log(1 - sigmoid(z_n))`` and their number [S, 2], or None.
+        sampled_share: the share of the catalogue that was drawn as negatives.
     """
 
     item_logits: Tensor

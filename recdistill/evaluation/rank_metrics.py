@@ -17,14 +17,20 @@ def gains(name: str, ranks: Tensor, k: int | None = None) -> Tensor:
         k: cut-off; None for a metric without one.
 
     Raises:
-        InputError: the metric is unknown, or gives not one finite number a sample.
+        InputError: the metric is unknown, raises, or gives not one number from 0 to 1 a sample.
     """
     metric = METRICS.get(name)
-    found: Tensor = metric(ranks) if k is None else metric(ranks, k)
-    if found.shape != ranks.shape or not bool(found.isfinite().all()):
-        raise InputError(
-            f"metric {name!r}: gives {list(found.shape)} for ranks {list(ranks.shape)}; give a number each"
-        )
+    # A copy: others read the same ranks.
+    given = ranks if METRICS.is_ours(name) else ranks.clone()
+    with METRICS.calling(name):
+        found = metric(given) if k is None else metric(given, k)
+    if not isinstance(found, Tensor) or found.shape != ranks.shape:
+        said = list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise InputError(f"metric {name!r}: gives {said} for ranks {list(ranks.shape)}; give a tensor, a number each")
+    if not bool(((found >= 0) & (found <= 1)).all()):
+        # NaN is neither.
+        low, high = found.double().min().item(), found.double().max().item()
+        raise InputError(f"metric {name!r}: gives gains from {low:g} to {high:g}; bring them into [0, 1]")
     return found.double()
 
 

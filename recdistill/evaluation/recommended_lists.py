@@ -3,10 +3,12 @@
 A metric of lists is registered among the metrics with ``of="lists"``, its cut-offs, and a sentence ``says``.
 """
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from recdistill.errors import InputError
 from recdistill.registry import METRICS
 
 
@@ -34,13 +36,36 @@ class RecommendedLists:
         first = self.best[:, :k]
         return first[first < self.num_items]
 
+    def copy(self) -> "RecommendedLists":
+        """The same lists in memory of their own."""
+        vectors = None if self.vectors is None else self.vectors.clone()
+        return RecommendedLists(self.best.clone(), self.item_count.clone(), vectors)
+
 
 def list_metrics(lists: RecommendedLists) -> dict[str, float]:
-    """Every registered metric of lists, as ``coverage_at_10``; NaN where it needs vectors that are not there."""
+    """Every registered metric of lists, as ``coverage_at_10``; NaN where it needs vectors that are not there.
+
+    Raises InputError where a metric raises, or gives no number.
+    """
     found = {}
     for name in METRICS.names(of="lists"):
+        metric, is_ours = METRICS.get(name), METRICS.is_ours(name)
         for k in METRICS.declaration(name).about["cut_offs"]:
-            found[f"{name}_at_{k}"] = float(METRICS.get(name)(lists, k))
+            with METRICS.calling(name):
+                # A copy: others read the same lists.
+                value = metric(lists if is_ours else lists.copy(), k)
+            found[f"{name}_at_{k}"] = _number(name, value)
+    return found
+
+
+def _number(name: str, value: object) -> float:
+    """The number that a metric gave. Raises InputError where it is none, or infinite."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"metric {name!r}: gives a {type(value).__name__}; give one number for all lists") from None
+    if math.isinf(found):
+        raise InputError(f"metric {name!r}: gives {found}; give a finite number, or NaN where there is none")
     return found
 
 

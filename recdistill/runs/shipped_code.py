@@ -15,6 +15,7 @@ from recdistill.runs.provenance import PACKAGE
 #: What a loaded recommender of ours needs of the package.
 SHIPPED: tuple[str, ...] = ("__init__.py", "config", "distillation/__init__.py", "distillation/projection.py")
 SHIPPED += ("distillation/output_layer.py", "errors.py", "freed_memory.py", "registry.py", "students")
+SHIPPED += ("training/__init__.py", "training/row_gradients.py")
 #: What a user's module beside its recommender may import besides: every room below the teachers.
 SHIPPED_WITH_PLUGIN = (*SHIPPED, "data", "distillation", "evaluation", "training")
 #: What it needs of other projects.

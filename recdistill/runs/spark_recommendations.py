@@ -9,14 +9,14 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
 
-from recdistill.data.histories import LISTS, bad_k, how_many, none_known
+from recdistill.data.histories import ABSENT, LISTS, bad_k, how_many, none_known, text_ids
 from recdistill.data.timestamps import EXACT_FLOAT
 from recdistill.errors import InputError, one_line
 from recdistill.runs.served_model import READ
@@ -30,6 +30,7 @@ ANSWER = "items array<string>, titles array<string>, scores array<double>, unkno
 ADDED = ("rank", "item", "title", "score", "unknown_items", "fallback")
 #: Attempts of a partition on one machine; a cluster has its own setting, spark.task.maxFailures.
 LOCAL = "local[*,4]"
+TRACE, CAUSE = "Traceback (most recent call last):", "Caused by: "
 
 
 def check_spark() -> None:
@@ -42,7 +43,11 @@ def check_spark() -> None:
 
 
 def spark_session(master: str = "") -> "SparkSession":
-    """The session of spark-submit, or a new one. Raises InputError where Spark cannot start."""
+    """The session of spark-submit, the one that is running, or a new one. Raises InputError where Spark cannot start.
+
+    A new one does not log, unless ``SPARK_CONF_DIR`` says how: a task that fails would fill the screen with a trace of
+    Java at each try, and the last try's reason is the error's.
+    """
     check_spark()
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
@@ -51,10 +56,15 @@ def spark_session(master: str = "") -> "SparkSession":
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # As in every other reader two columns may differ by the case of their names alone.
     builder = SparkSession.builder.appName("recdistill recommend").config("spark.sql.caseSensitive", "true")
-    if master or "PYSPARK_GATEWAY_PORT" not in os.environ:
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    if master or not submitted:
         builder = builder.master(master or LOCAL)
+    logs = submitted or "SPARK_CONF_DIR" in os.environ or SparkSession.getActiveSession() is not None
     try:
-        return builder.getOrCreate()
+        session = builder.getOrCreate()
+        if not logs:
+            session.sparkContext.setLogLevel("OFF")
+        return session
     except (PySparkException, RuntimeError, OSError) as error:
         raise InputError(f"master={master}: Spark does not start ({one_line(error, 200)})") from None
 
@@ -75,11 +85,10 @@ def asking_spark(begin: str) -> Iterator[None]:
 def read_histories(spark: "SparkSession", histories: str, k: int) -> "DataFrame":
     """A table of histories with the columns that a student reads, ids as text, ``k`` where there is none.
 
-    Raises InputError where it cannot be read, has no row or no column ``history`` of lists, or a ``k`` that
-    `data.histories` refuses, too.
+    Raises InputError, before any student is asked, where it cannot be read, has no row or no column ``history`` of
+    lists, or where it has a list, an id or a ``k`` that `data.histories` refuses, too.
     """
     from pyspark.sql import functions
-    from pyspark.sql.types import ArrayType
 
     with asking_spark(f"histories={histories}: cannot be read as Parquet"):
         frame = spark.read.parquet(histories)
@@ -88,16 +97,82 @@ def read_histories(spark: "SparkSession", histories: str, k: int) -> "DataFrame"
         raise InputError(f"histories={histories}: has no column history; it has {', '.join(frame.columns) or 'none'}")
     if empty:
         raise InputError(f"histories={histories}: holds no row")
-    for name in LISTS:
-        if name in frame.columns:
-            kind = frame.schema[name].dataType
-            if not isinstance(kind, ArrayType):
-                raise InputError(f"histories={histories}: column {name} holds no lists; give lists of item ids")
-            frame = frame.withColumn(name, ids_as_text(functions.col(name), kind.elementType))
+    kinds = {name: kind_of_ids(frame, histories, name) for name in LISTS if name in frame.columns}
+    refuse_bad_lists(frame, histories, kinds)
+    for name, kind in kinds.items():
+        frame = frame.withColumn(name, ids_as_text(functions.col(name), kind))
     default = functions.lit(k).cast("bigint")
     return frame.withColumn(
         "k", functions.coalesce(given_k(frame, histories), default) if "k" in frame.columns else default
     )
+
+
+def kind_of_ids(frame: "DataFrame", histories: str, column: str) -> "DataType":
+    """The type of the values in a column of lists. Raises InputError for no lists, and for a type that no ids have."""
+    from pyspark.sql import types
+
+    kind = frame.schema[column].dataType
+    if not isinstance(kind, types.ArrayType):
+        raise InputError(f"histories={histories}: column {column} holds no lists; give lists of item ids")
+    ids = kind.elementType
+    # Whole numbers of a database come as decimals without a scale.
+    whole = isinstance(ids, types.IntegralType) or (isinstance(ids, types.DecimalType) and ids.scale == 0)
+    text = isinstance(ids, types.StringType | types.BinaryType)
+    if not (whole or text or isinstance(ids, types.FloatType | types.DoubleType | types.NullType)):
+        told = f"column {column} holds lists of {ids.simpleString()}; ids are text, or whole numbers"
+        raise InputError(f"histories={histories}: {told}")
+    return ids
+
+
+def refuse_bad_lists(frame: "DataFrame", histories: str, kinds: Mapping[str, "DataType"]) -> None:
+    """Raise InputError for a list that `data.histories` refuses; one filter by Spark's own functions, no Python.
+
+    A table of Spark has no order and a row no number: the message names its file, and the first of its own columns.
+
+    Args:
+        frame: as Spark reads it.
+        histories: where it was read, for the message.
+        kinds: columns of lists, each with the type of their values.
+    """
+    from pyspark.sql import functions
+
+    bad = functions.lit(False)
+    for name, kind in kinds.items():
+        # Null where there is no list.
+        holds_bad = functions.exists(functions.col(name), no_id(kind))
+        bad = bad | functions.coalesce(holds_bad, functions.lit(name not in ABSENT))
+    own = [name for name in frame.columns if name not in READ][:1]
+    shown = [functions.col(quoted(name)).cast("string").alias("own") for name in own]
+    with asking_spark(f"histories={histories}: the lists of item ids cannot be read"):
+        found = frame.filter(bad).select(functions.input_file_name().alias("file"), *shown, *kinds).first()
+    if found is None:
+        return
+    place = f"histories={histories}: a row of {found['file'].rpartition('/')[2]}"
+    place += f" with {own[0]} {found['own']!r}" if own else ""
+    for name in kinds:
+        value = found[name]
+        items = [bytes(item) if isinstance(item, bytearray) else item for item in value] if value is not None else None
+        text_ids(place, name, items)
+
+
+def no_id(kind: "DataType") -> "Callable[[Column], Column]":
+    """What says of a value in a list, of a type, whether it is none that `data.histories` takes for an id."""
+    from pyspark.sql import functions
+    from pyspark.sql.types import BinaryType, DoubleType, FloatType
+
+    if isinstance(kind, BinaryType):
+        return lambda item: item.isNull() | ~functions.is_valid_utf8(item)
+    if isinstance(kind, DoubleType | FloatType):
+        return lambda item: item.isNull() | ~is_whole(item)
+    return lambda item: item.isNull()
+
+
+def is_whole(value: "Column") -> "Column":
+    """Whether a float stands for one whole number."""
+    from pyspark.sql import functions
+
+    whole: Column = (value % 1 == 0) & (functions.abs(value) < EXACT_FLOAT)
+    return whole
 
 
 def given_k(frame: "DataFrame", histories: str) -> "Column":
@@ -137,8 +212,7 @@ def ids_as_text(ids: "Column", kind: "DataType") -> "Column":
         return ids.cast("array<string>")
 
     def text(value: "Column") -> "Column":
-        whole = (value % 1 == 0) & (functions.abs(value) < EXACT_FLOAT)
-        return functions.when(whole, value.cast("bigint").cast("string")).otherwise(value.cast("string"))
+        return functions.when(is_whole(value), value.cast("bigint").cast("string")).otherwise(value.cast("string"))
 
     return functions.transform(ids, text)
 
@@ -203,7 +277,7 @@ def recommended(frame: "DataFrame", answer: "Column") -> "DataFrame":
 
 
 def own_columns(names: Sequence[str]) -> list[str]:
-    """The columns that no student reads, each quoted, as a name may hold a point. Raises InputError for an added one.
+    """The columns that no student reads, each `quoted`. Raises InputError for one that is added.
 
     >>> own_columns(["user.id", "history", "k"])
     ['`user.id`']
@@ -211,7 +285,16 @@ def own_columns(names: Sequence[str]) -> list[str]:
     own = [name for name in names if name not in READ]
     if taken := [name for name in own if name in ADDED]:
         raise InputError(f"histories: has a column {taken[0]!r}, as the recommendations have; name it otherwise")
-    return ["`{}`".format(name.replace("`", "``")) for name in own]
+    return list(map(quoted, own))
+
+
+def quoted(name: str) -> str:
+    """The name of a column as Spark's language has it, where a name may hold a point.
+
+    >>> quoted("user.id")
+    '`user.id`'
+    """
+    return "`{}`".format(name.replace("`", "``"))
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
@@ -281,6 +364,12 @@ def check_partitions(columns: Collection[str], partition_by: Sequence[str]) -> N
 
 
 def reason_of(error: Any) -> str:
-    """The line of Spark's message that says what went wrong in Python, where there is one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "Exception: " in line and "org.apache" not in line), lines[0])
+    """The line of Spark's message that says what went wrong.
+
+    Of a failure in Python it is the error after the last trace, else of Java the last cause, else the first line.
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    traces = [place for place, line in enumerate(lines) if TRACE in line]
+    after = [line for line in lines[traces[-1] + 1 :] if not line[0].isspace()] if traces else []
+    causes = [line for line in lines if line.startswith(CAUSE)]
+    return (after[0] if after else causes[-1].removeprefix(CAUSE) if causes else lines[0]).strip()

@@ -20,10 +20,9 @@ from recdistill.registry import POLICIES
 from recdistill.runs.finished_runs import linked_run
 from recdistill.runs.run import CONFIG_FILE, StepRun
 from recdistill.runs.step_runs import runs_of_their_own, step_run
-from recdistill.steps.inputs import frozen_student, teacher_outputs_of
+from recdistill.steps.inputs import frozen_student, kept_teacher, teacher_outputs_of
 from recdistill.steps.student_start import measured
 from recdistill.students.signals import signals_before_answers
-from recdistill.teachers.build import load_teacher
 from recdistill.teachers.outputs import TeacherOutputs, write_teacher_outputs
 from recdistill.teachers.protocol import AsksQueries
 from recdistill.teachers.scoring import Asking, make_outputs
@@ -82,8 +81,8 @@ def asked_again(
         if run.reused:
             return run
         device = device_of(options)
-        made = load_teacher(first.artifact("teacher"), options, frozen_student(frozen, device), data)
-        asking = Asking(frozen_student(student, device), known.sample)
+        made = kept_teacher(first, options, frozen_student(frozen, device), data)
+        asking = Asking(frozen_student(student, device), known)
         started = time.perf_counter()
         found = make_outputs(made, options, run.work / "outputs", asking)
         assert found is not None

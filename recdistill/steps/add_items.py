@@ -23,9 +23,9 @@ from recdistill.runs.served_model import (
 )
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.registered import registered
-from recdistill.students.build import load_recommender, read_shape
+from recdistill.students.build import read_shape
 from recdistill.students.catalogue_file import read_catalogue
-from recdistill.students.kept_student import VECTORS_FOLDER, beside_of, write_student
+from recdistill.students.kept_student import VECTORS_FOLDER, beside_of, load_kept, write_student
 from recdistill.students.mapped import MappedStudent
 from recdistill.students.terms_file import terms_of_student
 from recdistill.views.item_vectors import ItemVectors
@@ -74,7 +74,7 @@ def add_items(config: AddItemsConfig) -> StepRun:
 
 def read_served(model: str, folder: Path) -> Served:
     """The student of a logged model. Raises InputError where it keeps no map from texts."""
-    found = load_recommender(folder)
+    found = load_kept(folder)
     if not isinstance(found, MappedStudent):
         raise InputError(f"model={model}: keeps no map from texts to items; run map_items on its run first")
     catalogue, exclude_seen = read_catalogue(folder)

@@ -24,8 +24,8 @@ from recdistill.report.document import details, table
 from recdistill.report.results import Results
 from recdistill.report.text import order
 from recdistill.runs.compared_runs import ComparedRuns
-from recdistill.runs.finished_runs import options_of_run
 from recdistill.runs.measured_again import EVALUATED
+from recdistill.runs.plugins_of_runs import options_with_plugins
 from recdistill.runs.run import StepRun
 from recdistill.steps.inputs import data_of
 from recdistill.views.build import build_view
@@ -73,7 +73,7 @@ def digests(files: Mapping[str, Path]) -> dict[str, str]:
 def data_of_run(run: EvaluatedRun) -> SequenceData:
     """The data that a run was evaluated on. Raises InputError where they cannot be read any more, or are others now."""
     steps = (*EVALUATED, "prepare")
-    _, step, values = options_of_run(run.run_id, steps)
+    _, step, values = options_with_plugins(run.run_id, steps)
     data = data_of(narrow(config_of(STEPS[step], values), DataConfig))
     if data.fingerprint != run.fingerprint:
         raise InputError(

@@ -1,6 +1,9 @@
 """``distill``: a student trained with DLLM2Rec (RecSys 2024) from a teacher's outputs."""
 
+from dataclasses import replace
+
 from recdistill.config import BaselineConfig, DistillConfig, narrow
+from recdistill.data.all_interactions import all_as_training
 from recdistill.data.item_texts import item_texts
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
@@ -24,6 +27,9 @@ from recdistill.teachers.outputs import TeacherOutputs, answers_of
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes, join
 from recdistill.views.text_teacher import TeacherTable
+
+#: What the key of a refit has where items that are targets of held-out samples alone are candidates of the teacher.
+HELD_OUT_TAUGHT = {"candidates of a refit": "also items that are learnt as they were held out"}
 
 
 def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
@@ -80,7 +86,9 @@ def refitted(
     """The student trained again on all interactions; the run that is refitted is found or made first."""
     with runs_of_their_own():
         first = distill(processes.from_main(lambda: measured(config)))
-    answers, upstream, terms = answers_of(config, outputs, data), {"teacher": teacher}, outputs.manifest.terms
+    # What is held out is learnt, too: such items are candidates like others.
+    answers = answers_of(config, outputs, all_as_training(data))
+    upstream, terms, start = {"teacher": teacher}, outputs.manifest.terms, start_of_refit(config, data, start)
     return refit(
         "distill", config, data, first, start, teacher=answers, upstream=upstream, terms=terms, processes=processes
     )
@@ -145,6 +153,17 @@ def start_of(config: DistillConfig, data: SequenceData, teacher: StepRun, output
         return student_start(config, data)
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
     return student_start(config, data, TeacherTable.of_outputs(outputs, texts, {"teacher": teacher.key}))
+
+
+def start_of_refit(config: DistillConfig, data: SequenceData, start: StudentStart) -> StudentStart:
+    """The same start, with what the key of a refit has beside it: whether items are learnt as they were held out.
+
+    Before, such items were no candidates of the teacher, see `answers_of`.
+    """
+    more = data.learnt(config.exclude_seen) != all_as_training(data).learnt(config.exclude_seen)
+    if not config.leaves_new_out or not more.any():
+        return start
+    return replace(start, learnt={**start.learnt, **HELD_OUT_TAUGHT})
 
 
 def twin_of(config: DistillConfig, data: SequenceData, start: StudentStart) -> StepRun | None:

@@ -40,7 +40,7 @@ from recdistill.runs.finished_runs import check_data, find_finished, finished_ru
 from recdistill.runs.run import FINGERPRINT, StepRun
 from recdistill.runs.tracking_store import fault, num_experiments
 from recdistill.steps.backbone import as_released, frozen_backbone, key_of_baseline
-from recdistill.steps.distill import start_of
+from recdistill.steps.distill import start_of, start_of_refit
 from recdistill.steps.inputs import data_of, imported_teacher, teacher_outputs_of, texts_in_key
 from recdistill.steps.map_items import Source, made_from, source_of, student_options, taught_view
 from recdistill.steps.paces import pace_of_student, pace_of_teacher
@@ -463,6 +463,7 @@ def from_teacher(config: DistillConfig, data: SequenceData, before: Before) -> I
     if known is None or start is None:
         yield replace(first, name=f"{config.student} refitted, seed {config.seed}", found="")
     else:
+        start = start_of_refit(config, data, start)
         yield refitted_part("distill", config, data, first, {"teacher": known}, start)
 
 
@@ -518,7 +519,7 @@ def map_parts(config: MapItemsConfig) -> Iterator[Part]:
         source = Source(run, "backbone", {})
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
     teacher = taught_view(config, source, data, texts)
-    upstream, contents = made_from(source, teacher, texts)
+    upstream, contents = made_from(config, data, source, teacher, texts)
     key = run_key("map_items", config, data.fingerprint, keys_of(upstream), contents)
     yield Part(name, id_of(finished(key, upstream)) if there and not config.force else "", work)
 
@@ -526,7 +527,7 @@ def map_parts(config: MapItemsConfig) -> Iterator[Part]:
 def sweep_parts(config: SweepConfig) -> Iterator[Part]:
     """A sweep's teacher, or those of its trials, its trials and final trainings."""
     space = read_space(config.space)
-    base = base_config(space, narrow(config, DistillConfig))
+    base = base_config(space, config)
     sweep = Sweep(config, space, base, "", "")
     check_sweep(sweep)
     data, times = data_of(base), config.trials * space.seeds

@@ -5,16 +5,16 @@ from recdistill.config.lineage import metric_contents
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.runs.datasets import measured_on
-from recdistill.runs.finished_runs import finished_run, linked_run, newest, options_of_run
+from recdistill.runs.finished_runs import finished_run, linked_run, newest
 from recdistill.runs.logged_models import model_id_of_run
 from recdistill.runs.measured_again import EVALUATED
+from recdistill.runs.plugins_of_runs import options_with_plugins, same_code
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
-from recdistill.steps.inputs import data_of, fitted_recommender, frozen_student
+from recdistill.steps.inputs import data_of, fitted_recommender, frozen_student, kept_teacher
 from recdistill.steps.results import log_results
 from recdistill.steps.teacher import log_answers
 from recdistill.students.measure import KEPT, ranked
-from recdistill.teachers.build import load_teacher
 from recdistill.training.device import device_of
 
 AS_TRAINED = "as-trained"
@@ -22,7 +22,7 @@ AS_TRAINED = "as-trained"
 
 def evaluate(config: EvaluateConfig) -> StepRun:
     """Rank validation and test again, under this step's ``exclude_seen``, on the data that the run was made for."""
-    of, step, values = options_of_run(config.run_id or newest("distill"), EVALUATED)
+    of, step, values = options_with_plugins(config.run_id or newest("distill"), EVALUATED)
     options = config_of(STEPS[step], values)
     assert isinstance(options, DataConfig)
     if isinstance(options, StudentConfig) and options.refit:
@@ -32,7 +32,8 @@ def evaluate(config: EvaluateConfig) -> StepRun:
     data = data_of(options)
     finished_run(of.run_id, step, data.fingerprint, option="run_id")
     found = changed(config, run_id=of.run_id)
-    with step_run("evaluate", found, data=data, upstream={"evaluated": of}, contents=metric_contents()) as run:
+    contents = metric_contents() | same_code(of)
+    with step_run("evaluate", found, data=data, upstream={"evaluated": of}, contents=contents) as run:
         if not run.reused:
             if step == "teacher":
                 assert isinstance(options, TeacherConfig)
@@ -54,7 +55,8 @@ def rank_student(config: EvaluateConfig, of: StepRun, options: DataConfig, data:
         for samples, new in ((data.validation, data.new_validation), (data.test, data.new_test))
     )
     as_trained = config.exclude_seen == options.exclude_seen
-    log_results(run, data, validation, test, model=model_id_of_run(of.run_id), as_trained=as_trained)
+    seen, model_id = config.exclude_seen, model_id_of_run(of.run_id)
+    log_results(run, data, validation, test, exclude_seen=seen, model=model_id, as_trained=as_trained)
 
 
 def rank_teacher(config: EvaluateConfig, of: StepRun, options: TeacherConfig, data: SequenceData, run: StepRun) -> None:
@@ -65,13 +67,14 @@ def rank_teacher(config: EvaluateConfig, of: StepRun, options: TeacherConfig, da
         options = changed(options, answer=config.answer)
     device = device_of(config)
     frozen = frozen_student(linked_run(of, "backbone"), device)
-    teacher = load_teacher(of.artifact("teacher"), options, frozen, data, device)
+    teacher = kept_teacher(of, options, frozen, data, device)
     ranked = teacher.ranks(run.work / "ranks")
     if ranked is None:
         raise InputError(f"run_id={of.run_id}: its teacher ranks no whole part; see the run's own metrics asked/…")
     validation, test, _ = ranked
     model = model_id_of_run(of.run_id)
-    log_results(run, data, validation, test, model=model, as_trained=as_trained)
+    seen = config.exclude_seen
+    log_results(run, data, validation, test, exclude_seen=seen, model=model, as_trained=as_trained)
     answered = teacher.answers()
     if answered is not None:
         log_answers(run, answered, model=model, datasets=measured_on(data) if as_trained else None)

@@ -9,13 +9,14 @@ from recdistill.config.paths import place_to_write
 from recdistill.errors import InputError
 from recdistill.release.dllm2rec_data import write_dllm2rec
 from recdistill.release.teacher_files import write_teacher_files
-from recdistill.runs.finished_runs import newest, options_of_run
+from recdistill.runs.finished_runs import newest
+from recdistill.runs.plugins_of_runs import options_with_plugins
 from recdistill.runs.run import StepRun
 from recdistill.runs.served_model import student_folder
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.inputs import data_of, teacher_outputs_of
-from recdistill.students.build import load_recommender
 from recdistill.students.catalogue_file import CATALOGUE_FILE, read_catalogue
+from recdistill.students.kept_student import load_kept
 from recdistill.students.onnx_file import check_onnx, write_onnx
 
 ONNX_FILE = "student.onnx"
@@ -42,7 +43,7 @@ def export_student(config: ExportConfig, folder: Path) -> StepRun:
     fingerprint = hashlib.sha256("\n".join(catalogue.item_ids).encode("utf-8", "surrogatepass")).hexdigest()
     with step_run("export", changed(config, model=address, force=True), data=fingerprint) as run:
         folder.mkdir(parents=True, exist_ok=True)
-        difference = write_onnx(folder / ONNX_FILE, load_recommender(student))
+        difference = write_onnx(folder / ONNX_FILE, load_kept(student))
         shutil.copy(student / CATALOGUE_FILE, folder / CATALOGUE_FILE)
         run.log_metrics({"export/largest_difference": difference})
         run.log_text("files.txt", f"{CATALOGUE_FILE}\n{ONNX_FILE}\n")
@@ -52,7 +53,7 @@ def export_student(config: ExportConfig, folder: Path) -> StepRun:
 
 def export_data(config: ExportConfig, folder: Path) -> StepRun:
     """Write a teacher's outputs and its data as DLLM2Rec's release reads them."""
-    found, _, values = options_of_run(config.teacher_run_id or newest("teacher"), ("teacher",))
+    found, _, values = options_with_plugins(config.teacher_run_id or newest("teacher"), ("teacher",))
     data = data_of(config_of(TeacherConfig, values))
     options = changed(config, teacher_run_id=found.run_id, force=True)
     with step_run("export", options, data=data, upstream={"teacher": found}) as run:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from recdistill.config import DataConfig, narrow
+from recdistill.config import DataConfig, TeacherConfig, narrow
 from recdistill.config.base import option_table
 from recdistill.data.file_state import FileState, state_of
 from recdistill.data.load import load_data
@@ -16,12 +16,15 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import SOURCES
 from recdistill.release.teacher_files import RANKING_FILE, read_teacher_files
+from recdistill.runs.plugins_of_runs import same_code
 from recdistill.runs.run import StepRun
-from recdistill.students.build import load_recommender
+from recdistill.students.kept_student import load_kept
 from recdistill.students.mapped import without_map
 from recdistill.students.recommender import Recommender
 from recdistill.students.student import Student
+from recdistill.teachers.build import load_teacher
 from recdistill.teachers.outputs import TeacherOutputs, read_teacher_outputs
+from recdistill.teachers.protocol import Teacher
 
 
 @lru_cache(maxsize=2)
@@ -55,8 +58,12 @@ def _texts_digest(data: SequenceData) -> str:
 
 
 def fitted_recommender(run: StepRun, device: torch.device) -> Recommender:
-    """The recommender of a finished run, in evaluation mode, without gradients."""
-    return load_recommender(run.artifact("student")).to(device).requires_grad_(False)
+    """The recommender of a finished run, in evaluation mode, without gradients.
+
+    Raises InputError where it is a user's own, and its code is no longer that which it was trained with.
+    """
+    same_code(run)
+    return load_kept(run.artifact("student")).to(device).requires_grad_(False)
 
 
 def frozen_student(run: StepRun, device: torch.device) -> Student:
@@ -70,6 +77,17 @@ def frozen_student(run: StepRun, device: torch.device) -> Student:
             f"run {run.run_id}: its recommender has no states of sequences; choose a sasrec or gru4rec run"
         )
     return found
+
+
+def kept_teacher(
+    run: StepRun, options: TeacherConfig, backbone: Student, data: SequenceData, device: torch.device | None = None
+) -> Teacher:
+    """The teacher of a finished run over its frozen backbone; see `load_teacher`.
+
+    Raises InputError where its code, or its gate's, is a user's own, and no longer that which it was trained with.
+    """
+    same_code(run)
+    return load_teacher(run.artifact("teacher"), options, backbone, data, device)
 
 
 @dataclass(frozen=True, eq=False)

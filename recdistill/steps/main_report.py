@@ -51,7 +51,7 @@ def log_report(
         metric="test NDCG@10",
         columns=table[0],
         rows=table[1],
-        price=price.line if price is not None else "",
+        price="; ".join(price.lines) if price is not None else "",
         slices={name: slice_table(ranked) for name, ranked in ranks.items()},
         examples=examples,
         runs=runs,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from recdistill.config import STEPS, BaselineConfig, MapItemsConfig, changed, narrow, option_table
 from recdistill.config.lineage import compared_settings
@@ -25,7 +26,8 @@ from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.report.new_items_figure import new_items_figure
-from recdistill.runs.finished_runs import check_data, finished_run, linked_run, options_of_run
+from recdistill.runs.finished_runs import check_data, finished_run, linked_run
+from recdistill.runs.plugins_of_runs import options_with_plugins
 from recdistill.runs.registry import check_registry
 from recdistill.runs.run import StepRun
 from recdistill.runs.step_runs import step_run
@@ -33,8 +35,9 @@ from recdistill.steps.backbone import backbone
 from recdistill.steps.inputs import data_of, frozen_student, teacher_outputs_of
 from recdistill.steps.registered import registered
 from recdistill.steps.results import keep_student
+from recdistill.steps.student_start import LEARNT, has_unlearnt
 from recdistill.steps.student_texts import VECTORS_FOLDER, about_texts
-from recdistill.students.build import StudentShape, load_recommender, read_shape
+from recdistill.students.build import StudentShape, read_shape
 from recdistill.students.calibration import (
     COSTS,
     CalibrationScores,
@@ -48,6 +51,7 @@ from recdistill.students.calibration import (
     stand_ins,
 )
 from recdistill.students.item_map import fit_item_map
+from recdistill.students.kept_student import load_kept
 from recdistill.students.mapped import Interleaving, MappedStudent, NewItemMap, check_tied, with_new_items
 from recdistill.students.measure import measure
 from recdistill.students.student import Student
@@ -103,7 +107,7 @@ class Candidate:
         mapped: its new items set by ``Interleaving()``.
         value: the higher, the better the views: see `choose_views`.
         scores: of validation's new targets, which ``value`` comes from; None where it has none, or was one of several.
-        with_new: the student with other new items, int64 ascending, than those without a training target.
+        with_new: the student with further new items, int64, beside those that it has not learnt.
     """
 
     config: MapItemsConfig
@@ -126,7 +130,7 @@ def map_items(config: MapItemsConfig) -> StepRun:
         source = Source(backbone(student_options(config)), "backbone", {})
     texts = item_texts(data.titles, data.item_columns, config.item_text, config.text_template)
     teacher = taught_view(config, source, data, texts)
-    upstream, contents = made_from(source, teacher, texts)
+    upstream, contents = made_from(config, data, source, teacher, texts)
     with step_run("map_items", config, data=data, upstream=upstream, contents=contents) as run:
         if not run.reused:
             run.tag("mapped_run_id", source.run.run_id)
@@ -137,11 +141,13 @@ def map_items(config: MapItemsConfig) -> StepRun:
 
 
 def made_from(
-    source: Source, teacher: TaughtView | None, texts: tuple[str, ...]
+    config: MapItemsConfig, data: SequenceData, source: Source, teacher: TaughtView | None, texts: tuple[str, ...]
 ) -> tuple[dict[str, StepRun], dict[str, Any]]:
     """The runs that a map starts from, by step, and what else its key has beside options and data."""
     upstream = {source.step: source.run} | ({} if teacher is None else {"teacher": teacher.run})
-    return upstream, {"item texts": texts_digest(texts), **source.settings}
+    # Of data with items that are targets of repeats alone, maps of before were fitted to such items, too.
+    learnt = LEARNT if has_unlearnt(data, config.exclude_seen) else {}
+    return upstream, {"item texts": texts_digest(texts), **learnt, **source.settings}
 
 
 def source_of(config: MapItemsConfig) -> tuple[MapItemsConfig, Source | None]:
@@ -153,7 +159,7 @@ def source_of(config: MapItemsConfig) -> tuple[MapItemsConfig, Source | None]:
     if not config.student_run_id:
         check_student_options(config)
         return config, None
-    run, step, values = options_of_run(config.student_run_id, ("backbone", "distill"), "student_run_id")
+    run, step, values = options_with_plugins(config.student_run_id, ("backbone", "distill"), "student_run_id")
     if values.get("refit"):
         raise InputError(
             f"student_run_id={run.run_id}: was trained on all interactions (refit), so that nothing is left to choose "
@@ -271,12 +277,13 @@ def candidate(
 ) -> Candidate:
     """The vectors of one choice of views, and the map from them."""
     vectors = ItemVectors.fit(config, texts, data.trained, teacher if "teacher" in config.view_names else None, device)
-    about = about_texts(config, data)
-    mapped, explained = mapped_student(student, shape, data, vectors, np.flatnonzero(~data.trained), about)
+    about, learnt = about_texts(config, data), data.learnt(config.exclude_seen)
+    mapped, explained = mapped_student(student, shape, data, vectors, learnt, about)
     value, scores = among_validation(config, data, mapped, device)
 
-    def with_new(new: Int64Array) -> MappedStudent:
-        return mapped_student(student, shape, data, vectors, new, {})[0]
+    def with_new(further: Int64Array) -> MappedStudent:
+        rest = learnt & ~np.isin(np.arange(data.num_items), further)
+        return mapped_student(student, shape, data, vectors, rest, {})[0]
 
     # Of several choices, the scores of all are not held at once.
     kept = scores if one_choice else None
@@ -292,14 +299,14 @@ def own_candidate(
     device: torch.device,
 ) -> Candidate:
     """The student with the map that it was trained with."""
-    mapped = load_recommender(kept)
+    mapped = load_kept(kept)
     if not isinstance(mapped, MappedStudent) or mapped.new_item_map.terms is not None:
         raise InputError("item_map=own: the student keeps no map of its own; leave item_map out")
     mapped = mapped.interleaved(Interleaving())
     vectors = ItemVectors.load(kept / VECTORS_FOLDER, teacher, device)
 
-    def with_new(new: Int64Array) -> MappedStudent:
-        return mapped.with_new(shape, torch.as_tensor(new), torch.from_numpy(vectors.table))
+    def with_new(further: Int64Array) -> MappedStudent:
+        return mapped.with_new(shape, torch.as_tensor(further), torch.from_numpy(vectors.table))
 
     value, scores = among_validation(config, data, mapped, device)
     return Candidate(config, vectors, mapped, value or 0.0, scores, with_new)
@@ -314,7 +321,7 @@ def among_validation(
     )
     if not bool(scores.counts.any()):
         return None, None
-    return among_new(scores, np.searchsorted(np.flatnonzero(~data.trained), data.new_validation)), scores
+    return among_new(scores), scores
 
 
 def mapped_student(
@@ -322,13 +329,13 @@ def mapped_student(
     shape: StudentShape,
     data: SequenceData,
     vectors: ItemVectors,
-    new: Int64Array,
+    learnt: NDArray[np.bool_],
     about: Mapping[str, Any],
 ) -> tuple[MappedStudent, float]:
-    """The student with ``new`` items mapped, by a map of all others, and the share that the map explains."""
-    trained = np.flatnonzero(data.trained & ~np.isin(np.arange(data.num_items), new))
+    """The student with all items mapped but those ``learnt``, bool [V], by a map of these; the share it explains."""
+    known, new = np.flatnonzero(learnt), np.flatnonzero(~learnt)
     table, counts = torch.from_numpy(vectors.table), torch.as_tensor(data.item_count)
-    found, terms = fit_item_map(table[trained], student.item_table()[trained], counts[trained])
+    found, terms = fit_item_map(table[known], student.item_table()[known], counts[known])
     new_item_map = NewItemMap(found, terms, Interleaving(), about, vectors.identity)
     mapped = with_new_items(student, shape, torch.as_tensor(new), table[new], new_item_map)
     return mapped, terms.explained
@@ -349,8 +356,8 @@ def validation_scores(best: Candidate, data: SequenceData, device: torch.device)
     config, samples = best.config, some_samples(data.validation, best.config.seed)
     targets, mapped = data.new_validation, best.mapped
     if not np.isin(samples.targets, targets).any():
-        targets = stand_ins(data, STAND_INS, config.seed)
-        mapped = best.with_new(np.union1d(np.flatnonzero(~data.trained), targets))
+        targets = stand_ins(data, mapped.is_known.cpu().numpy(), STAND_INS, config.seed)
+        mapped = best.with_new(targets)
     return calibration_scores(mapped.to(device), samples, targets, config.exclude_seen, device)
 
 

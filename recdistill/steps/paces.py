@@ -22,7 +22,9 @@ from recdistill.whole_files import write_text
 
 Pace = TypeVar("Pace", StudentPace, TeacherPace)
 #: Raise it when what a pace says, or how it is measured, changes.
-VERSION = 2
+VERSION = 3
+#: Of budgets that were reckoned by a pace once: they stay, so that the runs made with them are found.
+OF_BUDGETS = 2
 #: Options that change how long it takes and not what comes of it, or that a time must pay for.
 TIMED = ("gradient_checkpointing", "contrast_token_budget", "ranked_users")
 
@@ -61,11 +63,11 @@ def kept(
     return found
 
 
-def pace_file(name: str, config: Config, data: SequenceData) -> Path:
+def pace_file(name: str, config: Config, data: SequenceData, version: int = VERSION) -> Path:
     """Where a pace is kept: by what it depends on, options, data and machine."""
     machine = [platform.node(), os.cpu_count(), torch.get_num_threads(), torch.cuda.device_count()]
     parts = {
-        "version": VERSION,
+        "version": version,
         "options": chosen(config, ("data", "result")),
         "device": config.value("device"),
         "fingerprint": data.fingerprint,

@@ -42,7 +42,7 @@ def prepare(config: DataConfig) -> StepRun:
             )
             for samples, among in ((data.validation, data.new_validation), (data.test, data.new_test))
         )
-        log_results(run, data, validation, test)
+        log_results(run, data, validation, test, exclude_seen=config.exclude_seen)
         run.log_text("fingerprint.txt", data.fingerprint)
         said = " ".join(f"{line}." for line in summary(data, new))
         run.describe(f"{said} The metrics are those of recommending the most popular items.")

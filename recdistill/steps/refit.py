@@ -48,7 +48,7 @@ def refit(
         if not run.reused:
             everything = all_as_training(data)
             if processes.is_main:
-                start.say_what_comes_back(everything)
+                start.say_of_earlier(everything)
             vectors = processes.main_first(lambda: start.vectors(config, everything, run.work))
             model, shape = refit_recommender(
                 config,

@@ -33,6 +33,7 @@ def log_results(
     test: Ranked,
     epoch: int = 0,
     *,
+    exclude_seen: bool,
     in_full: bool = True,
     model: str = "",
     as_trained: bool = True,
@@ -40,17 +41,18 @@ def log_results(
 ) -> None:
     """Log the metrics of the final ranks of both parts, and each sample's rank.
 
-    ``model`` is the mark, or the id, of the logged model whose metrics they are, see `runs.logged_models`. Where they
-    are not ranked ``as_trained``, these name no data set: who looks for the best model of one must not mix them.
-    ``in_full`` also logs what is recommended for the test samples (``test.best``), and `log_slices`. ``asked`` has the
-    samples that were ranked, where these are `of_some_users`: then no metric has the name of one over all samples.
+    ``exclude_seen`` says whether items of the history were left out of the ranking. ``model`` is the mark, or the id,
+    of the logged model whose metrics they are, see `runs.logged_models`. Where they are not ranked ``as_trained``,
+    these name no data set: who looks for the best model of one must not mix them. ``in_full`` also logs what is
+    recommended for the test samples (``test.best``), and `log_slices`. ``asked`` has the samples that were ranked,
+    where these are `of_some_users`: then no metric has the name of one over all samples.
     """
     whole = asked is None or asked is data
     held_out = data if asked is None else asked
     parts = measured_on(data) if as_trained and whole else None
     found = {
-        "val": part_metrics("val", validation, held_out),
-        "test": part_metrics("test", test, held_out),
+        "val": part_metrics("val", validation, held_out, exclude_seen=exclude_seen),
+        "test": part_metrics("test", test, held_out, exclude_seen=exclude_seen),
     }
     if not whole:
         found = {part: apart(metrics) for part, metrics in found.items()}
@@ -107,7 +109,8 @@ def keep_student(
     epoch = 0 if fitted.progress is None else fitted.progress.epoch
     mark = save_student(run, data, fitted.model, fitted.shape, config.exclude_seen, beside, terms)
     # Behind the model, which they are of.
-    log_results(run, data, fitted.validation, fitted.test, epoch, in_full=run.kept == "all", model=mark)
+    in_full, seen = run.kept == "all", config.exclude_seen
+    log_results(run, data, fitted.validation, fitted.test, epoch, exclude_seen=seen, in_full=in_full, model=mark)
     run.log_metrics(fitted.measured, model=mark)
 
 

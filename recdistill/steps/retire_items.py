@@ -22,9 +22,9 @@ from recdistill.runs.served_model import (
 from recdistill.runs.step_runs import step_run
 from recdistill.steps.add_items import REGISTERED
 from recdistill.steps.registered import registered
-from recdistill.students.build import load_recommender, read_shape
+from recdistill.students.build import read_shape
 from recdistill.students.catalogue_file import read_catalogue
-from recdistill.students.kept_student import beside_of, write_student
+from recdistill.students.kept_student import beside_of, load_kept, write_student
 from recdistill.students.terms_file import terms_of_student
 
 
@@ -89,7 +89,7 @@ def after(catalogue: Catalogue, items: Int64Array, restore: bool) -> Int64Array:
 
 def keep(run: StepRun, folder: Path, catalogue: Catalogue, exclude_seen: bool) -> None:
     """Keep the student over the catalogue, as the artifact ``student`` and as a model."""
-    model, shape, terms = load_recommender(folder), read_shape(folder), terms_of_student(folder)
+    model, shape, terms = load_kept(folder), read_shape(folder), terms_of_student(folder)
     beside = beside_of(folder)
 
     def write(target: Path) -> None:

@@ -27,10 +27,11 @@ from recdistill.runs.run import StepRun
 from recdistill.runs.served_model import RUN_ID, student_folder
 from recdistill.steps.inputs import texts_in_key
 from recdistill.steps.student_texts import VECTORS_FOLDER, StudentTexts, as_tensors, student_texts
-from recdistill.students.build import SHAPE_FILE, WEIGHTS_FILE, load_recommender, read_shape
+from recdistill.students.build import SHAPE_FILE, WEIGHTS_FILE, read_shape
 from recdistill.students.catalogue_file import CATALOGUE_FILE, read_catalogue
-from recdistill.students.earlier import EarlierStudent, check_shape, rows_of, tensors_of
-from recdistill.students.mapped import MAP_FILE, MappedStudent
+from recdistill.students.earlier import EarlierStudent, check_same_items, check_shape, rows_of, tensors_of
+from recdistill.students.kept_student import load_kept
+from recdistill.students.mapped import MAP_FILE, MappedStudent, has_constant
 from recdistill.students.measure import Fitted
 from recdistill.students.shape import shape_of
 from recdistill.students.training import Report, fit_recommender, help_fit
@@ -49,6 +50,8 @@ MODEL_FILE, OF_MODEL = "MLmodel", re.compile(r"^run_id: (\w+)$", re.MULTILINE)
 #: What a key has where some items are the targets of repeats alone, of which nothing is learnt: such items competed in
 #: the masks of before.
 LEARNT = {"learnt items": "targets of samples that are learnt from"}
+#: What a key has where the earlier student's own map has a constant, which was left out before.
+CONSTANT = {"earlier map": "with its constant"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,12 @@ class KeptStudent:
             path = self.folder / name
             found.update(path.read_bytes() if path.is_file() else b"none")
         return found.hexdigest()
+
+    def contents(self, config: StudentConfig) -> dict[str, str]:
+        """What the key of a run of these options has of it."""
+        found = {"earlier student": self.digest}
+        goes_on = config.starts_from_texts and (self.folder / MAP_FILE).is_file()
+        return found | CONSTANT if goes_on and has_constant(self.folder) else found
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -138,16 +147,17 @@ class KeptStudent:
     def earlier(self, config: StudentConfig, data: SequenceData) -> EarlierStudent:
         """It, by the items of today. Raises InputError, one line, where the student of the options cannot start so."""
         check_shape(read_shape(self.folder), shape_of(config), self.name)
-        model = load_recommender(self.folder)
+        model = load_kept(self.folder)
         own_map = None
         if isinstance(model, MappedStudent) and model.new_item_map.terms is None:
-            own_map = model.new_item_map.map.weight.T.float()
+            own_map = model.new_item_map.map
         if config.starts_from_texts and own_map is None:
             raise InputError(
                 f"item_init=views: the student of init_from={self.name} has no map from texts of its own; "
                 "leave item_init out, or start anew"
             )
         rows = rows_of(data.item_ids, self.catalogue.item_ids)
+        check_same_items(rows, data.item_ids, data.titles, self.catalogue, self.name)
         return EarlierStudent(tensors_of(model), rows, self._new_rows(model, rows, config, data), own_map)
 
     def _new_rows(
@@ -193,24 +203,29 @@ class StudentStart:
         kept: the earlier student; None where there is none.
         earlier: it, by the items of today.
         learnt: what a key has of the items that are learnt, see `learnt_items`.
+        of_kept: what a key has of the earlier student, see `KeptStudent.contents`.
     """
 
     texts: StudentTexts | None = None
     kept: KeptStudent | None = None
     earlier: EarlierStudent | None = None
     learnt: Mapping[str, str] = field(default_factory=dict)
+    of_kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def contents(self) -> dict[str, str]:
         """What a run's key and settings have of it."""
-        found = {**self.learnt, **({} if self.texts is None else self.texts.contents)}
-        return found if self.kept is None else found | {"earlier student": self.kept.digest}
+        return {**self.learnt, **({} if self.texts is None else self.texts.contents), **self.of_kept}
 
-    def say_what_comes_back(self, data: SequenceData) -> None:
-        """Print which items the earlier student had retired: a training knows nothing of that."""
-        if self.kept is None:
+    def say_of_earlier(self, data: SequenceData) -> None:
+        """Print how many items the earlier student knows, and which it had retired: a training knows nothing of that.
+
+        Nothing where there is none.
+        """
+        if self.kept is None or self.earlier is None:
             return
-        known = self.kept.catalogue
+        known, matched = self.kept.catalogue, int((self.earlier.rows >= 0).sum())
+        print(f"init_from={self.kept.name}: {matched:,} of {data.num_items:,} items matched by id", flush=True)
         ids = set(data.item_ids)
         back = [known.item_ids[item] for item in known.retired if known.item_ids[item] in ids]
         if back:
@@ -244,7 +259,7 @@ class StudentStart:
 
         Of several processes the main one calls this, the others `help_fit`.
         """
-        self.say_what_comes_back(data)
+        self.say_of_earlier(data)
         vectors = (processes or ALONE).main_first(lambda: self.vectors(config, data, run.work))
         fitted = fit_recommender(
             config,
@@ -285,7 +300,7 @@ def whole_path_contents(config: StudentConfig, data: SequenceData) -> dict[str, 
     Raises InputError where there is no such student.
     """
     found = texts_in_key(config, data) | learnt_items(config, data)
-    return found | ({"earlier student": kept_student(config.init_from).digest} if config.init_from else {})
+    return found | (kept_student(config.init_from).contents(config) if config.init_from else {})
 
 
 def learnt_items(config: StudentConfig, data: SequenceData) -> dict[str, str]:
@@ -296,8 +311,12 @@ def learnt_items(config: StudentConfig, data: SequenceData) -> dict[str, str]:
     if config.student not in STUDENTS.names(gradient=True) or not (config.mask_untrained or config.starts_from_texts):
         return {}
     learnt_from = [data, all_as_training(data)] if config.refit else [data]
-    same = all(np.array_equal(one.learnt(config.exclude_seen), one.trained) for one in learnt_from)
-    return {} if same else LEARNT
+    return LEARNT if any(has_unlearnt(one, config.exclude_seen) for one in learnt_from) else {}
+
+
+def has_unlearnt(data: SequenceData, exclude_seen: bool) -> bool:
+    """Whether some items are targets of samples alone that nothing is learnt from (`SequenceData.learnt`)."""
+    return not np.array_equal(data.learnt(exclude_seen), data.trained)
 
 
 def other_splitting(
@@ -349,7 +368,7 @@ def student_start(config: StudentConfig, data: SequenceData, teacher: TextTeache
     earlier = kept.earlier(config, data)
     if texts is not None:
         kept.vectors(config, texts)
-    return StudentStart(texts, kept, earlier, learnt)
+    return StudentStart(texts, kept, earlier, learnt, kept.contents(config))
 
 
 def keys_of(upstream: Mapping[str, StepRun]) -> dict[str, str]:

@@ -34,8 +34,8 @@ from recdistill.students.student import Student
 from recdistill.teachers.checks import check_teacher
 from recdistill.teachers.gate_tables import gate_tables
 from recdistill.teachers.outputs import write_teacher_outputs
-from recdistill.teachers.protocol import AsksQueries, JudgedAnswers, Teacher
-from recdistill.teachers.scoring import make_outputs
+from recdistill.teachers.protocol import AsksQueries, JudgedAnswers, Teacher, text_tokens_of
+from recdistill.teachers.scoring import TEXTS_FOLDER, make_outputs
 from recdistill.teachers.shards import seconds_on_disk
 from recdistill.teachers.training import train_teacher
 from recdistill.training.device import device_of
@@ -43,6 +43,8 @@ from recdistill.training.distributed import Processes, join
 
 #: The option of teachers that read the items' texts.
 TEXT = "teacher_text"
+#: The metric of what reading them costs.
+TEXT_TOKENS = "teacher/text_tokens"
 
 
 def teacher(config: TeacherConfig) -> StepRun:
@@ -75,8 +77,9 @@ def taught(
     of_backbone = processes.from_main(lambda: ndcg_of(frozen, data, asked))
     made, progress = train_teacher(config, asked, student, recorder=run, processes=processes)
     # A killed scoring's seconds count.
-    before, started = seconds_on_disk(run.work / "outputs"), time.perf_counter()
-    outputs = make_outputs(made, config, run.work / "outputs")
+    scored = run.work / "outputs"
+    before, started = seconds_on_disk(scored) + seconds_on_disk(scored / TEXTS_FOLDER), time.perf_counter()
+    outputs = make_outputs(made, config, scored)
     outputs_seconds = before + time.perf_counter() - started
     ranked = made.ranks(run.work / "ranks")
     answered = made.answers()
@@ -85,13 +88,16 @@ def taught(
     mark = new_mark()
     log_teacher(run.run_id, mark)
     measured = {"outputs_seconds": outputs_seconds, "covered_share": outputs.covered_share}
+    read = text_tokens_of(made)
+    measured |= {} if read is None else {TEXT_TOKENS: float(read)}
     run.log_metrics(measured | {"train_seconds": progress.seconds}, model=mark)
     run.tag_terms(outputs.manifest.terms)
     if isinstance(made, AsksQueries):
         run.log_metrics(made.metrics())
     if ranked is not None:
         validation, test, seconds = ranked
-        log_results(run, data, validation, test, progress.epoch, model=mark, asked=asked)
+        seen = config.exclude_seen
+        log_results(run, data, validation, test, progress.epoch, exclude_seen=seen, model=mark, asked=asked)
         evaluated = len(asked.validation) + len(asked.test)
         run.log_metrics({"ms_per_1000_recommendations": 1e6 * seconds / evaluated}, model=mark)
     if answered is not None:

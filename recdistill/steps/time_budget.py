@@ -8,7 +8,7 @@ from recdistill.config.durations import seconds_of, spoken
 from recdistill.errors import InputError
 from recdistill.registry import TEACHERS
 from recdistill.steps.inputs import data_of
-from recdistill.steps.paces import pace_file, pace_of_teacher
+from recdistill.steps.paces import OF_BUDGETS, pace_file, pace_of_teacher
 from recdistill.whole_files import write_text
 
 Taught = TypeVar("Taught", bound=TeacherConfig)
@@ -29,7 +29,7 @@ def within_time(config: Taught) -> Taught:
     data = data_of(config)
     # What a loss term has the teacher keep of its states costs no tokens: the same budgets with it and without.
     options = narrow(config, TeacherConfig, sequence_embeddings=False)
-    path = pace_file(f"budgets-{config.time_budget.replace(' ', '')}", options, data)
+    path = pace_file(f"budgets-{config.time_budget.replace(' ', '')}", options, data, OF_BUDGETS)
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         learnt, scored = int(known["token_budget"]), int(known["outputs_token_budget"])

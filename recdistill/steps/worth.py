@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import pandas as pd
@@ -32,7 +32,7 @@ from recdistill.steps.inputs import data_of, teacher_outputs_of
 from recdistill.steps.map_items import map_items
 from recdistill.steps.side_by_side import trained_side_by_side
 from recdistill.steps.student_start import student_start, whole_path_contents
-from recdistill.steps.teacher import check_teacher_of, teacher, teacher_run, wanted_teacher
+from recdistill.steps.teacher import TEXT_TOKENS, check_teacher_of, teacher, teacher_run, wanted_teacher
 from recdistill.steps.time_budget import within_time
 from recdistill.students.training import check_student
 from recdistill.study.terms import terms_of_rows
@@ -284,16 +284,35 @@ def price_of(rows: list[Runs]) -> Price | None:
     if TEACHER not in rows[0]:
         return None
     spent = [cost_of(one[TEACHER], rounds_of(one[BOTH], one[TEACHER])) for one in rows]
+    counts = [one.texts for one in spent]
+    texts = [count for count in counts if count is not None]
     speeds = [one[TEACHER].metrics().get(SPEED) for one in rows]
     known = [speed for speed in speeds if speed is not None]
-    unbounded = any(tokens == 0 for tokens, _ in spent)
+    unbounded = any(one.tokens == 0 for one in spent)
     return Price(
-        tokens=0 if unbounded else round(statistics.fmean(tokens for tokens, _ in spent)),
-        seconds=statistics.fmean(seconds for _, seconds in spent),
+        tokens=0 if unbounded else round(statistics.fmean(one.tokens for one in spent)),
+        seconds=statistics.fmean(one.seconds for one in spent),
         teacher_ms=statistics.fmean(known) if len(known) == len(speeds) else None,
         student_ms=statistics.fmean(one[BOTH].metrics().get(SPEED, 0.0) for one in rows),
         counted=not reads_llm(options_of_teacher(rows[0][TEACHER]).teacher),
+        text_tokens=round(statistics.fmean(texts)) if len(texts) == len(counts) else None,
+        frozen=reading_of_frozen(rows),
     )
+
+
+def reading_of_frozen(rows: list[Runs]) -> tuple[int, float] | None:
+    """LLM tokens and seconds of the vectors that the frozen LLM makes of the items' texts, mean over seeds.
+
+    What its row reads beyond that of cheap text alone; None without that row.
+    """
+    if FROZEN not in rows[0] or CHEAP not in rows[0]:
+        return None
+    pairs = [(one[FROZEN].metrics(), one[CHEAP].metrics()) for one in rows]
+    tokens, seconds = (
+        statistics.fmean(frozen.get(name, 0.0) - cheap.get(name, 0.0) for frozen, cheap in pairs)
+        for name in ("map/text_tokens", "map/text_seconds")
+    )
+    return round(tokens), max(0.0, seconds)
 
 
 def rounds_of(student: StepRun, teacher: StepRun) -> list[StepRun]:
@@ -308,18 +327,36 @@ def rounds_of(student: StepRun, teacher: StepRun) -> list[StepRun]:
     return found
 
 
-def cost_of(teacher: StepRun, rounds: Sequence[StepRun]) -> tuple[int, float]:
-    """LLM tokens and seconds of a teacher and of its further rounds; no tokens where one scored whatever there was."""
+@dataclass(frozen=True)
+class Cost:
+    """What a teacher and its further rounds cost.
+
+    Attributes:
+        tokens: LLM tokens of its budgets, or those that its server counted; 0 where one scored whatever there was.
+        seconds: of training, scoring and reading the items' texts, or of its server.
+        texts: LLM tokens of the items' texts, which no budget bounds; None where the run did not count them.
+    """
+
+    tokens: int
+    seconds: float
+    texts: int | None = 0
+
+
+def cost_of(teacher: StepRun, rounds: Sequence[StepRun]) -> Cost:
+    """What a teacher and its further rounds cost; the ranking of validation and test, which measures, is not in it."""
     options = [options_of_teacher(run) for run in (teacher, *rounds)]
     metrics = [run.metrics() for run in (teacher, *rounds)]
     if not reads_llm(options[0].teacher):
         tokens = sum(one.get(f"endpoint/{part}_tokens", 0.0) for one in metrics for part in ("prompt", "answer"))
-        return round(tokens), sum(one.get("endpoint/seconds", 0.0) for one in metrics)
+        return Cost(round(tokens), sum(one.get("endpoint/seconds", 0.0) for one in metrics))
+    # Further rounds do not read the texts again.
+    read = metrics[0].get(TEXT_TOKENS)
+    texts = None if read is None else round(read)
     seconds = sum(one.get("train_seconds", 0.0) + one.get("outputs_seconds", 0.0) for one in metrics)
     if not all(one.outputs_token_budget for one in options):
-        return 0, seconds
+        return Cost(0, seconds, texts)
     learnt = options[0].token_budget + int(options[0].value("contrast_token_budget"))
-    return learnt + sum(one.outputs_token_budget for one in options), seconds
+    return Cost(learnt + sum(one.outputs_token_budget for one in options), seconds, texts)
 
 
 def numbers(asked: list[Asked]) -> dict[str, float]:

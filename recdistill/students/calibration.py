@@ -1,11 +1,13 @@
 """How new items are set among the others, chosen on validation: what warm targets lose is bounded, new ones gain."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recdistill.data.samples import Int64Array, Samples
@@ -17,13 +19,15 @@ from recdistill.students.measure import ranked
 from recdistill.students.recommender import Recommender
 
 CUT_OFF = 20
+#: So many of the best new scores tell what stands before a target, and whether it is within the cut-off.
+KEPT = CUT_OFF + 1
 SCALES = (1.0, 1.25, 1.5)
 #: Shares of the warm targets' NDCG that the points of a curve cost.
 COSTS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 #: Samples that a choice looks at, at most; drawn where there are more.
 MOST_SAMPLES = 20_000
 BATCH = 512
-#: Offsets are looked for between minus and plus this, by halving.
+#: Offsets are looked for between minus and plus this, by halving; further out where the scores ask for it.
 WIDEST, HALVINGS = 40.0, 20
 
 
@@ -31,28 +35,41 @@ WIDEST, HALVINGS = 40.0, 20
 class CalibrationScores:
     """What rankings of N samples are, whatever the interleaving, for targets that are known items or new ones.
 
+    A scale above 0 keeps the order of the new items, so that the best of them tell all ranks up to the cut-off: memory
+    does not grow with the number of new items.
+
     Attributes:
         own: [N], the target's score where it is a known item.
         before: int64 [N], its rank among the known items; `MISS` where its history has it already.
         top: [N, 20], the best known items' scores; -inf where fewer are left.
-        new: [N, n] the new items' scores; -inf where they are in the history.
+        best_new: [N, 21] at most, the best new items' scores, the target's among them; -inf where fewer are left.
+        own_new: [N], the target's score where it is a new item; -inf where its history has it already.
+        among: int64 [N], where the target counts, its rank among the part's new items; `MISS` where its history has it.
+        largest: [N], the greatest absolute value of the new items' scores that are finite; 0 where there are none.
         warm: bool [N], whether the target is a known item.
-        place: int64 [N], the target's column among the new items, -1 where it is none.
         counts: bool [N], whether the target is a new item of the part.
     """
 
     own: Tensor
     before: Tensor
     top: Tensor
-    new: Tensor
+    best_new: Tensor
+    own_new: Tensor
+    among: Tensor
+    largest: Tensor
     warm: Tensor
-    place: Tensor
     counts: Tensor
 
     @cached_property
-    def best_new(self) -> Tensor:
-        """[N, 20], the best new items' scores: an interleaving of a scale above 0 keeps their order."""
-        return self.new.topk(min(CUT_OFF, self.new.shape[1]), dim=1).values
+    def size(self) -> float:
+        """The greatest absolute value of all scores that are finite; 0 where there are none."""
+        finite = [one[one.isfinite()].abs() for one in (self.own, self.top, self.largest)]
+        return max((float(one.max()) for one in finite if len(one)), default=0.0)
+
+    def reach(self, scale: float) -> float:
+        """An offset at which, with ``scale``, new items stand above all known ones, and by its negative below all."""
+        # More than the sum of both sizes, so that rounding of large scores makes no tie.
+        return self.size * (1 + abs(scale)) * 1.001 + 1
 
 
 #: A rank below every cut-off.
@@ -89,9 +106,12 @@ def calibration_scores(
     Args:
         model: on ``device``; its new items compete, all of them.
         samples: N of them.
-        new_targets: the new items that count as targets, as ``data.new_validation``.
+        new_targets: the new items that count as targets, as ``data.new_validation``; each new to the model.
         exclude_seen: leave a sample's history out of its ranking.
         device: of the model.
+
+    Raises:
+        ValueError: an item of ``new_targets`` is not new to the model.
     """
     chunks = list(chunks_of_like_length(samples, model.max_length, BATCH, places_at_once(device)))
     parts = [_scores_of(model, samples, index, width, new_targets, exclude_seen, device) for index, width in chunks]
@@ -113,6 +133,7 @@ def _scores_of(
     target = torch.as_tensor(samples.targets[index])
     new_items, is_known = model.new_items.cpu(), model.is_known.cpu()
     column = torch.full((model.num_items,), -1).index_put_((new_items,), torch.arange(len(new_items)))
+    columns = torch.as_tensor(model.columns_of(new_targets))
     rows, items = (torch.as_tensor(one) for one in samples.seen(index))
     own = known.gather(1, target.clamp(max=model.base - 1).unsqueeze(1)).squeeze(1)
     known = known.masked_fill(~is_known, -torch.inf)
@@ -128,22 +149,28 @@ def _scores_of(
     before = (known >= own.unsqueeze(1)).sum(dim=1).clamp(min=1)
     before[missed] = MISS
     top = known.topk(min(CUT_OFF, known.shape[1]), dim=1).values
-    return CalibrationScores(own, before, top, new, column[target] < 0, column[target], counts)
+    place = column[target]
+    own_new = new.gather(1, place.clamp(min=0).unsqueeze(1)).squeeze(1) if new.shape[1] else torch.zeros_like(own)
+    among = (new[:, columns] >= own_new.unsqueeze(1)).sum(dim=1)
+    among[own_new.isneginf()] = MISS
+    best = new.topk(min(KEPT, new.shape[1]), dim=1).values
+    largest = new.abs().masked_fill_(new.isinf(), 0).amax(dim=1) if new.shape[1] else torch.zeros_like(own)
+    return CalibrationScores(own, before, top, best, own_new, among, largest, place < 0, counts)
 
 
 def outcome(scores: CalibrationScores, interleaving: Interleaving) -> Outcome:
     """What an interleaving does; ranks as `evaluation.ranking` has them, ties against the target.
 
     Ranks are exact to the cut-off: what stands before a target there is among the best of the known and of the new.
+    Raises ValueError for a scale that is not above 0.
     """
-    warm, is_new = scores.warm, scores.place >= 0
+    if interleaving.scale <= 0:
+        raise ValueError(f"an interleaving of scale {interleaving.scale} turns the order of the new items around")
+    warm, is_new = scores.warm, ~scores.warm
     before = scores.before[warm]
-    compared = scores.best_new if interleaving.scale > 0 else scores.new
-    with_new = before + (interleaving(compared[warm]) >= scores.own[warm].unsqueeze(1)).sum(dim=1)
-    new = interleaving(scores.new[is_new])
-    place = scores.place[is_new].unsqueeze(1)
-    own = new.gather(1, place) if len(place) else new.new_empty(0, 1)
-    rank = (new >= own).sum(dim=1) + (scores.top[is_new] >= own).sum(dim=1)
+    with_new = before + (interleaving(scores.best_new[warm]) >= scores.own[warm].unsqueeze(1)).sum(dim=1)
+    own = interleaving(scores.own_new[is_new]).unsqueeze(1)
+    rank = (interleaving(scores.best_new[is_new]) >= own).sum(dim=1) + (scores.top[is_new] >= own).sum(dim=1)
     rank[own.isneginf().any(dim=1)] = MISS
     gain_of_new = gains("ndcg", rank, CUT_OFF)
     left_out, warm_sum, new_sum = (
@@ -153,19 +180,29 @@ def outcome(scores: CalibrationScores, interleaving: Interleaving) -> Outcome:
         interleaving,
         warm=warm_sum / max(1, len(before)),
         new=float(gain_of_new[scores.counts[is_new]].sum()) / max(1, int(scores.counts.sum())),
-        all=(warm_sum + new_sum) / max(1, len(scores.place)),
+        all=(warm_sum + new_sum) / max(1, len(scores.warm)),
         warm_cost=1 - warm_sum / left_out if left_out else 0.0,
         gain=(warm_sum + new_sum) / left_out - 1 if left_out else 0.0,
     )
 
 
 def at_cost(scores: CalibrationScores, scale: float, cost: float) -> Outcome:
-    """The interleaving of a scale with the greatest offset whose warm cost is at most ``cost``."""
-    low, high = -WIDEST, WIDEST
-    for _ in range(HALVINGS):
+    """The interleaving of a scale with the greatest offset whose warm cost is at most ``cost``, 0 or more."""
+
+    def within(offset: float) -> bool:
+        return outcome(scores, Interleaving(scale, offset)).warm_cost <= cost
+
+    low, high, reach, halvings = -WIDEST, WIDEST, scores.reach(scale), HALVINGS
+    if reach > WIDEST:
+        # At minus the reach nothing is lost, and above the reach nothing changes.
+        if not within(low):
+            low, high = -reach, low
+        elif within(high):
+            low, high = high, reach
+        halvings += max(0, math.ceil(math.log2((high - low) / (2 * WIDEST))))
+    for _ in range(halvings):
         middle = (low + high) / 2
-        within = outcome(scores, Interleaving(scale, middle)).warm_cost <= cost
-        low, high = (middle, high) if within else (low, middle)
+        low, high = (middle, high) if within(middle) else (low, middle)
     return outcome(scores, Interleaving(scale, low))
 
 
@@ -202,32 +239,23 @@ def warm_cost(
     return 1 - with_them / left_out if left_out else 0.0
 
 
-def stand_ins(data: SequenceData, share: float, seed: int) -> Int64Array:
-    """Trained items to be treated as new where validation has no new targets, ascending; none where it has no targets.
+def stand_ins(data: SequenceData, is_known: NDArray[np.bool_], share: float, seed: int) -> Int64Array:
+    """Known items to be treated as new where validation has no new targets, ascending; none where it has no targets.
 
     Args:
         data: the data set.
-        share: of the trained items that are validation targets.
+        is_known: bool [V], the items that the student has learnt.
+        share: of the known items that are validation targets.
         seed: of the draw.
     """
     targets = np.unique(data.validation.targets)
-    known = targets[data.trained[targets]]
+    known = targets[is_known[targets]]
     if len(known) < 2:
         return known[:0]
     return np.sort(np.random.default_rng(seed).permutation(known)[: max(1, round(share * len(known)))])
 
 
-def among_new(scores: CalibrationScores, columns: Int64Array) -> float:
-    """NDCG@20 of new targets ranked among some new items alone; 0 where there is no such target.
-
-    Args:
-        scores: of the samples.
-        columns: of these items among the new ones, int64.
-    """
-    new = scores.new[scores.counts]
-    if not len(new):
-        return 0.0
-    own = new.gather(1, scores.place[scores.counts].unsqueeze(1))
-    rank = (new[:, torch.as_tensor(columns)] >= own).sum(dim=1)
-    rank[own.isneginf().squeeze(1)] = MISS
-    return float(gains("ndcg", rank, CUT_OFF).mean())
+def among_new(scores: CalibrationScores) -> float:
+    """NDCG@20 of new targets ranked among the part's new items alone; 0 where there is no such target."""
+    rank = scores.among[scores.counts]
+    return float(gains("ndcg", rank, CUT_OFF).mean()) if len(rank) else 0.0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from recdistill.distillation.projection import generator_apart, projection_layer
 from recdistill.errors import InputError
 from recdistill.students.text_vectors import TextVectors
+from recdistill.training.row_gradients import read_rows
 
 INITIAL_STD = 0.02
 
@@ -24,7 +25,8 @@ class ItemEmbedding(nn.Module):
 
     With ``texts``, x_i of item i, the embedding without a teacher is ``from_text(x_i) + table[i]``: a linear map that
     is trained, and what is not known by the text, which starts at zero and stays so for items without a training
-    target. The other parameters and the random state are, again, the same as without.
+    target. Where `go_on_from_map` gives a map with a constant, that is added, too; it is not trained. The other
+    parameters and the random state are, again, the same as without.
 
     Args:
         num_items: V. Items are 0..V-1, the padding id is V.
@@ -43,6 +45,7 @@ class ItemEmbedding(nn.Module):
     teacher_embedding: Tensor | None
     text_vectors: Tensor | None
     learns: Tensor | None
+    text_bias: Tensor | None
 
     def __init__(
         self,
@@ -86,6 +89,20 @@ class ItemEmbedding(nn.Module):
                 learns = F.pad(texts.trained.float(), (0, 1)).unsqueeze(1)
         self.register_buffer("text_vectors", vectors, persistent=False)
         self.register_buffer("learns", learns, persistent=False)
+        self.register_buffer("text_bias", None, persistent=False)
+
+    @torch.no_grad()
+    def go_on_from_map(self, weight: Tensor, bias: Tensor) -> None:
+        """Let the map from texts start from another one, whose constant stays as it is.
+
+        Args:
+            weight: [K, D], of vectors times weight.
+            bias: [D]; zeros for none.
+        """
+        assert self.from_text is not None
+        self.from_text.weight.copy_(weight.T)
+        given = bias.to(self.from_text.weight)
+        self.text_bias = given.clone() if bool(given.any()) else None
 
     @property
     def injected(self) -> bool:
@@ -146,7 +163,8 @@ class ItemEmbedding(nn.Module):
         embedding is sparse; no other item may be asked for.
         """
         if ids is not None:
-            rows = F.embedding(ids, self.embedding.weight, padding_idx=self.num_items, sparse=True)
+            # The padding id, the largest, is the last, and does not learn.
+            rows = read_rows(self.embedding.weight, ids, learning=len(ids) - 1)
             rows = rows if self.learns is None else rows * self.learns.index_select(0, ids)
             self._shared, self._ids = rows + self._added(ids) if self.composed else rows, ids
         elif self.composed:
@@ -166,8 +184,7 @@ class ItemEmbedding(nn.Module):
         own = self.embedding.weight if self.learns is None else self.embedding.weight * self.learns
         if self.from_text is None:
             return own
-        assert self.text_vectors is not None
-        return own + self.from_text(self.text_vectors)
+        return own + self._of_texts(torch.arange(self.num_items + 1, device=own.device))
 
     def injected_table(self) -> Tensor:
         """What the teacher adds to the rows of all items [V, D]; for an embedding that is `injected`."""
@@ -183,9 +200,18 @@ class ItemEmbedding(nn.Module):
         """What is added to the rows of distinct ids [U]: [U, D]."""
         if self.from_text is None:
             return self._injection(distinct)
-        assert self.text_vectors is not None
-        mapped = self.from_text(self.text_vectors.index_select(0, distinct))
+        mapped = self._of_texts(distinct)
         return mapped + self._injection(distinct) if self.injected else mapped
+
+    def _of_texts(self, distinct: Tensor) -> Tensor:
+        """What distinct ids [U] have of their texts: [U, D]; zero for the padding id."""
+        assert self.from_text is not None
+        assert self.text_vectors is not None
+        vectors = self.text_vectors
+        mapped = self.from_text(vectors if len(distinct) > self.num_items else vectors.index_select(0, distinct))
+        if self.text_bias is None:
+            return mapped
+        return mapped + self.text_bias * (distinct < self.num_items).unsqueeze(1)
 
     def _injection(self, distinct: Tensor) -> Tensor:
         """``ed_weight * projection(teacher[i])`` [U, D] of distinct ids [U]; zero for the padding id."""

@@ -1,7 +1,7 @@
 """Which way a student's loss is computed: it follows from base loss, student, loss terms and the catalogue's size.
 
 What is computed is never changed: scores of all items are held, or made block by block with the same result. The loss
-over shared negatives is another objective, which only ``base_loss`` chooses; a line names it where it would pay.
+over drawn negatives is another objective, which only ``base_loss`` chooses; a line names it where it would pay.
 """
 
 from typing import Literal
@@ -12,8 +12,9 @@ from recdistill.distillation.objective import Objective
 from recdistill.distillation.settings import SAMPLED
 from recdistill.students.student import Student
 
-#: ``one negative``: no sum over items. ``all scores``: [S, V] is held. ``blocks``: it never is.
-LossPath = Literal["shared negatives", "one negative", "blocks", "all scores"]
+#: ``own negatives``: many of each sample's own. ``one negative``: no sum over items.
+#: ``all scores``: [S, V] is held. ``blocks``: it never is.
+LossPath = Literal["shared negatives", "own negatives", "one negative", "blocks", "all scores"]
 #: From so many items on the full softmax is most of a training's time; see docs/SCALE.md.
 LARGE_CATALOGUE = 100_000
 #: Scores of a batch that are worth a word, in bytes.
@@ -26,7 +27,7 @@ MANY_SCORES = 10**11
 def loss_path(config: StudentConfig, model: Student, objective: Objective, distilled: bool) -> LossPath:
     """How the losses of a batch are computed; ``distilled``: with a teacher."""
     if config.base_loss in SAMPLED:
-        return "shared negatives"
+        return "own negatives" if config.base_loss == "gbce" else "shared negatives"
     if objective.needs_logits or not model.scores_by_layer:
         return "all scores"
     settings = objective.settings

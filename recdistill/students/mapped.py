@@ -1,7 +1,8 @@
 """A finished student that also scores new items: their embeddings are mapped from the vectors of their texts.
 
-Scores of the items that the student was trained on are its own, bit for bit: new items are scored by a product of their
-own. Histories may hold new items, whose input is the mapped embedding.
+Scores of the items that the student was trained on are its own, bit for bit: new items are scored by products of their
+own, of blocks of one size, so that further ones do not change theirs. Histories may hold new items, whose input is the
+mapped embedding.
 """
 
 import json
@@ -10,12 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recdistill.data.samples import Int64Array
 from recdistill.errors import InputError
 from recdistill.students.build import NEW_ITEMS_FILE, build_student
 from recdistill.students.item_embedding import ItemEmbedding
@@ -26,6 +29,8 @@ from recdistill.students.student import Student
 
 MAP_FILE = "item_map.safetensors"
 TABLE = "items.embedding.weight"
+#: New items that are scored by one product: its last bits depend on how many there are.
+BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,22 @@ class MappedStudent(Recommender):
         is_known = torch.ones(base, dtype=torch.bool)
         is_known[new_items[new_items < base]] = False
         self.register_buffer("is_known", is_known, persistent=False)
+        # Whole blocks: the last is filled with any item, whose scores are dropped.
+        blocks = F.pad(new_items, (0, -len(new_items) % BLOCK)).view(-1, BLOCK)
+        self.blocks: Tensor
+        self.register_buffer("blocks", blocks, persistent=False)
+
+    def columns_of(self, items: Int64Array) -> Int64Array:
+        """The columns of items among the new ones, int64, in the order of ``items`` [m].
+
+        Raises ValueError where one of them is not new to the student.
+        """
+        new_items = self.new_items.cpu().numpy()
+        if not np.isin(items, new_items).all():
+            raise ValueError(
+                "some of the items are not new to the student, so that they have no column; leave them out"
+            )
+        return np.searchsorted(new_items, items)
 
     def scores_apart(self, history: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [B, V] by the student alone, and [B, n] of the new items before they are set among the others.
@@ -94,7 +115,9 @@ class MappedStudent(Recommender):
         history = history.masked_fill(column >= length.unsqueeze(1), self.num_items)
         rows = torch.arange(history.shape[0], device=history.device)
         states, table = self.student(history, length, rows, length - 1), self.student.item_table()
-        return F.linear(states, table[: self.base]), F.linear(states, table[self.new_items])
+        new = [F.linear(states, table[block]) for block in self.blocks]
+        new_scores = torch.cat(new, dim=1)[:, : len(self.new_items)] if new else states.new_empty(len(states), 0)
+        return F.linear(states, table[: self.base]), new_scores
 
     def scores(self, history: Tensor, length: Tensor) -> Tensor:
         """Scores [B, V'] of all items; see `Recommender.scores`."""
@@ -120,17 +143,18 @@ class MappedStudent(Recommender):
         student = over_items(self.student, shape, table)
         return MappedStudent(student, self.base, torch.cat([self.new_items.cpu(), more]), self.new_item_map).eval()
 
-    def with_new(self, shape: StudentShape, new_items: Tensor, vectors: Tensor) -> "MappedStudent":
-        """The same student as if other items of its were new: those that were not have their map's embeddings.
+    def with_new(self, shape: StudentShape, items: Tensor, vectors: Tensor) -> "MappedStudent":
+        """The same student as if further items of its were new: those that were not have their map's embeddings.
 
         Args:
             shape: of the student.
-            new_items: int64, ascending, those that are new already among them.
+            items: int64; those that are new already stay so, whether they are among these or not.
             vectors: [V, D], of all items' texts.
         """
-        table = self.student.item_table().detach().cpu().clone()
-        fresh = new_items[~torch.isin(new_items, self.new_items.cpu())]
+        table, before = self.student.item_table().detach().cpu().clone(), self.new_items.cpu()
+        fresh = items[~torch.isin(items, before)]
         table[fresh] = self.new_item_map.map(vectors[fresh])
+        new_items = torch.cat([before, fresh]).unique()
         return MappedStudent(over_items(self.student, shape, table), self.base, new_items, self.new_item_map).eval()
 
     def save_map(self, directory: Path) -> None:
@@ -200,15 +224,18 @@ def with_own_map(
 def own_map(items: ItemEmbedding) -> ItemMap:
     """The map from a text's vector to the embedding of an item without clicks, where embeddings start from texts.
 
-    It is the map that was trained. Where a teacher's embeddings are injected, a new item has none of the teacher; so
-    what they add to an item, which its text says in part, is mapped from the text, too: by the ridge regression of
+    It is the map that was trained, with the constant of the one that it went on from.
+
+    Where a teacher's embeddings are injected, a new item has none of the teacher; so what they add to an item,
+    which its text says in part, is mapped from the text, too: by the ridge regression of
     `fit_item_map` over the items that are learnt. All count the same: the teacher's vector of a rare item is no noise.
     A teacher may see items without clicks otherwise, all in one direction; so the constant is theirs where there are
     such items: what is added to them is then met on average.
     """
     assert items.from_text is not None
     weight = items.from_text.weight.detach().cpu().double().T.contiguous()
-    trained = ItemMap(weight, weight.new_zeros(weight.shape[1]))
+    constant = weight.new_zeros(weight.shape[1]) if items.text_bias is None else items.text_bias.cpu().double()
+    trained = ItemMap(weight, constant)
     if not items.injected:
         return trained
     assert items.text_vectors is not None
@@ -217,7 +244,7 @@ def own_map(items: ItemEmbedding) -> ItemMap:
     bias = found.bias
     if not bool(learnt.all()):
         bias = (injected[~learnt].double() - vectors[~learnt].double() @ found.weight).mean(dim=0)
-    return ItemMap(trained.weight + found.weight, bias)
+    return ItemMap(trained.weight + found.weight, trained.bias + bias)
 
 
 def learnt_items(items: ItemEmbedding) -> Tensor:
@@ -258,8 +285,27 @@ def _composes(name: str) -> bool:
     return name.startswith(("items.projection.", "items.from_text."))
 
 
+def has_constant(directory: Path) -> bool:
+    """Whether what `MappedStudent.save_map` wrote is the student's own map, with a constant.
+
+    Raises InputError where it cannot be read.
+    """
+    new = _read_map(directory)[0]
+    return new.terms is None and bool(new.map.bias.any())
+
+
 def load_mapped(directory: Path, student: Recommender) -> MappedStudent:
     """The student with what `MappedStudent.save_map` wrote beside it. Raises InputError where it cannot be read."""
+    new, base, new_items = _read_map(directory)
+    check_tied(student)
+    assert isinstance(student, Student)
+    if base > student.num_items or (len(new_items) and int(new_items.max()) >= student.num_items):
+        raise InputError(f"{directory}: its map of new items is of another student; make it again")
+    return MappedStudent(student, base, new_items, new).eval()
+
+
+def _read_map(directory: Path) -> tuple[NewItemMap, int, Tensor]:
+    """What `MappedStudent.save_map` wrote: the map, ``base`` and the new items. Raises InputError."""
     try:
         described = json.loads((directory / NEW_ITEMS_FILE).read_text(encoding="utf-8"))
         tensors = load_file(directory / MAP_FILE)
@@ -273,8 +319,4 @@ def load_mapped(directory: Path, student: Recommender) -> MappedStudent:
         base, new_items = int(described["base"]), tensors["new_items"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{directory}: its map of new items cannot be read ({error}); make it again") from None
-    check_tied(student)
-    assert isinstance(student, Student)
-    if base > student.num_items or (len(new_items) and int(new_items.max()) >= student.num_items):
-        raise InputError(f"{directory}: its map of new items is of another student; make it again")
-    return MappedStudent(student, base, new_items, new).eval()
+    return new, base, new_items

@@ -76,7 +76,8 @@ def measure(
     validation = ranked(model, data.validation, exclude_seen, device, keep=0, among=data.new_validation)
     per_thousand = (time.perf_counter() - started) * 1e6 / len(data.validation)
     speed = {"ms_per_1000_recommendations": per_thousand, "latency_ms": latency_of(model, data.test, device)}
-    metrics = part_metrics("val", validation, data) | part_metrics("test", test, data)
+    metrics = part_metrics("val", validation, data, exclude_seen=exclude_seen)
+    metrics |= part_metrics("test", test, data, exclude_seen=exclude_seen)
     return Fitted(model, shape, progress, validation, test, dict(measured or {}) | speed, metrics)
 
 

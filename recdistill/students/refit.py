@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from recdistill.config.student import StudentConfig
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.teacher_answers import TeacherAnswers
-from recdistill.registry import STUDENTS
+from recdistill.registry import STUDENTS, part_errors
 from recdistill.students.earlier import EarlierStudent
 from recdistill.students.recommender import ClosedForm, Recommender
 from recdistill.students.shape import StudentShape, shape_of
@@ -20,6 +20,7 @@ from recdistill.training.fit import TrainingPlan, fit
 from recdistill.training.recorder import Recorder
 
 
+@part_errors()
 def refit_recommender(
     config: StudentConfig,
     data: SequenceData,
@@ -47,7 +48,8 @@ def refit_recommender(
     """
     kind, shape = STUDENTS.get(config.student), shape_of(config)
     if issubclass(kind, ClosedForm):
-        fitted = kind.fit(data, shape.own(), config.seed).to(device_of(config)).eval()
+        with STUDENTS.calling(config.student):
+            fitted = kind.fit(data, shape.own(), config.seed).to(device_of(config)).eval()
         return fitted, replace(shape, max_length=fitted.max_length)
     taught = taught_by(config, teacher)
     taught = None if taught is None else covering(taught, len(data.train))

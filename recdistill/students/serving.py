@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from recdistill.errors import InputError
+from recdistill.registry import part_errors
 from recdistill.students.recommender import ClosedForm, Recommender
 
 MAX_SCORES = 1 << 24  # scores held at a time: 64 MiB in float32
@@ -112,6 +113,7 @@ class ItemRecommender:
         return [position for position in found if position is not None]
 
     @torch.inference_mode()
+    @part_errors()
     def rank(
         self,
         histories: Sequence[list[int]],

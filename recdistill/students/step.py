@@ -11,8 +11,9 @@ from recdistill.config.student import StudentConfig
 from recdistill.data.batches import Batch, BatchPart, batches, seen_items
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.exclusion import Pairs
-from recdistill.distillation.negatives import NegativeSampler, random_numbers, sampled_negatives
+from recdistill.distillation.negatives import Negatives, NegativeSampler, random_numbers, sampled_negatives
 from recdistill.distillation.objective import Objective, settings_of
+from recdistill.distillation.sampled import of_drawn
 from recdistill.distillation.settings import SAMPLED, ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.errors import InputError
@@ -66,9 +67,10 @@ def full_step(
     among = negatives_among(config, data, device)
 
     def step(batch: Batch, answers: TeacherBatch | None) -> Losses:
+        # Left on the CPU, where the parts of the loss's blocks are found.
+        excluded, negative = seen_mask(config, data, batch, objective.settings), None
         batch, answers = batch.to(device), None if answers is None else answers.to(device)
         place = (batch.history, batch.length, batch.row, batch.column)
-        excluded, negative = seen_mask(config, data, batch, objective.settings), None
         with random.of_dropout():
             if model.scores_by_layer:
                 states, output = model.encoded(*place)
@@ -110,31 +112,42 @@ def sampled_step(
     device: torch.device,
     random: ProcessRandom,
 ) -> Callable[[Batch, TeacherBatch | None], Losses]:
-    """The losses of a batch over shared negatives: of the item table only the rows in use are read and learn."""
+    """The losses of a batch over drawn negatives: of the item table only the rows in use are read and learn."""
     among = negatives_among(config, data, torch.device("cpu"))
     counts = torch.as_tensor(data.item_count)
     sampler = NegativeSampler(config.negatives, config.negative_sampling, counts, among)
     padding = torch.tensor([data.padding_id])
 
     def step(batch: Batch, answers: TeacherBatch | None) -> Losses:
-        negatives = sampler.draw()
+        negatives = negatives_of(config, sampler, batch)
         answers = None if answers is None else answers.filled(batch.target)
-        used = [batch.history.flatten(), batch.target, negatives.items, padding]
+        used = [batch.history.flatten(), batch.target, negatives.items.flatten(), padding]
         if answers is not None:
             used.append(answers.candidates.flatten())
-        ids = torch.cat(used).unique().to(device)
+        ids = torch.cat(used).unique().to(device, non_blocking=True)
+        excluded = seen_mask(config, data, batch, objective.settings)
+        if excluded is not None and negatives.are_shared:
+            excluded = of_drawn(excluded, negatives.items)
         batch, negatives = batch.to(device), negatives.to(device)
         answers = None if answers is None else answers.to(device)
         with random.of_dropout():
             states, output = model.encoded(batch.history, batch.length, batch.row, batch.column, ids)
-        excluded = seen_mask(config, data, batch, objective.settings)
         return objective.of_states(states, output, batch.target, answers, excluded=excluded, negatives=negatives)
 
     return step
 
 
+def negatives_of(config: StudentConfig, sampler: NegativeSampler, batch: Batch) -> Negatives:
+    """The negatives of a batch, of a part those that its samples have in the whole batch; see `sampled`."""
+    if config.base_loss != "gbce":
+        return sampler.draw()
+    if isinstance(batch, BatchPart):
+        return sampler.draw_own(batch.whole).of(batch.place)
+    return sampler.draw_own(len(batch))
+
+
 def check_samples(config: StudentConfig, model: Student, objective: Objective) -> None:
-    """Raise InputError where the losses of shared negatives cannot be computed for this student."""
+    """Raise InputError where the losses of drawn negatives cannot be computed for this student."""
     what = f"base_loss={config.base_loss}"
     if not model.scores_by_layer:
         raise InputError(f"{what}: {config.student} makes scores of its own, of all items; use base_loss=ce")

@@ -13,6 +13,7 @@ from recdistill.errors import InputError
 from recdistill.students.item_embedding import INITIAL_STD, ItemEmbedding
 from recdistill.students.recommender import Recommender
 from recdistill.students.shape import OUTPUTS
+from recdistill.training.row_gradients import read_rows
 
 
 class Student(Recommender):
@@ -79,7 +80,7 @@ class Student(Recommender):
     def scored(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
         """States [S, D] and logits [S, V], as `forward` and `logits`; a tied table is computed once for both."""
         with nullcontext() if self.output is not None else self.items.one_table():
-            states = self(history, length, row, column)
+            states = self._states(history, length, row, column)
             return states, self.logits(states)
 
     @property
@@ -100,19 +101,20 @@ class Student(Recommender):
         """
         table = nullcontext() if self.output is not None and ids is None else self.items.one_table(ids)
         with table:
-            states = self(history, length, row, column)
+            states = self._states(history, length, row, column)
             if self.output is None:
                 # With the padding's row, so that the gradient needs no copy.
                 return states, OutputLayer(self.items.padded_table(), None, self.num_items, ids)
         if ids is None:
             return states, OutputLayer(self.output.weight, self.output.bias, self.num_items)
         of_items = ids[:-1]
-        weight = F.embedding(of_items, self.output.weight, sparse=True)
-        return states, OutputLayer(weight, self.output.bias[of_items], self.num_items, ids)
+        weight, bias = read_rows(self.output.weight, of_items), read_rows(self.output.bias, of_items)
+        return states, OutputLayer(weight, bias, self.num_items, ids)
 
     def scores(self, history: Tensor, length: Tensor) -> Tensor:
         """Logits [B, V] after the last item of each history; see `Recommender.scores`."""
-        return self.logits(self(history, length, torch.arange(history.shape[0], device=history.device), length - 1))
+        row = torch.arange(history.shape[0], device=history.device)
+        return self.logits(self._states(history, length, row, length - 1))
 
     def output_layer(self) -> tuple[Tensor, Tensor | None]:
         """Weight [V, D] and bias [V], or None for none, of the scores: ``logits = states @ weight^T + bias``."""
@@ -123,6 +125,17 @@ class Student(Recommender):
     def item_table(self) -> Tensor:
         """The input table of all items [V, D], injection included."""
         return self.items.item_table()
+
+    def _states(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """States [S, D] of `forward`. Raises InputError where a subclass gives something else."""
+        states = self(history, length, row, column)
+        if not isinstance(states, Tensor) or states.shape != (len(row), self.state_size):
+            found = list(states.shape) if isinstance(states, Tensor) else f"a {type(states).__name__}"
+            raise InputError(
+                f"student {type(self).__name__}: forward gives {found} for {len(row)} samples; give states "
+                f"[{len(row)}, {self.state_size}], one of each sample, see students.student.gather_states"
+            )
+        return states
 
     def _check_length(self, history: Tensor) -> None:
         if history.shape[1] > self.max_length:

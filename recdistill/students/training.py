@@ -20,7 +20,7 @@ from recdistill.distillation.settings import SAMPLED
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
 from recdistill.evaluation.part_metrics import WARM_COST
-from recdistill.registry import LOSS_TERMS, STUDENTS
+from recdistill.registry import LOSS_TERMS, STUDENTS, part_errors
 from recdistill.students.build import StudentShape, build_student, shape_of
 from recdistill.students.calibration import warm_cost
 from recdistill.students.earlier import EarlierStudent
@@ -66,11 +66,13 @@ def check_student(config: StudentConfig, num_items: int, processes: Processes = 
         check_divisible(config)
     shape = shape_of(config)
     kind = STUDENTS.get(config.student)
-    kind.check(num_items, shape.own())
-    if issubclass(kind, Student):
-        # Over a catalogue of one item: what is checked are its sizes.
-        with torch.random.fork_rng(devices=[]):
-            build_student(shape, num_items=1)
+    check_kind(config.student, kind)
+    with STUDENTS.calling(config.student):
+        kind.check(num_items, shape.own())
+        if issubclass(kind, Student):
+            # Over a catalogue of one item: what is checked are its sizes.
+            with torch.random.fork_rng(devices=[]):
+                build_student(shape, num_items=1)
     if isinstance(config, DistillConfig):
         settings_of(config)
         if config.selection_policy == "custom":
@@ -78,6 +80,20 @@ def check_student(config: StudentConfig, num_items: int, processes: Processes = 
     device_of(config)
 
 
+def check_kind(student: str, kind: type) -> None:
+    """Raise InputError where a student's class is not what its registration says, or does not say if it is causal."""
+    by_gradient = bool(STUDENTS.declaration(student).about.get("gradient"))
+    base = Student if by_gradient else ClosedForm
+    if not issubclass(kind, base):
+        raise InputError(
+            f"student {student!r}: is registered with gradient={by_gradient}, but is no {base.__name__}; derive it "
+            f"from that, or register it with gradient={not by_gradient}"
+        )
+    if by_gradient and not isinstance(getattr(kind, "causal", None), bool):
+        raise InputError(f"student {student!r}: does not say whether it is causal; write causal = True or False in it")
+
+
+@part_errors()
 def fit_recommender(
     config: StudentConfig,
     data: SequenceData,
@@ -123,6 +139,7 @@ def fit_recommender(
     return train_student(config, data, shape, taught, recorder, report, keep, texts, earlier, processes)
 
 
+@part_errors()
 def help_fit(
     config: StudentConfig,
     data: SequenceData,
@@ -163,7 +180,8 @@ def fit_closed_form(
     """Compute the recommender from the training interactions, and measure it."""
     device = device_of(config)
     started = time.perf_counter()
-    model = kind.fit(data, shape.own(), config.seed).to(device).eval()
+    with STUDENTS.calling(config.student):
+        model = kind.fit(data, shape.own(), config.seed).to(device).eval()
     measured = {"train_seconds": time.perf_counter() - started}
     shape = replace(shape, max_length=model.max_length)
     return measure(model, shape, data, device, exclude_seen=config.exclude_seen, keep=keep, measured=measured)
@@ -271,15 +289,15 @@ def student_plan(
 
 
 def row_sparse(config: StudentConfig, model: Student) -> list[Tensor]:
-    """The tables of items whose gradient is sparse: under shared negatives, of input and of an own output."""
+    """The tables of items whose gradient is sparse: under drawn negatives, of input and of an own output and bias."""
     if config.base_loss not in SAMPLED:
         return []
-    own = [] if model.output is None else [model.output.weight]
+    own = [] if model.output is None else [model.output.weight, model.output.bias]
     return [model.items.embedding.weight, *own]
 
 
 def optimizer_of(config: StudentConfig, trained: nn.Module) -> torch.optim.Optimizer:
-    """Adam; under shared negatives, where only some rows of the item table get a gradient, of those rows alone."""
+    """Adam; under drawn negatives, where only some rows of the item table get a gradient, of those rows alone."""
     if config.base_loss in SAMPLED:
         return RowAdam(trained.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.Adam(trained.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)

@@ -74,15 +74,18 @@ def read_result(path: Path) -> CellResult | None:
 
 
 def write_cell(folder: Path, cell: Cell, result: CellResult, ranks: pd.DataFrame) -> None:
-    """Write both files of a cell; the JSON file, which makes it finished, last."""
+    """Write both files of a cell; the JSON file, which makes it finished, last.
+
+    That of a cell that is made again goes before the new ranks come, so that a kill leaves no old metrics beside them;
+    where a file cannot be written, both stay as they were.
+    """
     target = folder / f"{cell.name}.json"
     kept = ranks[[name for name in RANKS if name in ranks.columns]]
-    for path, write in (
-        (ranks_file(folder, cell), lambda place: kept.to_parquet(place, index=False, compression="zstd")),
-        (target, lambda place: place.write_text(json.dumps(asdict(result), indent=1, sort_keys=True) + "\n")),
-    ):
-        with whole_file(path) as place:
-            write(place)
+    # The ranks take their name first: the inner block ends first.
+    with whole_file(target) as place, whole_file(ranks_file(folder, cell)) as ranks_place:
+        place.write_text(json.dumps(asdict(result), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        kept.to_parquet(ranks_place, index=False, compression="zstd")
+        target.unlink(missing_ok=True)
 
 
 def read_ranks(folder: Path, cell: Cell) -> pd.DataFrame:

@@ -5,6 +5,10 @@ items, and with the seed (which also draws the new items). Each has an interval 
 wider of users' and items', for a finding that holds for other users and not for other items is no finding; and the
 seeds must agree: three or more by their own interval, two by their signs; one of several decides nothing. (A few seeds
 tell little of how small a p-value is, so that they have no part in the correction for many comparisons.)
+
+*Not below*, that a loss of more than a margin is ruled out, is a claim of its own, which asks the same: users and
+items must rule the loss out, after a correction of its own over all comparisons, and the seeds, too (three or more by
+their own interval; of two neither may have the loss).
 """
 
 import math
@@ -65,10 +69,10 @@ class Difference:
         value, against: the metric of both, mean over samples and seeds.
         samples, seeds: that both rows ranked.
         by_user, by_item, by_seed: intervals.
-        p_value: the larger of users' and items', 1 where there is one user or one item; ``adjusted`` after Holm's
-            correction.
-        p_below: likewise, for *not below by more than the margin*.
+        p_value: the larger of users' and items', 1 where there is one user or one item.
+        p_below: likewise, for *not below by more than the margin*; 1 where the seeds do not rule the loss out.
         seeds_agree: whether the seeds do, on the sign of the difference.
+        adjusted, adjusted_below: both p-values after Holm's correction, see `corrected`; NaN before it.
     """
 
     part: str
@@ -83,6 +87,7 @@ class Difference:
     p_below: float
     seeds_agree: bool
     adjusted: float = math.nan
+    adjusted_below: float = math.nan
 
     @property
     def difference(self) -> float:
@@ -104,10 +109,13 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """'better' or 'worse', see the module; else 'not below' where that is shown; else 'unclear'."""
+        """'better' or 'worse', see the module; else 'not below' where that is shown; else 'unclear'.
+
+        Always 'unclear' before `corrected`.
+        """
         if self.adjusted < SIGNIFICANCE and self.seeds_agree:
             return "better" if self.difference > 0 else "worse"
-        return "not below" if self.p_below < SIGNIFICANCE else "unclear"
+        return "not below" if self.adjusted_below < SIGNIFICANCE else "unclear"
 
 
 def gains_of(ranks: pd.DataFrame, part: str) -> pd.DataFrame:
@@ -158,6 +166,7 @@ def difference(
     # Seeds of a row that draws nothing are equal, which no interval of so few tells.
     alike = len(means) <= MINIMUM or is_rounding(float(np.ptp(means)), means)
     agree = len(set(np.sign(means))) == 1 if alike else intervals[2].p_value < SIGNIFICANCE
+    ruled_out = (len(means) == 1 or means.min() > least) if alike else intervals[2].p_below < SIGNIFICANCE
     return Difference(
         part=part,
         value=float(whole["gain"].mean()),
@@ -168,7 +177,7 @@ def difference(
         by_item=intervals[1],
         by_seed=intervals[2],
         p_value=max(one.p_value for one in intervals[:2]),
-        p_below=max(one.p_below for one in intervals[:2]),
+        p_below=max(one.p_below for one in intervals[:2]) if ruled_out else 1.0,
         seeds_agree=bool(agree),
     )
 
@@ -213,8 +222,9 @@ def is_rounding(spread: float, values: FloatArray) -> bool:
 
 
 def corrected(found: Sequence[Difference]) -> list[Difference]:
-    """The differences with p-values adjusted for all of them being looked at (Holm, 1979)."""
-    if not found:
-        return []
-    values = holm([one.p_value for one in found])
-    return [replace(one, adjusted=float(value)) for one, value in zip(found, values, strict=True)]
+    """The differences with p-values adjusted for all of them being looked at (Holm, 1979): each kind for itself."""
+    values, below = holm([one.p_value for one in found]), holm([one.p_below for one in found])
+    return [
+        replace(one, adjusted=float(value), adjusted_below=float(value_below))
+        for one, value, value_below in zip(found, values, below, strict=True)
+    ]

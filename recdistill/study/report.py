@@ -10,6 +10,7 @@ from pathlib import Path
 from recdistill.config import config_of
 from recdistill.config.steps import STEPS
 from recdistill.errors import InputError
+from recdistill.evaluation import part_metrics
 from recdistill.evaluation.paired_tests import p_value_text
 from recdistill.study.cells import CellResult, read_cell, read_ranks
 from recdistill.study.comparisons import CUT_OFF, METRIC, PARTS, SPARSE, Difference, corrected, difference, undecided
@@ -26,7 +27,7 @@ METRICS = {
 }
 #: What a row takes, by its title: of its machine, which may be another for each cell.
 TIMES = (("training, s", "train_seconds"), ("1,000 recommendations, ms", "ms_per_1000_recommendations"))
-CHANCE = f"test/new_among_new/chance_{METRIC}_at_{CUT_OFF}"
+CHANCE, RANKED_AMONG = f"test/{part_metrics.CHANCE}", f"test/{part_metrics.RANKED_AMONG}"
 TITLES = {
     "all": "all targets",
     "warm": "trained targets",
@@ -172,13 +173,16 @@ def heading(found: Found) -> list[str]:
     return [
         f"Written by `recdistill study --plan {found.plan.name}` from {finished} finished cells of {planned}. "
         f"All numbers are {NAME} on test samples, mean ± standard deviation over seeds (their number in brackets). "
-        "*New* items took no part in training; *chance* is what a random order of the new items reaches.",
+        "*New* items took no part in training; *chance* is what a random order of the new items reaches. Ties are "
+        "lost: a row that gives all new items one score, as those that know clicks alone (popularity, ItemKNN, EASE), "
+        "is at 0 among them, not at chance.",
         "",
         "A difference has three 95 % intervals: over users, over items and over seeds. p is the larger one of users "
         "and items, after Holm's correction over all comparisons below; the seeds must agree, too (three or more by "
         "their own interval; a single one of several decides nothing). *unclear* means that chance explains a "
-        "difference; *not below* that a "
-        f"loss of more than {100 * found.plan.margin:g} % is ruled out (one-sided, 5 %).",
+        f"difference; *not below* that a loss of more than {100 * found.plan.margin:g} % is ruled out (one-sided, 5 %, "
+        "after the same correction), by the seeds, too (three or more by their own interval; of two neither loses "
+        "more).",
     ]
 
 
@@ -220,13 +224,15 @@ def in_table(text: str) -> str:
 
 
 def found_chance(found: Found, data: str) -> float | None:
-    """Chance among new items, mean over the draws."""
-    values = [
-        result.metrics[CHANCE]
-        for name, result in found.results.items()
-        if name.startswith(f"{data}/") and CHANCE in result.metrics
-    ]
-    return statistics.fmean(values) if values else None
+    """Chance among new items, mean over the draws.
+
+    Where histories hold new items, which is so where none were drawn, cells of earlier versions have a chance that is
+    too low (`evaluation.part_metrics`): they do not count beside one that has the right one.
+    """
+    cells = [result.metrics for name, result in found.results.items() if name.startswith(f"{data}/")]
+    values = [metrics for metrics in cells if CHANCE in metrics]
+    marked = [metrics for metrics in values if RANKED_AMONG in metrics]
+    return statistics.fmean(metrics[CHANCE] for metrics in marked or values) if values else None
 
 
 def summary(values: Sequence[float]) -> str:

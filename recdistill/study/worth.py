@@ -26,6 +26,9 @@ UNTAUGHT, UNTAUGHT_FINAL = "control", "control + cheap text"
 NO_LLM = "This teacher has no LLM, so that nothing is said of one: the differences are what the teacher adds itself."
 CONTROL_IS = f"The {UNTAUGHT} is the same student, taught by the teacher's SASRec alone, without the LLM."
 
+#: What a teacher's price is for.
+OF_PRICE = "to train, score training samples and read the items' texts, not to rank validation and test"
+
 UNSET_IS = (
     f"New items of a row without `{CHEAP}` in its name stand where training left them, and take places from items with "
     "clicks; in the others one rule sets them."
@@ -150,6 +153,8 @@ class Price:
         teacher_ms: per 1,000 recommendations; None of a teacher that ranks no whole part.
         student_ms: the same of the student.
         counted: whether the tokens were counted; a budget buys whole batches, which may be larger than asked for.
+        text_tokens: LLM tokens that the teacher reads of the items' texts beside its budgets; None: not counted.
+        frozen: LLM tokens and seconds of the vectors that the frozen LLM makes of the items' texts; None without them.
     """
 
     tokens: int
@@ -157,13 +162,35 @@ class Price:
     teacher_ms: float | None
     student_ms: float
     counted: bool = False
+    text_tokens: int | None = 0
+    frozen: tuple[int, float] | None = None
+
+    @property
+    def spent(self) -> str:
+        """What was spent once, and what that is for."""
+        budgets, texts = "" if self.counted else "budgets of ", self.text_tokens
+        parts = [f"{budgets}{self.tokens:,} LLM tokens"] if self.tokens else []
+        if texts:
+            parts.append(f"{texts:,} {'' if parts else 'LLM tokens '}to read the items' texts")
+        spent = " and ".join([*([", ".join(parts)] if parts else []), f"{self.seconds:,.0f} s once"])
+        if self.counted:
+            return spent
+        if texts is None:
+            return f"{spent} ({OF_PRICE}; no tokens of the items' texts, which the teacher's run did not count)"
+        return f"{spent} ({OF_PRICE})"
+
+    @property
+    def lines(self) -> list[str]:
+        """The price of the teacher and its students, and that of the row which has an LLM and no teacher."""
+        if self.frozen is None:
+            return [self.line]
+        tokens, seconds = self.frozen
+        return [self.line, f"price of {FROZEN}: {tokens:,} LLM tokens and {seconds:,.0f} s once, no teacher"]
 
     @property
     def line(self) -> str:
-        """The price in a sentence."""
-        budgets = "" if self.counted else "budgets of "
-        tokens = f"{budgets}{self.tokens:,} LLM tokens and " if self.tokens else ""
-        once, student = f"price: {tokens}{self.seconds:,.0f} s once", f"{self.student_ms / 1000:,.2f} s"
+        """The price in a sentence: of training, scoring training samples and reading the items' texts."""
+        once, student = f"price: {self.spent}", f"{self.student_ms / 1000:,.2f} s"
         if self.teacher_ms is None:
             return f"{once}; per 1,000 recommendations the student takes {student}"
         factor = self.teacher_ms / self.student_ms if self.student_ms else math.inf
@@ -268,7 +295,7 @@ def report(asked: Sequence[Asked], price: Price | None, seeds: int, terms: str =
     lines += explained(asked)
     lines += ["", *(f"- {one.line}" for one in asked)]
     if price is not None:
-        lines += ["", f"- {price.line}"]
+        lines += ["", *(f"- {line}" for line in price.lines)]
     if terms:
         lines += ["", f"Made with language models: {terms}"]
     return "\n".join(lines) + "\n"

@@ -70,7 +70,10 @@ def write_answer(
         run.tag(f"best.{name}", value)
     # A searched option is named even where its default was best.
     given = {name: getattr(base, name) for name in STARTED_FROM if getattr(base, name)}
-    options = options_of(changed(chosen, force=False)) | best[0].params | given
+    # Of a pair that was searched, the one that nothing reads beside the other is refused where it is given alone.
+    unread = chosen.switched_off()
+    params = {name: value for name, value in best[0].params.items() if name not in unread}
+    options = options_of(changed(chosen, force=False)) | params | given
     texts = {"best.yaml": as_yaml(options), "command.txt": command(options) + "\n"}
     if len(space.objectives) > 1:
         texts["pareto.csv"] = front(best, space)
@@ -128,12 +131,15 @@ def log_trials(run: StepRun, space: Space, study: Study) -> None:
 
 
 def options_of(config: Config) -> dict[str, Value]:
-    """The options that make a configuration: those that differ from their defaults, but seeds and upstream runs."""
-    table = option_table(type(config))
+    """The options that make a configuration: those that differ from their defaults, but seeds and upstream runs.
+
+    Nor what nothing reads.
+    """
+    table, unread = option_table(type(config)), config.switched_off()
     return {
         name: value
         for name, value in config.values().items()
-        if table[name].role not in NOT_CONFIGURATION and value != table[name].default
+        if table[name].role not in NOT_CONFIGURATION and value != table[name].default and name not in unread
     }
 
 

@@ -7,7 +7,9 @@ from typing import Any, Literal, TypeVar
 
 from optuna import Trial
 
-from recdistill.config import DistillConfig, changed, option, option_table
+from recdistill.config import DistillConfig, changed, narrow, option, option_table
+from recdistill.config.base import options_in_use
+from recdistill.config.option import spoken
 from recdistill.config.student import check_measured, check_without_teacher
 from recdistill.errors import InputError
 from recdistill.evaluation.rank_metrics import metric_names
@@ -168,15 +170,18 @@ class Space:
         return values
 
 
-def base_config(space: Space, config: Options) -> Options:
+def base_config(space: Space, config: DistillConfig) -> DistillConfig:
     """The options that all trials share: the command's, then the file's.
 
-    An option that the command set to another value than its default wins over the file's ``fixed``. Raises InputError,
-    with the file's line, where the command also set a searched option, or where some combination of values is not
-    valid.
+    An option that the command set to another value than its default wins over the file's ``fixed``. It may be one of a
+    part that the file chooses, as ``decay`` of ``student=mean``. Raises InputError, with the file's line, where the
+    command also set a searched option, or where some combination of values is not valid.
     """
-    table = option_table(type(config))
-    given = {name: value for name, value in config.values().items() if value != table[name].default}
+    table = option_table(DistillConfig)
+    values = {name: value for name, value in config.values().items() if name in table}
+    given = {name: value for name, value in values.items() if value != table[name].default}
+    config = narrow(config, DistillConfig) if config.parts_later else config
+    of_parts = {name: value for name, value in given.items() if name not in config.values()}
     for parameter in space.parameters:
         if parameter.name in given:
             raise InputError(
@@ -184,15 +189,45 @@ def base_config(space: Space, config: Options) -> Options:
                 f"leave it out, or take it out of a copy of the file"
             )
     fixed: dict[str, Any] = {name: value for name, value in (space.fixed or {}).items() if name not in given}
+    searched = {p.name: p.nearest(config.value(p.name)) for p in space.parameters if p.only is None}
+    in_use = options_in_use(DistillConfig, values | searched | fixed)
+    for name, value in of_parts.items():
+        if name not in in_use:
+            where = " or ".join(table[name].parts)
+            raise InputError(
+                f"{name}={spoken(value)}: is of {where}, which not all trials of {space.path} have; set that under "
+                f"fixed or beside {name}, or leave {name} out"
+            )
     try:
-        base = changed(config, **fixed)
+        base = changed(config, **fixed, **of_parts)
     except InputError:
         # A fixed value need not fit the default of an option that is searched.
-        searched = {p.name: p.nearest(config.value(p.name)) for p in space.parameters if p.only is None}
-        base = config_of_trial(space, config, fixed | searched)
+        base = config_of_trial(space, config, fixed | searched | of_parts)
     for _ in example_configs(space, base):
         pass
+    check_read(space, base)
     return base
+
+
+def check_read(space: Space, base: DistillConfig) -> None:
+    """Raise InputError, with the file's line, where an option is searched, fixed or given that no trial reads.
+
+    A trial may well have values that nothing reads beside its others, as ``beta`` at ``alpha=0``.
+    """
+    searched, lines = {one.name: one for one in space.parameters}, dict(space.lines or {})
+
+    def values(name: str) -> list[Any]:
+        return searched[name].examples() if name in searched else [base.value(name)]
+
+    for name, one in option_table(type(base)).items():
+        need = one.unmet(values)
+        if need and name in searched:
+            place = f"{space.path}:{searched[name].line}: {name}"
+            raise InputError(f"{place}: is of {need}, which no trial has; set that, or leave it out")
+        if need and base.value(name) != one.default:
+            place = f"{space.path}:{lines[name]}: " if name in lines else ""
+            given = f"{place}{name}={spoken(base.value(name))}"
+            raise InputError(f"{given}: is of {need}, which no trial has; set that, or leave {name} out")
 
 
 def example_configs(space: Space, base: Options) -> Iterator[Options]:

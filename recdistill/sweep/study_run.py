@@ -108,7 +108,7 @@ def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
     """
     load_plugins(config.plugin)
     space = read_space(config.space)
-    base = base_config(space, narrow(config, DistillConfig))
+    base = base_config(space, config)
     data = steps.data(base)
     url = config.storage or f"sqlite:///{sweep_runs.folder_of_tracking() / 'optuna.db'}"
     sweep = Sweep(config, space, base, url, description(base, space, data.fingerprint, steps.contents(base, data)))

@@ -8,7 +8,7 @@ import torch
 from recdistill.config import TeacherConfig
 from recdistill.distillation.policies.custom import check_policy_file
 from recdistill.errors import InputError, one_line
-from recdistill.registry import TEACHERS
+from recdistill.registry import GATES, TEACHERS
 from recdistill.teachers.ilora.base_llm import (
     check_bitsandbytes,
     check_causal,
@@ -47,14 +47,15 @@ def check_teacher(config: TeacherConfig) -> None:
         if configuration is not None:
             check_llm(config, configuration, kind.needs_language_model_head)
             most_tokens = most_tokens_of(configuration)
-    kind.check(config, most_tokens)
+    with TEACHERS.calling(config.teacher):
+        kind.check(config, most_tokens)
 
 
 def check_gate_options(config: TeacherConfig) -> None:
     """Raise InputError where the gate cannot be built for so many experts."""
     from recdistill.teachers.ilora.gated_teacher import gated_settings
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), GATES.calling(config.gate):
         build_gate(config.gate, STATE_SIZE, config.experts, options=gated_settings(config)["gate_options"])
 
 

@@ -15,7 +15,7 @@ from recdistill.data.some_users import of_some_users
 from recdistill.registry import TEACHERS
 from recdistill.students.build import build_student, shape_of
 from recdistill.teachers.build import base_llm
-from recdistill.teachers.protocol import AsksQueries, CountsTexts, Teacher
+from recdistill.teachers.protocol import AsksQueries, Teacher, text_tokens_of
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes
 from recdistill.training.resources import peak_memory
@@ -35,7 +35,7 @@ class TeacherPace:
         score: LLM tokens a second of its scoring.
         tokens_a_sample: LLM tokens that scoring a training sample costs, about.
         evaluated_tokens: LLM tokens of ranking validation and test.
-        text_tokens: LLM tokens of the items' texts, as often as they are read.
+        text_tokens: LLM tokens of the items' texts and titles, as often as they are read; 0 where it does not tell.
         memory_mib: most memory of the process so far.
     """
 
@@ -81,7 +81,7 @@ def teacher_pace(config: TeacherConfig, frozen: StudentConfig, data: SequenceDat
         asked = of_some_users(data, config.ranked_users)
         parts = (asked.validation, asked.test)
         evaluated = sum(tokens_of(teacher, samples) for samples in parts)
-        texts = teacher.text_tokens() if isinstance(teacher, CountsTexts) else 0
+        texts = text_tokens_of(teacher) or 0
         memory = peak_memory({processes.device})["system/memory_mib"]
         return TeacherPace(learn or score, score, teacher.tokens_a_sample(), evaluated, texts, memory)
 

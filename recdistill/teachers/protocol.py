@@ -72,10 +72,15 @@ class LearnsContent(Protocol):
 
 @runtime_checkable
 class CountsTexts(Protocol):
-    """A teacher that tells beforehand what reading the items' texts costs; of others, estimates leave it out."""
+    """A teacher that tells what reading the items' texts costs; of others, prices and estimates leave it out."""
 
     def text_tokens(self) -> int:
-        """LLM tokens of the items' texts, as often as it reads them beside its lessons, at most."""
+        """LLM tokens of the items' texts and titles, as often as it reads them beside lessons and prompts, at most."""
+
+
+def text_tokens_of(teacher: "Teacher") -> int | None:
+    """What reading the items' texts costs a teacher, see `CountsTexts`; None where it does not tell."""
+    return teacher.text_tokens() if isinstance(teacher, CountsTexts) else None
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 import shutil
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,15 @@ from recdistill.config import TeacherConfig
 from recdistill.data.batches import Batch
 from recdistill.distillation.selection import query
 from recdistill.errors import InputError
-from recdistill.registry import POLICIES
+from recdistill.registry import POLICIES, part_errors
 from recdistill.students.signals import signals_before_answers
 from recdistill.students.student import Student
 from recdistill.teachers.outputs import Manifest, TeacherOutputs
 from recdistill.teachers.protocol import AsksQueries, LearnsContent, Teacher
 from recdistill.teachers.shards import Shards, shared_batches
+
+#: Where, in the folder of the shards, what is read of the items' texts is kept.
+TEXTS_FOLDER = "texts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +31,14 @@ class Asking:
 
     Attributes:
         student: whose doubt counts, in evaluation mode.
-        answered: int64 [M], the samples that the teacher has answered for; they are not asked again.
+        known: what the teacher has answered for; that is not asked again, nor are the items read again.
     """
 
     student: Student
-    answered: Tensor
+    known: TeacherOutputs
 
 
+@part_errors()
 def make_outputs(
     teacher: Teacher, config: TeacherConfig, work: Path, asking: Asking | None = None
 ) -> TeacherOutputs | None:
@@ -57,9 +61,11 @@ def make_outputs(
     shards = Shards(work, teacher.processes.index)
     embedding, view = scored(teacher, config, shards, asking)
     teacher.processes.wait()
+    if not teacher.processes.is_main:
+        return None
     # Outside of inference mode, for a student may be trained on these tensors in this process.
-    view = None if view is None else view.clone()
-    return outputs_of(teacher, shards.read(), embedding, view) if teacher.processes.is_main else None
+    found = outputs_of(teacher, shards.read(), embedding, None if view is None else view.clone())
+    return found if asking is None else replace(found, item_embedding=asking.known.item_embedding)
 
 
 @torch.inference_mode()
@@ -68,7 +74,8 @@ def scored(
 ) -> tuple[Tensor, Tensor | None]:
     """Score the training samples that are not in ``shards`` yet.
 
-    Returns the embedding of all items [V, E], and their vectors by text alone where the teacher has them, on the CPU.
+    Returns the embedding of all items [V, E], and their vectors by text alone where the teacher has them, on the CPU;
+    of a teacher that is asked again those that are known.
     """
     train = teacher.data.train
     kept = min(config.top_n, teacher.data.num_items)
@@ -95,7 +102,9 @@ def scored(
             f"teacher={teacher.kind}: none of the answers to {total} samples could be read, or its budget pays for "
             "none; choose another model, or a larger budget"
         )
-    texts = shards.folder and shards.folder / "texts"
+    if asking is not None:
+        return asking.known.item_embedding, asking.known.item_view
+    texts = shards.folder and shards.folder / TEXTS_FOLDER
     view = teacher.item_view(texts).cpu() if isinstance(teacher, LearnsContent) else None
     return teacher.item_embedding().cpu(), view
 
@@ -168,7 +177,7 @@ def asked_for(teacher: Teacher, config: TeacherConfig, asking: Asking | None = N
     eligible = torch.zeros(len(train), dtype=torch.bool)
     eligible[slice(None) if trainable is None else torch.from_numpy(trainable)] = True
     if asking is not None:
-        eligible[asking.answered] = False
+        eligible[asking.known.sample] = False
     student = teacher.backbone if asking is None else asking.student
     signals = signals_before_answers(student, teacher.data, eligible, config.seed, config.exclude_seen)
     budget = config.outputs_token_budget

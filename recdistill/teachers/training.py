@@ -10,7 +10,7 @@ import torch
 from recdistill.config import TeacherConfig, changed
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
-from recdistill.registry import TEACHERS
+from recdistill.registry import TEACHERS, part_errors
 from recdistill.students.student import Student
 from recdistill.teachers.build import base_llm
 from recdistill.teachers.protocol import LearnsContent, Lesson, Teacher
@@ -21,6 +21,7 @@ from recdistill.training.fit import Metrics, Progress, TrainingPlan, fit
 from recdistill.training.recorder import Recorder
 
 
+@part_errors()
 def train_teacher(
     config: TeacherConfig,
     data: SequenceData,
@@ -47,7 +48,8 @@ def train_teacher(
     backbone = backbone.to(processes.device).eval()
     llm = base_llm(config, processes)
     torch.manual_seed(config.seed)
-    teacher: Teacher = TEACHERS.get(config.teacher).build(config, llm, backbone, data, processes)
+    with TEACHERS.calling(config.teacher):
+        teacher: Teacher = TEACHERS.get(config.teacher).build(config, llm, backbone, data, processes)
     seconds = 0.0
     if isinstance(teacher, LearnsContent):
         seconds = teacher.learn_content(partial(fit_contrast, config, recorder, processes), recorder.work / "texts")

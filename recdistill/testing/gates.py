@@ -68,7 +68,7 @@ def _builder(name: str, gate: str | type[Gate], options: Any) -> Build:
 
 
 def _is_registered(gate: type[Gate]) -> bool:
-    return any(GATES.get(name) is gate for name in GATES.names())
+    return any(GATES.part(name) is gate for name in GATES.names())
 
 
 def _weights(name: str, gate: Gate, state: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recdistill.config.base import option_table
+from recdistill.config.distill import DistillConfig
 from recdistill.distillation.loss_terms import LossTerm, TermContext, build_term, checked_loss
 from recdistill.distillation.objective import Objective
 from recdistill.distillation.selection import permutation
@@ -41,6 +43,8 @@ def check_loss_term(term: str | type[nn.Module] | LossTerm, options: Any = None)
     """
     name = term if isinstance(term, str) else getattr(term, "__name__", repr(term))
     built = _built(name, term, options)
+    if name in LOSS_TERMS:
+        _has_a_weight_of_its_own()
     for check in (
         _is_a_finite_scalar,
         _has_a_finite_gradient,
@@ -84,6 +88,13 @@ def _built(name: str, term: str | type[nn.Module] | LossTerm, options: Any) -> n
         raise AssertionError(
             f"{name}: cannot be built as cls(options, context) ({type(error).__name__}: {error})"
         ) from error
+
+
+def _has_a_weight_of_its_own() -> None:
+    try:
+        option_table(DistillConfig)
+    except InputError as error:
+        raise AssertionError(str(error)) from error
 
 
 def _loss(name: str, term: nn.Module, batch: Example, when: str) -> Tensor:

@@ -62,9 +62,6 @@ def _cut_offs(name: str, function: Callable[..., Tensor]) -> tuple[int, ...]:
         f"{name}: is registered with cut_offs={registered} and takes {taken} arguments; "
         "with cut-offs it takes ranks and k, without only ranks"
     )
-    assert all(type(k) is int and k >= 1 for k in registered), (
-        f"{name}: cut_offs={registered}; they are whole numbers of at least 1"
-    )
     return tuple(sorted(registered))
 
 

@@ -41,11 +41,8 @@ def check_student(student: str | type[Recommender], options: Any = None) -> None
         AssertionError: the recommender breaks the contract; the message says how, and what to change.
     """
     name = _name_of(student)
-    kind = STUDENTS.get(name)
-    by_gradient = STUDENTS.declaration(name).about.get("gradient")
-    assert isinstance(by_gradient, bool), (
-        f"{name}: is registered without gradient=True or gradient=False; say whether it is trained by gradient"
-    )
+    kind = STUDENTS.part(name)
+    by_gradient = STUDENTS.declaration(name).about["gradient"]
     base: type[Recommender] = Student if by_gradient else ClosedForm
     is_one = isinstance(kind, type) and issubclass(kind, base)
     assert is_one, (

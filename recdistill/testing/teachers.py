@@ -59,7 +59,7 @@ def check_teacher(teacher: str | type, options: Any = None) -> None:
         AssertionError: the teacher breaks the contract; the message says how, and what to change.
     """
     name = _name_of(teacher)
-    kind: type[Teacher] = TEACHERS.get(name)
+    kind: type[Teacher] = TEACHERS.part(name)
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         config, data = _config(name, options), small_data()

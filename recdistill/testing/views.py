@@ -59,7 +59,7 @@ def check_view(
         AssertionError: the view breaks the contract; the message says how, and what to change.
     """
     name = view if isinstance(view, str) else VIEWS.name_of(view)
-    kind = VIEWS.get(name)
+    kind = VIEWS.part(name)
     assert isinstance(kind, type), f"{name}: is no class; derive it from View"
     assert issubclass(kind, View), f"{name}: is no View; derive it from View"
     for check in (

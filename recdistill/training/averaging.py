@@ -15,6 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: Numbers of a table that are copied at once where it is changed in place: 8 MiB of float32.
+AT_ONCE = 1 << 21
+
 
 def warmed_decay(decay: float, step: int) -> float:
     """The decay at a step: ``min(decay, (1 + step) / (10 + step))``, so that the start is soon forgotten.
@@ -31,7 +34,7 @@ class WaitingRows:
     """A table of which only some rows change in a step.
 
     Attributes:
-        average, source: averages and current values [V, D].
+        average, source: averages and current values [V, D], or [V] of a bias.
         settled: float64 [V], of each row the log of the product of all decays until it was last made good.
     """
 
@@ -42,9 +45,13 @@ class WaitingRows:
     @torch.no_grad()
     def settle(self, rows: Tensor, passed: float) -> None:
         """Make good the steps of these rows, whose decays until now have a product with the log ``passed``."""
-        kept = torch.exp(passed - self.settled[rows]).to(self.average.dtype).unsqueeze(1)
-        values = self.source[rows]
-        self.average[rows] = values + (self.average[rows] - values) * kept
+        kept = torch.exp(passed - self.settled[rows]).to(self.average.dtype)
+        kept = kept.view(-1, *[1] * (self.average.ndim - 1))
+        # In parts: where all rows wait, their values are as large as the table.
+        at_once = rows_at_once(self.average)
+        for some, share in zip(rows.split(at_once), kept.split(at_once), strict=True):
+            values = self.source[some]
+            self.average[some] = values + (self.average[some] - values) * share
         self.settled[rows] = passed
 
 
@@ -67,6 +74,7 @@ class AveragedWeights:
             if id(one) in tables
         }
         self._passed = 0.0
+        self._exchanged = False
         pairs = [(self._held[name], tensor) for name, tensor in current.items() if name not in self._waiting]
         self._averages = [average for average, tensor in pairs if tensor.is_floating_point()]
         self._sources = [tensor for _, tensor in pairs if tensor.is_floating_point()]
@@ -75,6 +83,8 @@ class AveragedWeights:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The averages, by the same names."""
+        if self._exchanged:
+            return {name: tensor.detach() for name, tensor in self.current.items()}
         for table in self._waiting.values():
             table.settle((table.settled != self._passed).nonzero().squeeze(1), self._passed)
         return self._held
@@ -122,13 +132,17 @@ class AveragedWeights:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Have the averages in place of the current values within the context."""
-        held = {name: tensor.detach().clone() for name, tensor in self.current.items()}
-        overwrite(self.current, self.tensors)
+        """Have the averages in place of the current values within the context, which must not change them.
+
+        The averages' own tensors hold the current values meanwhile, so that nothing is held twice.
+        """
+        exchange(self.current, self.tensors)
+        self._exchanged = True
         try:
             yield
         finally:
-            overwrite(self.current, held)
+            exchange(self.current, self._held)
+            self._exchanged = False
 
 
 @torch.no_grad()
@@ -136,3 +150,21 @@ def overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> No
     """Copy each of ``values`` into the tensor of its name, in place."""
     for name, value in values.items():
         tensors[name].copy_(value)
+
+
+def rows_at_once(table: Tensor) -> int:
+    """How many rows of a table are copied at once where it is changed in place, at least 1."""
+    return max(1, AT_ONCE // max(1, table[:1].numel()))
+
+
+@torch.no_grad()
+def exchange(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
+    """Exchange the values of distinct tensors with those of the others of their names and shapes, in place."""
+    for name, tensor in tensors.items():
+        one, other = torch.atleast_1d(tensor), torch.atleast_1d(others[name])
+        rows = rows_at_once(one)
+        # In parts, so that little is held twice.
+        for part, its_other in zip(one.split(rows), other.split(rows), strict=True):
+            held = part.clone()
+            part.copy_(its_other)
+            its_other.copy_(held)

@@ -15,10 +15,23 @@ from recdistill.whole_files import whole_file
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write tensors and JSON values to ``path``. A kill leaves the old file or the new one, never a part of it."""
-    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    """Write tensors and JSON values to ``path``. A kill leaves the old file or the new one, never a part of it.
+
+    Tensors that lie whole in main memory are written from there, without a copy.
+    """
     with whole_file(path) as place:
-        save_file(held, place, metadata={"values": json.dumps(values)})
+        save_file(apart(tensors), place, metadata={"values": json.dumps(values)})
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors contiguous on the CPU, no two in the same memory, which safetensors refuses; copies where need be."""
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    end = 0
+    for name, tensor in sorted(held.items(), key=lambda one: one[1].data_ptr()):
+        if tensor.data_ptr() < end:
+            held[name] = tensor.clone()
+        end = max(end, tensor.data_ptr() + tensor.nbytes)
+    return held
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

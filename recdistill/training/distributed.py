@@ -7,6 +7,7 @@ over the whole batch. With ``--use_fsdp`` the layers of the frozen base model ar
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -105,11 +106,15 @@ class Processes:
 
     def agreed(self, decision: bool) -> bool:
         """What the main process has decided, in all processes."""
+        return bool(self.told(float(decision)))
+
+    def told(self, number: float) -> float:
+        """The main process's number, in all processes. Waits for the device."""
         if self.count == 1:
-            return decision
-        told = torch.tensor(float(decision), device=self.device)
-        torch.distributed.broadcast(told, src=0)
-        return bool(told)
+            return number
+        sent = torch.tensor(number, dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(sent, src=0)
+        return float(sent)
 
     def wait(self) -> None:
         """Wait until all processes have called this."""
@@ -212,6 +217,36 @@ class Processes:
         if self.sharded:
             shard_layers(model, self.device.type, self.count)
             model.to(self.device)
+
+
+class SpacedDecision:
+    """What the main process decides after steps, told to the others about once a second, as telling waits for devices.
+
+    Where steps take long it is told after each; one process alone decides by itself.
+    """
+
+    #: Seconds between two times that a decision is told, and the most steps.
+    seconds, most_steps = 1.0, 50
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self._steps, self._left, self._told = 1, 1, time.perf_counter()
+
+    def agreed(self, decision: bool) -> bool:
+        """What the main process has decided; no where it is not told after this step. All call this after each step."""
+        if self.processes.count == 1:
+            return decision
+        self._left -= 1
+        if self._left:
+            return False
+        now = time.perf_counter()
+        a_step = (now - self._told) / self._steps
+        wanted = min(float(self.most_steps), max(1.0, self.seconds / max(a_step, 1e-9)))
+        # Below zero where the decision is yes.
+        told = self.processes.told(-wanted if decision else wanted)
+        self._steps = self._left = int(abs(told))
+        self._told = time.perf_counter()
+        return told < 0
 
 
 ALONE = Processes()

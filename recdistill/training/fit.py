@@ -22,7 +22,7 @@ from tqdm import tqdm
 from recdistill.errors import InputError
 from recdistill.training.averaging import AveragedWeights, overwrite
 from recdistill.training.checkpoint import optimizer_tensors, read_checkpoint, restore_optimizer, write_checkpoint
-from recdistill.training.distributed import ALONE, Processes, groups_of
+from recdistill.training.distributed import ALONE, Processes, SpacedDecision, groups_of
 from recdistill.training.gradients import SummedGradients
 from recdistill.training.loss_sums import LossSums, steps_between_looks
 from recdistill.training.resources import peak_memory, reset_peak_memory
@@ -73,7 +73,9 @@ class TrainingPlan(Generic[BatchType]):
         same_random: whether all processes draw the same random numbers, as one would, and what is to differ is drawn
             by `Processes.random_apart`; else each draws its own.
         size: counts what is in a batch, by unit, as samples or tokens; `fit` logs them per second.
-        checkpoint_seconds: the longest time between checkpoints; one is also written after each epoch.
+        checkpoint_seconds: the longest time between checkpoints that cost little; one is also written after each epoch.
+        checkpoint_spacing: after a checkpoint none is written for so many times the seconds that it took, but when the
+            training ends; 0 for no such rest.
         label: text of the progress bar.
     """
 
@@ -101,6 +103,7 @@ class TrainingPlan(Generic[BatchType]):
     same_random: bool = False
     size: Callable[[BatchType], Mapping[str, int]] = samples_in
     checkpoint_seconds: float = 30.0
+    checkpoint_spacing: float = 20.0
     label: str = "train"
 
 
@@ -136,9 +139,48 @@ class Kept:
     best: dict[str, Tensor] = field(default_factory=dict)
     averages: AveragedWeights | None = None
 
+    @torch.no_grad()
+    def keep_best(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep a copy of these weights as the best, in the place of those before."""
+        for name, tensor in weights.items():
+            if name in self.best:
+                self.best[name].copy_(tensor)
+            else:
+                self.best[name] = tensor.detach().clone()
+
     def weights(self) -> dict[str, Tensor]:
         """The weights that a finished training leaves: the best, or where nothing validated the last averages."""
         return self.best or ({} if self.averages is None else self.averages.tensors)
+
+
+@dataclass
+class CheckpointClock:
+    """When checkpoints are written: those that take long are kept far apart.
+
+    Attributes:
+        spacing: how many times what the last one took passes before the next.
+        saved: when the last one was written or, before the first, the training begun; by `time.perf_counter`.
+        took: the seconds that it took.
+    """
+
+    spacing: float
+    saved: float
+    took: float = 0.0
+
+    def due(self, now: float, seconds: float) -> bool:
+        """Whether ``seconds`` have passed, and the last checkpoint's rest."""
+        return now - self.saved > seconds and self.rested(now)
+
+    def rested(self, now: float) -> bool:
+        """Whether enough time has passed beside what the last checkpoint took."""
+        return now - self.saved >= self.spacing * self.took
+
+    def write(self, save: Callable[[], None]) -> None:
+        """Write a checkpoint, timed."""
+        begun = time.perf_counter()
+        save()
+        self.saved = time.perf_counter()
+        self.took = self.saved - begun
 
 
 def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int], None]) -> Progress:
@@ -157,10 +199,9 @@ def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int],
         log(metrics, epoch)
     base_rates = [group["lr"] for group in plan.optimizer.param_groups]
     step = SummedGradients(plan.step, trained_by(plan.optimizer), plan.row_sparse, plan.processes)
-    while progress.epoch < plan.epochs and goes_on(
-        progress.epoch, progress.best_epoch, patience=plan.patience, least_epochs=plan.least_epochs
-    ):
-        started = run_epoch(plan, step, progress, kept, checkpoint, base_rates)
+    clock = CheckpointClock(plan.checkpoint_spacing, time.perf_counter())
+    while unfinished(plan, progress):
+        started = run_epoch(plan, step, progress, kept, checkpoint, base_rates, clock)
         metrics = {f"train/{name}": total / progress.batch for name, total in progress.sums.items()}
         metrics |= {f"train/{unit}_per_second": n / progress.step_seconds for unit, n in progress.amounts.items()}
         if READ in progress.amounts:
@@ -180,12 +221,21 @@ def fit(plan: TrainingPlan[Any], checkpoint: Path, log: Callable[[Metrics, int],
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
         progress.amounts, progress.step_seconds = {}, 0.0
         progress.norms, progress.norm_sum = 0, 0.0
-        save(plan, progress, kept, checkpoint)
+        # What follows a training may take long: a kill there must not cost its end.
+        if plan.processes.agreed(clock.rested(time.perf_counter()) or not unfinished(plan, progress)):
+            clock.write(lambda: save(plan, progress, kept, checkpoint))
     overwrite(plan.parameters, kept.weights())
     # Running statistics of batch norm are each process's own.
     plan.processes.align(plan.parameters.values())
     plan.module.eval()
     return progress
+
+
+def unfinished(plan: TrainingPlan[Any], progress: Progress) -> bool:
+    """Whether another epoch is trained."""
+    return progress.epoch < plan.epochs and goes_on(
+        progress.epoch, progress.best_epoch, patience=plan.patience, least_epochs=plan.least_epochs
+    )
 
 
 def validated(plan: TrainingPlan[Any], progress: Progress, kept: Kept) -> Metrics:
@@ -201,7 +251,7 @@ def validated(plan: TrainingPlan[Any], progress: Progress, kept: Kept) -> Metric
         if decisive > progress.best:
             progress.best, progress.best_epoch = decisive, progress.epoch
             progress.best_metrics = {name: metrics[name] for name in metrics if name.startswith("val/")}
-            kept.best.update({name: tensor.detach().clone() for name, tensor in plan.parameters.items()})
+            kept.keep_best(plan.parameters)
     return metrics
 
 
@@ -217,15 +267,16 @@ def run_epoch(
     kept: Kept,
     checkpoint: Path,
     base_rates: list[float],
+    clock: CheckpointClock,
 ) -> float:
     """Train on the epoch's remaining batches. Returns the time up to which ``progress.seconds`` counts."""
-    started = saved = time.perf_counter()
+    started = time.perf_counter()
     if plan.begin_epoch is not None and progress.batch == 0:
         plan.module.eval()
         progress.begun = plan.begin_epoch(progress.epoch)
     plan.module.train()
     trained, sums, norms = trained_by(plan.optimizer), LossSums(), LossSums()
-    look_every = steps_between_looks(devices_of(plan))
+    look_every, decision = steps_between_looks(devices_of(plan)), SpacedDecision(plan.processes)
     batches = iter(plan.batches(progress.epoch))
     done = sum(1 for _ in islice(batches, progress.batch))
     bar = tqdm(
@@ -265,12 +316,12 @@ def run_epoch(
         bar.update(len(together))
         now = time.perf_counter()
         progress.step_seconds, before = progress.step_seconds + now - before, now
-        if plan.processes.agreed(now - saved > plan.checkpoint_seconds):
+        if decision.agreed(clock.due(now, plan.checkpoint_seconds)):
             progress.seconds += now - started
-            started = saved = now
+            started = now
             # What is not finite is found before it is kept.
             look(plan, progress, sums, norms)
-            save(plan, progress, kept, checkpoint)
+            clock.write(lambda: save(plan, progress, kept, checkpoint))
             before = time.perf_counter()
     look(plan, progress, sums, norms)
     bar.close()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from recdistill.training.distributed import Processes
+from recdistill.training.row_gradients import coalesced_gradient
 
 Step = Callable[[Any], dict[str, Tensor]]
 
@@ -69,9 +70,10 @@ class SummedGradients:
                 yield
 
     def sum_sparse(self) -> None:
-        """Sum the gradients that DDP does not, behind the last backward pass of a step."""
-        if self.module is None:
-            return
+        """Sum the gradients that DDP does not, each row once, behind the last backward pass of a step."""
         for parameter in self.row_sparse:
-            assert parameter.grad is not None
-            parameter.grad = self.processes.sum_rows(parameter.grad) / self.factor
+            if self.module is not None:
+                assert parameter.grad is not None
+                parameter.grad = self.processes.sum_rows(parameter.grad) / self.factor
+            elif parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = coalesced_gradient(parameter)

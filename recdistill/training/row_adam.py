@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recdistill.training.row_gradients import coalesced_gradient
+
 
 class RowAdam(torch.optim.Adam):
     """Adam (Kingma & Ba, ICLR 2015), fused, in which a parameter with a sparse gradient changes in its rows alone.
@@ -33,13 +35,14 @@ class RowAdam(torch.optim.Adam):
         super().step(closure)
 
     def _step_rows(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
+        gradient = coalesced_gradient(parameter)
         rows, values = gradient.indices()[0], gradient.values()
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
+            state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
+        # On the CPU, so that no step waits for a GPU to read it; a checkpoint is put back on the table's device.
+        state["step"] = state["step"].cpu() + 1
         step, (first, second) = float(state["step"]), group["betas"]
         before = parameter.index_select(0, rows)
         if group["weight_decay"]:

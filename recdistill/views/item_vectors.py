@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from recdistill.config.views import ViewsConfig
 from recdistill.errors import InputError, one_line
 from recdistill.registry import VIEWS
-from recdistill.views.build import build_views, view_context
+from recdistill.views.build import build_views, fit_view, view_context, view_vectors
 from recdistill.views.saved_view import load_view, save_view
 from recdistill.views.standardise import Standardiser
 from recdistill.views.text_teacher import TextTeacher
@@ -76,9 +76,9 @@ class ItemVectors:
             raise InputError("views: fewer than two trained items have a text; give the items file titles")
         maps, costs = {}, {}
         for name, view in views.items():
-            view.fit(known)
+            fit_view(name, view, known)
             # All texts at once: a model is loaded, and a view's texts are read, in one go.
-            vectors = dict(zip(texts, view.vectors(texts), strict=True))
+            vectors = dict(zip(texts, view_vectors(name, view, texts), strict=True))
             view.release()
             maps[name] = Standardiser.fit(
                 np.stack([vectors[text] for text in known]), config.view_directions, config.view_whitening
@@ -182,7 +182,7 @@ def _together(views: dict[str, View], maps: dict[str, Standardiser], texts: Sequ
     """Standard vectors of all views side by side [n, D]; zeros for blank texts."""
     parts = []
     for name, view in views.items():
-        parts.append(maps[name](view.vectors(texts)))
+        parts.append(maps[name](view_vectors(name, view, texts)))
         view.release()
     found = np.concatenate(parts, axis=1)
     found[[not text.strip() for text in texts]] = 0

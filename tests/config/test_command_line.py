@@ -208,6 +208,70 @@ def with_part(one, value):
     return {one.name: value} | chosen
 
 
+def test_a_history_is_held_against_the_window_of_packed_prompts_alone():
+    assert TeacherConfig(teacher_history=60, packing=False).teacher_history == 60
+    with pytest.raises(InputError, match=r"^teacher_history=60: must be at most teacher_window=40"):
+        TeacherConfig(teacher_history=60)
+
+
+def read_with_others():
+    """Each option that others switch off, of each step, with what it needs."""
+    return [
+        (step, name, needed)
+        for step, kind in STEPS.items()
+        for name, one in option_table(kind).items()
+        for needed in one.metadata["read_with"].items()
+    ]
+
+
+def switched(one, condition, on):
+    """A value of an option that meets a condition, or one that does not."""
+    if condition.startswith(("above ", "below ")):
+        word, limit = condition.split()
+        more = 0.25 if one.type is float else 1
+        limit = one.type(float(limit))
+        return (limit + more if word == "above" else limit - more) if on else limit
+    names = one.choices or ("true", "false")
+    return next(name for name in names if (name in condition.split(" or ")) == on)
+
+
+def another(one):
+    """A value of an option that is not its default."""
+    if one.choices or one.type is bool:
+        return next(text for text in (one.choices or ("true", "false")) if text != text_of(one.default))
+    return one.type(one.default / 2 if 0 < one.default <= 1 and one.type is float else one.default + 1)
+
+
+@pytest.mark.parametrize(("step", "name", "needed"), read_with_others())
+def test_what_nothing_reads_is_refused_unless_it_is_the_default(step, name, needed):
+    table = option_table(STEPS[step])
+    one, (other, condition) = table[name], needed
+    met = {}
+    for parent, wanted in one.metadata["read_with"].items():
+        met[parent] = switched(table[parent], wanted, on=True)
+    if met.get("selection_fraction"):
+        met["selection_policy"] = "random"
+    given = met | {other: switched(table[other], condition, on=False)}
+    if given.get("selection_fraction") == 1:
+        del given["selection_policy"]
+
+    def parsed(values):
+        return parse(STEPS[step], step, [f"--{name}={text_of(value)}" for name, value in values.items()])
+
+    value = another(one)
+    assert text_of(parsed(met | {name: value}).value(name)) == text_of(value)
+    assert parsed(given | {name: one.default}).value(name) == one.default
+    if step == "sweep":
+        # Its trials may have other values: the search space is looked at.
+        assert text_of(parsed(given | {name: value}).value(name)) == text_of(value)
+        return
+    with pytest.raises(InputError, match=rf"^{name}={text_of(value)}: is of {one.need(other)}; set that, or leave"):
+        parsed(given | {name: value})
+    # What a run kept is read all the same.
+    kept = one.read(text_of(value))
+    assert config_of(STEPS[step], {name: kept}).value(name) == kept
+
+
 @every_step
 def test_every_number_has_a_checked_interval(step):
     for one in option_table(STEPS[step]).values():

@@ -85,7 +85,10 @@ def test_distillation_alone_may_be_a_loss_term() -> None:
         ({"base_loss": "bce", "gamma_consistency": 0.0}, None),
         ({"selection_fraction": 0.5}, "draws of samples"),
         ({"base_loss": "sampled"}, "losses over shared negatives"),
-        ({"base_loss": "gbce", "temperature": 0.5}, "losses over shared negatives, temperature"),
+        ({"base_loss": "gbce", "temperature": 0.5}, "losses over shared negatives, temperature, negatives of gbce"),
+        ({"base_loss": "gbce", "lam": 0.0, "alpha": 0.0}, "negatives of gbce"),
+        ({"base_loss": "sampled", "output": "linear", "lam": 0.0, "alpha": 0.0}, "bias of an output"),
+        ({"output": "linear"}, None),
     ],
 )
 def test_results_that_were_wrong_are_marked_and_no_others(options: dict[str, object], mark: str | None) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from registered_parts import registries_restored
 from small_data import write_csv
 from workplace import Workplace, new_store, subprocess_environment
 
@@ -124,8 +125,10 @@ def test_without_mlflow_run_nothing_that_is_there_changes(tmp_path, monkeypatch)
 
 def test_a_plugin_s_file_is_looked_for_where_the_user_stands(folders):
     there, _ = folders
-    (there / "parts_beside_the_user.py").touch()
-    config = parse(DistillConfig, "distill", ["--plugin=parts_beside_the_user.py,json"])
+    text = "from recdistill.registry import POLICIES\n\n\n@POLICIES.register('beside')\ndef beside(signals): ...\n"
+    (there / "parts_beside_the_user.py").write_text(text)
+    with registries_restored():
+        config = parse(DistillConfig, "distill", ["--plugin=parts_beside_the_user.py,json"])
     assert config.plugin == f"{there}/parts_beside_the_user.py,json"
 
 

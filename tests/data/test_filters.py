@@ -117,11 +117,22 @@ def test_a_core_is_what_leaving_out_one_at_a_time_ends_with(rows, k, at_least, l
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"min_interactions": 4}, r"^min_interactions=4: leaves no user of log.csv, where the most active has 3 inter"),
-        ({"min_item_interactions": 2}, r"^min_item_interactions=2: leaves no user of log.csv"),
-        ({"k_core": 2}, r"^k_core=2: leaves no user"),
-        ({"k_core": 2, "min_interactions": 3}, r"^min_interactions=3, k_core=2: leaves no user"),
-        ({"least": 4}, r"^split=user-holdout needs 4 of a user: leaves no user"),
+        (
+            {"min_interactions": 4},
+            r"^min_interactions=4: leaves no user of log.csv, where the most active has 3 interactions; "
+            "lower min_interactions, or give users with longer histories$",
+        ),
+        ({"min_item_interactions": 2}, r"^min_item_interactions=2: leaves no user of log.csv, .*; lower min_item_int"),
+        ({"k_core": 2}, r"^k_core=2: leaves no user .*; lower k_core, or"),
+        (
+            {"k_core": 2, "min_interactions": 3},
+            r"^min_interactions=3, k_core=2: leaves no user .*; lower min_interactions or k_core, or",
+        ),
+        (
+            {"least": 4},
+            r"^split=user-holdout needs 4 of a user: leaves no user of log.csv, where the most active has 3 "
+            "interactions; give users with at least 4 interactions, or another split=$",
+        ),
     ],
 )
 def test_no_user_left_is_refused(options, told):

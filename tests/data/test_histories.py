@@ -370,6 +370,9 @@ def test_ids_that_are_bytes_are_text_as_in_training(tmp_path):
             continue
         with pytest.raises(InputError, match="row 1: history holds bytes that are no UTF-8 text"):
             read_histories(str(tmp_path / "h.parquet"))
+    parquet.write_table(pyarrow.table({"history": [[["a"]]]}), tmp_path / "h.parquet")
+    with pytest.raises(InputError, match=r"row 1: history holds array\(\['a'\], dtype=object\); ids are text"):
+        read_histories(str(tmp_path / "h.parquet"))
     parquet.write_table(pyarrow.table({"history": [b"77"]}), tmp_path / "h.parquet")
     with pytest.raises(InputError, match="row 1: history is b'77'; give a list of item ids"):
         read_histories(str(tmp_path / "h.parquet"))

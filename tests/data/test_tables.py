@@ -77,7 +77,17 @@ def test_what_is_refused(rows, items, missing_titles, told):
                 "items.csv: warning: 1 of 3 items have no title",
             ],
         ),
-        ([("7", "a"), ("07", "a"), ("7.5", "a"), ("x7.0", "a")], [("a", "A")], []),
+        ([("7", "a"), ("7.5", "a"), ("x7.0", "a"), ("08", "a"), ("x08", "a")], [("a", "A")], []),
+        (
+            [("7", "a"), ("007", "a"), ("08", "a"), ("008.0", "a"), ("0", "a"), ("00", "a"), ("10", "a")],
+            [("a", "A")],
+            ["log.csv: warning: user '7' and '007' are two users, as ids are text (and 2 more pairs); write"],
+        ),
+        (
+            [("u", "026"), ("u", "27"), ("u", "26")],
+            [("26", "Blue"), ("026", "Blue"), ("27", "Red")],
+            ["log.csv: warning: item '26' and '026' are two items, as ids are text; write them one way"],
+        ),
     ],
 )
 def test_numbers_written_in_two_ways_are_said_to_be_two(said, rows, items, told):

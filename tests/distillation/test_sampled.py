@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from recdistill.distillation import output_layer, sampled
 from recdistill.distillation.blockwise import blockwise_loss
-from recdistill.distillation.negatives import NegativeSampler, SharedNegatives
+from recdistill.distillation.negatives import Negatives, NegativeSampler
 from recdistill.distillation.output_layer import OutputLayer
 from recdistill.distillation.sampled import estimated_items_ahead, sampled_loss
 from recdistill.distillation.settings import ObjectiveSettings
@@ -102,7 +103,7 @@ def test_the_softmaxs_denominator_is_estimated_without_bias():
     settings, target = ObjectiveSettings(base_loss="sampled"), problem["target"][:1]
     state, estimates = problem["states"][:1], []
     for pair in itertools.combinations(range(ITEMS), 2):
-        drawn = SharedNegatives(torch.tensor(pair), torch.full((2,), math.log(ITEMS / 2)), 2 / ITEMS)
+        drawn = Negatives(torch.tensor(pair), torch.full((2,), math.log(ITEMS / 2)), 2 / ITEMS)
         estimates.append(sampled_loss(settings, state, layer, target, negatives=drawn)["base"].exp())
     exact = F.cross_entropy(layer.logits(state), target).exp()
     torch.testing.assert_close(torch.stack(estimates).mean(), exact)
@@ -146,12 +147,18 @@ def test_more_negatives_come_nearer_to_the_full_softmax(sampling):
     assert errors[2] < 0.03 * exact
 
 
+def own_draws(count):
+    return NegativeSampler(count, "uniform", torch.ones(ITEMS)).draw_own(SAMPLES)
+
+
 @pytest.mark.parametrize("calibration", [0.0, 0.75, 1.0])
-@pytest.mark.parametrize("count", [5, ITEMS])
-def test_gbce_is_the_formula(calibration, count):
+@pytest.mark.parametrize("count", [2, 5, ITEMS])
+@pytest.mark.parametrize("draw", [everything, own_draws])
+def test_gbce_is_the_formula(calibration, count, draw):
     torch.manual_seed(0)
     problem = make_problem(3) | {"propensity": None}
-    drawn = everything(count)
+    drawn = draw(count)
+    own = drawn.items.expand(SAMPLES, -1).tolist()
     settings = ObjectiveSettings(base_loss="gbce", gbce_calibration=calibration, lam=0.5, gamma_consistency=0.0)
     found, _ = losses_and_gradients(sampled_loss, settings, problem, negatives=drawn)
     logits = OutputLayer(problem["weight"], problem["bias"], ITEMS).logits(problem["states"])
@@ -160,9 +167,9 @@ def test_gbce_is_the_formula(calibration, count):
     excluded = {tuple(pair) for pair in torch.stack(problem["excluded"]).T.tolist()}
 
     def loss_of(sample, item):
-        own = {int(problem["target"][sample])}
-        own |= set(teacher.candidates[sample].tolist()) if teacher.distilled[sample] else set()
-        others = [j for j in drawn.items.tolist() if j not in own and (sample, j) not in excluded]
+        known = {int(problem["target"][sample])}
+        known |= set(teacher.candidates[sample].tolist()) if teacher.distilled[sample] else set()
+        others = [j for j in own[sample] if j not in known and (sample, j) not in excluded]
         probability = torch.sigmoid(logits[sample])
         total = power * probability[item].log() + sum((1 - probability[j]).log() for j in others)
         return -total / (len(others) + 1)
@@ -180,6 +187,96 @@ def test_gbce_is_the_formula(calibration, count):
         for k, item in enumerate(teacher.candidates[sample])
     ]
     torch.testing.assert_close(found["ranking"], torch.stack(ranking).sum() / SAMPLES)
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("some_rows", [True, False])
+def test_scores_of_each_samples_own_items_are_those_of_the_items(few, bias, some_rows, monkeypatch):
+    """By all rows where these are few, and by blocks of the rows that are asked."""
+    monkeypatch.setattr(output_layer, "FEW", few)
+    monkeypatch.setattr(output_layer, "READ", 2 * 11 * WIDTH)
+    problem = make_problem(4, bias)
+    ids = torch.tensor(sorted({*range(0, ITEMS, 2), ITEMS}))
+    asked = ids[torch.randint(len(ids) - 1, (SAMPLES, 11), generator=torch.Generator().manual_seed(0))]
+    slope, found = torch.randn(SAMPLES, 11, dtype=torch.float64), []
+    for name in ("own_logits", "item_logits"):
+        leaves = [
+            problem[one].clone().requires_grad_()
+            for one in (("states", "weight", "bias") if bias else ("states", "weight"))
+        ]
+        states, weight, *others = leaves
+        rows = ids[:-1] if bias else ids
+        one_bias = others[0] if bias else None
+        if some_rows:
+            layer = OutputLayer(weight[rows], None if one_bias is None else one_bias[rows], ITEMS, ids)
+        else:
+            layer = OutputLayer(weight[:ITEMS] if bias else weight, one_bias, ITEMS)
+        logits = getattr(layer, name)(states, asked)
+        (logits * slope).sum().backward()
+        found.append([logits, *(one.grad for one in leaves)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("excluded", [True, False])
+def test_what_is_excluded_is_found_among_own_negatives(few, excluded, monkeypatch):
+    """By a mask of all items where these are few, and among the pairs."""
+    monkeypatch.setattr(sampled, "FEW", few)
+    pairs = make_problem(5)["excluded"] if excluded else (torch.zeros(0, dtype=torch.int64),) * 2
+    drawn = torch.randint(ITEMS, (SAMPLES, 40), generator=torch.Generator().manual_seed(1))
+    # A history's items stand in their order, and may stand twice.
+    order = torch.arange(len(pairs[0])).flip(0)
+    pairs = tuple(torch.cat([one[order], one[:2]]) for one in pairs)
+    expected = {tuple(pair) for pair in torch.stack(pairs).T.tolist()}
+    found = sampled._pairs_among(drawn, pairs, ITEMS)
+    for row, items in enumerate(drawn.tolist()):
+        assert found[row].tolist() == [(row, item) in expected for item in items]
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.7])
+@pytest.mark.parametrize("ranking_loss", ["ranking", "kl"])
+def test_own_negatives_that_are_all_items_are_the_shared_ones(lam, ranking_loss):
+    problem = make_problem(6)
+    options = {"base_loss": "gbce", "alpha": 0.3, "lam": lam, "ranking_loss": ranking_loss}
+    shared, gradients = losses_and_gradients(
+        sampled_loss, ObjectiveSettings(**options), problem, negatives=everything()
+    )
+    own, own_gradients = losses_and_gradients(
+        sampled_loss, ObjectiveSettings(**options), problem, negatives=own_draws(ITEMS)
+    )
+    for name, value in shared.items():
+        torch.testing.assert_close(own[name], value)
+    for ours, theirs in zip(own_gradients, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_each_sample_draws_its_own_alike_by_seed_and_a_part_has_its_samples():
+    sampler = NegativeSampler(100, "uniform", torch.ones(1_000_000), torch.arange(5, 1_000_000))
+    torch.manual_seed(4)
+    first = sampler.draw_own(9)
+    torch.manual_seed(4)
+    again = sampler.draw_own(9)
+    assert torch.equal(again.items, first.items)
+    assert first.items.shape == (9, 100)
+    assert int(first.items.min()) >= 5
+    assert len({tuple(row) for row in first.items.tolist()}) == 9
+    assert first.share == pytest.approx(1e-4, rel=1e-4)
+    assert float(first.log_weight.exp().sum()) == pytest.approx(999_995)
+    place = torch.tensor([7, 2])
+    assert torch.equal(first.of(place).items, first.items[place])
+
+
+def test_only_drawn_pairs_are_kept():
+    problem, drawn = make_problem(7), torch.tensor([2, 3, 11, 29])
+    rows, items = sampled.of_drawn(problem["excluded"], drawn)
+    kept = [pair for pair in torch.stack(problem["excluded"]).T.tolist() if pair[1] in drawn.tolist()]
+    assert torch.stack([rows, items]).T.tolist() == kept
+    settings, given = ObjectiveSettings(base_loss="sampled"), {"negatives": Negatives(drawn, torch.ones(4), 4 / ITEMS)}
+    whole, _ = losses_and_gradients(sampled_loss, settings, problem, **given)
+    part, _ = losses_and_gradients(sampled_loss, settings, problem, excluded=(rows, items), **given)
+    assert torch.equal(whole["total"], part["total"])
 
 
 def test_ranks_are_estimated_as_counted():
@@ -200,7 +297,7 @@ def test_ranks_are_estimated_as_counted():
 def test_negatives_that_are_all_the_rows_own_give_finite_gradients():
     problem = make_problem(0)
     row = {name: problem[name][:1] for name in ("states", "target")}
-    drawn = SharedNegatives(problem["target"][:1], torch.zeros(1), 1 / ITEMS)
+    drawn = Negatives(problem["target"][:1], torch.zeros(1), 1 / ITEMS)
     for base in ("sampled", "gbce"):
         settings = ObjectiveSettings(base_loss=base, alpha=0.3)
         changed = row | {"teacher": None, "excluded": None, "negatives": drawn}
@@ -226,7 +323,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match="negative_sampling=often"):
         NegativeSampler(1, "often", torch.ones(3))
     problem = make_problem()
-    with pytest.raises(InputError, match="no shared negatives"):
+    with pytest.raises(InputError, match="no drawn negatives"):
         losses_and_gradients(sampled_loss, ObjectiveSettings(), problem, negatives=everything())
     with pytest.raises(InputError, match="use sampled_loss"):
         losses_and_gradients(blockwise_loss, ObjectiveSettings(base_loss="sampled"), problem)

@@ -102,3 +102,14 @@ def test_shuffled_answers_are_the_same_rows_elsewhere(what):
 def test_an_unknown_control_is_refused():
     with pytest.raises(InputError, match="teacher_shuffle=rows"):
         make_answers([1]).shuffled("rows", 1)
+
+
+def test_the_distilled_rows_are_known_of_a_batch_and_of_its_parts():
+    distilled = torch.tensor([True, False, True, True, False])
+    told = TeacherBatch(torch.zeros(5, 2, dtype=torch.int64), torch.zeros(5, 2), distilled)
+    known = told.to("cpu")
+    assert known.row.tolist() == [0, 2, 3]
+    for part in (slice(0, 2), slice(1, 4), slice(4, 5), slice(0, 5)):
+        expected = distilled[part].nonzero().squeeze(1).tolist()
+        assert known.rows(part).distilled_rows().tolist() == expected
+        assert told.rows(part).known_rows().tolist() == expected

@@ -72,3 +72,38 @@ def test_a_metric_of_ones_own_is_averaged_with_the_others():
         METRICS.register("median_hit", cut_offs=(3,))(lambda ranks, k: (2 * ranks <= k).double())
         assert metrics_from_ranks(RANKS)["median_hit_at_3"] == pytest.approx(1 / 5)
         assert "median_hit_at_3" in metric_names()
+
+
+def shifts(ranks, k):
+    ranks += 5
+    return (ranks <= k).double()
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (lambda ranks, k: -ranks.double(), r"gives gains from -100 to -1; bring them into \[0, 1\]"),
+        (lambda ranks, k: ranks, r"gives gains from 1 to 100; bring them into \[0, 1\]"),
+        (lambda ranks, k: ranks * torch.nan, "gives gains from nan to nan"),
+        (lambda ranks, k: 0.5, r"gives a float for ranks \[5\]; give a tensor, a number each"),
+        (lambda ranks, k: [1.0 for _ in ranks], r"gives a list for ranks \[5\]"),
+        (
+            lambda ranks: ranks,
+            r"\(test_rank_metrics\.py:\d+\): TypeError: .*; mend it, recdistill",
+        ),
+        (lambda ranks, k: {}["oh\nno"], r"\(test_rank_metrics\.py:\d+\): KeyError: 'oh\\nno'; mend it"),
+    ],
+)
+def test_what_a_metric_of_ones_own_gives_is_checked(bad, said):
+    with registries_restored():
+        METRICS.register("bad", cut_offs=(3,))(bad)
+        with pytest.raises(InputError, match=f"^metric 'bad':? {said}"):
+            metrics_from_ranks(RANKS)
+
+
+def test_a_metric_of_ones_own_that_works_in_place_changes_no_other():
+    ranks, before = RANKS.clone(), metrics_from_ranks(RANKS)
+    with registries_restored():
+        METRICS.register("aaa", cut_offs=(3,))(shifts)
+        assert before.items() <= metrics_from_ranks(ranks).items()
+    assert torch.equal(ranks, RANKS)

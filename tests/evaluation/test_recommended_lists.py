@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from registered_parts import registries_restored
 
+from recdistill.errors import InputError
 from recdistill.evaluation.metrics.shares import popularity_group
 from recdistill.evaluation.rank_metrics import metric_names
 from recdistill.evaluation.recommended_lists import RecommendedLists, list_metrics, meanings
@@ -87,3 +89,40 @@ def test_each_says_what_it_means_in_a_line():
 def test_metrics_of_ranks_stay_what_they_were():
     assert set(METRICS.names(of=None)) == {"hr", "mrr", "ndcg"}
     assert not set(metric_names()) & list_metrics(drawn_lists(0)).keys()
+
+
+def empties(lists, k):
+    lists.best.fill_(lists.num_items)
+    lists.item_count.zero_()
+    lists.vectors.zero_()
+    return torch.tensor(1.0)
+
+
+def test_a_metric_of_ones_own_that_works_in_place_changes_no_other():
+    lists = drawn_lists(0)
+    before = list_metrics(lists)
+    with registries_restored():
+        METRICS.register("aaa", of="lists", cut_offs=(3, 10), says="lists of {k}")(empties)
+        found = list_metrics(lists)
+        assert meanings()["aaa_at_3"] == "lists of 3"
+    assert (found.pop("aaa_at_3"), found.pop("aaa_at_10")) == (1.0, 1.0)
+    assert found == pytest.approx(before, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (lambda lists, k: None, r"'bad': gives a NoneType; give one number for all lists"),
+        (lambda lists, k: lists.best, r"'bad': gives a Tensor; give one number"),
+        (lambda lists, k: math.inf, r"'bad': gives inf; give a finite number, or NaN"),
+        (
+            lambda lists, k: 1 / 0,
+            r"'bad' \(test_recommended_lists\.py:\d+\): ZeroDivisionError: division by zero; ",
+        ),
+    ],
+)
+def test_what_a_metric_of_ones_own_gives_is_checked(bad, said):
+    with registries_restored():
+        METRICS.register("bad", of="lists", cut_offs=(3,), says="none")(bad)
+        with pytest.raises(InputError, match=f"^metric {said}"):
+            list_metrics(drawn_lists(0))

@@ -1,9 +1,12 @@
 """Recommendations on Spark: the answers of `recommend`, partitioned Parquet in and out, failed partitions retried."""
 
 import shutil
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -104,11 +107,11 @@ def test_the_answers_are_those_of_recommend_though_a_partition_fails_once(addres
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["double", "float", "bigint", "string"])
 def test_ids_are_the_same_text_as_elsewhere(spark, tmp_path, kind):
-    given = [[7, 50], [2, None], []] if kind == "bigint" else [["7", "x"]] if kind == "string" else [[7.0, 2.5], [None]]
+    given = [[7, 50], [2], []] if kind == "bigint" else [["7", "x"]] if kind == "string" else [[7.0, 250.0], [2.0]]
     folder = str(tmp_path / "histories")
     spark.createDataFrame([(history,) for history in given], f"history array<{kind}>").write.parquet(folder)
     found = [row.history for row in read_histories(spark, folder, 5).collect()]
-    expected = [[None if one is None else text(one) for one in history] for history in given]
+    expected = [list(map(text, history)) for history in given]
     assert sorted(map(str, found)) == sorted(map(str, expected))
 
 
@@ -132,6 +135,46 @@ def test_bad_tables_are_refused_in_one_line(spark, tmp_path):
         recommended(frame, lit(None))
 
 
+NAN = float("nan")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"history": [["a"], ["b"], None]}, "history is None; give a list of item ids"),
+        ({"history": [["a"], ["b"], ["c", None]]}, "history holds None; ids are text, or whole numbers"),
+        ({"history": [[1.0], [2.0], [2.5]]}, "history holds .*2.5.*; ids are"),
+        ({"history": [[1.0], [2.0], [NAN]]}, "history holds .*nan.*; ids are"),
+        ({"history": [[1.0], [2.0], [2.0**60]]}, "history holds .*e.18.*; ids are"),
+        ({"history": [[b"a"], [b"b"], [b"\xff"]]}, "history holds bytes that are no UTF-8 text; write text"),
+        ({"history": [["a"]] * 3, "exclude": [["a"], None, [None]]}, "exclude holds None; ids are text"),
+        ({"history": [["a"]] * 3, "allowed_items": [["a"], None, ["b", None]]}, "allowed_items holds None; ids are"),
+    ],
+)
+def test_bad_lists_are_refused_before_a_student_is_asked_as_elsewhere(spark, tmp_path, columns, told):
+    file = str(tmp_path / "t.parquet")
+    pyarrow.parquet.write_table(pyarrow.table(columns | {"a `b`.c": ["x", "y", "z"]}), file)
+    with pytest.raises(InputError, match=rf"^histories=.*: a row of t.parquet with a `b`\.c 'z': {told}"):
+        read_histories(spark, file, 5)
+    with pytest.raises(InputError, match=rf"^.*: row 3: {told}"):
+        table_of_recommend(file)
+
+
+@pytest.mark.slow
+def test_lists_of_what_is_no_id_are_refused_by_their_type(spark, tmp_path):
+    file = str(tmp_path / "t.parquet")
+    for lists, kind in (([[True]], "boolean"), ([[["a"]]], "array<string>"), ([[Decimal("7.5")]], r"decimal\(2,1\)")):
+        pyarrow.parquet.write_table(pyarrow.table({"history": lists}), file)
+        with pytest.raises(InputError, match=f"column history holds lists of {kind}; ids are text, or whole numbers"):
+            read_histories(spark, file, 5)
+        with pytest.raises(InputError, match="row 1: history holds"):
+            table_of_recommend(file)
+    # Of a database.
+    pyarrow.parquet.write_table(pyarrow.table({"history": [[Decimal("7")]]}), file)
+    assert read_histories(spark, file, 5).first().history == ["7"]
+
+
 def test_without_pyspark_or_java_a_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'recdistill\[spark\]'"):
@@ -150,22 +193,32 @@ def test_columns_to_partition_by_are_checked():
 
 
 def test_the_reason_is_the_line_of_python():
-    assert reason_of("Job aborted\n  org.apache.spark: x\n mlflow.exceptions.MlflowException: row 0: k is 0") == (
-        "mlflow.exceptions.MlflowException: row 0: k is 0"
+    of_python = (
+        "Job aborted: org.apache.spark.PythonException: Traceback (most recent call last):\n"
+        '  File "a.py", line 1, in f\n    raise KeyError("x")\nKeyError: \'x\'\n\nThe above exception\n\n'
+        'Traceback (most recent call last):\n  File "a.py", line 2, in g\nmlflow.exceptions.MlflowException: k is 0\n'
+        " SQLSTATE: 38000\n\tat org.apache.spark.api.python.Runner(Runner.scala:1)\nCaused by: x\n"
     )
+    assert reason_of(of_python) == "mlflow.exceptions.MlflowException: k is 0"
+    assert reason_of("An exception was thrown:\nTraceback (most recent call last):\n  File\nValueError: a\n") == (
+        "ValueError: a"
+    )
+    of_java = "An error occurred while calling o7\n: Job aborted.\n\tat org.a\nCaused by: a\n\tat b\nCaused by: c: full"
+    assert reason_of(of_java) == "c: full"
     assert reason_of("Job aborted\nmore") == "Job aborted"
 
 
 @pytest.mark.slow
-def test_what_failed_leaves_nothing_and_may_be_tried_again(spark, tmp_path):
+def test_what_failed_leaves_nothing_and_may_be_tried_again(spark, tmp_path, capfd):
     output = tmp_path / "output"
     rows = spark.createDataFrame([(1, "a")], "user bigint, item string")
 
     def failing(parts):
         raise RuntimeError("a partition that always fails")
 
-    with pytest.raises(InputError, match=r"^output=.*output: Spark gave up \("):
+    with pytest.raises(InputError, match=r"^output=.*output: Spark gave up \(RuntimeError: a partition that .*\)$"):
         write_partitions(rows.mapInPandas(failing, rows.schema), str(output), [])
+    assert "at org.apache" not in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
     write_partitions(rows, str(output), [])
     assert pd.read_parquet(output)["item"].tolist() == ["a"]

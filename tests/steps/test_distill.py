@@ -11,6 +11,8 @@ from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
 from recdistill.config import DistillConfig, ExportConfig, StudentConfig, TeacherConfig, narrow
+from recdistill.data.all_interactions import all_as_training
+from recdistill.data.samples import Samples
 from recdistill.errors import InputError
 from recdistill.registry import POLICIES, STUDENTS
 from recdistill.runs.step_runs import finished_run
@@ -20,11 +22,13 @@ from recdistill.steps.backbone import backbone
 from recdistill.steps.distill import distill
 from recdistill.steps.export import export
 from recdistill.steps.inputs import data_of, teacher_outputs_of
+from recdistill.steps.student_start import StudentStart
 from recdistill.steps.teacher import teacher
 from recdistill.steps.teacher_overlap import OWN, TWIN, teacher_overlaps
 from recdistill.students.build import load_student
 from recdistill.students.measure import ranks_of
 from recdistill.teachers.outputs import write_teacher_outputs
+from recdistill.training.distributed import ALONE
 
 STUDENT = {"hidden_size": 16, "blocks": 1, "max_length": 8, "epochs": 3, "dropout": 0.1, "batch_size": 64}
 PLAIN = {"lam": 0.0, "alpha": 0.0, "ed_weight": 0.0}
@@ -69,6 +73,38 @@ def test_each_term_changes_the_student(config_of, changes):
     plain, changed = (weights(distill(config_of(**PLAIN | more))) for more in ({}, changes))
     assert plain.keys() == changed.keys()
     assert not same(plain, changed)
+
+
+@pytest.mark.parametrize("held_out_alone", [True, False])
+def test_a_refit_is_taught_what_it_learns_the_held_out_items_with_it(config_of, monkeypatch, held_out_alone):
+    config = config_of(refit=True)
+    data = data_of(config)
+    item = int(data.test.targets[~data.test.target_seen][0])
+    if held_out_alone:
+        train, kept = data.train, data.train.targets != item
+        cut = Samples(train.items, train.start[kept], train.end[kept], train.user[kept])
+        data = replace(data, train=cut)
+    else:
+        # Training has seen every item that is held out.
+        data = replace(data, validation=data.train, test=data.train)
+    asked, refits = [], []
+
+    def answers(candidate_topk, among):
+        asked.append(among)
+        return SimpleNamespace(shuffled=lambda how, seed: "answers")
+
+    outputs = SimpleNamespace(answers=answers, manifest=SimpleNamespace(terms=""))
+    monkeypatch.setattr(module, "distill", lambda config: None)
+    monkeypatch.setattr(module, "refit", lambda *args, **options: refits.append((args[4], options["teacher"])))
+    module.refitted(config, data, None, outputs, StudentStart(), ALONE)
+    ((start, taught),) = refits
+    assert taught == "answers"
+    assert asked[0].tolist() == all_as_training(data).learnt(config.exclude_seen).tolist()
+    assert bool(asked[0][item])
+    # Refits of before are found where nothing has changed for them.
+    assert start.contents == (module.HELD_OUT_TAUGHT if held_out_alone else {})
+    unmasked = module.start_of_refit(replace(config, mask_untrained=False), data, StudentStart())
+    assert unmasked.contents == {}
 
 
 def test_the_kept_student_needs_no_teacher(config_of):

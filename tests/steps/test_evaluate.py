@@ -1,5 +1,10 @@
 """Ranking again with a finished run's model gives the run's own numbers, on its own data alone."""
 
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
@@ -8,10 +13,13 @@ from small_data import write_csv
 from tiny_llm import write_tiny_llm
 from workplace import run_step
 
+import recdistill as rd
+from recdistill import plugins
 from recdistill.config import BaselineConfig, EvaluateConfig, StudentConfig, TeacherConfig
 from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
 from recdistill.runs.logged_models import model_id_of_run
+from recdistill.runs.plugins_of_runs import same_code
 from recdistill.runs.step_runs import finished_run
 from recdistill.steps import teacher as teacher_module
 from recdistill.steps.backbone import backbone
@@ -87,6 +95,82 @@ def test_new_items_are_measured_of_students_of_both_kinds_and_again(place, small
         ours, theirs = (pd.read_parquet(one.artifact("ranks") / "test.parquet") for one in (again, run))
         pd.testing.assert_frame_equal(ours, theirs)
         assert (ours["rank_among_new"][ours["new"]] <= ours["rank"][ours["new"]]).all()
+
+
+OWN_PARTS = (Path(__file__).parents[1] / "plugin" / "parts_of_a_stranger.py").read_text(encoding="utf-8")
+
+
+@contextmanager
+def another_process(*modules):
+    """Nothing of a user's is registered or imported inside, nor of these modules after it."""
+    loaded = dict(plugins._loaded)
+    plugins._loaded.clear()
+    try:
+        with registries_restored():
+            yield
+    finally:
+        for name in modules:
+            sys.modules.pop(name, None)
+        plugins._loaded.clear()
+        plugins._loaded.update(loaded)
+
+
+@pytest.fixture
+def of_own_code(place, small_files):
+    """A student of a user's own, trained: its run's id and the file of its module."""
+    file = place.folder / "parts_of_mine.py"
+    file.write_text(OWN_PARTS, encoding="utf-8")
+    with another_process(file.stem):
+        load_plugins(str(file))
+        options = {"student": "decayed_mean", "hidden_size": 8, "epochs": 1, "plugin": str(file)}
+        run = backbone(BaselineConfig(**small_files, **options))
+    return run.run_id, file
+
+
+def test_a_student_of_ones_own_is_evaluated_by_the_plugin_of_its_run(of_own_code):
+    run_id, file = of_own_code
+    with another_process(file.stem):
+        again = evaluate(EvaluateConfig(run_id=run_id))
+        assert not again.reused
+        of = finished_run(run_id, "backbone")
+        assert ranking(again.metrics()) == ranking(of.metrics())
+        parts = json.loads(again.artifact("key.json").read_text())["options"]
+        assert parts["student decayed_mean"] == same_code(of)["student decayed_mean"]
+    with another_process(file.stem):
+        assert rd.load_run(run_id).shape.student == "decayed_mean"
+
+
+def test_a_run_whose_plugin_has_moved_says_which_it_is(of_own_code):
+    run_id, file = of_own_code
+    moved = file.rename(file.with_name("moved_parts.py"))
+    said = rf"^run_id={run_id}: was made with student=decayed_mean, a part of plugin={file}; give plugin= with"
+    with another_process(file.stem, moved.stem):
+        for ask in (lambda: evaluate(EvaluateConfig(run_id=run_id)), lambda: rd.load_run(run_id)):
+            with pytest.raises(InputError, match=said):
+                ask()
+        load_plugins(str(moved))
+        assert "test/mrr" in evaluate(EvaluateConfig(run_id=run_id)).metrics()
+        assert rd.load_run(run_id, plugin=str(moved)).shape.student == "decayed_mean"
+    file.write_text(
+        "import recdistill\n\n\n@recdistill.METRICS.register('other', cut_offs=())\ndef other(ranks): pass\n"
+    )
+    with another_process(file.stem), pytest.raises(InputError, match=r"which has no student=decayed_mean now; give"):
+        evaluate(EvaluateConfig(run_id=run_id))
+
+
+def test_code_that_was_edited_since_gives_no_other_numbers(of_own_code):
+    run_id, file = of_own_code
+    file.write_text(OWN_PARTS.replace("return mean + ", "return 2 * mean - "), encoding="utf-8")
+    said = rf"run {run_id}: its student decayed_mean is no longer the code that it was trained with \(parts_of_mine.py"
+    with another_process(file.stem):
+        for ask in (lambda: evaluate(EvaluateConfig(run_id=run_id)), lambda: rd.load_run(run_id)):
+            with pytest.raises(InputError, match=said):
+                ask()
+    # A run of before, which says nothing of its student's module beside the weights, is known by its key alone.
+    with another_process(file.stem):
+        load_plugins(str(file))
+        with pytest.raises(InputError, match=said):
+            same_code(finished_run(run_id, "backbone"))
 
 
 def metrics_of_model(run_id):

@@ -1,12 +1,16 @@
 """What ``prepare`` says of the data, and the popularity baseline by hand."""
 
+import random
+
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from small_data import options_of, write_table
 from workplace import run_step
 
 from recdistill.config import DataConfig
+from recdistill.evaluation.part_metrics import chance_ndcg
 from recdistill.steps.inputs import data_of
 from recdistill.steps.prepare import prepare
 
@@ -69,6 +73,29 @@ def test_new_items_are_said_logged_and_ranked_among_themselves(small_files, plac
     assert not table["rank_among_new"][~new].any()
     assert metrics["test/new_among_new/mrr"] == pytest.approx(1 / len(data.new_test))
     assert metrics["test/warm/mrr"] == pytest.approx((1 / table["rank"][table["item_count"] > 0]).mean())
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_chance_counts_the_new_items_that_histories_leave(tmp_path, place, exclude_seen):
+    drawn = random.Random(0)
+    rows = [
+        (f"u{user}", f"i{drawn.randrange(time, time + 12)}", 100 * time + user)
+        for time in range(40)
+        for user in range(20)
+    ]
+    write_table(tmp_path / "interactions.csv", [("user", "item", "timestamp"), *rows])
+    write_table(tmp_path / "items.csv", [("item", "title"), *((f"i{item}", f"Film {item}") for item in range(51))])
+    config = DataConfig(**options_of(tmp_path), split="chronological", exclude_seen=exclude_seen)
+    metrics, data = prepare(config).metrics(), data_of(config)
+    new, levels, left = set(data.new_test), [], []
+    for start, end, target in zip(data.test.start, data.test.end, data.test.targets, strict=True):
+        if target in new:
+            seen = set(data.test.items[start:end]) if exclude_seen else set()
+            left.append(len(new - seen))
+            levels.append(0.0 if target in seen else chance_ndcg(left[-1], 20))
+    assert metrics["test/new_among_new/chance_ndcg_at_20"] == pytest.approx(np.mean(levels))
+    assert metrics.get("test/new_among_new/items") == (pytest.approx(np.mean(left)) if exclude_seen else None)
+    assert (0.0 in levels) == exclude_seen
 
 
 def test_a_reused_run_that_other_code_made_says_so_in_one_line(small_files, place, capsys):

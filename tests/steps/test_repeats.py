@@ -1,19 +1,32 @@
 """Items that come again: a target that rankings leave out is a miss, teaches nothing, and is said to be there."""
 
 import csv
+import json
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from kinds_data import QUICK, histories_of, write_data
 from small_data import write_csv
 from workplace import Workplace, run_step
 
-from recdistill.config import DataConfig
+from recdistill.config import AddItemsConfig, BaselineConfig, DataConfig, MapItemsConfig
 from recdistill.data import notices
 from recdistill.data.load import load_data
 from recdistill.runs.served_model import load_model
+from recdistill.steps.add_items import add_items
+from recdistill.steps.backbone import backbone
+from recdistill.steps.inputs import data_of
+from recdistill.steps.map_items import Source, made_from, map_items
+from recdistill.steps.student_start import LEARNT
+from recdistill.students.build import load_recommender
+from recdistill.students.item_map import fit_item_map
+from recdistill.students.mapped import MappedStudent
 from recdistill.teachers.outputs import TeacherOutputs
+from recdistill.views.item_vectors import ItemVectors
 
 SMALL = {"epochs": 1, "hidden_size": 8, "blocks": 1}
 
@@ -126,3 +139,61 @@ def test_a_user_who_has_seen_the_whole_catalogue_costs_nobody_the_teacher(
     seen_all = data.train.end - data.train.start >= 12
     assert (seen_all & (data.train.user == data.user_ids.index("all"))).any()
     assert not seen_all[scored][data.train.user[scored] == data.user_ids.index("all")].any()
+
+
+def targets_of_repeats_alone(folder: Path) -> dict[str, object]:
+    """Options of data with six items, the first of the file, each of which one user has had twice and nobody else."""
+    options = QUICK | write_data(folder) | {"epochs": 3, "item_init": "views"}
+    log, items = folder / "log.csv", folder / "items.csv"
+    head, *rows = log.read_text(encoding="utf-8").splitlines()
+    later = [(*row.split(",")[:2], int(row.split(",")[2]) * 10 + 20) for row in rows]
+    later += [(f"u{one}", f"z{one}", time) for one in range(6) for time in (0, 25)]
+    log.write_text("\n".join([head, *(",".join(map(str, row)) for row in later)]) + "\n", encoding="utf-8")
+    head, *rows = items.read_text(encoding="utf-8").splitlines()
+    rows = [*(f"z{one},Zed {one},{'Jazz' if one % 2 else 'War'}" for one in range(6)), *rows]
+    items.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return options
+
+
+@pytest.mark.parametrize("new_items", [0.25, 0.0])
+@pytest.mark.parametrize("item_map", ["own", "ridge"])
+def test_an_item_that_nothing_is_learnt_of_is_new_to_a_map(
+    place: Workplace, tmp_path: Path, item_map: str, new_items: float
+) -> None:
+    options = targets_of_repeats_alone(tmp_path) | {"new_items": new_items}
+    student = backbone(BaselineConfig(**options))
+    config = MapItemsConfig(**options, item_map=item_map)
+    run = map_items(MapItemsConfig(student_run_id=student.run_id, item_map=item_map, views="tfidf", device="cpu"))
+    data = data_of(config)
+    learnt = data.learnt(exclude_seen=True)
+    assert (data.trained & ~learnt).sum() >= 3
+    found = load_recommender(run.artifact("student"))
+    assert isinstance(found, MappedStudent)
+    assert found.new_items.tolist() == np.flatnonzero(~learnt).tolist()
+    metrics = run.metrics()
+    assert metrics["map/val_warm_cost"] <= 0.02
+    if new_items:
+        (tried,) = json.loads((run.artifact("new_items") / "curve.json").read_text())["views"]
+        assert tried["value"] == pytest.approx(metrics["val/new_among_new/ndcg_at_20"])
+    if item_map == "ridge":
+        # Nothing is fitted to rows that nothing was learnt of.
+        table = torch.from_numpy(ItemVectors.load(run.artifact("student") / "item_vectors", device="cpu").table)
+        rows = load_student_table(student)
+        expected, _ = fit_item_map(table[learnt], rows[learnt], torch.as_tensor(data.item_count)[learnt])
+        torch.testing.assert_close(found.new_item_map.map.weight, expected.weight)
+    # Maps of before are not found; those of data without such items are.
+    assert made_from(config, data, Source(student, "backbone", {}), None, ())[1].items() >= LEARNT.items()
+    path = tmp_path / "new.csv"
+    path.write_text("item,title,kind\nn1,Number 101,Jazz\n")
+    more = load_recommender(
+        add_items(AddItemsConfig(model=run.run_id, items=str(path), device="cpu")).artifact("student")
+    )
+    history, length = histories_of(data, np.flatnonzero(learnt))
+    with torch.no_grad():
+        assert torch.equal(more.scores(history, length)[:, : data.num_items], found.scores(history, length))
+
+
+def load_student_table(run: object) -> torch.Tensor:
+    """The item table of a student's run, that within a map."""
+    found = load_recommender(run.artifact("student"))
+    return (found.student if isinstance(found, MappedStudent) else found).item_table().detach()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from kinds_data import QUICK, write_data
 from mlflow.tracking import MlflowClient
+from safetensors.torch import load_file, save_file
 from workplace import copied_workplace, run_step
 
 import recdistill as rd
@@ -36,10 +37,17 @@ from recdistill.steps.evaluate import evaluate
 from recdistill.steps.inputs import data_of, frozen_student
 from recdistill.steps.map_items import map_items
 from recdistill.steps.retire_items import retire_items
-from recdistill.steps.student_start import KeptStudent, StudentStart, learnt_items, student_start
+from recdistill.steps.student_start import (
+    CONSTANT,
+    KeptStudent,
+    StudentStart,
+    learnt_items,
+    student_start,
+    whole_path_contents,
+)
 from recdistill.students.build import load_recommender
 from recdistill.students.catalogue_file import CATALOGUE_FILE, read_catalogue
-from recdistill.students.mapped import MappedStudent
+from recdistill.students.mapped import MAP_FILE, MappedStudent
 
 CPU = torch.device("cpu")
 
@@ -123,6 +131,63 @@ def test_a_map_that_was_trained_goes_on(options, today):
     plain = backbone(BaselineConfig(**options))
     with pytest.raises(InputError, match=r"^item_init=views: the student of init_from=.* has no map"):
         backbone(changed(config, init_from=plain.run_id))
+
+
+def renamed(options, folder, change):
+    """The same options over other files: ``change`` gives an item's id and title from what they were."""
+    given = dict(options)
+    for name in ("interactions", "items"):
+        head, *rows = (row.split(",") for row in Path(options[name]).read_text().splitlines())
+        place = head.index("item")
+        for row in rows:
+            old = row[place]
+            row[place] = change(old, "")[0]
+            if name == "items":
+                row[1] = change(old, row[1])[1]
+        given[name] = str(folder / f"{name}.csv")
+        Path(given[name]).write_text("\n".join(map(",".join, [head, *rows])) + "\n")
+    return given
+
+
+def test_a_student_of_unrelated_items_is_refused_in_one_line(yesterday, options, tmp_path, capsys):
+    config = BaselineConfig(**options | {"epochs": 1}, init_from=yesterday.run_id)
+    others = renamed(options, tmp_path, lambda item, title: (f"film-{item}", title))
+    said = rf"^init_from={yesterday.run_id}: has none of the 60 items, as 'film-i0'; its own are such as 'i0'; give a"
+    with pytest.raises(InputError, match=said):
+        backbone(changed(config, **{name: others[name] for name in ("interactions", "items")}))
+    # Another shop, whose items have numbers, too.
+    others = renamed(options, tmp_path, lambda item, title: (item, f"Thing {int(item[1:]) + 1}"))
+    with pytest.raises(InputError, match=r"60 of 60 items of the same id have another title, as 'i0', 'Thing 1' here"):
+        backbone(changed(config, **{name: others[name] for name in ("interactions", "items")}))
+    # The same items under longer names.
+    others = renamed(options, tmp_path, lambda item, title: (item, f"{title} (2024)"))
+    capsys.readouterr()
+    backbone(changed(config, **{name: others[name] for name in ("interactions", "items")}))
+    assert f"init_from={yesterday.run_id}: 60 of 60 items matched by id\n" in capsys.readouterr().out
+
+
+def test_how_many_items_are_known_is_said(yesterday, today, capsys):
+    backbone(BaselineConfig(**today | {"epochs": 1, "seed": 9}, init_from=yesterday.run_id))
+    assert f"init_from={yesterday.run_id}: 60 of 62 items matched by id\n" in capsys.readouterr().out
+
+
+def test_a_key_tells_where_an_earlier_map_has_a_constant(options, tmp_path):
+    texts = {"item_init": "views", "views": "tfidf"}
+    run = backbone(BaselineConfig(**options | texts))
+    config = BaselineConfig(**options | texts, init_from=run.run_id)
+    data = data_of(config)
+    plain = KeptStudent(run.run_id, student_folder(run.run_id)[0])
+    assert plain.contents(config) == {"earlier student": plain.digest}
+    assert whole_path_contents(config, data)["earlier student"] == plain.digest
+    # As one has it that a teacher's vectors were injected into.
+    folder = tmp_path / "student"
+    shutil.copytree(plain.folder, folder)
+    tensors = load_file(folder / MAP_FILE)
+    save_file(tensors | {"bias": torch.ones_like(tensors["bias"])}, folder / MAP_FILE)
+    with_constant = KeptStudent("models:/films/1", folder)
+    assert with_constant.contents(config) == {"earlier student": with_constant.digest} | CONSTANT
+    assert with_constant.contents(changed(config, item_init="random", views="")).keys() == {"earlier student"}
+    assert with_constant.earlier(config, data).text_map.bias.all()
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,8 @@ def test_an_untrained_teacher_is_its_frozen_backbone(taught):
     for part in ("val", "test"):
         assert ranks(untrained, part) == ranks(frozen, part)
         assert ranks(finished_run(taught.run_id, "teacher"), part) != ranks(frozen, part)
-    assert untrained.metrics()["train_seconds"] == 0
+    # The reading of the titles is all that it costs.
+    assert untrained.metrics()["train_seconds"] < finished_run(taught.run_id, "teacher").metrics()["train_seconds"]
 
 
 @pytest.mark.parametrize(

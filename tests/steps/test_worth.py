@@ -20,7 +20,7 @@ from recdistill.steps.backbone import backbone
 from recdistill.steps.estimate import estimate
 from recdistill.steps.main import main
 from recdistill.steps.study import study
-from recdistill.steps.worth import check_seeds, cost_of, rounds_of, worth
+from recdistill.steps.worth import Cost, check_seeds, cost_of, reading_of_frozen, rounds_of, worth
 from recdistill.students.build import load_recommender
 from recdistill.students.mapped import MappedStudent
 from recdistill.study.cells import RANKS
@@ -58,6 +58,8 @@ def test_worth_has_every_row_and_a_sentence(place, small_files, tiny_llm_folder,
     for row in ("cheap text + frozen LLM", "cheap text + teacher", "items with clicks: distilled"):
         assert row in said
     assert "4,500 LLM tokens" in said
+    assert "to read the items' texts and " in said
+    assert re.search(r"- price of cheap text \+ frozen LLM: [1-9][\d,]* LLM tokens and \d+ s once, no teacher", said)
     assert said in capsys.readouterr().out
     metrics = run.metrics()
     assert "worth/cheap_text_teacher_over_cheap_text_new_among_new/difference" in metrics
@@ -152,11 +154,23 @@ def test_the_price_is_of_all_rounds_and_of_a_servers_own_count(monkeypatch):
         return SimpleNamespace(options=options, metrics=lambda: metrics)
 
     first, second = made(ours, train_seconds=5.0, outputs_seconds=2.0), made(ours, outputs_seconds=3.0)
-    assert cost_of(first, []) == (137, 7.0)
-    assert cost_of(first, [second, second]) == (197, 13.0)
-    assert cost_of(first, [made(changed(ours, outputs_token_budget=0))])[0] == 0
+    # A run of a version that did not count the items' texts is priced all the same.
+    assert cost_of(first, []) == Cost(137, 7.0, None)
+    assert cost_of(first, [second, second]) == Cost(197, 13.0, None)
+    assert cost_of(first, [made(changed(ours, outputs_token_budget=0))]).tokens == 0
+    counted = made(ours, train_seconds=5.0, outputs_seconds=2.0, **{"teacher/text_tokens": 90.0})
+    assert cost_of(counted, [second, second]) == Cost(197, 13.0, 90)
     spent = {"endpoint/prompt_tokens": 40.0, "endpoint/answer_tokens": 2.0, "endpoint/seconds": 9.0}
-    assert cost_of(made(server, **spent), [made(server, **spent)]) == (84, 18.0)
+    assert cost_of(made(server, **spent), [made(server, **spent)]) == Cost(84, 18.0)
+
+
+def test_the_frozen_llm_has_a_price_of_its_own():
+    def made(tokens, seconds):
+        return SimpleNamespace(metrics=lambda: {"map/text_tokens": tokens, "map/text_seconds": seconds})
+
+    rows = [{"cheap text": made(30.0, 2.0), "cheap text + frozen LLM": made(more, 5.0)} for more in (130.0, 150.0)]
+    assert reading_of_frozen(rows) == (110, 3.0)
+    assert reading_of_frozen([{"cheap text": made(30.0, 2.0)}]) is None
 
 
 def test_the_rounds_end_at_the_first_teacher_whichever_run_it_is(monkeypatch):

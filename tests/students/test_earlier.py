@@ -1,14 +1,16 @@
 """Students that start from earlier ones, over a catalogue that has grown."""
 
+import numpy as np
 import pytest
 import torch
 from text_students import SMALL, moved, of_data, texts_of
 
 from recdistill.config import BaselineConfig
+from recdistill.data.catalogue import Catalogue
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
-from recdistill.students.build import build_student
-from recdistill.students.earlier import EarlierStudent, check_shape, rows_of, tensors_of
+from recdistill.students.build import build_student, load_recommender, save_recommender
+from recdistill.students.earlier import EarlierStudent, check_same_items, check_shape, rows_of, tensors_of
 from recdistill.students.mapped import with_own_map
 from recdistill.students.text_vectors import TextVectors
 from recdistill.students.training import fit_recommender
@@ -60,12 +62,86 @@ def test_a_map_of_texts_goes_on_and_an_item_s_own_part_with_it(student, shape):
     served = with_own_map(before, made, {}, {})
     rows = torch.cat([torch.arange(40), torch.tensor([-1, -1])])
     model = build_student(made, 42, texts=texts).eval()
-    text_map = served.new_item_map.map.weight.T.float()
-    EarlierStudent(tensors_of(served), rows, torch.randn(42, 16), text_map).start(model)
+    EarlierStudent(tensors_of(served), rows, torch.randn(42, 16), served.new_item_map.map).start(model)
     torch.testing.assert_close(model.items.from_text.weight, before.items.from_text.weight)
     torch.testing.assert_close(model.item_table()[:40], before.item_table())
     torch.testing.assert_close(model.item_table()[40:], model.items.from_text(texts.vectors[40:]))
     assert not model.items.embedding.weight[[2, 7, 40, 41, 42]].any()
+
+
+@pytest.mark.parametrize("student", STUDENTS.names(gradient=True))
+@torch.no_grad()
+def test_the_constant_of_a_distilled_student_s_map_goes_on(student, shape, tmp_path):
+    """Start, `with_items` and the item table agree: of what was learnt, of what was not, and of what came since."""
+    made, texts, noise = shape(student), texts_of(42), torch.Generator().manual_seed(4)
+    teacher = 1 + torch.randn(40, 24, generator=noise)
+    before = build_student(made, 40, teacher, 0.5, texts=TextVectors(texts.vectors[:40], texts.trained[:40])).eval()
+    moved(before.items)
+    save_recommender(tmp_path / "before", with_own_map(before, made, {}, {}), made)
+    served = load_recommender(tmp_path / "before")
+    assert served.new_item_map.map.bias.norm() > 0.1 * served.student.item_table().norm(dim=1).mean()
+    added = served.with_items(made, texts.vectors[40:]).student.item_table()[40:]
+    rows = torch.cat([torch.arange(40), torch.tensor([-1, -1])])
+    for teaches in (False, True):
+        taught = (torch.randn(42, 24, generator=noise), 0.5) if teaches else ()
+        model = build_student(made, 42, *taught, texts=texts).eval()
+        EarlierStudent(tensors_of(served), rows, None, served.new_item_map.map).start(model)
+        own, learnt = model.items.own_table(), texts.trained.clone()
+        learnt[40:] = False
+        torch.testing.assert_close(own[:-1][learnt], served.student.item_table()[learnt[:40]])
+        torch.testing.assert_close(own[:-1][~texts.trained], served.new_item_map.map(texts.vectors[~texts.trained]))
+        torch.testing.assert_close(own[40:42], added)
+        assert not own[-1].any()
+    # A student of one generation more has it still, in the table that is served and in the map.
+    model = build_student(made, 42, texts=texts).eval()
+    EarlierStudent(tensors_of(served), rows, None, served.new_item_map.map).start(model)
+    save_recommender(tmp_path / "after", with_own_map(model, made, {}, {}), made)
+    again = load_recommender(tmp_path / "after")
+    torch.testing.assert_close(again.student.item_table(), model.item_table())
+    torch.testing.assert_close(again.new_item_map.map.bias, served.new_item_map.map.bias, rtol=1e-5, atol=1e-7)
+    more = again.with_items(made, texts.vectors[40:]).student.item_table()[42:]
+    torch.testing.assert_close(more, added)
+
+
+ITEMS = tuple(f"{item}" for item in range(6))
+TITLES = ("Heat (1995)", "Toy Story (1995)", "The Fan (1996)", "Fargo (1996)", "Big Night (1996)", "Alien (1979)")
+OTHERS = ("Casino (1995)", "Babe (1995)", "Twister (1996)", "Sleepers (1996)", "Emma (1996)", "Alien (1979)")
+
+
+def catalogue(ids, titles):
+    return Catalogue(tuple(ids), tuple(titles), np.ones(len(ids), dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [
+        TITLES,
+        # All of them written otherwise.
+        ("Heat", "TOY STORY", "Fan, The", "Fargo: remastered (1996)", "Big Night", "Alien"),
+        # Up to half of them with another name.
+        (*OTHERS[:3], *TITLES[3:]),
+        # Without titles, ids stand in their place.
+        ITEMS,
+    ],
+)
+def test_items_of_one_id_may_be_named_anew(titles):
+    rows = rows_of(ITEMS, ITEMS)
+    check_same_items(rows, ITEMS, titles, catalogue(ITEMS, TITLES), "run")
+    check_same_items(rows, ITEMS, TITLES, catalogue(ITEMS, titles), "run")
+
+
+@pytest.mark.parametrize("few", [6, 3])
+def test_other_items_of_the_same_ids_are_refused(few):
+    ids = (*ITEMS[:few], *(f"later {item}" for item in range(6 - few)))
+    said = rf"^init_from=run: {min(few, 5)} of {few} items of the same id have another title, as '0', 'Casino \(1995\)'"
+    with pytest.raises(InputError, match=said + r" here and 'Heat \(1995\)' there"):
+        check_same_items(rows_of(ids, ITEMS), ids, OTHERS, catalogue(ITEMS, TITLES), "run")
+
+
+def test_a_student_of_no_item_of_today_is_refused():
+    ids = tuple(f"film {item}" for item in ITEMS)
+    with pytest.raises(InputError, match=r"^init_from=run: has none of the 6 items, as 'film 0'; its own are such as"):
+        check_same_items(rows_of(ids, ITEMS), ids, TITLES, catalogue(ITEMS, TITLES), "run")
 
 
 def test_a_training_from_an_earlier_student_begins_where_that_ended(ring_data):

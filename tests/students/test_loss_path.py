@@ -35,7 +35,7 @@ def path_of(student=None, **options) -> str:
 
 @pytest.mark.parametrize(
     ("base_loss", "path"),
-    [("ce", "blocks"), ("sampled", "shared negatives"), ("gbce", "shared negatives"), ("bce", "one negative")],
+    [("ce", "blocks"), ("sampled", "shared negatives"), ("gbce", "own negatives"), ("bce", "one negative")],
 )
 def test_the_base_loss_tells_the_path(base_loss, path):
     assert path_of(base_loss=base_loss) == path

@@ -3,11 +3,20 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from recdistill.errors import InputError
 from recdistill.students.build import build_recommender, load_recommender, save_recommender
 from recdistill.students.item_map import ItemMap, Terms
-from recdistill.students.mapped import Interleaving, MappedStudent, NewItemMap, with_new_items
+from recdistill.students.mapped import (
+    BLOCK,
+    Interleaving,
+    MappedStudent,
+    NewItemMap,
+    has_constant,
+    with_new_items,
+)
 
 NUM_ITEMS, LENGTH = 40, 10  # of the students that `build` makes
 NEW = torch.tensor([3, 17, 39])
@@ -55,6 +64,65 @@ def test_old_scores_stay_bit_for_bit_also_where_items_are_added(name, build, sha
         scores = model.scores(history, length)
         assert scores.shape == (12, model.num_items)
         assert torch.equal(scores[:, old_items()], before[:, old_items()])
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(
+    before=st.sampled_from([0, 1, 2, 5, 13, BLOCK - 4, BLOCK, 3 * BLOCK]),
+    added=st.sampled_from([1, 2, 7, 100, BLOCK, 2 * BLOCK + 1]),
+    rows=st.sampled_from([1, 2, 3, 12]),
+    count=st.sampled_from([1, 2]),
+)
+@torch.no_grad()
+def test_scores_of_new_items_stay_bit_for_bit_where_further_ones_are_added(
+    before, added, rows, count, build, shape, threads
+):
+    threads(count)
+    mapped = with_new_items(build("gru4rec"), shape("gru4rec"), NEW, vectors(3), new_item_map(Interleaving(1.25, 0.3)))
+    one = mapped.with_items(shape("gru4rec"), vectors(before, seed=6))
+    two = one.with_items(shape("gru4rec"), vectors(added, seed=7))
+    history, length = histories(torch.arange(one.num_items))
+    history, length = history[:rows], length[:rows]
+    assert torch.equal(two.scores(history, length)[:, : one.num_items], one.scores(history, length))
+
+
+def test_columns_are_those_of_the_student_s_own_new_items(build, shape):
+    mapped = with_new_items(build("gru4rec"), shape("gru4rec"), NEW, vectors(3), new_item_map())
+    assert mapped.columns_of(np.array([39, 3])).tolist() == [2, 0]
+    assert mapped.columns_of(np.zeros(0, dtype=np.int64)).tolist() == []
+    for known in (4, 0, 77):
+        with pytest.raises(ValueError, match="not new to the student"):
+            mapped.columns_of(np.array([3, known]))
+
+
+@torch.no_grad()
+def test_further_items_are_as_if_new_and_those_that_are_new_stay_so(build, shape):
+    mapped = with_new_items(build("gru4rec"), shape("gru4rec"), NEW, vectors(3), new_item_map())
+    of_texts = vectors(NUM_ITEMS, seed=9)
+    for items in ([20, 5], [5, 17, 20, 39]):
+        found = mapped.with_new(shape("gru4rec"), torch.tensor(items), of_texts)
+        assert found.new_items.tolist() == [3, 5, 17, 20, 39]
+        table = found.student.item_table()
+        assert torch.equal(table[NEW], mapped.student.item_table()[NEW])
+        assert torch.equal(table[[5, 20]], mapped.new_item_map.map(of_texts[[5, 20]]))
+
+
+def test_what_is_saved_says_whether_the_own_map_has_a_constant(build, shape, tmp_path):
+    weight, bias = torch.ones(SIZE, 16).double(), torch.ones(16).double()
+    for number, (constant, terms, expected) in enumerate(
+        ((bias, None, True), (0 * bias, None, False), (bias, Terms(0, 0, 0), False))
+    ):
+        made = NewItemMap(ItemMap(weight, constant), terms, AS_IT_IS, {}, {})
+        mapped = with_new_items(build("gru4rec"), shape("gru4rec"), NEW, vectors(3), made)
+        save_recommender(tmp_path / str(number), mapped, shape("gru4rec"))
+        assert has_constant(tmp_path / str(number)) == expected
 
 
 @torch.no_grad()

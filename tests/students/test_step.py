@@ -1,4 +1,4 @@
-"""The losses of a training step: by blocks, and over shared negatives with few rows of the item table."""
+"""The losses of a training step: by blocks, and over drawn negatives with few rows of the item table."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +28,11 @@ from recdistill.students.training import (
     fit_recommender,
     initial_student,
     optimizer_of,
+    row_sparse,
     selection_of,
     student_plan,
 )
+from recdistill.testing.teachers import small_data
 from recdistill.training.recorder import NoRecorder
 
 CPU = torch.device("cpu")
@@ -110,6 +112,23 @@ def test_few_negatives_reach_few_rows_and_the_step_leaves_the_others(ring_data: 
     changed = (table.detach() != before).any(dim=1).nonzero().squeeze(1)
     assert set(changed.tolist()) <= set(used.tolist()) - {ring_data.padding_id}
     assert len(changed) >= len(used) - 1
+
+
+@pytest.mark.parametrize("base_loss", ["sampled", "gbce"])
+def test_an_own_output_and_its_bias_learn_in_the_rows_in_use_alone(base_loss: str, ring_data: SequenceData) -> None:
+    options = options_of("sasrec", base_loss=base_loss, negatives=1, batch_size=4, output="linear")
+    config = BaselineConfig(**options)
+    _, model = one_step(config, ring_data)
+    assert model.output is not None
+    bias = model.output.bias
+    used = bias.grad.coalesce().indices()[0].tolist()
+    assert 0 < len(used) < ring_data.num_items / 2
+    assert used == model.output.weight.grad.coalesce().indices()[0].tolist()
+    assert {id(one) for one in row_sparse(config, model)} >= {id(bias), id(model.output.weight)}
+    optimizer_of(config, model).step()
+    changed_rows = bias.detach().nonzero().squeeze(1).tolist()
+    assert set(changed_rows) <= set(used)
+    assert changed_rows
 
 
 @pytest.mark.parametrize("base_loss", ["ce", "sampled", "gbce"])
@@ -290,3 +309,20 @@ def test_a_candidate_without_a_negative_names_its_own_option(ring_data: Sequence
     config = DistillConfig(**SMALL, ranking_loss="bce", candidate_topk=1, exclude_seen=False, ed_weight=0.0)
     with pytest.raises(InputError, match=r"^ranking_loss=bce: a sample knows all 4 items, .* set ranking_loss=ce$"):
         one_step(config, few, teacher)
+
+
+def test_gbce_learns_what_follows_what() -> None:
+    """With few negatives that all samples of a batch share it forgets again, and ends at 0.2 here."""
+    data = small_data(120, 30)
+    config = BaselineConfig(
+        **options_of("sasrec", base_loss="gbce", negatives=3, dropout=0.0, hidden_size=16, learning_rate=0.01)
+    )
+    _, plan = student_plan(config, data, shape_of(config), None, NoRecorder())
+    for epoch in range(30):
+        plan.module.train()
+        for batch in plan.batches(epoch):
+            plan.step(batch)["total"].backward()
+            plan.optimizer.step()
+            plan.optimizer.zero_grad()
+    plan.module.eval()
+    assert plan.validate()["val/ndcg_at_10"] > 0.6

@@ -20,12 +20,14 @@ from recdistill.students.training import fit_recommender, initial_student
 from recdistill.training.recorder import NoRecorder
 
 
+@pytest.mark.parametrize("constant", [0.0, 0.7])
 @pytest.mark.parametrize("ed_weight", [0.0, 0.5])
-def test_every_way_to_an_embedding_is_the_map_of_the_text_plus_what_was_learnt(ed_weight, teacher_embedding):
+def test_every_way_to_an_embedding_is_the_map_of_the_text_plus_what_was_learnt(ed_weight, constant, teacher_embedding):
     texts = texts_of(40)
     items = moved(ItemEmbedding(40, 16, teacher_embedding, ed_weight, texts=texts))
+    items.go_on_from_map(torch.randn(5, 16).double(), torch.full((16,), constant).double())
     own = items.embedding.weight[:-1] * texts.trained.unsqueeze(1)
-    expected = texts.vectors @ items.from_text.weight.T + own
+    expected = texts.vectors @ items.from_text.weight.T + constant + own
     if ed_weight:
         expected = expected + ed_weight * items.projection(teacher_embedding)
     expected = torch.cat([expected, torch.zeros(1, 16)])

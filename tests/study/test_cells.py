@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 
 from recdistill.errors import InputError
 from recdistill.study.cells import CellResult, read_cell, read_ranks, write_cell
 from recdistill.study.plan import Cell, read_plan
-from recdistill.study.report import Found, answers, starts_elsewhere, write_report
+from recdistill.study.report import Found, answers, found_chance, starts_elsewhere, write_report
 
 PLAN = """\
 data:
@@ -64,6 +65,50 @@ def test_what_is_written_is_read(study):
     assert not list(folder.rglob("*.partial"))
 
 
+@pytest.mark.parametrize("killed_at", [".parquet", ".json"])
+def test_a_cell_that_is_killed_while_it_is_written_again_is_not_finished(study, monkeypatch, killed_at):
+    folder, found = study
+    cell = found.plan.cells[0]
+    rename = Path.replace
+
+    def killed(place: Path, target: Path) -> Path:
+        if target.suffix == killed_at:
+            raise KeyboardInterrupt
+        return rename(place, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_cell(folder, cell, result(cell, 0.9), ranks(7, 3))
+    assert read_cell(folder, cell) is None
+    monkeypatch.undo()
+    write_cell(folder, cell, result(cell, 0.9), ranks(7, 3))
+    assert read_cell(folder, cell) == result(cell, 0.9)
+    assert read_ranks(folder, cell)["rank"].equals(ranks(7, 3)["rank"])
+
+
+def test_a_cell_whose_new_files_cannot_be_written_stays_as_it_was(study):
+    folder, found = study
+    cell = found.plan.cells[0]
+    before = read_ranks(folder, cell)
+    with pytest.raises(TypeError):
+        write_cell(folder, cell, dataclasses.replace(result(cell, 0.9), versions={"torch": object()}), ranks(7, 3))
+    with pytest.raises(pyarrow.ArrowException):
+        write_cell(folder, cell, result(cell, 0.9), ranks(7, 3).assign(user=[object()] * 300))
+    assert read_cell(folder, cell) == result(cell, 0.1)
+    assert read_ranks(folder, cell).equals(before)
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_cells_of_before_with_too_low_a_chance_do_not_count_beside_others(study):
+    _, found = study
+    assert found_chance(found, "small") == pytest.approx(0.03)
+    marked = {"test/new_among_new/chance_ndcg_at_20": 0.05, "test/new_among_new/items": 7.5}
+    (first, *_) = found.results
+    metrics = {**found.results[first].metrics, **marked}
+    mixed = {**found.results, first: dataclasses.replace(found.results[first], metrics=metrics)}
+    assert found_chance(dataclasses.replace(found, results=mixed), "small") == 0.05
+
+
 def test_a_cell_of_another_plan_is_not_taken(study):
     folder, found = study
     cell = found.plan.cells[0]
@@ -85,6 +130,7 @@ def test_the_report_says_what_is_better_and_what_is_missing(study):
     assert "without a teacher" in text
     assert "unmade |" not in text
     assert "| *chance* | | | | 0.0300 | | | |" in text
+    assert "a row that gives all new items one score" in text
     assert " | 2 | 20,334 | " in text
     assert "![NDCG@20 of each row](report_all.svg)" in text
 

@@ -1,5 +1,6 @@
 """Differences between rows, and how sure they are."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -95,6 +96,73 @@ def test_a_better_row_is_better_and_an_equal_one_is_not_below(seeds):
     assert reverse.verdict == "worse"
     assert reverse.difference == pytest.approx(-found[0].difference)
     assert difference(worse, worse, "new", 0.01) is None
+
+
+def changed(table_of: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """The ranks with so many more hits, as a share; fewer where it is below 0."""
+    drawn = np.random.default_rng(seed).random(len(table_of))
+    hit = (table_of["rank"] <= 20).to_numpy()
+    lost, won = hit & (drawn < -share), ~hit & (drawn < share * hit.mean() / (1 - hit.mean()))
+    place = 1 + np.arange(len(table_of)) % 20
+    return table_of.assign(rank=np.where(lost, 1000, np.where(won, place, table_of["rank"])))
+
+
+def against_hits(seed: int, count: int = 8000) -> pd.DataFrame:
+    """Ranks of samples of which some three in ten are hits, over many users and items."""
+    drawn = np.random.default_rng(seed)
+    ranks = np.where(drawn.random(count) < 0.3, drawn.integers(1, 21, size=count), 1000)
+    found = table(ranks.tolist(), users=(np.arange(count) // 10).tolist())
+    return found.assign(item=[f"i{place}" for place in drawn.integers(0, 1000, size=count)])
+
+
+@pytest.mark.parametrize(
+    ("shares", "verdict"),
+    [
+        # Users and items are sure that the mean is not below; the seeds are not.
+        ((-0.10, 0.12, 0.12), "unclear"),
+        ((-0.12, 0.16), "unclear"),
+        ((0.0, 0.0, 0.0), "not below"),
+        ((0.03, 0.0), "not below"),
+        ((0.03,), "better"),
+    ],
+)
+def test_a_seed_that_loses_more_than_the_margin_is_not_ruled_out(shares, verdict):
+    against = [against_hits(seed) for seed in range(len(shares))]
+    row = [changed(one, share, 7 + seed) for seed, (one, share) in enumerate(zip(against, shares, strict=True))]
+    one = difference(row, against, "all", 0.01)
+    assert max(one.by_user.p_below, one.by_item.p_below) < 0.01
+    assert corrected([one])[0].verdict == verdict
+
+
+@given(st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=4), st.floats(0, 0.1))
+@settings(max_examples=25, deadline=None)
+def test_what_is_not_below_no_seed_of_two_and_no_interval_of_more_has(shares, margin):
+    against = [against_hits(seed, 400) for seed in range(len(shares))]
+    row = [changed(one, share, 7 + seed) for seed, (one, share) in enumerate(zip(against, shares, strict=True))]
+    one = difference(row, against, "all", margin)
+    means = [
+        (gains_of(a, "all")["gain"] - gains_of(b, "all")["gain"]).mean() for a, b in zip(row, against, strict=True)
+    ]
+    loses = min(means) <= -margin * one.against if len(means) == 2 else one.by_seed.p_below >= 0.05
+    if np.ptp(means) > 1e-9 or len(means) == 2:
+        assert one.p_below == (1.0 if loses else max(one.by_user.p_below, one.by_item.p_below))
+
+
+def test_not_below_is_corrected_for_all_comparisons_apart_from_better():
+    against = [against_hits(0)]
+    one = dataclasses.replace(difference(against, against, "all", 0.01), p_value=0.06, p_below=0.02)
+    assert one.verdict == "unclear"
+    alone = corrected([one])[0]
+    assert (alone.verdict, alone.adjusted_below) == ("not below", one.p_below)
+    among = corrected([one] * 9)
+    assert [other.verdict for other in among] == ["unclear"] * 9
+    assert among[0].adjusted_below == pytest.approx(0.18)
+    assert among[0].adjusted == pytest.approx(0.54)
+    # One that is better for sure does not make the others less sure not to be below, nor the other way round.
+    sure = corrected([one, dataclasses.replace(one, p_value=0.0, p_below=1.0)])
+    assert [other.adjusted_below for other in sure] == [pytest.approx(0.04), 1.0]
+    assert sure[0].verdict == "not below"
+    assert corrected([]) == []
 
 
 @pytest.mark.parametrize(("made", "asked", "verdict"), [(1, 1, "better"), (1, 5, "unclear"), (2, 5, "better")])

@@ -143,7 +143,7 @@ def test_a_gain_over_nothing_is_told_as_it_is():
 
 
 def test_a_teacher_that_ranks_nothing_has_no_speed():
-    line = Price(tokens=0, seconds=12.0, teacher_ms=None, student_ms=150.0).line
+    line = Price(tokens=0, seconds=12.0, teacher_ms=None, student_ms=150.0, counted=True).line
     assert line == "price: 12 s once; per 1,000 recommendations the student takes 0.15 s"
 
 
@@ -156,16 +156,31 @@ def test_the_report_has_the_price_and_says_what_one_seed_hides(seeds):
     price = Price(tokens=200_000, seconds=700.0, teacher_ms=90_000.0, student_ms=150.0)
     text = report(ask(rows(ids={}, both={"warm": 2.0}), 0.01), price, seeds)
     assert "budgets of 200,000 LLM tokens and 700 s once" in text
-    assert "price: 200,000 LLM tokens and 700 s once" in dataclasses.replace(price, counted=True).line
+    assert "price: 200,000 LLM tokens and 700 s once;" in dataclasses.replace(price, counted=True).line
     assert "600 times less" in text
     assert ("One seed" in text) == (seeds == 1)
     assert "items with clicks: distilled" in text
 
 
+def test_the_price_says_what_it_includes():
+    price = Price(tokens=200_000, seconds=700.0, teacher_ms=None, student_ms=150.0, text_tokens=137_744)
+    includes = "once (to train, score training samples and read the items' texts, not to rank validation and test)"
+    assert f"200,000 LLM tokens, 137,744 to read the items' texts and 700 s {includes};" in price.line
+    unbounded = dataclasses.replace(price, tokens=0)
+    assert f"price: 137,744 LLM tokens to read the items' texts and 700 s {includes};" in unbounded.line
+    # A teacher of a version that did not count them.
+    uncounted = dataclasses.replace(price, text_tokens=None).line
+    assert "budgets of 200,000 LLM tokens and 700 s once" in uncounted
+    assert "no tokens of the items' texts, which the teacher's run did not count" in uncounted
+    assert price.lines == [price.line]
+    text = report(ask(rows(ids={}, both={}), 0.01), dataclasses.replace(price, frozen=(68_872, 90.0)), 1)
+    assert "\n- price of cheap text + frozen LLM: 68,872 LLM tokens and 90 s once, no teacher\n" in text
+
+
 def judged(low: float, high: float, adjusted: float, *, p_below: float = 1.0, agree: bool = True) -> Asked:
     """An answer for new items with this interval and corrected p-value."""
     by = Interval(90, 0.1, low, high, 0.02, p_below)
-    one = Difference("new", 0.5, 0.3, 900, 2, by, by, by, 0.02, p_below, agree, adjusted)
+    one = Difference("new", 0.5, 0.3, 900, 2, by, by, by, 0.02, p_below, agree, adjusted, adjusted_below=p_below)
     return Asked(TRAINED, CHEAP, "new items", True, one, questions=8)
 
 

@@ -48,6 +48,8 @@ def test_a_configuration_has_no_seed_and_no_upstream_run() -> None:
     config = DistillConfig(seed=5, teacher_run_id="a", backbone_run_id="b", lam=0.75)
     assert answer.options_of(config) == {"lam": 0.75}
     assert answer.options_of(StudentConfig(epochs=3)) == {"epochs": 3}
+    # The command would refuse what a trial had and nothing reads.
+    assert answer.options_of(StudentConfig(epochs=3, negatives=7)) == {"epochs": 3}
 
 
 def test_a_configuration_has_the_options_of_its_parts_and_the_files_it_reads() -> None:

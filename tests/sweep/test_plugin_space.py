@@ -12,7 +12,8 @@ from sweep_store import own_store
 from sweep_stub import options, sweep
 
 from recdistill import plugins
-from recdistill.config import DistillConfig
+from recdistill.config import DistillConfig, SweepConfig, changed
+from recdistill.config.command_line import parse
 from recdistill.errors import InputError
 from recdistill.plugins import load_plugins
 from recdistill.registry import METRICS, SOURCES, SPLITS
@@ -97,6 +98,39 @@ def test_parts_of_a_plugin_are_read_and_checked(folder: Path) -> None:
     path.write_text(SPACE.replace(", only: {student: mine}", ""))
     with pytest.raises(InputError, match=r"space\.yaml:5: depth=1: is of student=mine; set that, or leave depth out"):
         base_config(read_space(path), DistillConfig())
+
+
+def test_an_option_of_a_part_that_the_space_fixes_is_given_to_the_command(folder: Path) -> None:
+    plugin = str(folder / "parts_of_a_sweep.py")
+    load_plugins(plugin)
+    path = folder / "space.yaml"
+    fixed = (
+        "objective: val/ndcg_at_20\nfixed: {student: mine, margin_weight: 0.5}\nparameters:\n  lam: {low: 0, high: 1}\n"
+    )
+    path.write_text(fixed)
+    config = parse(SweepConfig, "sweep", ["--plugin", plugin, "--space", str(path), "--depth", "3"])
+    assert config.values()["depth"] == 3
+    assert changed(config, trials=3).value("depth") == 3
+    base = base_config(read_space(path), config)
+    assert type(base) is DistillConfig
+    assert (base.student, base.value("depth"), base.value("margin_weight")) == ("mine", 3, 0.5)
+    # The command's wins over the file's.
+    path.write_text(fixed.replace("mine,", "mine, depth: 2,"))
+    assert base_config(read_space(path), config).value("depth") == 3
+    for parameters in ("  lam: {low: 0, high: 1}\n", "  student: {choices: [sasrec, mine]}\n"):
+        path.write_text(f"objective: val/ndcg_at_20\nparameters:\n{parameters}")
+        with pytest.raises(
+            InputError, match=r"^depth=3: is of student=mine, which not all trials of .*space.yaml have"
+        ):
+            base_config(read_space(path), config)
+
+
+def test_a_sweep_trains_with_an_option_of_a_fixed_part(folder: Path) -> None:
+    plugin = str(folder / "parts_of_a_sweep.py")
+    load_plugins(plugin)
+    text = "objective: val/ndcg_at_20\nfixed: {student: mine}\nparameters:\n  lam: {low: 0.0, high: 2.0}\n"
+    run = sweep(options(folder, text, trials=2, seed=3, plugin=plugin, depth=3, final_seeds=0))
+    assert {trial.data.params["depth"] for trial in trials_of(run.run_id).values()} == {"3"}
 
 
 def test_another_text_of_the_plugin_is_another_study(folder: Path) -> None:

@@ -72,6 +72,41 @@ def test_fixed_options_yield_to_the_command(tmp_path: Path) -> None:
     assert (base.epochs, base.alpha) == (3, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "fixed", "given"),
+    [
+        ("  base_loss: {choices: [ce, sampled]}\n  negatives: {low: 16, high: 64}\n", "", {}),
+        ("  alpha: {low: 0, high: 1}\n  beta: {low: 0.5, high: 2}\n", "", {}),
+        ("  base_loss: {choices: [ce, sampled]}\n", "fixed: {negatives: 64}\n", {}),
+        ("  base_loss: {choices: [ce, sampled]}\n", "", {"negatives": 64}),
+    ],
+)
+def test_an_option_that_some_trials_do_not_read_may_be_there(
+    tmp_path: Path, parameters: str, fixed: str, given: dict[str, int]
+) -> None:
+    space = space_of(tmp_path, parameters, fixed)
+    base = base_config(space, DistillConfig(**given))
+    if "negatives" not in parameters and "beta" not in parameters:
+        assert changed(base, base_loss="sampled").negatives == 64
+        assert changed(base, base_loss="ce").negatives == 64
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fixed", "given", "said"),
+    [
+        ("  negatives: {low: 16, high: 64}\n", "", {}, r"yaml:3: negatives: is of base_loss=sampled or gbce, which"),
+        ("  lam: {low: 0, high: 1}\n", "fixed: {rate_floor: 0.5}\n", {},
+         r"space.yaml:2: rate_floor=0.5: is of schedule=linear or cosine, which no trial has; set that, or leave"),
+        ("  lam: {low: 0, high: 1}\n", "", {"beta": 2.0}, r"^beta=2.0: is of alpha above 0, which no trial has"),
+    ],
+)  # fmt: skip
+def test_an_option_that_no_trial_reads_is_found_before_the_start(
+    tmp_path: Path, parameters: str, fixed: str, given: dict[str, float], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        base_config(space_of(tmp_path, parameters, fixed), DistillConfig(**given))
+
+
 def test_a_searched_option_cannot_be_given(tmp_path: Path) -> None:
     space = space_of(tmp_path, "  lam: {low: 0, high: 1}\n")
     with pytest.raises(InputError, match=r"^lam=0.7: is searched by .*space\.yaml:3; leave it out"):

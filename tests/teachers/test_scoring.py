@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from small_teachers import KilledError, config_of, plain_teacher, seen_by, small, small_backbone
+from small_teachers import KilledError, PlainModel, config_of, plain_teacher, seen_by, small, small_backbone
 
 from recdistill.config import base
 from recdistill.config.option import option
@@ -14,7 +14,7 @@ from recdistill.registry import POLICIES
 from recdistill.students.signals import signals_of_student
 from recdistill.teachers import shards as module
 from recdistill.teachers.ranking import teacher as ranking
-from recdistill.teachers.scoring import expected_samples, make_outputs
+from recdistill.teachers.scoring import Asking, expected_samples, make_outputs
 from recdistill.teachers.shards import Shards, shared_batches
 from recdistill.training.distributed import ALONE
 
@@ -38,6 +38,20 @@ def taught(data, exclude_seen):
     """The training samples to learn from: those whose target their history lacks, where seen items are left out."""
     targets = data.train.targets.tolist()
     return [sample for sample, target in enumerate(targets) if target not in seen_by(data.train, sample, exclude_seen)]
+
+
+def test_a_teacher_that_is_asked_again_does_not_read_the_items_again(data, backbone, tmp_path, monkeypatch):
+    teacher = plain_teacher(data, backbone, outputs_token_budget=100)
+    first = make_outputs(teacher, teacher.config, tmp_path / "first")
+    for name in ("text_states", "item_embedding"):
+        monkeypatch.delattr(PlainModel, name)
+    asked = config_of(outputs_token_budget=200, query_policy="uncertainty")
+    again = make_outputs(teacher, asked, tmp_path / "again", Asking(backbone, first))
+    both = first.with_more(again)
+    assert len(both.sample) == len(first.sample) + len(again.sample) > len(first.sample)
+    for name in ("item_embedding", "item_view"):
+        assert torch.equal(getattr(again, name), getattr(first, name))
+        assert torch.equal(getattr(both, name), getattr(first, name))
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])

@@ -95,7 +95,6 @@ def test_a_broken_metric_is_told(metric, said):
     [
         ((5,), lambda ranks: 1 / ranks, r"is registered with cut_offs=\(5,\) and takes 1 arguments"),
         ((), lambda ranks, k: (ranks <= k) * 1.0, r"is registered with cut_offs=\(\) and takes 2 arguments"),
-        ((0, 5), lambda ranks, k: (ranks <= k) * 1.0, "whole numbers of at least 1"),
     ],
 )
 def test_a_registration_that_does_not_fit_is_told(cut_offs, metric, said):

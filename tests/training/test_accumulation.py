@@ -40,7 +40,7 @@ def plan_of(sizes: list[int], accumulation: int, kill_at: int = -1, **changes) -
         num_batches=len(sizes),
         module=module,
         accumulation=accumulation,
-        **({"epochs": 3, "clip": 0.5, "checkpoint_seconds": 0.0} | changes),
+        **({"epochs": 3, "clip": 0.5, "checkpoint_seconds": 0.0, "checkpoint_spacing": 0.0} | changes),
     )
 
 

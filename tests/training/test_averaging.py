@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from recdistill.training.averaging import AveragedWeights, overwrite, warmed_decay
+from recdistill.training import averaging
+from recdistill.training.averaging import AveragedWeights, exchange, overwrite, warmed_decay
 
 
 @settings(deadline=None, max_examples=50)
@@ -121,6 +122,7 @@ def test_the_averages_are_in_use_within_the_context_alone(fails):
     def use():
         with averages.in_use():
             seen.append(module.weight.detach().clone())
+            assert torch.equal(averages.tensors["weight"], mean)
             if fails:
                 raise KeyError
 
@@ -142,3 +144,39 @@ def test_a_checkpoint_without_an_average_takes_the_current_value():
     averages.restore({"average": {"a": torch.full((2,), 3.0)}, "settled": {}})
     assert averages.tensors["a"].tolist() == [3, 3]
     assert averages.tensors["b"].tolist() == [5, 5]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.integers(0, 5), max_size=3), min_size=1, max_size=4), st.integers(1, 20))
+def test_an_exchange_in_parts_swaps_every_bit_and_moves_no_tensor(shapes, at_once):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(averaging, "AT_ONCE", at_once)
+        ones = {str(index): nn.Parameter(torch.randn(shape)) for index, shape in enumerate(shapes)}
+        ones["counter"] = torch.tensor(7)
+        others = {name: torch.full_like(one, -3).detach() for name, one in ones.items()}
+        before, places = {name: one.detach().clone() for name, one in ones.items()}, {}
+        places = {name: one.data_ptr() for name, one in ones.items()}
+        exchange(ones, others)
+        for name, one in ones.items():
+            assert torch.equal(others[name], before[name])
+            assert (one == -3).all()
+            assert one.data_ptr() == places[name]
+
+
+def test_rows_that_are_made_good_in_parts_are_the_same_to_the_last_bit(monkeypatch):
+    found = []
+    for at_once in (averaging.AT_ONCE, 6):
+        monkeypatch.setattr(averaging, "AT_ONCE", at_once)
+        generator = torch.Generator().manual_seed(3)
+        table = nn.Parameter(torch.randn(301, 3, generator=generator))
+        averages = AveragedWeights({"table": table}, 0.9, [table])
+        for step in range(20):
+            rows = torch.randint(301, (40,), generator=generator).unique()
+            values = torch.randn(len(rows), 3, generator=generator)
+            table.grad = torch.sparse_coo_tensor(rows.unsqueeze(0), values, table.shape).coalesce()
+            averages.begin_step()
+            with torch.no_grad():
+                table[rows] += values
+            averages.update(step)
+        found.append(averages.tensors["table"].clone())
+    assert torch.equal(*found)

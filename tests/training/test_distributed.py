@@ -11,7 +11,7 @@ from tiny_llm import tiny_model
 from torch.distributed.tensor import DTensor
 
 from recdistill.errors import InputError
-from recdistill.training.distributed import ALONE, Processes, groups_of, join, shard_layers
+from recdistill.training.distributed import ALONE, Processes, SpacedDecision, groups_of, join, shard_layers
 
 
 @given(st.integers(0, 20), st.integers(1, 7))
@@ -83,3 +83,47 @@ def test_a_sharded_model_computes_as_before_its_layers_divided(group: None) -> N
     assert len(divided) > 10
     with torch.no_grad():
         assert torch.equal(model(tokens).logits, expected)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("step_seconds", "most", "waited"), [(0.001, 60, 50), (0.25, 400, 4), (3.0, 1500, 1)])
+def test_a_decision_is_told_about_once_a_second(
+    step_seconds: float, most: int, waited: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both processes know it after the same steps, and no step that takes long passes without."""
+    clock, told = Clock(), []
+    monkeypatch.setattr("recdistill.training.distributed.time", clock)
+    main, other = Processes(0, 2), Processes(1, 2)
+
+    def tell(processes: Processes, number: float) -> float:
+        # The main process asks first; the other is told the same.
+        if processes.is_main:
+            told.append(number)
+        return told[-1]
+
+    monkeypatch.setattr(Processes, "told", tell)
+    deciders = [SpacedDecision(one) for one in (main, other)]
+    steps = 1500
+    found: list[list[int]] = [[], []]
+    for step in range(steps):
+        clock.now += step_seconds
+        # The other process's own clock says nothing.
+        for one, (decider, due) in enumerate(zip(deciders, (step >= 700, False), strict=True)):
+            if decider.agreed(due):
+                found[one].append(step)
+    assert found[0] == found[1]
+    assert 700 <= found[0][0] < 700 + waited
+    assert len(told) <= most
+
+
+def test_one_process_alone_decides_after_each_step() -> None:
+    decision = SpacedDecision(ALONE)
+    assert [decision.agreed(one) for one in (True, False, True)] == [True, False, True]

@@ -1,6 +1,8 @@
 """The loop learns, stops, and goes on after a kill with the very numbers of an undisturbed run."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from recdistill.errors import InputError
 from recdistill.training import fit as fit_module
 from recdistill.training.checkpoint import read_checkpoint, write_checkpoint
 from recdistill.training.distributed import ALONE, Processes
-from recdistill.training.fit import TrainingPlan, fit, random_states, restore_random_states
+from recdistill.training.fit import CheckpointClock, TrainingPlan, fit, random_states, restore_random_states
 from recdistill.training.gradients import SummedGradients
 
 
@@ -45,7 +47,7 @@ def make_plan(kill_at=None, validate=True, device="cpu", **changes):
         with torch.no_grad():
             return {"val/ndcg_at_10": -float((module(data).squeeze(1) - data.sum(1)).square().mean())}
 
-    options = dict(epochs=6, patience=6, checkpoint_seconds=0.0) | changes
+    options = dict(epochs=6, patience=6, checkpoint_seconds=0.0, checkpoint_spacing=0.0) | changes
     return TrainingPlan(
         parameters=parameters,
         optimizer=torch.optim.Adam(module.parameters(), lr=0.05),
@@ -208,6 +210,124 @@ def test_damaged_checkpoint_is_no_checkpoint(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["c"]
 
 
+def test_tensors_are_written_apart_and_those_that_share_memory_too(tmp_path):
+    whole = torch.arange(12.0)
+    tensors = {"all": whole, "part": whole[3:7], "again": whole, "turned": whole.view(3, 4).T, "empty": whole[:0]}
+    write_checkpoint(tmp_path / "c", tensors, {})
+    found = read_checkpoint(tmp_path / "c")[0]
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_checkpoint_that_takes_long_is_written_again_after_a_multiple_of_it(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(fit_module.time, "perf_counter", lambda: now[0])
+    clock = CheckpointClock(20.0, 100.0)
+    assert not clock.due(130.0, 30.0)
+    assert clock.due(130.1, 30.0)
+    now[0] = 131.0
+
+    def save():
+        now[0] += 4
+
+    clock.write(save)
+    assert (clock.saved, clock.took) == (135.0, 4.0)
+    assert not clock.due(214.9, 30.0)
+    assert clock.due(215.0, 30.0)
+    # Where it costs nothing the seconds alone count.
+    clock.took = 0.0
+    assert not clock.due(165.0, 30.0)
+    assert clock.due(165.1, 30.0)
+
+
+@pytest.mark.parametrize(("spacing", "written"), [(0.0, 6), (20.0, 2), (9.5, 3)])
+def test_costly_checkpoints_are_left_out_but_for_the_last(tmp_path, monkeypatch, spacing, written):
+    """An epoch takes 5 seconds of the clock, a checkpoint 2: after the first rests of 0, 40 and 19 seconds."""
+    now, saved = [0.0], []
+    monkeypatch.setattr(fit_module.time, "perf_counter", lambda: now[0])
+    save = fit_module.save
+
+    def slow_save(plan, progress, *others):
+        now[0] += 2
+        saved.append(progress.epoch)
+        save(plan, progress, *others)
+
+    monkeypatch.setattr(fit_module, "save", slow_save)
+    plan = make_plan(checkpoint_seconds=1e9, checkpoint_spacing=spacing)
+    step = plan.step
+
+    def slow_step(batch):
+        now[0] += 1
+        return step(batch)
+
+    object.__setattr__(plan, "step", slow_step)
+    fit(plan, tmp_path / "c", lambda metrics, epoch: None)
+    assert len(saved) == written
+    assert (saved[0], saved[-1]) == (1, 6)
+
+
+@pytest.mark.parametrize("kill_at", [7, 18, 29])
+def test_a_training_whose_checkpoints_lie_far_apart_is_gone_on_from(tmp_path, kill_at):
+    """After the first epoch's none is written: it goes on from there."""
+    changes = {"ema_decay": 0.5, "checkpoint_seconds": 1e9, "checkpoint_spacing": 1e9}
+    expected = make_plan(**changes)
+    fit(expected, tmp_path / "whole", lambda metrics, epoch: None)
+    with pytest.raises(KilledError):
+        fit(make_plan(kill_at, **changes), tmp_path / "c", lambda metrics, epoch: None)
+    assert read_checkpoint(tmp_path / "c")[1]["epoch"] == 1
+    torch.manual_seed(99)
+    plan = make_plan(**changes)
+    assert len(metrics_of(plan, tmp_path / "c")) == 6
+    assert all(torch.equal(tensor, plan.parameters[name]) for name, tensor in expected.parameters.items())
+
+
+def test_a_validation_that_fails_leaves_the_weights_of_the_training(tmp_path):
+    plan, plain = make_plan(ema_decay=0.8), make_plan()
+    after = [weights for epoch, weights in plain_epochs(plain) if epoch == 0][-1]
+    torch.manual_seed(0)
+    make_plan()
+
+    def validate():
+        assert not torch.equal(plan.parameters["0.weight"], after["0.weight"])
+        raise KilledError
+
+    object.__setattr__(plan, "validate", validate)
+    with pytest.raises(KilledError):
+        fit(plan, tmp_path / "c", lambda metrics, epoch: None)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in plan.parameters.items())
+
+
+MEMORY = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from recdistill.training import resources
+from recdistill.training.fit import TrainingPlan, fit
+from recdistill.training.row_adam import RowAdam
+
+table = nn.Embedding(400_000, 64, sparse=True)
+before = resources.peak_resident()
+plan = TrainingPlan(
+    parameters={"table": table.weight}, optimizer=RowAdam([table.weight], lr=0.1), num_batches=5, module=table,
+    batches=lambda epoch: torch.arange(400_000).split(80_000),
+    step=lambda rows: {"total": table(rows[::4]).square().sum()},
+    epochs=2, validate=lambda: {"val/ndcg_at_10": 0.0}, ema_decay=0.9, row_sparse=[table.weight],
+    checkpoint_spacing=0.0,
+)
+fit(plan, Path(sys.argv[1]), lambda metrics, epoch: None)
+Path(sys.argv[1]).unlink()
+print((resources.peak_resident() - before) / table.weight.nbytes)
+"""
+
+
+def test_training_holds_a_table_five_times_and_no_copy_beside_them(tmp_path):
+    """The weights were there; moments (2), averages and the best weights are added, and part of a batch's rows."""
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "c")]
+    added = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    # Copies for the checkpoint and the validation would be five more; what PyTorch loads is half a table.
+    assert 3.5 < added < 6.5
+
+
 def metrics_of(plan, path):
     logged = []
     fit(plan, path, lambda metrics, epoch: logged.append(dict(metrics)))
@@ -321,8 +441,8 @@ class BesideAnother(Processes):
     def gathered(self, item):
         return [item, self.other]
 
-    def agreed(self, decision):
-        return decision
+    def told(self, number):
+        return number
 
     def sum_values(self, values):
         return dict(values)

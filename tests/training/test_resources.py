@@ -1,5 +1,7 @@
+import subprocess
 import sys
 
+import pytest
 import torch
 
 from recdistill.training import resources
@@ -18,11 +20,38 @@ def test_memory_that_was_held_once_stays_in_the_peak():
     assert peak_memory(set())["system/memory_mib"] >= after["system/memory_mib"]
 
 
-def test_kib_on_linux_and_bytes_on_macos(monkeypatch):
+@pytest.mark.skipif(not resources.STATUS.exists(), reason="only Linux tells a process's own peak")
+def test_a_process_does_not_inherit_the_peak_of_the_one_that_started_it():
+    held = bytearray(256 * resources.MIB)
+    held[:: 1 << 12] = b"1" * len(held[:: 1 << 12])
+    program = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    program += f"import pathlib, runpy; print(pathlib.Path({str(resources.STATUS)!r}).read_text())"
+    # Without PyTorch, which needs more than the test holds: the lines that the function reads.
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    own = next(int(line.split()[1]) for line in told.splitlines() if line.startswith("VmHWM:"))
+    assert own < 128 << 10
+    assert resources.peak_resident() >= len(held)
+
+
+def test_the_peak_is_the_mark_that_linux_keeps_of_the_process_itself(monkeypatch, tmp_path):
+    status = tmp_path / "status"
+    status.write_text("VmPeak:\t 9000 kB\nVmHWM:\t 2048 kB\nVmRSS:\t 1000 kB\n")
+    monkeypatch.setattr(resources, "STATUS", status)
+    monkeypatch.setattr(resources, "_told", {})
+    assert resources.peak_resident() == 2048 << 10
+    assert peak_memory(set())["system/memory_mib"] == 2
+    # Linux counts pages roughly: what is logged does not sink.
+    status.write_text("VmHWM:\t 2040 kB\n")
+    assert peak_memory(set())["system/memory_mib"] == 2
+
+
+def test_kib_on_linux_and_bytes_on_macos_where_no_mark_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "STATUS", tmp_path / "none")
     usage = type("Usage", (), {"ru_maxrss": 3 << 20})
     monkeypatch.setattr(resources.resource, "getrusage", lambda who: usage)
     for platform, expected in (("linux", 3 << 10), ("darwin", 3)):
         monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setattr(resources, "_told", {})
         assert peak_memory(set())["system/memory_mib"] == expected
 
 

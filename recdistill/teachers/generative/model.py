@@ -111,6 +111,10 @@ class GenerativeModel(GatedModel):
             parts.append(hidden[torch.arange(len(ids)), last].float())
         return torch.cat(parts)
 
+    def num_text_tokens(self, texts: Sequence[str]) -> int:
+        """LLM tokens that `embed_texts` reads of texts."""
+        return sum(len(self._text_tokens(text)) for text in texts)
+
     def _text_tokens(self, text: str) -> list[int]:
         """Tokens of a title by itself, at most 48; the closing newline where a text has none."""
         rows = self._tokens().weight.shape[0]

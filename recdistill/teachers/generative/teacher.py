@@ -162,6 +162,10 @@ class GenerativeTeacher(GatedTeacher):
         listed = np.minimum(self.data.train.end - self.data.train.start, self.context).mean()
         return float(around + listed * of_history + self.options.candidates * of_candidate + of_history)
 
+    def text_tokens(self) -> int:
+        """See `CountsTexts`: every title once, by itself."""
+        return self.model.num_text_tokens(self.data.titles)
+
     def batches(
         self, samples: Samples, *, shuffle: bool, seed: int = 0, index: np.ndarray | None = None
     ) -> Iterator[Batch]:

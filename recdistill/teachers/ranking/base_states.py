@@ -97,16 +97,22 @@ def base_of(fingerprint: str, weight: Tensor) -> Base:
 
 def title_states(llm: BaseLLM, titles: TitleTokens) -> Tensor:
     """The base LLM's mean last hidden state over each title's tokens, float32 [V, H]."""
+    return timed_title_states(llm, titles)[0]
+
+
+def timed_title_states(llm: BaseLLM, titles: TitleTokens) -> tuple[Tensor, float]:
+    """`title_states`, and the seconds that reading them took, though it was another time."""
     read = titles.tokens, titles.start
     weight = next(llm.model.get_input_embeddings().parameters())
     kept = base_of(llm.fingerprint, weight).states_of(read, len(titles.lengths))
     found = kept.read()
     if found is not None:
-        return found.states.to(llm.model.device)
+        return found.states.to(llm.model.device), found.seconds or 0.0
     started = time.monotonic()
     states = read_titles(llm, titles)
-    kept.keep(states, time.monotonic() - started)
-    return states
+    seconds = time.monotonic() - started
+    kept.keep(states, seconds)
+    return states, seconds
 
 
 @torch.no_grad()

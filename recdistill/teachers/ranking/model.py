@@ -19,7 +19,14 @@ from recdistill.teachers.ilora.gated_lora import GatedLoRA
 from recdistill.teachers.ilora.gated_model import GatedModel, GatedShape, load_gated_model, with_gated_lora
 from recdistill.teachers.ilora.text_reading import TextReader, TextTokens
 from recdistill.teachers.ilora.titles import MAX_TITLE_TOKENS, TitleTokens, plain_title, tokenise_titles
-from recdistill.teachers.ranking.base_states import KeptStates, base_of, by_item, title_batches, title_states, under_bar
+from recdistill.teachers.ranking.base_states import (
+    KeptStates,
+    base_of,
+    by_item,
+    timed_title_states,
+    title_batches,
+    under_bar,
+)
 from recdistill.teachers.ranking.content import ItemContent, rows_of
 from recdistill.teachers.ranking.head import RankingHead
 from recdistill.teachers.ranking.packing import Prompts, one_prompt_a_sample, packed_prompts
@@ -83,6 +90,7 @@ class RankingModel(GatedModel):
             must run it as often as the others.
         base: digest of the frozen LLM's weights.
         content: what it learns of the items' texts; None where it learns nothing of them.
+        title_seconds: that the frozen LLM took to read the titles, though it was another time.
     """
 
     def __init__(
@@ -94,8 +102,10 @@ class RankingModel(GatedModel):
         backbone: BackboneTables,
         title_embedding: Tensor,
         knowledge: ItemKnowledge | None = None,
+        title_seconds: float = 0.0,
     ) -> None:
         super().__init__(gated, llm, shape, backbone.items)
+        self.title_seconds = title_seconds
         self.shape = shape
         self.titles = titles
         self.tokenizer = llm.tokenizer
@@ -385,8 +395,8 @@ def _over(
     """The teacher over a base that ``attach`` gives its adapter."""
     tokens = tokens_of(titles, llm, shape)
     # The head reads the titles as the base sees them, before there is an adapter.
-    embedding = title_states(llm, tokens)
-    return RankingModel(attach(), llm, shape, tokens, backbone, embedding, knowledge)
+    embedding, seconds = timed_title_states(llm, tokens)
+    return RankingModel(attach(), llm, shape, tokens, backbone, embedding, knowledge, seconds)
 
 
 def tokens_of(titles: Sequence[str], llm: BaseLLM, shape: RankingShape) -> TitleTokens:

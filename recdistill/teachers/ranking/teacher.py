@@ -54,7 +54,9 @@ class RankingOptions:
     )
     encode_users: bool = option(False, "begin a prompt with the backbone's state of the history before its first title")
     packing: bool = option(True, "supervise every item boundary of a window; false: one prompt a sample")
-    teacher_window: int = option(40, "history titles in a packed prompt, at most", least=1)
+    teacher_window: int = option(
+        40, "history titles in a packed prompt, at most", least=1, read_with={"packing": "true"}
+    )
     teacher_text: str = option(
         "", "columns of the items file that its vector of an item reads, as title,genres; empty: title and all others",
         listed=True,
@@ -66,8 +68,13 @@ class RankingOptions:
     contrast_token_budget: int = option(
         0, "LLM tokens of items' texts to train on first, by contrast; 0 leaves that out", role="budget", least=0
     )
-    contrast_learning_rate: float = option(3e-4, "learning rate of LoRA and map in the contrast", above=0)
-    contrast_ridge: float = option(1.0, "weight of mapped texts being near the backbone's own rows", least=0)
+    contrast_learning_rate: float = option(
+        3e-4, "learning rate of LoRA and map in the contrast", above=0, read_with={"contrast_token_budget": "above 0"}
+    )
+    contrast_ridge: float = option(
+        1.0, "weight of mapped texts being near the backbone's own rows", least=0,
+        read_with={"contrast_token_budget": "above 0"},
+    )  # fmt: skip
 
 
 @TEACHERS.register("ranking", options=RankingOptions)
@@ -145,16 +152,17 @@ class RankingTeacher(GatedTeacher):
     def learn_content(self, fit: Callable[[Lesson[Any], int], Progress], folder: Path | None = None) -> float:
         """Learn of the items' texts, where some items are no training target or a contrast is asked for.
 
-        Returns the seconds that it took, those of killed runs too.
+        Returns the seconds that it took, those of killed runs too, and of titles and texts that the cache has had read.
 
         Args:
             fit: trains a lesson within a budget of tokens.
             folder: keeps what is read of the texts, so that a killed reading goes on.
         """
-        content = self.model.content
+        content, seconds = self.model.content, self.model.title_seconds
         if content is None:
-            return 0.0
-        states, seconds = self.base_text_states(content.texts, folder and folder / "base")
+            return seconds
+        states, taken = self.base_text_states(content.texts, folder and folder / "base")
+        seconds += taken
         content.start(states)
         if self.options.contrast_token_budget:
             progress = fit(contrast_lesson(self, states_of_samples(self)), self.options.contrast_token_budget)
@@ -179,12 +187,12 @@ class RankingTeacher(GatedTeacher):
         return found["states"][found["item"].argsort()].to(self.device), seconds
 
     def base_text_states(self, texts: TextTokens, folder: Path | None = None) -> tuple[Tensor, float]:
-        """`text_states` while nothing is learnt, from the cache, in no time, where they are kept there."""
+        """`text_states` while nothing is learnt, from the cache where they are kept there, with their first seconds."""
         kept = self.model.kept_text_states(texts)
         # All processes read, or none.
         known = self.processes.from_main(kept.read)
         if known is not None:
-            return known.states.to(self.device), 0.0
+            return known.states.to(self.device), known.seconds or 0.0
         states, seconds = self.text_states(texts, folder)
         if self.processes.is_main:
             kept.keep(states, seconds)
@@ -201,11 +209,16 @@ class RankingTeacher(GatedTeacher):
         return self.text_states(texts, folder)[0]
 
     def text_tokens(self) -> int:
-        """See `CountsTexts`: once for the view of the items, and again where it learns of them before its lesson."""
-        content = self.model.content
+        """See `CountsTexts`: texts once for the view of the items, and again where it learns of them before its lesson.
+
+        Titles by the frozen LLM, for its head, and by the trained one, for the item embeddings.
+        """
+        content, titles = self.model.content, self.model.titles
+        of_titles = 2 * len(titles.tokens) + len(titles.lengths) * (len(titles.instruction) + 1)
         if content is not None:
-            return 2 * len(content.texts.tokens)
-        return len(self.model.tokens_of_texts(texts_of(self.config, self.data), self.options.teacher_reading).tokens)
+            return of_titles + 2 * len(content.texts.tokens)
+        texts = self.model.tokens_of_texts(texts_of(self.config, self.data), self.options.teacher_reading)
+        return of_titles + len(texts.tokens)
 
     def tokens_a_sample(self) -> float:
         """LLM tokens that a training sample costs, about."""

@@ -109,6 +109,8 @@ def test_columns_of_other_names(tmp_path, said):
         f"read {files['items']} (text, separated by commas): item from product, title from name; 4 rows",
         f"read {files['interactions']} (text, separated by semicolons): user from customer_id, item from sku, "
         "timestamp from bought_at; 3 rows",
+        f"{files['interactions']}: warning: item '7' and '007' are two items, as ids are text; write them one way if "
+        "they are one",
     ]
     with pytest.raises(InputError, match="no file has a column 'ean' for item; leave it out"):
         csv_files(DataConfig(dataset="csv", columns=columns + ",item:ean", **files))

@@ -41,6 +41,8 @@ def test_a_folder_by_hand(tmp_path, said):
         "item_id:token, timestamp from timestamp:float; 3 rows",
         f"read {tmp_path}/shop.item (RecBole, text, separated by tabs): item from item_id:token, title from "
         "title:token_seq; further columns class; 3 rows",
+        f"{tmp_path}/shop.inter: warning: item '7' and '007' are two items, as ids are text; write them one way if "
+        "they are one",
         f"{tmp_path}/shop.item: warning: 1 of 3 items have no title (0 of them no row), as 'x'; their ids are their "
         "titles (missing_titles=refuse refuses them)",
     ]

@@ -14,6 +14,7 @@ from recdistill.teachers.generative import teacher as module
 from recdistill.teachers.generative.candidate_prompts import training_prompts
 from recdistill.teachers.generative.judging import JUDGED
 from recdistill.teachers.generative.teacher import GenerativeTeacher
+from recdistill.teachers.protocol import text_tokens_of
 from recdistill.teachers.scoring import make_outputs
 from recdistill.training.distributed import Processes
 
@@ -98,6 +99,16 @@ def test_outputs_are_rankings_with_distances_for_students(data, over, tmp_path):
     first = teacher.title_embedding[outputs.ranking[:, 0]]
     torch.testing.assert_close(outputs.sequence_embedding, first, atol=1e-4, rtol=1e-4)
     assert outputs.item_embedding.shape == (data.num_items, teacher.title_embedding.shape[1])
+
+
+def test_the_tokens_of_titles_that_it_tells_are_read(data, over, monkeypatch):
+    teacher, read = over(answer="likelihood"), []
+    whole = teacher.model._text_tokens
+    monkeypatch.setattr(teacher.model, "_text_tokens", lambda text: read.append(len(whole(text))) or whole(text))
+    teacher.__dict__.pop("title_embedding", None)
+    teacher.title_embedding  # noqa: B018
+    expected = sum(read)
+    assert text_tokens_of(teacher) == expected >= data.num_items
 
 
 def test_a_budget_is_kept(data, over, tmp_path, monkeypatch):

@@ -154,6 +154,18 @@ def test_what_a_teacher_reads_before_it_learns_is_kept_for_the_next(trained, dat
     assert reads == 2 * [data.num_items]
 
 
+def test_what_the_cache_has_costs_the_seconds_that_it_took_once(data, backbone, monkeypatch, tmp_path):
+    monkeypatch.setenv("RECDISTILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(base_states, "LEAST_SECONDS", 0.0)
+
+    def seconds():
+        return RankingTeacher.build(config_of(**NEW), tiny_base_llm(), backbone, data).learn_content(None)
+
+    first = seconds()
+    assert first > 0
+    assert seconds() == seconds() == first
+
+
 @pytest.mark.parametrize("budget", [0, 300], ids=["without a contrast", "with one"])
 @pytest.mark.parametrize("learns", [True, False], ids=["some items are new", "none is new"])
 def test_the_tokens_of_texts_that_are_told_beforehand_are_read(
@@ -169,12 +181,25 @@ def test_the_tokens_of_texts_that_are_told_beforehand_are_read(
         read.append(len(texts.tokens))
         return whole(own, texts, folder)
 
-    monkeypatch.setattr(RankingTeacher, "text_states", counted)
-    monkeypatch.setattr("recdistill.teachers.training.base_llm", lambda config, processes: tiny_base_llm())
+    def of_titles(llm, titles):
+        read.append(len(titles.tokens))
+        return titles_read(llm, titles)
+
+    def of_trained(model, items):
+        zero = torch.zeros(1, dtype=torch.int64)
+        read.extend(model.prompts(torch.tensor([[item]]), zero, zero).num_tokens for item in items.tolist())
+        return trained_read(model, items)
+
     backbone = small_backbone(catalogue)
     told = RankingTeacher.build(config, tiny_base_llm(), backbone, catalogue).text_tokens()
+    titles_read, trained_read = base_states.read_titles, RankingModel._title_states
+    monkeypatch.setattr(base_states, "read_titles", of_titles)
+    monkeypatch.setattr(RankingModel, "_title_states", of_trained)
+    monkeypatch.setattr(RankingTeacher, "text_states", counted)
+    monkeypatch.setattr("recdistill.teachers.training.base_llm", lambda config, processes: tiny_base_llm())
     teacher = train_teacher(config, catalogue, backbone, recorder=NoRecorder())[0]
     teacher.item_view()
+    teacher.item_embedding()
     assert sum(read) == told > 0
 
 

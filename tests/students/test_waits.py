@@ -1,0 +1,169 @@
+"""A training step reads nothing back from its device, and waits for no copy to it; a look at the losses alone does.
+
+There need be no GPU: the device is PyTorch's ``meta``, whose tensors have no values, so that whoever reads one is seen.
+"""
+
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from recdistill.config import DistillConfig, StudentConfig
+from recdistill.distillation.teacher_answers import TeacherAnswers
+from recdistill.students import training
+from recdistill.students.build import shape_of
+from recdistill.testing.teachers import small_data
+from recdistill.training import fit as fitting
+from recdistill.training.averaging import AveragedWeights
+from recdistill.training.distributed import Processes
+from recdistill.training.gradients import SummedGradients
+from recdistill.training.loss_sums import LossSums
+from recdistill.training.recorder import NoRecorder
+
+META = torch.device("meta")
+CANDIDATES = 5
+BY_MASK = ("index", "index_put", "index_put_", "_index_put_impl_")
+#: Operations whose result, or its size, depends on values: of a number, or of how many there are.
+READ = ("_local_scalar_dense", "equal")
+BY_VALUE = (*READ, "nonzero", "_coalesce", "masked_select", "_unique2", "unique_dim", "lift_fresh")
+
+
+class Waits(TorchDispatchMode):
+    """Counts what waits for a device, as (operation, place in the package)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[tuple[str, str]] = Counter()
+
+    def note(self, name: str) -> None:
+        ours = [one for one in traceback.extract_stack() if f"{Path('recdistill')}/" in one.filename]
+        ours = [one for one in ours if "/tests/" not in one.filename]
+        self.found[name, f"{Path(ours[-1].filename).name} {ours[-1].name}" if ours else "backward"] += 1
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = function.overloadpacket.__name__
+        there = any(isinstance(one, Tensor) and one.device == META for one in tree_leaves((args, kwargs)))
+        if name == "_to_copy":
+            devices = {args[0].device.type, torch.device(kwargs.get("device") or args[0].device).type}
+            if devices == {"cpu", "meta"} and not kwargs.get("non_blocking"):
+                self.note("a copy that is waited for")
+        if not there:
+            return function(*args, **kwargs)
+        if name in BY_VALUE:
+            self.note(name)
+        if name in BY_MASK and any(one is not None and one.dtype == torch.bool for one in args[1]):
+            self.note(f"{name} by a mask")
+        if name in READ:
+            return 1.0 if args[0].is_floating_point() else 1
+        if name == "_to_copy" and torch.device(kwargs.get("device") or META).type == "cpu":
+            return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+        return function(*args, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return small_data(60, 40)
+
+
+@pytest.fixture(scope="module")
+def answers(data):
+    draw, samples = torch.Generator().manual_seed(0), len(data.train)
+    covered = torch.rand(samples, generator=draw) < 0.5
+    return TeacherAnswers(
+        covered=covered,
+        ranking=torch.stack([torch.randperm(data.num_items, generator=draw)[:CANDIDATES] for _ in range(samples)]),
+        distance=torch.rand(samples, CANDIDATES, generator=draw),
+        item_embedding=torch.randn(data.num_items, 12, generator=draw),
+        sample=covered.nonzero().squeeze(1),
+    )
+
+
+def waits_of_steps(config, data, teacher) -> Counter[tuple[str, str]]:
+    """What waits in the steps of an epoch on a device, as `fit` does them, without its last look at the losses."""
+    processes = Processes(device=META)
+    _, plan = training.student_plan(config, data, shape_of(config), teacher, NoRecorder(), processes=processes)
+    for group in plan.optimizer.param_groups:
+        # PyTorch's fused Adam, which reads nothing, is not there for this device; the other one reads steps on the CPU.
+        group["fused"] = False
+    averages = AveragedWeights(plan.parameters, config.ema_decay, plan.row_sparse)
+    trained = fitting.trained_by(plan.optimizer)
+    step = SummedGradients(plan.step, trained, plan.row_sparse, plan.processes)
+    plan.module.train()
+    sums, waits = LossSums(), Waits()
+    for number, batch in enumerate(plan.batches(0)):
+        with waits:
+            fitting.backward(plan, step, batch, 1.0, sums)
+            step.sum_sparse()
+            fitting.gradient_norm(trained, plan.clip, measure=True)
+            averages.begin_step()
+            plan.optimizer.step()
+            plan.optimizer.zero_grad(set_to_none=True)
+            averages.update(number)
+    assert number > 1
+    assert not any(parameter.grad is not None for parameter in trained)
+    return waits.found
+
+
+SIZES = {"hidden_size": 16, "batch_size": 64, "negatives": 13}
+
+
+@pytest.mark.parametrize("base_loss", ["ce", "bce", "sampled", "gbce"])
+@pytest.mark.parametrize("student", ["sasrec", "gru4rec", "caser", "esasrec"])
+def test_no_step_of_a_student_waits(data, student, base_loss):
+    config = StudentConfig(student=student, base_loss=base_loss, **SIZES)
+    assert waits_of_steps(config, data, None) == {}
+
+
+@pytest.mark.parametrize("base_loss", ["sampled", "gbce"])
+def test_no_step_over_an_own_output_waits(data, base_loss):
+    assert waits_of_steps(StudentConfig(output="linear", base_loss=base_loss, **SIZES), data, None) == {}
+
+
+DISTILLED = [
+    {"base_loss": "ce"},
+    {"base_loss": "bce"},
+    {"base_loss": "sampled"},
+    {"base_loss": "gbce"},
+    {"base_loss": "ce", "alpha": 0.1},
+    {"base_loss": "bce", "alpha": 0.1},
+    {"base_loss": "sampled", "alpha": 0.1},
+    {"base_loss": "gbce", "alpha": 0.1},
+    {"base_loss": "ce", "ranking_loss": "kl"},
+    {"base_loss": "sampled", "ranking_loss": "kl"},
+    {"base_loss": "ce", "mask_untrained": False},
+]
+
+
+@pytest.mark.parametrize("options", DISTILLED, ids=str)
+def test_no_step_of_a_distilled_student_waits(data, answers, options):
+    config = DistillConfig(candidate_topk=CANDIDATES, **options, **SIZES)
+    assert waits_of_steps(config, data, answers) == {}
+
+
+def test_no_step_waits_whose_loss_takes_several_blocks(data, answers, monkeypatch):
+    monkeypatch.setattr("recdistill.distillation.blockwise.block_rows", lambda *_: 10)
+    config = DistillConfig(candidate_topk=CANDIDATES, **SIZES)
+    assert waits_of_steps(config, data, answers) == {}
+
+
+def test_what_waits_is_counted():
+    waits, values = Waits(), torch.zeros(3, device=META)
+    with waits:
+        float(values.sum())
+        values[values > 0] = 1
+        torch.equal(values, values)
+        torch.zeros(3).to(META)
+        torch.zeros(3).to(META, non_blocking=True)
+    assert {name for name, _ in waits.found} == {
+        "_local_scalar_dense",
+        "index_put_ by a mask",
+        "equal",
+        "a copy that is waited for",
+    }
