@@ -2,7 +2,7 @@
 
 A part is a student, source, split, gate, selection policy, teacher, loss term, metric or view. It registers itself::
 
-    @STUDENTS.register("mean", options=MeanOptions, needs_gradient=True)
+    @STUDENTS.register("mean", options=MeanOptions, gradient=True)
     class MeanStudent(Student): ...
 
 The names, the options and the literal keywords of a part are read from the text of its file (`declared_in`), so that
@@ -254,7 +254,7 @@ class Registry:
             )
         module, _, kind = self.taken_by.partition(":")
         if name in self.taken or (kind and hasattr(getattr(importlib.import_module(module), kind)(), name)):
-            raise InputError(f"{self.kind} {name!r}: this name is used otherwise; give it another name")
+            raise InputError(f"{self.kind} {name!r}: runs use this name for something else; give it another name")
 
     def _check_keywords(self, name: str, about: Mapping[str, Any]) -> None:
         """Raise InputError where a registration says something unknown, or not what it has to say."""

@@ -106,7 +106,7 @@ class Candidate:
         vectors: of all items.
         mapped: its new items set by ``Interleaving()``.
         value: the higher, the better the views: see `choose_views`.
-        scores: of validation's new targets, which ``value`` comes from; None where it has none, or was one of several.
+        scores: of validation's new targets, which ``value`` comes from; None where it has none.
         with_new: the student with further new items, int64, beside those that it has not learnt.
     """
 
@@ -234,14 +234,10 @@ def mapping(
     student, shape = frozen_student(source.run, torch.device("cpu")), read_shape(kept)
     check_tied(student)
     table = None if teacher is None else teacher.table
-    alternatives = config.alternatives()
     candidates = (
         [own_candidate(config, data, kept, shape, table, device)]
         if config.item_map == "own"
-        else [
-            candidate(one, data, student, shape, texts, table, device, one_choice=len(alternatives) == 1)
-            for one in alternatives
-        ]
+        else [candidate(one, data, student, shape, texts, table, device) for one in config.alternatives()]
     )
     best = choose_views(candidates)
     scores = validation_scores(best, data, device)
@@ -272,8 +268,6 @@ def candidate(
     texts: tuple[str, ...],
     teacher: TeacherTable | None,
     device: torch.device,
-    *,
-    one_choice: bool,
 ) -> Candidate:
     """The vectors of one choice of views, and the map from them."""
     vectors = ItemVectors.fit(config, texts, data.trained, teacher if "teacher" in config.view_names else None, device)
@@ -285,9 +279,7 @@ def candidate(
         rest = learnt & ~np.isin(np.arange(data.num_items), further)
         return mapped_student(student, shape, data, vectors, rest, {})[0]
 
-    # Of several choices, the scores of all are not held at once.
-    kept = scores if one_choice else None
-    return Candidate(config, vectors, mapped, explained if value is None else value, kept, with_new)
+    return Candidate(config, vectors, mapped, explained if value is None else value, scores, with_new)
 
 
 def own_candidate(

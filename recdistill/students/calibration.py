@@ -114,9 +114,14 @@ def calibration_scores(
         ValueError: an item of ``new_targets`` is not new to the model.
     """
     chunks = list(chunks_of_like_length(samples, model.max_length, BATCH, places_at_once(device)))
-    parts = [_scores_of(model, samples, index, width, new_targets, exclude_seen, device) for index, width in chunks]
-    place = torch.as_tensor(np.argsort(np.concatenate([index for index, _ in chunks])))
-    return CalibrationScores(*(torch.cat([getattr(one, name) for one in parts])[place] for name in vars(parts[0])))
+    kept: dict[str, Tensor] = {}
+    for index, width in chunks:
+        part = vars(_scores_of(model, samples, index, width, new_targets, exclude_seen, device))
+        # Small pieces that outlive their batch would lie between its large ones, whose memory could not be used again.
+        kept = kept or {name: one.new_empty(len(samples), *one.shape[1:]) for name, one in part.items()}
+        for name, one in part.items():
+            kept[name][torch.as_tensor(index)] = one
+    return CalibrationScores(**kept)
 
 
 def _scores_of(
@@ -136,13 +141,14 @@ def _scores_of(
     columns = torch.as_tensor(model.columns_of(new_targets))
     rows, items = (torch.as_tensor(one) for one in samples.seen(index))
     own = known.gather(1, target.clamp(max=model.base - 1).unsqueeze(1)).squeeze(1)
-    known = known.masked_fill(~is_known, -torch.inf)
+    # The matrices are of this batch alone, and large: changed in place.
+    known.masked_fill_(~is_known, -torch.inf)
     missed = torch.zeros(len(target), dtype=torch.bool)
     if exclude_seen:
         old = items < model.base
-        known = known.index_put((rows[old], items[old]), known.new_tensor(-torch.inf))
+        known.index_put_((rows[old], items[old]), known.new_tensor(-torch.inf))
         fresh = column[items] >= 0
-        new = new.index_put((rows[fresh], column[items[fresh]]), new.new_tensor(-torch.inf))
+        new.index_put_((rows[fresh], column[items[fresh]]), new.new_tensor(-torch.inf))
         missed[rows[items == target[rows]]] = True
     counts = torch.as_tensor(np.isin(target.numpy(), new_targets))
     # Ties count against the target, which is among those that score as high.

@@ -1,15 +1,18 @@
 """Options of distillation: losses of candidates by their names, and what would leave nothing to learn."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import pytest
+from registered_parts import registries_restored
 
 from recdistill.config import DistillConfig
 from recdistill.config.base import changed, config_of, option_table
 from recdistill.config.command_line import parse
 from recdistill.config.lineage import compared_settings, run_key
+from recdistill.config.option import option
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.errors import InputError
+from recdistill.registry import LOSS_TERMS
 
 
 def test_an_old_name_is_the_new_one_in_every_place() -> None:
@@ -93,3 +96,33 @@ def test_distillation_alone_may_be_a_loss_term() -> None:
 )
 def test_results_that_were_wrong_are_marked_and_no_others(options: dict[str, object], mark: str | None) -> None:
     assert DistillConfig(**options).also_in_key().get("mended") == mark
+
+
+@pytest.mark.parametrize("option_name", [name for name in option_table(DistillConfig) if name.endswith("_weight")])
+def test_a_loss_term_takes_no_weight_over(option_name):
+    name = option_name.removesuffix("_weight")
+    if name in LOSS_TERMS:
+        return
+
+    def given():
+        LOSS_TERMS.register(name)(lambda logits, target, states, teacher: logits.mean())
+        DistillConfig()
+
+    with registries_restored(), pytest.raises(InputError, match=f"^loss term '{name}': .*; give .* another name$"):
+        given()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeighsAnother:
+    """Own options of a term, one of which is named as the weight of another term."""
+
+    own_weight: float = option(0.0, "x", least=0)
+
+
+@pytest.mark.parametrize(("term", "other"), [("aaa", "own"), ("zzz", "own")])
+def test_no_option_of_a_loss_term_is_the_weight_of_another(term, other):
+    with registries_restored():
+        LOSS_TERMS.register(term, options=WeighsAnother)(lambda logits, target, states, teacher: logits.mean())
+        LOSS_TERMS.register(other)(lambda logits, target, states, teacher: logits.mean())
+        with pytest.raises(InputError, match=r"^loss term '\w+': .*own_weight.*; give .* another name$"):
+            DistillConfig()

@@ -1,6 +1,6 @@
 """From options to samples, for each data set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -168,3 +168,100 @@ def test_a_part_gets_its_own_options():
         defaults = load_data(DataConfig(dataset="ring", split="last"))
         assert defaults.test.targets.tolist() == [5, 5]
     assert "ring" not in SOURCES
+
+
+def twelve(config) -> Interactions:
+    """Twelve walks of six steps over six items."""
+    return ring(config, RingOptions(ring_users=12))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda log: None, "gives a NoneType; give recdistill.Interactions"),
+        (
+            lambda log: replace(log, timestamp=log.timestamp * 1.0),
+            "timestamp is float64 [72]; give a NumPy array of int64",
+        ),
+        (lambda log: replace(log, user=log.user.tolist()), "user is list; give a NumPy array of int64"),
+        (lambda log: replace(log, item=log.item + 1), "item holds numbers outside 0 .. 5, the places in item_ids"),
+        (lambda log: replace(log, item=log.item - 1), "item holds numbers outside 0 .. 5, the places in item_ids"),
+        (lambda log: replace(log, user=log.user[1:]), "user, item, timestamp have 71, 72, 72 numbers"),
+        (lambda log: replace(log, user_ids=tuple(range(12))), "user_ids holds 0, a int; give text, by str()"),
+        (lambda log: replace(log, item_ids=("i0",) * 6), "item_ids holds 'i0' twice; give each an id of its own"),
+        (lambda log: replace(log, titles=log.titles[1:]), "6 items have 5 titles; give each item one"),
+        (lambda log: replace(log, item_columns={"genre": ("x",)}), "item_columns genre has 1 texts of 6 items"),
+        (lambda log: log.users, "(test_load.py:"),
+    ],
+)
+def test_what_a_source_of_ones_own_gives_is_checked(change, said):
+    with registries_restored():
+        SOURCES.register("wrong")(lambda config: change(twelve(config)))
+        with pytest.raises(InputError, match=r"^data source 'wrong'") as caught:
+            load_data(DataConfig(dataset="wrong"))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_of_any_size_and_lists_of_ids_are_taken():
+    with registries_restored():
+        SOURCES.register("plain")(twelve)
+        SOURCES.register("small")(
+            lambda config: replace(
+                log := twelve(config),
+                user=log.user.astype("int32"),
+                item=log.item.astype("uint8"),
+                titles=[*log.titles],
+            )
+        )
+        found = [load_data(DataConfig(dataset=name)) for name in ("plain", "small")]
+    assert found[0].fingerprint == found[1].fingerprint
+    assert found[1].train.items.dtype == np.int64
+
+
+def all_parts_alike(log: Interactions) -> tuple[Samples, ...]:
+    return (last(log, LastOptions())[0],) * 3
+
+
+def in_place(log: Interactions) -> tuple[Samples, ...]:
+    parts = last(replace(log, user=log.user.copy(), item=log.item.copy()), LastOptions())
+    for column in (log.user, log.item, log.timestamp):
+        column.fill(0)
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        (lambda log: None, ": gives NoneType; give a tuple of three Samples"),
+        (lambda log: last(log, LastOptions())[:2], ": gives Samples, Samples; give a tuple of three Samples"),
+        (all_parts_alike, ": an interaction is a target of two parts; what is tested must not be trained on"),
+        (
+            lambda log: tuple(replace(one, items=one.items + 1) for one in last(log, LastOptions())),
+            ": a part holds items outside 0 .. 5",
+        ),
+        (
+            lambda log: tuple(replace(one, user=one.user - 1) for one in last(log, LastOptions())),
+            ": a part holds users",
+        ),
+        (lambda log: {}["user"], " (test_load.py:"),
+        (lambda: None, " (test_load.py:"),
+    ],
+)
+def test_what_a_split_of_ones_own_gives_is_checked(split, said):
+    with registries_restored():
+        SOURCES.register("ring")(twelve)
+        SPLITS.register("wrong")(split)
+        with pytest.raises(InputError) as caught:
+            load_data(DataConfig(dataset="ring", split="wrong"))
+    assert str(caught.value).startswith(f"split 'wrong'{said}")
+
+
+def test_a_split_of_ones_own_that_works_in_place_changes_nothing_else():
+    with registries_restored():
+        SOURCES.register("ring")(twelve)
+        SPLITS.register("last", options=LastOptions)(last)
+        SPLITS.register("in-place")(in_place)
+        found = [load_data(DataConfig(dataset="ring", split=name)) for name in ("last", "in-place")]
+    assert found[0].fingerprint == found[1].fingerprint
+    assert np.array_equal(found[0].new_test, found[1].new_test)

@@ -181,3 +181,23 @@ def test_the_teachers_batch_is_asked_for(batch):
     (logits, target, states, _), others = batch
     with pytest.raises(InputError, match="lam is not 0"):
         built(DistillConfig(), make_teacher())(logits, target, states, **others)
+
+
+class Fails(nn.Module):
+    def __init__(self, options, context):
+        super().__init__()
+        raise KeyError("size")
+
+
+def test_what_a_users_term_raises_is_one_line(batch, registered):
+    LOSS_TERMS.register("fails")(Fails)
+    LOSS_TERMS.register("divides")(lambda logits, target, states, teacher: 1 / 0)
+    (logits, target, states, teacher), others = batch
+    with pytest.raises(InputError, match=r"^fails_weight=1\.0: loss term 'fails' \(test_objective\.py:\d+\): KeyError"):
+        built(DistillConfig(fails_weight=1.0), make_teacher())
+    objective = built(DistillConfig(divides_weight=1.0), make_teacher())
+    with pytest.raises(
+        InputError, match=r"^loss term 'divides' \(test_objective\.py:\d+\): ZeroDivisionError"
+    ) as caught:
+        objective(logits, target, states, teacher, **others)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -204,3 +204,32 @@ def test_no_two_pairs_of_seed_and_epoch_have_one_seed():
     found = {seed_of_epoch(seed, epoch) for seed in range(20) for epoch in range(20)}
     assert len(found) == 400
     assert all(0 <= one < 2**63 for one in found)
+
+
+def test_a_users_policy_changes_no_signal_of_others(signals, registered):
+    @POLICIES.register("clears", queries=True)
+    def clears(signals):
+        scores = signals.student_loss.clone()
+        for spec in dataclasses.fields(signals):
+            value = getattr(signals, spec.name)
+            if isinstance(value, torch.Tensor) and spec.name != "eligible":
+                value.zero_()
+        return scores
+
+    before = {spec.name: getattr(signals, spec.name) for spec in dataclasses.fields(signals)}
+    before = {name: one.clone() for name, one in before.items() if isinstance(one, torch.Tensor)}
+    for policy in ("clears", clears):
+        select(policy, signals, 0.5)
+        query(policy, signals, 2)
+    assert all(torch.equal(getattr(signals, name), one) for name, one in before.items())
+
+
+def test_what_a_users_policy_raises_is_one_line(signals, registered):
+    POLICIES.register("misspelt", queries=True)(lambda signals: signals.studentloss)
+    said = (
+        r"^selection policy 'misspelt' \(test_selection\.py:\d+\): AttributeError: .*recdistill\.testing\.check_policy"
+    )
+    with pytest.raises(InputError, match=said):
+        select("misspelt", signals, 0.5)
+    with pytest.raises(InputError, match=said):
+        query("misspelt", signals, 2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from registered_parts import registries_restored
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -19,7 +20,10 @@ from recdistill.errors import InputError
 from recdistill.evaluation.rank_metrics import metrics_from_ranks
 from recdistill.registry import STUDENTS
 from recdistill.students.build import build_student, load_recommender, save_recommender, shape_of
+from recdistill.students.ease import EASE
+from recdistill.students.item_embedding import ItemEmbedding
 from recdistill.students.measure import Fitted, ranks_of
+from recdistill.students.student import Student, gather_states
 from recdistill.students.training import (
     check_student,
     fit_recommender,
@@ -541,3 +545,45 @@ def test_a_check_draws_no_random_number_and_takes_what_can_be_fitted() -> None:
 def test_a_loss_that_is_not_finite_is_refused(ring_data: SequenceData) -> None:
     with pytest.raises(InputError, match=r"sasrec epoch: .* lower the learning rate"):
         fit_recommender(baseline(learning_rate=1e30), ring_data, recorder=NoRecorder())
+
+
+class Plain(Student):
+    """The last item's embedding."""
+
+    causal = True
+
+    def __init__(self, items: ItemEmbedding, dropout: float, max_length: int, output: str) -> None:
+        super().__init__(items, items.hidden_size, max_length, output)
+
+    def forward(self, history: Tensor, length: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return gather_states(self.items(history), row, column)
+
+
+def student(**methods: Any) -> type[Student]:
+    """A student in which some attributes are others."""
+    return type("Own", (Plain,), methods | {"__module__": __name__})
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (student(causal="yes"), r": does not say whether it is causal; write causal = True or False in it"),
+        (student(__init__=lambda self, items: None), r" \(test_training\.py.*\): TypeError: "),
+        (student(forward=lambda self, *place: self.missing), r" \(test_training\.py:\d+\): AttributeError: 'Own'"),
+        (student(forward=lambda self, *place: self.items(place[0])), r"Own: forward gives \[\d+, \d+, \d+\] for \d+ "),
+        (EASE, r": is registered with gradient=True, but is no Student; derive it from that, or register it with"),
+    ],
+)
+def test_what_a_student_of_ones_own_does_wrong_is_one_line(
+    kind: type, said: str, ring_data: SequenceData, recorder: InMemory
+) -> None:
+    with registries_restored():
+        STUDENTS.register("own", gradient=True)(kind)
+        config = BaselineConfig(student="own", **SMALL | {"epochs": 1, "least_epochs": 1})
+        with pytest.raises(InputError, match="^student (?:'own')?" + said):
+            checked_and_fitted(config, ring_data, recorder)
+
+
+def checked_and_fitted(config: BaselineConfig, data: SequenceData, recorder: InMemory) -> None:
+    check_student(config, data.num_items)
+    fit_recommender(config, data, recorder=recorder)

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from registered_parts import registries_restored
 from torch import nn
 
 from recdistill.config import base
@@ -207,3 +208,10 @@ def test_a_term_that_is_no_mean_of_samples_must_not_say_so(registered):
     LOSS_TERMS.register("said_of_all", help="", mean_of_samples=True)(mean_of_distilled)
     with pytest.raises(AssertionError, match="said_of_all: is registered with mean_of_samples=True, but the means of"):
         check_loss_term("said_of_all")
+
+
+def test_a_term_whose_weight_is_another_option_is_told():
+    with registries_restored():
+        LOSS_TERMS.register("ed")(lambda logits, target, states, teacher: logits.logsumexp(dim=1).mean())
+        with pytest.raises(AssertionError, match="loss term 'ed': the step itself has an option ed_weight; give the"):
+            check_loss_term("ed")

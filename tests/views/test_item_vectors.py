@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embeddings_server import Server, serving
+from registered_parts import registries_restored
 from safetensors.numpy import load_file, save_file
 
 from recdistill.config.views import ViewsConfig
 from recdistill.errors import InputError
+from recdistill.registry import VIEWS
 from recdistill.views import item_vectors
 from recdistill.views.item_vectors import ARRAYS_FILE, VALUES_FILE, ItemVectors
 from recdistill.views.text_teacher import TeacherTable
+from recdistill.views.view import View
 
 WORDS = ["Star", "Wars", "Toy", "Story", "Heat", "Net", "Return", "Jedi", "Empire", "Fargo", "Aladdin", "Comedy"]
 TEXTS = [f"{WORDS[place % 12]} {WORDS[(place * 5 + 3) % 12]} {place % 7}" for place in range(30)]
@@ -186,3 +189,48 @@ def test_what_is_written_names_models_and_costs(several: ViewsConfig, tmp_path: 
     assert said["identity"]["llm"]["reading"] == "echo"
     assert len(said["identity"]["sentence"]["weights"]) == 64
     assert set(said["costs"]) == {"llm", "sentence", "tfidf"}
+
+
+class Letters(View):
+    """Counts of two letters."""
+
+    def vectors(self, texts):
+        return np.array([[text.count("a"), text.count("e")] for text in texts], dtype=np.float32).reshape(-1, 2)
+
+    def identity(self):
+        return {}
+
+
+def view(**methods) -> type[View]:
+    """A view in which some methods are others."""
+    return type("Own", (Letters,), methods | {"__module__": __name__})
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (view(vectors=lambda self, texts: {}[0]), r" \(test_item_vectors\.py:\d+\): KeyError: 0; mend it"),
+        (view(fit=lambda self, texts: 1 / 0), r" \(test_item_vectors\.py:\d+\): ZeroDivisionError"),
+        (view(__init__=lambda self: None), r" \(test_item_vectors\.py.*\): TypeError"),
+        (view(vectors=lambda self, texts: [[1.0] for _ in texts]), r": gives a list for 3 texts"),
+        (view(vectors=lambda self, texts: np.ones((2, 3), np.float32)), r": gives float32 \[2, 3\] for 3 texts"),
+        (view(vectors=lambda self, texts: np.full((3, 2), np.nan, np.float32)), r": gives NaN or infinity"),
+        (
+            view(identity=lambda self: {"letters": {"a", "e"}}),
+            r": identity is .*; give a dict of texts, numbers, lists",
+        ),
+    ],
+)
+def test_what_a_view_of_ones_own_gives_is_checked(kind: type[View], said: str) -> None:
+    with registries_restored():
+        VIEWS.register("own")(kind)
+        with pytest.raises(InputError, match=f"^view 'own'{said}"):
+            ItemVectors.fit(config("own"), ["Alien", "Heat", "Fargo"], np.ones(3, dtype=bool))
+
+
+def test_a_view_of_ones_own_changes_no_text_of_others() -> None:
+    texts, trained = ["Alien", "Heat", "Fargo"], np.ones(3, dtype=bool)
+    with registries_restored():
+        VIEWS.register("own")(view(fit=lambda self, texts: texts.clear()))
+        ItemVectors.fit(config("own+tfidf"), texts, trained)
+    assert texts == ["Alien", "Heat", "Fargo"]
