@@ -33,6 +33,7 @@ from recdistill.config import (
 )
 from recdistill.config.base import Config, nearest, option_table
 from recdistill.config.lineage import plugin_contents
+from recdistill.config.option import SHOWN
 from recdistill.config.steps import STEPS
 from recdistill.data.catalogue import Catalogue
 from recdistill.data.frames import data_from_frames
@@ -71,8 +72,6 @@ from recdistill.views.item_vectors import ItemVectors
 if TYPE_CHECKING:
     from recdistill.report.results import Results
 
-#: Characters of a value that a message shows.
-SHOWN = 60
 #: Options of the data that are no part of their contents: where the files lie.
 OF_FILES = ("interactions", "items")
 #: Options of runs: how a step makes one, and which it starts from.

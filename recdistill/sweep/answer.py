@@ -12,6 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from recdistill.config import Config, DistillConfig, StudentConfig, SweepConfig, changed, narrow, option_table
+from recdistill.config.option import spoken
 from recdistill.runs.compared_runs import place_of
 from recdistill.runs.step_runs import StepRun
 from recdistill.runs.sweep_runs import log_values
@@ -151,7 +152,7 @@ def command(options: Mapping[str, Value]) -> str:
 
 def text(value: Value) -> str:
     """A value as an option: exact, and quoted where a shell would split it."""
-    return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
+    return shlex.quote(spoken(value))
 
 
 def as_yaml(options: Mapping[str, Value]) -> str:
