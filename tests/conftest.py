@@ -1,12 +1,14 @@
-"""What every test starts from: MLflow's experiment 0, whatever the store; `runs/test_experiment.py` has others.
+"""What every test starts from: MLflow's experiment 0 (`runs/test_experiment.py` has others) and the parts before it.
 
 And which process runs which tests, where several do (``--dist loadfile``).
 """
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from registered_parts import registries_restored
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
@@ -31,3 +33,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "LoadFile
             return "finished path" if file.endswith(FINISHED_PATH) else file
 
     return Scheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _parts_are_those_before() -> Iterator[None]:
+    """What a test registers is gone after it: the next one in this process counts the names of all parts."""
+    with registries_restored():
+        yield

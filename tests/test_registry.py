@@ -225,6 +225,15 @@ def test_a_module_may_be_imported_again(tmp_path: Path, monkeypatch: pytest.Monk
         assert POLICIES.get("own") is module.first
 
 
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("_time", [1, 2])
+def test_what_a_test_registers_is_gone_after_it(registry: Registry, _time: int) -> None:
+    assert "own" not in registry.names()
+    about = {STUDENTS: {"gradient": True}, POLICIES: {"queries": True}, METRICS: {"cut_offs": (3,)}}
+    registry.register("own", **about.get(registry, {}))(part)
+    assert "own" in registry.names()
+
+
 def test_each_kind_names_the_suite_that_checks_it() -> None:
     assert sorted(one.suite for one in REGISTRIES) == sorted(recdistill.testing.__all__)
 
