@@ -6,8 +6,8 @@ One JSON line last: samples and tokens a second of wall-clock time, the share of
 ran a kernel or copied (of CUDA alone), the teacher's share of the bare model's speed, and the device's peak memory in
 MiB. A step of the teacher has its optimizer, as in training; its tokens are counted before the clock runs. ``--tiny``
 takes small sizes and an LLM of random weights, which shows that the script runs, not how fast anything is.
-``--compile`` times the student alone, as it is and with its encoder through torch.compile, once with shapes that vary
-and once by CUDA graphs (``reduce-overhead``), and says how long it took to compile.
+``--compile`` times the student alone, as it is, with ``bf16=true``, and with its encoder through torch.compile, once
+with shapes that vary and once by CUDA graphs (``reduce-overhead``), and says how long it took to compile.
 """
 
 import argparse
@@ -92,10 +92,16 @@ def kernels_share(step: Callable[[], None], steps: int, device: torch.device) ->
 
 
 def student_speed(
-    data: SequenceData, loss: str, steps: int, device: torch.device, compiled: dict[str, Any] | None = None
+    data: SequenceData,
+    loss: str,
+    steps: int,
+    device: torch.device,
+    compiled: dict[str, Any] | None = None,
+    *,
+    bf16: bool = False,
 ) -> dict[str, float | None]:
     """Samples a second of a SASRec, and the share of time in kernels; ``compiled``: arguments of torch.compile."""
-    config = StudentConfig(base_loss=loss, batch_size=512)
+    config = StudentConfig(base_loss=loss, batch_size=512, bf16=bf16)  # type: ignore[arg-type]
     model = build_student(shape_of(config), data.num_items).to(device)
     count = torch.as_tensor(data.item_count)
     objective = build_objective(config, count, state_size=model.state_size, teacher=None).to(device)
@@ -125,14 +131,14 @@ def student_speed(
 
 
 def compiled_speed(data: SequenceData, steps: int, device: torch.device) -> dict[str, float | None]:
-    """A student's speed as it is and compiled, by way of compiling, and the seconds of compiling and all steps."""
+    """A student's speed as it is, in bfloat16 and compiled, by way, and the seconds of all its steps and compiling."""
     found = student_speed(data, "ce", steps, device)
-    ways: dict[str, dict[str, Any]] = {"compiled": {"dynamic": True}}
+    ways: dict[str, dict[str, Any] | None] = {"bf16": None, "compiled": {"dynamic": True}}
     if device.type == "cuda":
         ways["graphs"] = {"mode": "reduce-overhead"}
     for name, arguments in ways.items():
         begun = time.perf_counter()
-        speed = student_speed(data, "ce", steps, device, arguments)
+        speed = student_speed(data, "ce", steps, device, arguments, bf16=name == "bf16")
         found |= {key.replace("ce_", f"ce_{name}_"): value for key, value in speed.items()}
         found[f"ce_{name}_s"] = round(time.perf_counter() - begun, 1)
     return found

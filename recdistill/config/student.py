@@ -14,7 +14,7 @@ from recdistill.registry import STUDENTS, VIEWS
 BaseLoss = Literal["ce", "bce", "sampled", "gbce"]
 Schedule = Literal["constant", "linear", "cosine"]
 #: Options that a run's key has only where they are given: runs of versions without them keep their keys.
-LATER_OPTIONS = ("init_from", "refit", "validation_samples")
+LATER_OPTIONS = ("init_from", "refit", "validation_samples", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,11 @@ class StudentConfig(TrainingConfig, ViewsConfig):
         read_with={"schedule": "linear or cosine"},
     )  # fmt: skip
     weight_decay: float = option(0.0, "Adam's weight decay for the student", least=0)
+    bf16: bool = option(
+        False,
+        "make the products of a training step of bfloat16 numbers (mixed precision); weights stay in float32, and so "
+        "does what is validated, measured and served",
+    )
     init_from: str = option(
         "",
         "a finished run of a student, or a model's address as models:/name/1, that training starts from; items may "

@@ -171,20 +171,18 @@ class _Blockwise(torch.autograd.Function):
             gradients = [torch.empty_like(states), torch.zeros_like(weight), None]
             gradients[2] = None if bias is None else torch.zeros_like(bias)
         table = weight[: problem.num_items]
+        half = table.bfloat16() if problem.settings.bf16 else None
         shifted = _shifted(problem, states, table, bias)
         height = even_height(len(states), block_rows(problem.num_items, states.device, problem.held))
         held = [states.new_empty(height, problem.num_items) for _ in range(problem.held)]
         for part, excluded in problem.blocks(states.device):
             rows = states[part]
             values, *slope = (one[: len(rows)] for one in held)
-            if bias is None:
-                torch.mm(rows, table.T, out=values)
-            else:
-                torch.addmm(bias, rows, table.T, out=values)
+            _score(values, rows, table if half is None else half, bias)
             found, scale = _block(problem, part, excluded, values, slope[0] if slope else None, shifted, differentiate)
             sums += found
             if differentiate:
-                _add_gradients(gradients, part, values, scale, rows, table)
+                _add_gradients(gradients, part, values, scale, rows, table if half is None else half)
         ctx.gradients = gradients
         total, *others = sums.unbind()
         ctx.mark_non_differentiable(*others)
@@ -194,6 +192,18 @@ class _Blockwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         return (*(None if one is None else one * of_total for one in ctx.gradients), None)
+
+
+def _score(values: Tensor, rows: Tensor, table: Tensor, bias: Tensor | None) -> None:
+    """Write the logits of rows [B, D] into ``values`` [B, V]; products are of numbers of the table's precision."""
+    if table.dtype != rows.dtype:
+        values.copy_(rows.to(table.dtype) @ table.T)
+        if bias is not None:
+            values.add_(bias)
+    elif bias is None:
+        torch.mm(rows, table.T, out=values)
+    else:
+        torch.addmm(bias, rows, table.T, out=values)
 
 
 def _shifted(problem: _Problem, states: Tensor, table: Tensor, bias: Tensor | None) -> tuple[bool, bool]:
@@ -354,14 +364,24 @@ def _cross_entropies(
 def _add_gradients(
     gradients: list[Tensor | None], part: slice, values: Tensor, scale: Tensor | None, rows: Tensor, table: Tensor
 ) -> None:
-    """Add a block's gradient of the logits ``values`` [B, V], times ``scale`` [B, 1], at states, weight and bias."""
+    """Add a block's gradient of the logits ``values`` [B, V], times ``scale`` [B, 1], at states, weight and bias.
+
+    Products are of numbers of the table's precision.
+    """
     of_states, of_weight, of_bias = gradients
     assert of_states is not None
     assert of_weight is not None
-    torch.mm(values, table, out=of_states[part])
+    if of_bias is not None:
+        of_bias += values.sum(dim=0) if scale is None else (values.T @ scale).squeeze(1)
+    if table.dtype == values.dtype:
+        torch.mm(values, table, out=of_states[part])
+    else:
+        values = values.to(table.dtype)
+        of_states[part] = values @ table
     if scale is not None:
         of_states[part].mul_(scale)
         rows = rows * scale
-    of_weight[: len(table)].addmm_(values.T, rows)
-    if of_bias is not None:
-        of_bias += values.sum(dim=0) if scale is None else (values.T @ scale).squeeze(1)
+    if table.dtype == rows.dtype:
+        of_weight[: len(table)].addmm_(values.T, rows)
+    else:
+        of_weight[: len(table)] += values.T @ rows.to(table.dtype)

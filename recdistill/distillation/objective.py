@@ -194,7 +194,9 @@ def build_objective(
         InputError: a loss term cannot be used with this teacher.
     """
     if teacher is None or not isinstance(config, DistillConfig):
-        plain = ObjectiveSettings(base_loss=config.base_loss, gbce_calibration=config.gbce_calibration)
+        plain = ObjectiveSettings(
+            base_loss=config.base_loss, gbce_calibration=config.gbce_calibration, bf16=config.bf16
+        )
         return Objective(plain, item_count, mask_untrained=config.mask_untrained, learnt=learnt)
     settings = settings_of(config)
     context = TermContext(len(item_count), state_size, teacher.state_size)

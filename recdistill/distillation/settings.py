@@ -32,6 +32,8 @@ class ObjectiveSettings:
             the base loss is; or ``kl``, listwise. ``ranking`` is another name of ``base``.
         release_compat: keep two defects of the released code; see `losses.ranking_distillation`.
         gbce_calibration: t of ``gbce``, in [0, 1]: 0 is plain binary cross-entropy, 1 fully calibrated.
+        bf16: products of `blockwise`, of states with the items' rows and of their gradients, are made of bfloat16
+            numbers; what is made of their results is in float32.
 
     Raises:
         InputError: a number or choice is not allowed.
@@ -49,6 +51,7 @@ class ObjectiveSettings:
     ranking_loss: RankingLoss = "base"
     release_compat: bool = False
     gbce_calibration: float = 0.75
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranking_loss", RENAMED.get(self.ranking_loss, self.ranking_loss))

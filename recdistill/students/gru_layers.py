@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -38,10 +39,13 @@ def gru_states(gru: nn.GRU, inputs: Tensor) -> Tensor:
 class _Layer(torch.autograd.Function):
     """States [L, W, D] of inputs [L, W, I] (Cho et al., EMNLP 2014, as PyTorch has it).
 
+    Under autocast, too, its products are in float32: each is small, and waits for the one before.
+
     With gates r and z: ``n = tanh(W_in x + b_in + r (W_hn h + b_hn))``, and the next state is ``n + z (h - n)``.
     """
 
     @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(
         ctx: Any, inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor
     ) -> Tensor:
@@ -70,6 +74,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @custom_bwd(device_type="cpu")
     def backward(ctx: Any, of_states: Tensor) -> tuple[Tensor, ...]:
         inputs, weight_ih, weight_hh, h_new, gates, new, states = ctx.saved_tensors
         reset, update = gates.chunk(2, dim=2)

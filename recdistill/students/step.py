@@ -21,6 +21,7 @@ from recdistill.registry import LOSS_TERMS
 from recdistill.students.process_random import ALONE_RANDOM, ProcessRandom
 from recdistill.students.selection import Selection
 from recdistill.students.student import Student
+from recdistill.training.device import mixed_precision
 
 Losses = dict[str, Tensor]
 
@@ -71,11 +72,12 @@ def full_step(
         excluded, negative = seen_mask(config, data, batch, objective.settings), None
         batch, answers = batch.to(device), None if answers is None else answers.to(device)
         place = (batch.history, batch.length, batch.row, batch.column)
-        with random.of_dropout():
+        with random.of_dropout(), mixed_precision(config.bf16, device):
             if model.scores_by_layer:
                 states, output = model.encoded(*place)
             else:
                 states, logits = model.scored(*place)
+        states = states.float() if config.bf16 else states
         if objective.settings.needs_negative:
             # Drawn after the student's dropout.
             histories = batch.histories(data.padding_id)
@@ -130,8 +132,9 @@ def sampled_step(
             excluded = of_drawn(excluded, negatives.items)
         batch, negatives = batch.to(device), negatives.to(device)
         answers = None if answers is None else answers.to(device)
-        with random.of_dropout():
+        with random.of_dropout(), mixed_precision(config.bf16, device):
             states, output = model.encoded(batch.history, batch.length, batch.row, batch.column, ids)
+        states = states.float() if config.bf16 else states
         return objective.of_states(states, output, batch.target, answers, excluded=excluded, negatives=negatives)
 
     return step

@@ -1,5 +1,6 @@
-"""The device that options choose."""
+"""The device that options choose, and the precision of products there."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -25,3 +26,11 @@ def device_of(config: OnDevice) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device=cuda: torch finds no CUDA device here; set device=auto or device=cpu")
     return torch.device(config.device)
+
+
+def mixed_precision(bf16: bool, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward pass whose products are made of bfloat16 numbers, the parameters being in float32.
+
+    One that changes nothing where ``bf16`` is false.
+    """
+    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()

@@ -121,6 +121,29 @@ def test_half_precision_is_computed_in_float32():
     assert {gradient.dtype for gradient in gradients} == {torch.bfloat16}
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([{}, {"lam": 0.5}, {"lam": 0.5, "ranking_loss": "kl"}, {"lam": 0.5, "alpha": 0.2}]),
+    st.booleans(),
+    st.sampled_from([3, 100]),
+)
+def test_products_of_bfloat16_numbers_are_near_those_of_float32(seed, options, bias, rows):
+    """Within the eight bits that such a number has; losses and gradients stay in float32."""
+    problem = make_problem(seed, items=200, dtype=torch.float32, bias=bias)
+    # Which candidates are among the best is a step: not asked for where a rounding may take it.
+    options = {"gamma_consistency": 0.0, **options}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blockwise, "block_rows", lambda *_: rows)
+        found, gradients = losses_and_gradients(problem, options | {"bf16": True})
+    exact, exact_gradients = losses_and_gradients(problem, options)
+    for name, value in exact.items():
+        torch.testing.assert_close(found[name], value, rtol=0.02, atol=0.02)
+    for gradient, by_float32 in zip(gradients, exact_gradients, strict=True):
+        assert gradient.dtype == torch.float32
+        assert 0 < (gradient - by_float32).norm() < 0.03 * by_float32.norm()
+
+
 @pytest.mark.parametrize("options", [{}, {"lam": 0.5}, {"lam": 0.5, "alpha": 0.2}, {"base_loss": "bce", "alpha": 0.2}])
 def test_the_logits_of_all_samples_are_never_held(options, monkeypatch):
     class Watch(TorchDispatchMode):
