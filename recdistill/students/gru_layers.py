@@ -75,7 +75,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type="cpu")
-    def backward(ctx: Any, of_states: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, of_states: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         inputs, weight_ih, weight_hh, h_new, gates, new, states = ctx.saved_tensors
         reset, update = gates.chunk(2, dim=2)
         before = torch.cat([torch.zeros_like(states[:1]), states[:-1]])
