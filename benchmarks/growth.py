@@ -167,15 +167,14 @@ def read_and_split(measured: Measured, config: Any) -> Any:
 
     The bytes an interaction are of the first time, before memory that was freed is used again.
     """
-    from recdistill.data.load import load_data
-    from recdistill.data.sources.csv_files import csv_files
+    from recdistill.data.load import load_data, read_data
 
     before, made = resident(), None
     for _ in range(TIMES):
         # One at a time.
         made = None
         with measured.step("read"):
-            made = csv_files(config)
+            made = read_data(config)
         measured.found.setdefault("read_bytes", round((resident() - before) / len(made), 1))
     interactions, made = len(made), None
     for _ in range(TIMES):

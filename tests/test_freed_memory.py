@@ -31,6 +31,30 @@ def test_pieces_that_are_freed_are_handed_out_again_by_the_process():
     assert int(done.stdout) < 0.1 * PAGES_OF_ALL
 
 
+GIVEN_BACK = """
+import numpy as np, psutil
+from recdistill.freed_memory import give_back_freed_memory
+resident = lambda: psutil.Process().memory_info().rss
+# Pieces below the limit above which the system has them back by itself, and one behind them that stays.
+pieces = [np.ones(9_000_000, np.uint8) for _ in range(40)]
+stays, held = np.ones(1000, np.uint8), resident()
+del pieces
+kept = resident()
+give_back_freed_memory()
+print(held, kept, resident(), int(stays.sum()))
+"""
+
+
+@of_glibc
+def test_freed_memory_is_given_back_where_it_is_asked_for():
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-c", GIVEN_BACK], env=given, capture_output=True, text=True, check=True)
+    held, kept, after, sum_of_what_stays = map(int, done.stdout.split())
+    assert kept > held - 100_000_000
+    assert after < held - 300_000_000
+    assert sum_of_what_stays == 1000
+
+
 @of_glibc
 @pytest.mark.parametrize(
     ("given", "set_here"),

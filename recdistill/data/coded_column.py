@@ -15,11 +15,11 @@ class CodedColumn:
     """N texts.
 
     Attributes:
-        codes: int64 [N], places in ``texts``.
+        codes: int32 [N], places in ``texts``: there are never more, for each is a Python object.
         texts: U distinct texts in the order in which they first appear.
     """
 
-    codes: Int64Array
+    codes: NDArray[np.int32]
     texts: pd.Index
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ def coded(column: "pd.Series[str]") -> CodedColumn:
     ([0, 1, 0], ['b', 'a'])
     """
     codes, texts = pd.factorize(column)
-    return CodedColumn(codes.astype(np.int64, copy=False), pd.Index(texts))
+    return CodedColumn(codes.astype(np.int32), pd.Index(texts))
 
 
 def coded_of_parts(parts: Iterable[tuple[NDArray[np.integer], list[str]]]) -> CodedColumn:
@@ -60,4 +60,4 @@ def coded_of_parts(parts: Iterable[tuple[NDArray[np.integer], list[str]]]) -> Co
     for own, texts in parts:
         places = np.fromiter((place.setdefault(text, len(place)) for text in texts), np.int32, len(texts))
         codes.append(places[own])
-    return CodedColumn(np.concatenate(codes, dtype=np.int64), pd.Index(list(place), dtype=str))
+    return CodedColumn(np.concatenate(codes, dtype=np.int32), pd.Index(list(place), dtype=str))

@@ -8,7 +8,7 @@ from recdistill.config.data import DataConfig
 from recdistill.data.interactions import Interactions
 from recdistill.data.notices import notice
 from recdistill.data.samples import Int64Array
-from recdistill.data.stable_order import stable_order
+from recdistill.data.stable_order import WholeNumbers, stable_order
 from recdistill.errors import InputError
 
 
@@ -94,7 +94,7 @@ def what_helps(config: DataConfig, least: int) -> str:
     return f"lower {' or '.join(named)}, or give users with longer histories"
 
 
-def counts(numbers: Int64Array, length: int) -> Int64Array:
+def counts(numbers: WholeNumbers, length: int) -> Int64Array:
     """How often each of 0 .. length-1 stands in ``numbers``."""
     return np.bincount(numbers, minlength=length).astype(np.int64)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from recdistill.data.samples import Int64Array
+from recdistill.data.stable_order import WholeNumbers
 from recdistill.errors import InputError, one_line
 
 
@@ -15,8 +16,8 @@ class Interactions:
     """N interactions in file order, over U users and V items.
 
     Attributes:
-        user: int64 [N], 0 .. U-1 by first appearance.
-        item: int64 [N], 0 .. V-1 in the catalogue's order.
+        user: int64 [N], 0 .. U-1 by first appearance; int32 where they are read from files, which halves their memory.
+        item: int64 [N], 0 .. V-1 in the catalogue's order; or int32 likewise.
         timestamp: int64 [N]; only its order matters. Never a float32: seconds since 1970 do not fit, and ties
             made by rounding would move items between splits.
         user_ids, item_ids: ids as the source writes them.
@@ -25,8 +26,8 @@ class Interactions:
         item_columns: further columns of the items file, by name, V texts each; an empty text where there is none.
     """
 
-    user: Int64Array
-    item: Int64Array
+    user: WholeNumbers
+    item: WholeNumbers
     timestamp: Int64Array
     user_ids: tuple[str, ...]
     item_ids: tuple[str, ...]

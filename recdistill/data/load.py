@@ -15,6 +15,7 @@ from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.data.splits.order import Parts
 from recdistill.errors import InputError
+from recdistill.freed_memory import give_back_freed_memory
 from recdistill.registry import SOURCES, SPLITS, Registry
 
 #: Above this share of targets that come again, leaving seen items out of rankings is worth a word.
@@ -32,17 +33,14 @@ def load_data(config: DataConfig) -> SequenceData:
 
     Items that nobody interacted with stay in the catalogue. Raises InputError, one line, for bad files or options.
     """
-    if config.columns and not SOURCES.declaration(config.dataset).about.get("columns"):
-        raise InputError(f"columns={config.columns}: {config.dataset} files have names of their own; leave it out")
-    with SOURCES.calling(config.dataset):
-        found = call_part(SOURCES, config.dataset, config, config)
-    if not SOURCES.is_ours(config.dataset) and not isinstance(found, SequenceData):
-        found = checked_interactions(found, config.dataset)
+    found = read_data(config)
     if isinstance(found, SequenceData):
         refuse_splitting(config)
         data = found
     else:
         data = split_data(found, config)
+        del found
+        give_back_freed_memory()
     share = data.seen_target_share() if config.exclude_seen else 0.0
     if share > MUCH_SEEN:
         notice(
@@ -50,6 +48,22 @@ def load_data(config: DataConfig) -> SequenceData:
             "as misses, for rankings leave seen items out; exclude_seen=false is for data in which items come again"
         )
     return data
+
+
+def read_data(config: DataConfig) -> Interactions | SequenceData:
+    """Read a data set: interactions that are to be split, or what came split.
+
+    Raises InputError, one line, for bad files or options.
+    """
+    if config.columns and not SOURCES.declaration(config.dataset).about.get("columns"):
+        raise InputError(f"columns={config.columns}: {config.dataset} files have names of their own; leave it out")
+    with SOURCES.calling(config.dataset):
+        found = call_part(SOURCES, config.dataset, config, config)
+    if not SOURCES.is_ours(config.dataset) and not isinstance(found, SequenceData):
+        found = checked_interactions(found, config.dataset)
+    # Reading holds more than it leaves: the codes and a part of the file.
+    give_back_freed_memory()
+    return found  # type: ignore[no-any-return]
 
 
 def refuse_splitting(config: DataConfig) -> None:
@@ -115,8 +129,8 @@ def called_split(interactions: Interactions, config: DataConfig) -> Parts:
     """The three parts that the split of the options makes. Raises InputError where a user's split fails."""
     given = interactions
     if not SPLITS.is_ours(config.split):
-        # A copy: others read the same interactions.
-        columns = {name: getattr(interactions, name).copy() for name in ("user", "item", "timestamp")}
+        # A copy: others read the same interactions; of int64, in which a sum or product does not overflow.
+        columns = {name: getattr(interactions, name).astype(np.int64) for name in ("user", "item", "timestamp")}
         given = replace(interactions, **columns)
     with SPLITS.calling(config.split):
         parts = call_part(SPLITS, config.split, config, given)

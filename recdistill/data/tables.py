@@ -87,7 +87,7 @@ def interactions_of_columns(
     say_line_breaks("titles", items["title"], place_of_items)
     return Interactions(
         user=user.codes,
-        item=number[item.codes].astype(np.int64, copy=False),
+        item=number.astype(np.int32)[item.codes],
         timestamp=timestamps(),
         user_ids=tuple(user.texts),
         item_ids=tuple(items["item"]),

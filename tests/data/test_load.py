@@ -10,8 +10,9 @@ from registered_parts import registries_restored
 from recdistill.config import DataConfig
 from recdistill.config.option import option
 from recdistill.data.interactions import Interactions
-from recdistill.data.load import load_data
+from recdistill.data.load import load_data, read_data
 from recdistill.data.samples import Samples
+from recdistill.data.splits.leave_one_out import leave_one_out
 from recdistill.errors import InputError
 from recdistill.registry import SOURCES, SPLITS
 
@@ -255,6 +256,21 @@ def test_what_a_split_of_ones_own_gives_is_checked(split, said):
         with pytest.raises(InputError) as caught:
             load_data(DataConfig(dataset="ring", split="wrong"))
     assert str(caught.value).startswith(f"split 'wrong'{said}")
+
+
+def test_a_split_of_ones_own_gets_numbers_whose_sums_do_not_overflow(files):
+    """Those of files have half the width."""
+    given = []
+
+    def watched(interactions):
+        given.append(interactions)
+        return leave_one_out(interactions)
+
+    SPLITS.register("watched")(watched)
+    config = DataConfig(**files, min_interactions=3, split="watched")
+    found = load_data(config)
+    assert {read_data(config).user.dtype, read_data(config).item.dtype} == {np.dtype("int32")}
+    assert {given[0].user.dtype, given[0].item.dtype, found.train.items.dtype} == {np.dtype("int64")}
 
 
 def test_a_split_of_ones_own_that_works_in_place_changes_nothing_else():

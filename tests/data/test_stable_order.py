@@ -20,6 +20,12 @@ def test_the_order_is_numpys(columns):
     assert stable_order(*keys).tolist() == np.lexsort(keys[::-1]).tolist()
 
 
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=30))
+def test_numbers_of_half_the_width_do_not_overflow(values):
+    keys = [np.array(column, dtype=np.int32) for column in (values, values[::-1])]
+    assert stable_order(*keys).tolist() == np.lexsort(keys[::-1]).tolist()
+
+
 @given(st.lists(st.integers(-50, 50), max_size=30))
 def test_both_ways_give_the_same(values):
     column = np.array(values, dtype=np.int64)

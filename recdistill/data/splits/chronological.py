@@ -4,7 +4,7 @@ import numpy as np
 
 from recdistill.data.interactions import Interactions
 from recdistill.data.samples import Samples
-from recdistill.data.splits.order import Parts, order_by_time
+from recdistill.data.splits.order import Parts, in_order, order_by_time
 from recdistill.data.stable_order import stable_order
 from recdistill.errors import InputError
 from recdistill.registry import SPLITS
@@ -24,7 +24,7 @@ def chronological(interactions: Interactions) -> Parts:
     rank = np.empty(total, dtype=np.int64)
     rank[by_time] = np.arange(total)
     rank = rank[order]
-    items, user = interactions.item[order], interactions.user[order]
+    items, user = in_order(interactions, order)
     counts = np.bincount(user, minlength=len(interactions.user_ids))
     start = (np.cumsum(counts) - counts)[user]
     has_history = np.arange(total) > start

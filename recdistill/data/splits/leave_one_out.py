@@ -4,7 +4,7 @@ import numpy as np
 
 from recdistill.data.interactions import Interactions
 from recdistill.data.samples import Samples
-from recdistill.data.splits.order import Parts, order_by_time, refuse_short_histories
+from recdistill.data.splits.order import Parts, in_order, order_by_time, refuse_short_histories
 from recdistill.registry import SPLITS
 
 
@@ -16,7 +16,7 @@ def leave_one_out(interactions: Interactions) -> Parts:
     than 3 interactions.
     """
     order = order_by_time(interactions)
-    items, user = interactions.item[order], interactions.user[order]
+    items, user = in_order(interactions, order)
     counts = np.bincount(user, minlength=len(interactions.user_ids))
     refuse_short_histories(interactions, counts, 3, "leave-one-out")
     stop = np.cumsum(counts)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from recdistill.data.interactions import Interactions
 from recdistill.data.notices import notice
 from recdistill.data.samples import Int64Array, Samples
-from recdistill.data.stable_order import stable_order
+from recdistill.data.stable_order import WholeNumbers, stable_order
 from recdistill.errors import InputError
 
 #: Training, validation and test samples.
@@ -33,7 +33,13 @@ def order_by_time(interactions: Interactions) -> Int64Array:
     return order
 
 
-def tied_share(user: Int64Array, timestamp: NDArray[Any]) -> float:
+def in_order(interactions: Interactions, order: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Items and users of the interactions in an order, int64 [N] each: the samples of all parts share them."""
+    items, user = (column[order].astype(np.int64, copy=False) for column in (interactions.item, interactions.user))
+    return items, user
+
+
+def tied_share(user: WholeNumbers, timestamp: NDArray[Any]) -> float:
     """Share of interactions, in order, that have the time of another one of their user."""
     same = (user[1:] == user[:-1]) & (timestamp[1:] == timestamp[:-1])
     tied = np.zeros(len(user), dtype=bool)

@@ -7,7 +7,7 @@ import numpy as np
 from recdistill.config.option import option
 from recdistill.data.interactions import Interactions
 from recdistill.data.samples import Samples
-from recdistill.data.splits.order import Parts, order_by_time, refuse_short_histories
+from recdistill.data.splits.order import Parts, in_order, order_by_time, refuse_short_histories
 from recdistill.registry import SPLITS
 
 #: Most test samples of a user, so that the most active do not decide alone.
@@ -36,7 +36,7 @@ def user_holdout(interactions: Interactions, options: UserHoldoutOptions) -> Par
     none and is no target. Raises InputError for a user with fewer than 3 interactions.
     """
     order = order_by_time(interactions)
-    items, user = interactions.item[order], interactions.user[order]
+    items, user = in_order(interactions, order)
     counts = np.bincount(user, minlength=len(interactions.user_ids))
     refuse_short_histories(interactions, counts, 3, "user-holdout")
     held_out = np.clip((counts * options.holdout + ROUNDING).astype(np.int64), 1, MOST_OF_A_USER)
