@@ -1,11 +1,11 @@
-"""What a contrast makes of an LLM's vectors of items' texts: by how the LLM reads, and how long it learns.
+"""What a contrast makes of an LLM's vectors of items' texts: by how the LLM reads, how long it learns, what is kept.
 
 ``python benchmarks/contrast.py`` trains the teacher's backbone on MovieLens-100K without a tenth of its items (or finds
 its run in the tracking store; ``--backbone_run_id`` names another), has a ranking teacher's LLM learn of the items'
-texts by contrast, once for each reading and token budget, and maps its vectors to the backbone. It prints NDCG@20 of
-new targets among the new items: of the teacher's view alone and beside cheap views, on the validation draw, by which a
-choice is made, and on test, which chooses nothing. A budget of 0 is the frozen LLM. Nothing else of the teacher is
-trained.
+texts by contrast, once for each reading, token budget and ``contrast_kept``, and maps its vectors to the backbone. It
+prints NDCG@20 of new targets among the new items: of the teacher's view alone and beside cheap views, on the validation
+draw, by which a choice is made, and on test, which chooses nothing. A budget of 0 is the frozen LLM. Nothing else of
+the teacher is trained.
 
 Further options are those of ``teacher``, as ``--llm gemma3-270m --seed 2 --dataset ml-latest-small``.
 """
@@ -13,6 +13,7 @@ Further options are those of ``teacher``, as ``--llm gemma3-270m --seed 2 --data
 import argparse
 import time
 from functools import partial
+from itertools import product
 
 import torch
 
@@ -35,7 +36,7 @@ from recdistill.training.recorder import NoRecorder
 from recdistill.views.text_teacher import TeacherTable
 
 CHEAP = "sentence+tfidf"
-COLUMNS = ("seed", "reading", "tokens", "views", "validation", "test", "seconds")
+COLUMNS = ("seed", "reading", "tokens", "kept", "views", "validation", "test", "seconds")
 
 
 def learnt_view(config: TeacherConfig, data: SequenceData, student: Student) -> torch.Tensor:
@@ -62,7 +63,7 @@ def among(
 def print_row(*cells: object) -> None:
     """Print a line of the table at once: the next may take minutes."""
     print(
-        " | ".join(str(cell).ljust(width) for cell, width in zip(cells, (4, 7, 7, 22, 10, 6, 7), strict=True)),
+        " | ".join(str(cell).ljust(width) for cell, width in zip(cells, (4, 7, 7, 10, 22, 10, 6, 7), strict=True)),
         flush=True,
     )
 
@@ -72,27 +73,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--readings", nargs="+", default=["mean", "echo"])
     parser.add_argument("--budgets", nargs="+", type=int, default=[0, 90_000])
+    parser.add_argument("--kept", nargs="+", default=["last", "validation"])
     arguments, rest = parser.parse_known_args()
     given = {one.partition("=")[0].removeprefix("--") for one in rest}
     rest += [] if "new_items" in given else ["--new_items=0.1"]
     config = parse(TeacherConfig, "teacher", rest)
     data = data_of(config)
     source = find_backbone(config, data)
-    kept = source.artifact("student")
-    student, shape = frozen_student(source, device_of(config)), read_shape(kept)
+    student, shape = frozen_student(source, device_of(config)), read_shape(source.artifact("student"))
     mapped = narrow(config, MapItemsConfig, views=CHEAP, teacher_run_id="")
     print_row(*COLUMNS)
-    print_row(config.seed, "", "", CHEAP, *(f"{value:.4f}" for value in among(mapped, data, student, shape, None)), "")
-    for reading in arguments.readings:
-        for budget in arguments.budgets:
-            own = changed(config, teacher_reading=reading, contrast_token_budget=budget)
-            begin = time.perf_counter()
-            view = learnt_view(own, data, student)
-            seconds = time.perf_counter() - begin
-            table = TeacherTable(texts_of(own, data), view.numpy())
-            for views in ("teacher", f"{CHEAP}+teacher"):
-                found = among(changed(mapped, views=views), data, student, shape, table)
-                print_row(config.seed, reading, budget, views, *(f"{value:.4f}" for value in found), f"{seconds:.0f}")
+    cheap = among(mapped, data, student, shape, None)
+    print_row(config.seed, "", "", "", CHEAP, *(f"{value:.4f}" for value in cheap), "")
+    for reading, budget, kept in product(arguments.readings, arguments.budgets, arguments.kept):
+        if not budget and kept != arguments.kept[0]:
+            continue
+        own = changed(config, teacher_reading=reading, contrast_token_budget=budget)
+        own = changed(own, contrast_kept=kept) if budget else own
+        begin = time.perf_counter()
+        view = learnt_view(own, data, student)
+        seconds = time.perf_counter() - begin
+        table = TeacherTable(texts_of(own, data), view.numpy())
+        for views in ("teacher", f"{CHEAP}+teacher"):
+            found = among(changed(mapped, views=views), data, student, shape, table)
+            cells = (config.seed, reading, budget, kept if budget else "frozen", views)
+            print_row(*cells, *(f"{value:.4f}" for value in found), f"{seconds:.0f}")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def option(
     listed: bool = False,
     registered: bool = False,
     read_with: Mapping[str, str] | None = None,
+    later: bool = False,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -75,11 +76,13 @@ def option(
         registered: the value is a name in the model registry.
         read_with: options without which this one changes nothing, all of them: to each its values that do, joined by
             `` or `` as ``linear or cosine``, or as ``above 0`` or ``below 1``; see `Config.checked`.
+        later: of a part: versions without it did as its default does, so that a run has it among its values, and in its
+            key, only where it is another.
     """
     limits = {"least": least, "above": above, "most": most}
     about = {"help": help, "role": role, "common": common, "content": content, "choices": choices, "several": several}
     about |= {"other_names": dict(other_names or {}), "listed": listed, "registered": registered}
-    about["read_with"] = dict(read_with or {})
+    about |= {"read_with": dict(read_with or {}), "later": later}
     about["path"] = path or ("read-or-name" if content else "")
     return field(default=default, metadata={**limits, **about, "among": dict(among or {})})
 

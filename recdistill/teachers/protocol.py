@@ -17,7 +17,7 @@ from recdistill.evaluation.evaluate import Ranked
 from recdistill.students.student import Student
 from recdistill.teachers.ilora.base_llm import BaseLLM
 from recdistill.training.distributed import ALONE, Processes
-from recdistill.training.fit import BatchType, Progress
+from recdistill.training.fit import BatchType, Metrics, Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,8 @@ class Lesson(Generic[BatchType]):
         step: the losses of a batch, the one named ``total`` differentiable.
         size: samples and LLM tokens of a batch.
         divide: a process's part of a batch and its share of the loss; see `training.fit.TrainingPlan`.
+        validate: metrics at each point of the curve; the weights of the best one are kept. None keeps the last.
+        metric: the one of ``validate`` to maximise.
     """
 
     module: nn.Module
@@ -41,6 +43,8 @@ class Lesson(Generic[BatchType]):
     step: Callable[[BatchType], dict[str, Tensor]]
     size: Callable[[BatchType], Mapping[str, int]]
     divide: Callable[[BatchType, int, int], tuple[BatchType, float]]
+    validate: Callable[[], Metrics] | None = None
+    metric: str = "val/ndcg_at_10"
 
 
 @dataclass(frozen=True, eq=False)

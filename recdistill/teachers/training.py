@@ -119,5 +119,8 @@ def plan_of(config: TeacherConfig, lesson: Lesson[Any], processes: Processes, na
         processes=processes,
         divide=lesson.divide,
         size=lesson.size,
+        validate=lesson.validate,
+        metric=lesson.metric,
+        patience=0,
         label=f"{name}, part",
     )

@@ -7,7 +7,7 @@ often an item is a negative (log Q, Yi et al. 2019) is the same for all and leav
 keeps the mapped texts near the backbone's own rows, from which ridge regression started.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count as counting
 from typing import TYPE_CHECKING
@@ -18,9 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recdistill.data.batches import batches
+from recdistill.data.samples import Samples
+from recdistill.data.sequences import SequenceData
+from recdistill.errors import InputError
+from recdistill.evaluation.rank_metrics import gains
+from recdistill.evaluation.ranking import rank_of_target
 from recdistill.teachers.ilora.titles import Int64Array
 from recdistill.teachers.protocol import Lesson
-from recdistill.teachers.ranking.content import HALF
+from recdistill.teachers.ranking.content import HALF, TEXT_ROWS
+from recdistill.training.averaging import overwrite
+from recdistill.training.fit import Metrics, Progress
 
 if TYPE_CHECKING:
     from recdistill.teachers.ranking.teacher import RankingTeacher
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
 #: Samples of an item whose states are scored at a time.
 SAMPLES_AN_ITEM = 8
 STATES_A_BATCH = 4096
+#: What ``contrast_kept=validation`` goes by.
+AMONG_NEW, CUT_OFF = "val/new_among_new_ndcg_at_20", 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +97,54 @@ def contrast_lesson(teacher: "RankingTeacher", states: Tensor) -> Lesson[ItemBat
         step=step,
         size=lambda batch: {"samples": len(batch), "tokens": batch.tokens},
         divide=ItemBatch.part,
+        validate=validation_of(teacher) if options.contrast_kept == "validation" else None,
+        metric=AMONG_NEW,
     )
+
+
+def fit_from_start(
+    lesson: Lesson[ItemBatch], fit: Callable[[Lesson[ItemBatch], int], Progress], token_budget: int
+) -> Progress:
+    """Fit the lesson; where it validates, the weights before it stay if none of its curve's points is better."""
+    if lesson.validate is None:
+        return fit(lesson, token_budget)
+    lesson.module.eval()
+    before, start = lesson.validate()[lesson.metric], {n: t.detach().clone() for n, t in lesson.parameters.items()}
+    progress = fit(lesson, token_budget)
+    if progress.best <= before:
+        overwrite(lesson.parameters, start)
+    return progress
+
+
+def validation_of(teacher: "RankingTeacher") -> Callable[[], Metrics]:
+    """Gives NDCG@20 of validation's new targets among its new items, by mapped texts and the backbone's states."""
+    data, content, device = teacher.data, teacher.model.content, teacher.device
+    assert content is not None
+    sample, place = new_targets(data)
+    states = states_of_samples(teacher, data.validation.subset(sample)).to(device)
+    items = torch.from_numpy(data.new_validation)
+
+    @torch.no_grad()
+    def validate() -> Metrics:
+        texts = [teacher.model.text_states(content.texts, one) for one in items.split(TEXT_ROWS)]
+        rank = rank_of_target(states @ content.mapped(torch.cat(texts)).T, torch.from_numpy(place))
+        return {AMONG_NEW: float(gains("ndcg", rank, CUT_OFF).mean())}
+
+    return validate
+
+
+def new_targets(data: SequenceData) -> tuple[Int64Array, Int64Array]:
+    """Validation samples whose targets are new items, and the place of each target among validation's new items."""
+    sample = np.flatnonzero(np.isin(data.validation.targets, data.new_validation))
+    return sample, np.searchsorted(data.new_validation, data.validation.targets[sample])
+
+
+def check_contrast_kept(contrast_kept: str, data: SequenceData) -> None:
+    """Raise InputError where nothing can be chosen on validation."""
+    if contrast_kept == "validation" and not len(new_targets(data)[0]):
+        raise InputError(
+            "contrast_kept=validation: no target of validation is a new item; give new_items above 0, or keep the last"
+        )
 
 
 def item_batches(teacher: "RankingTeacher") -> Iterator[ItemBatch]:
@@ -130,12 +186,12 @@ def starts_of_batches(lengths: Int64Array, tokens_per_batch: int) -> Int64Array:
 
 
 @torch.no_grad()
-def states_of_samples(teacher: "RankingTeacher") -> Tensor:
-    """The frozen backbone's state of every training sample, float32 [N, D], on the CPU."""
-    train, backbone = teacher.data.train, teacher.backbone
-    found = torch.zeros(len(train), backbone.state_size)
+def states_of_samples(teacher: "RankingTeacher", samples: Samples | None = None) -> Tensor:
+    """The frozen backbone's state of every sample, float32 [N, D], on the CPU; of the training samples by default."""
+    samples, backbone = teacher.data.train if samples is None else samples, teacher.backbone
+    found = torch.zeros(len(samples), backbone.state_size)
     for batch in batches(
-        train,
+        samples,
         length=teacher.window,
         batch_size=STATES_A_BATCH,
         stride=teacher.window,

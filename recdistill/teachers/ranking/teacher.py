@@ -25,7 +25,12 @@ from recdistill.teachers.ilora.text_reading import TextTokens
 from recdistill.teachers.outputs import CONFIDENCE
 from recdistill.teachers.protocol import Lesson
 from recdistill.teachers.ranking.content import TEXT_ROWS
-from recdistill.teachers.ranking.contrast import contrast_lesson, states_of_samples
+from recdistill.teachers.ranking.contrast import (
+    check_contrast_kept,
+    contrast_lesson,
+    fit_from_start,
+    states_of_samples,
+)
 from recdistill.teachers.ranking.lesson import ranking_lesson
 from recdistill.teachers.ranking.model import (
     BackboneTables,
@@ -75,6 +80,11 @@ class RankingOptions:
         1.0, "weight of mapped texts being near the backbone's own rows", least=0,
         read_with={"contrast_token_budget": "above 0"},
     )  # fmt: skip
+    contrast_kept: Literal["last", "validation"] = option(
+        "last", "what the contrast keeps: its last weights; or those, the untrained ones among them, whose mapped "
+        "texts rank the new items of validation best among themselves",
+        read_with={"contrast_token_budget": "above 0"}, later=True,
+    )  # fmt: skip
 
 
 @TEACHERS.register("ranking", options=RankingOptions)
@@ -99,6 +109,8 @@ class RankingTeacher(GatedTeacher):
     ) -> Self:
         """A teacher before its training; it scores as its backbone. Raises InputError where parts do not fit."""
         assert llm is not None
+        if config.value("contrast_token_budget"):
+            check_contrast_kept(config.value("contrast_kept"), data)
         model = build_ranking_model(
             llm, shape_of(config), data.titles, tables_of(backbone), knowledge_of(config, data)
         ).to(processes.device)
@@ -165,7 +177,8 @@ class RankingTeacher(GatedTeacher):
         seconds += taken
         content.start(states)
         if self.options.contrast_token_budget:
-            progress = fit(contrast_lesson(self, states_of_samples(self)), self.options.contrast_token_budget)
+            lesson = contrast_lesson(self, states_of_samples(self))
+            progress = fit_from_start(lesson, fit, self.options.contrast_token_budget)
             states, again = self.text_states(content.texts, folder and folder / "contrast")
             seconds += progress.seconds + again
         content.learnt(states)

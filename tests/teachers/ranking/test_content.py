@@ -1,5 +1,6 @@
 """What a ranking teacher learns of the items' texts: vectors, and scores of items without clicks."""
 
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -11,7 +12,10 @@ from sklearn.linear_model import Ridge
 from small_teachers import KilledError, config_of, small, small_backbone
 from tiny_llm import tiny_base_llm
 
+from recdistill.config import changed
+from recdistill.config.lineage import key_parts
 from recdistill.data.batches import batches
+from recdistill.errors import InputError
 from recdistill.teachers import shards as module
 from recdistill.teachers.ilora import llm_source
 from recdistill.teachers.ilora.text_reading import TEMPLATES
@@ -19,11 +23,13 @@ from recdistill.teachers.ranking import base_states
 from recdistill.teachers.ranking import teacher as ranking
 from recdistill.teachers.ranking.content import HALF, PENALTY, ridge, rows_of
 from recdistill.teachers.ranking.contrast import (
+    AMONG_NEW,
     ItemBatch,
     contrast_lesson,
     item_batches,
     starts_of_batches,
     states_of_samples,
+    validation_of,
 )
 from recdistill.teachers.ranking.lesson import ranking_lesson
 from recdistill.teachers.ranking.model import RankingModel
@@ -287,6 +293,50 @@ def test_a_contrast_teaches_which_text_a_state_is_near(data, backbone):
     for name, parameter in teacher.model.named_parameters():
         if name in frozen:
             torch.testing.assert_close(parameter, frozen[name], msg=name)
+
+
+class Curve(NoRecorder):
+    """A recorder of what a contrast is chosen by."""
+
+    def __init__(self):
+        self.values = []
+
+    def log_metrics(self, metrics, step=0):
+        self.values += [value for name, value in metrics.items() if name == "contrast/new_among_new_ndcg_at_20"]
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e-2], ids=["learns", "leaves its start"])
+def test_a_contrast_keeps_what_ranks_the_new_items_of_validation_best(data, backbone, rate, monkeypatch):
+    monkeypatch.setattr("recdistill.teachers.training.base_llm", lambda config, processes: tiny_base_llm())
+    options = {"token_budget": 0, "contrast_token_budget": 3000, "tokens_per_batch": 200, "contrast_ridge": 0.0}
+    options |= {"contrast_learning_rate": rate, "contrast_kept": "validation"}
+    config = config_of(split="user-holdout", **options, **NEW)
+    curve = Curve()
+    teacher = train_teacher(config, data, backbone, recorder=curve)[0]
+    start = RankingTeacher.build(config, tiny_base_llm(), backbone, data)
+    start.model.content.start(start.text_states(start.model.content.texts)[0])
+    before = validation_of(start)()[AMONG_NEW]
+    assert len(curve.values) > 5
+    assert validation_of(teacher)()[AMONG_NEW] == pytest.approx(max(before, *curve.values))
+    if rate == 1e-2:
+        assert max(curve.values[1:]) < before
+        torch.testing.assert_close(teacher.model.content.view, start.text_states(start.model.content.texts)[0])
+    else:
+        assert max(curve.values) > before
+
+
+def test_a_contrast_cannot_be_chosen_without_new_items_of_validation(data, backbone):
+    without = replace(data, new_validation=np.zeros(0, dtype=np.int64))
+    config = config_of(contrast_token_budget=300, contrast_kept="validation", **NEW)
+    with pytest.raises(InputError, match=r"^contrast_kept=validation: no target of validation is a new item; give new"):
+        RankingTeacher.build(config, tiny_base_llm(), backbone, without)
+
+
+def test_a_contrast_of_before_keeps_its_key():
+    config = config_of(contrast_token_budget=300, **NEW)
+    assert "contrast_kept" not in key_parts("teacher", config, "data")["options"]
+    chosen = changed(config, contrast_kept="validation")
+    assert key_parts("teacher", chosen, "data")["options"]["contrast_kept"] == "validation"
 
 
 def test_a_pass_has_every_trained_item_once_with_its_own_samples(data, backbone):
