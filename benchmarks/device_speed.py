@@ -110,7 +110,7 @@ def student_speed(
     trained = torch.nn.ModuleDict({"student": model, "extra": objective}).train()
     optimizer = training.optimizer_of(config, trained)
     losses = training.loss_step(config, data, model, objective, None, device)
-    epochs = (training.student_batches(config, data, model.causal)(epoch) for epoch in range(10**6))
+    epochs = map(training.student_batches(config, data, model.causal, device), range(10**6))
     drawn = (batch for epoch in epochs for batch in epoch)
     done = 0
 

@@ -1,19 +1,18 @@
 """What ten seeds of a student cost on a CPU: in turn, in processes of one thread each, and as one batched model.
 
 ``python benchmarks/seeds.py`` trains a SASRec and a GRU4Rec on made-up histories of ML-100K's shape (943 users, 100,000
-interactions, 1,682 items), so many steps a seed, in four ways that take turns, each in processes of its own that have
+interactions, 1,682 items), so many steps a seed, in three ways that take turns, each in processes of its own that have
 warmed up before the clock starts:
 
-- ``in turn``: one process, all threads, one seed after the other; the package's own step
-- ``processes``: a process a core, one thread each, the seeds divided among them; the package's own step
-- ``plain in turn``: as the first, a step that `torch.func` can batch: scores of all items held, torch's dropout
-- ``batched``: the same step for all seeds at once, by `torch.func.stack_module_state` and `torch.func.vmap`
+- ``in turn``: one process, all threads, one seed after the other
+- ``processes``: a process a core, one thread each, the seeds divided among them
+- ``together``: one process, all threads, all seeds as one batched model, as a sweep's ``final_together`` trains them
 
 Of each the fastest turn counts, by two clocks: wall-clock seconds, which other work on the machine lengthens, most of
-all where two threads wait for each other; and CPU seconds of the thread that trains, the longest of the processes,
+all where two threads wait for each other; and CPU seconds of the threads that train, the longest of the processes,
 which is what the wall clock would show on an idle machine, or a little less where threads wait. It prints a table and
-one JSON line a student, with ``processes`` as a share of ``in turn`` and ``batched`` as a share of ``plain in turn``,
-and how far the weights of the batched seeds are from those of the seeds trained alone (without dropout).
+one JSON line a student, with the other ways as shares of ``in turn``, and how far the weights of seeds trained together
+are from those of the seeds alone (without dropout).
 
 ``--device cuda`` measures the batched model alone: the seconds of all its seeds as a share of those of one seed.
 """
@@ -34,8 +33,8 @@ GPU_GOAL = 1.5
 WARM_UP = 3
 
 
-def product(task: tuple[str, list[int], int, int]) -> tuple[float, str]:
-    """Train seeds in turn, so many steps each, as the package does. Returns CPU seconds of this thread, and nothing."""
+def trained(student: str, seed: int, steps: int, device: str, dropout: float = 0.2, member: Any = None) -> Any:
+    """Train a seed so many steps as the package does. Returns its parameters, and when it was warm and had ended."""
     import torch
 
     from recdistill.config import StudentConfig
@@ -43,21 +42,63 @@ def product(task: tuple[str, list[int], int, int]) -> tuple[float, str]:
     from recdistill.students.training import student_plan
     from recdistill.training.recorder import NoRecorder
 
-    student, seeds, steps, threads = task
-    torch.set_num_threads(threads)
-    data = data_of_process()
+    config = StudentConfig(student=student, seed=seed, device=device, dropout=dropout)
+    recorder: Any = NoRecorder()
+    _, plan = student_plan(config, data_of_process(), shape_of(config), None, recorder, member=member)
+    plan.module.train()
+    drawn, moments = (batch for epoch in range(10**6) for batch in plan.batches(epoch)), []
+    for step in range(steps):
+        if step == min(WARM_UP, steps - 1):
+            moments.append(moment(torch, device))
+        plan.step(next(drawn))["total"].backward()
+        plan.optimizer.step()
+        plan.optimizer.zero_grad(set_to_none=True)
+    return {name: one.detach().clone() for name, one in plan.parameters.items()}, moments[0], moment(torch, device)
+
+
+def moment(torch: Any, device: str) -> float:
+    """The wall clock, when the device has done all that it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def in_turn(student: str, seeds: list[int], steps: int, device: str, dropout: float = 0.2) -> tuple[list[Any], float]:
+    """What `trained` gives of each seed, and the CPU seconds of this thread."""
     begun = time.thread_time()
-    for seed in seeds:
-        config = StudentConfig(student=student, seed=seed)
-        recorder: Any = NoRecorder()
-        _, plan = student_plan(config, data, shape_of(config), None, recorder)
-        plan.module.train()
-        drawn = (batch for epoch in range(10**6) for batch in plan.batches(epoch))
-        for _ in range(steps):
-            plan.step(next(drawn))["total"].backward()
-            plan.optimizer.step()
-            plan.optimizer.zero_grad(set_to_none=True)
-    return time.thread_time() - begun, ""
+    found = [trained(student, seed, steps, device, dropout) for seed in seeds]
+    return found, time.thread_time() - begun
+
+
+def together(student: str, seeds: list[int], steps: int, device: str, dropout: float = 0.2) -> tuple[list[Any], float]:
+    """The same of all seeds as one batched model; the CPU seconds are those of all its threads."""
+    from recdistill.config import StudentConfig
+    from recdistill.students.together import check_together, train_together
+
+    check_together(StudentConfig(student=student))
+    begun, spent = time.thread_time(), []
+
+    def train(place: int, member: Any) -> Any:
+        found = trained(student, seeds[place], steps, device, dropout, member)
+        spent.append(time.thread_time())
+        return found
+
+    found = train_together(seeds, train)
+    return found, time.thread_time() - begun + sum(spent)
+
+
+def seconds_of(task: tuple[str, str, list[int], int, int]) -> tuple[float, str]:
+    """Train in turn or together. Returns CPU seconds, and why it cannot be, if so."""
+    import torch
+
+    from recdistill.errors import InputError
+
+    way, student, seeds, steps, threads = task
+    torch.set_num_threads(threads)
+    try:
+        return (together if way == "together" else in_turn)(student, seeds, steps, "cpu")[1], ""
+    except InputError as error:
+        return 0.0, str(error)
 
 
 _data: list[Any] = []
@@ -70,136 +111,18 @@ def data_of_process() -> Any:
     return _data[0]
 
 
-def plain_model(student: str, seed: int, dropout: float) -> Any:
-    """A student with torch's dropout."""
-    import torch
-    from torch import nn
-
-    from recdistill.config import StudentConfig
-    from recdistill.students.build import build_student, shape_of
-    from recdistill.students.dropout import Dropout
-
-    torch.manual_seed(seed)
-    model = build_student(shape_of(StudentConfig(student=student, dropout=dropout)), ITEMS)
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, Dropout):
-                setattr(module, name, nn.Dropout(child.probability))
-    return model.train()
-
-
-class Windows:
-    """Windows of equal shape for each seed and step: history [W, L], and a target at each of its columns."""
-
-    def __init__(self, device: str) -> None:
-        import torch
-
-        from recdistill.config import StudentConfig
-
-        config = StudentConfig()
-        self.length = config.max_length
-        self.windows = max(1, config.batch_size // self.length)
-        samples = data_of_process().train
-        self.flat = torch.as_tensor(samples.items)
-        self.device = device
-        self.row = torch.arange(self.windows, device=device).repeat_interleave(self.length)
-        self.column = torch.arange(self.length, device=device).repeat(self.windows)
-        self.lengths = torch.full((self.windows,), self.length, device=device)
-
-    def of(self, seed: int, step: int) -> tuple[Any, Any]:
-        """History [W, L] and targets [S] of a seed's step."""
-        import torch
-
-        draw = torch.Generator().manual_seed(10_000 * seed + step)
-        start = torch.randint(len(self.flat) - self.length - 1, (self.windows,), generator=draw)
-        taken = self.flat[start.unsqueeze(1) + torch.arange(self.length + 1)]
-        taken = taken.to(self.device)
-        return taken[:, :-1].contiguous(), taken[:, 1:].flatten()
-
-
-def plain_in_turn(
-    student: str, seeds: list[int], steps: int, dropout: float, device: str = "cpu"
-) -> list[dict[str, Any]]:
-    """Train seeds in turn with the plain step. Returns the parameters of each."""
-    import torch
-    import torch.nn.functional as F
-
-    windows, found = Windows(device), []
-    for seed in seeds:
-        model = plain_model(student, seed, dropout).to(device)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-        for step in range(steps):
-            history, target = windows.of(seed, step)
-            states = model(history, windows.lengths, windows.row, windows.column)
-            F.cross_entropy(model.logits(states), target).backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        found.append({name: value.detach() for name, value in model.named_parameters()})
-    return found
-
-
-def batched(student: str, seeds: list[int], steps: int, dropout: float, device: str = "cpu") -> dict[str, Any]:
-    """Train all seeds at once with the plain step. Returns the parameters, stacked."""
-    import copy
-
-    import torch
-    import torch.nn.functional as F
-
-    windows = Windows(device)
-    models = [plain_model(student, seed, dropout).to(device) for seed in seeds]
-    parameters, buffers = torch.func.stack_module_state(models)
-    shell = copy.deepcopy(models[0])
-    optimizer = torch.optim.Adam(parameters.values(), lr=1e-3, fused=True)
-
-    class Scored(torch.nn.Module):
-        """States and scores in one call, as `torch.func.functional_call` makes it."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.student = shell
-
-        def forward(self, history: Any) -> Any:
-            return self.student.logits(self.student(history, windows.lengths, windows.row, windows.column))
-
-    scored = Scored()
-
-    def loss(own: dict[str, Any], fixed: dict[str, Any], history: Any, target: Any) -> Any:
-        named = {f"student.{name}": value for name, value in (own | fixed).items()}
-        return F.cross_entropy(torch.func.functional_call(scored, named, (history,)), target)
-
-    losses = torch.func.vmap(loss, randomness="different")
-    for step in range(steps):
-        drawn = [windows.of(seed, step) for seed in seeds]
-        history, target = (torch.stack(part) for part in zip(*drawn, strict=True))
-        losses(parameters, buffers, history, target).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return {name: value.detach() for name, value in parameters.items()}
-
-
-def plain(task: tuple[str, str, list[int], int, int]) -> tuple[float, str]:
-    """Train by the plain step, in turn or batched. Returns CPU seconds of this thread, and why it cannot be, if so."""
-    import torch
-
-    way, student, seeds, steps, threads = task
-    torch.set_num_threads(threads)
-    begun = time.thread_time()
-    try:
-        (batched if way == "batched" else plain_in_turn)(student, seeds, steps, 0.2)
-    except RuntimeError as error:
-        return 0.0, str(error).splitlines()[0]
-    return time.thread_time() - begun, ""
-
-
 def largest_difference(student: str) -> float | str:
-    """The largest difference of a weight between seeds trained batched and alone, without dropout, after ten steps."""
+    """The largest difference of a weight between seeds trained together and alone, without dropout, after ten steps."""
+    from recdistill.errors import InputError
+
     seeds, steps = [1, 2, 3], 10
     try:
-        together = batched(student, seeds, steps, 0.0)
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
-    alone = plain_in_turn(student, seeds, steps, 0.0)
-    return max(float((together[name][i] - own[name]).abs().max()) for i, own in enumerate(alone) for name in own)
+        batched = together(student, seeds, steps, "cpu", 0.0)[0]
+    except InputError as error:
+        return str(error)
+    alone = in_turn(student, seeds, steps, "cpu", 0.0)[0]
+    pairs = [(ours[0], theirs[0]) for ours, theirs in zip(batched, alone, strict=True)]
+    return max(float((ours[name] - theirs[name]).abs().max()) for ours, theirs in pairs for name in ours)
 
 
 def timed(pool: Any, function: Any, tasks: list[Any], warm: list[Any]) -> tuple[float, float, str]:
@@ -212,53 +135,40 @@ def timed(pool: Any, function: Any, tasks: list[Any], warm: list[Any]) -> tuple[
 
 
 def measure(student: str, seeds: list[int], steps: int, cores: int, turns: int) -> dict[str, Any]:
-    """Seconds of each way by both clocks, and their ratios."""
+    """Seconds of each way by both clocks, and their shares of those in turn."""
     context = multiprocessing.get_context("spawn")
     taken: dict[str, list[tuple[float, float, str]]] = {}
-    shares = [seeds[start::cores] for start in range(cores)]
-    ways: dict[str, tuple[Any, list[Any], list[Any]]] = {
-        "in turn": (product, [(student, seeds, steps, cores)], [(student, [1], WARM_UP, cores)]),
-        "processes": (
-            product,
-            [(student, share, steps, 1) for share in shares],
-            [(student, [1], WARM_UP, 1)] * (2 * cores),
-        ),
-    }
-    for way in ("plain in turn", "batched"):
-        ways[way] = plain, [(way, student, seeds, steps, cores)], [(way, student, seeds, WARM_UP, cores)]
+    groups = {"in turn": [seeds], "processes": [seeds[start::cores] for start in range(cores)], "together": [seeds]}
     with context.Pool(1) as one, context.Pool(cores) as several:
         for _ in range(turns):
-            for way, (function, tasks, warm) in ways.items():
-                pool = several if way == "processes" else one
-                taken.setdefault(way, []).append(timed(pool, function, tasks, warm))
+            for way, shares in groups.items():
+                pool, threads = (several, 1) if way == "processes" else (one, cores)
+                tasks = [(way, student, share, steps, threads) for share in shares]
+                # Each process of the pool is to get one.
+                warm = [(way, student, seeds[:2], WARM_UP, threads)] * (2 * len(shares))
+                taken.setdefault(way, []).append(timed(pool, seconds_of, tasks, warm))
         apart = one.apply(largest_difference, (student,))
     result: dict[str, Any] = {}
     for clock, name in enumerate(("wall", "cpu")):
         best = {way: min(float(one[clock]) for one in found) for way, found in taken.items()}
         result |= {f"{way}, {name} s": round(took, 2) for way, took in best.items()}
-        result[f"processes / in turn, {name}"] = round(best["processes"] / best["in turn"], 3)
-        refused = taken["batched"][0][2]
-        result[f"batched / plain in turn, {name}"] = refused or round(best["batched"] / best["plain in turn"], 3)
+        for way in ("processes", "together"):
+            result[f"{way} / in turn, {name}"] = taken[way][0][2] or round(best[way] / best["in turn"], 3)
     return result | {"largest difference": apart}
 
 
 def share_of_one_seed(student: str, seeds: list[int], steps: int, device: str) -> float | str:
-    """Seconds of all seeds batched as a share of those of one seed, both by the plain step on a device."""
-    import torch
+    """Seconds of all seeds together as a share of those of one seed, both on a device, behind some steps."""
+    from recdistill.errors import InputError
 
-    def seconds(function: Any, trained: list[int], count: int) -> float:
-        begun = time.perf_counter()
-        function(student, trained, count, 0.2, device)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - begun
+    def seconds(found: list[Any]) -> float:
+        return max(ended for _, _, ended in found) - min(begun for _, begun, _ in found)
 
     try:
-        for function, trained in ((plain_in_turn, seeds[:1]), (batched, seeds)):
-            seconds(function, trained, WARM_UP)
-        return round(seconds(batched, seeds, steps) / seconds(plain_in_turn, seeds[:1], steps), 2)
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
+        batched = seconds(together(student, seeds, WARM_UP + steps, device)[0])
+    except InputError as error:
+        return str(error)
+    return round(batched / seconds(in_turn(student, seeds[:1], WARM_UP + steps, device)[0]), 2)
 
 
 def main() -> None:
@@ -273,7 +183,7 @@ def main() -> None:
     if arguments.device:
         for student in arguments.students:
             share = share_of_one_seed(student, list(range(1, arguments.seeds + 1)), arguments.steps, arguments.device)
-            row = {"student": student, "seeds": arguments.seeds, "batched / one seed": share}
+            row = {"student": student, "seeds": arguments.seeds, "together / one seed": share}
             print(json.dumps(row | {"device": arguments.device, "goal": GPU_GOAL}), flush=True)
         return
     os.environ.pop("OMP_NUM_THREADS", None)

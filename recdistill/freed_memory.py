@@ -9,8 +9,6 @@ import ctypes
 import os
 import sys
 
-import pyarrow
-
 #: Names of glibc's parameters, of ``malloc.h``.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 #: Bytes: of a piece that the system is asked for, and gets back, by itself; and of freed memory that a process keeps.
@@ -36,7 +34,9 @@ def give_back_freed_memory() -> None:
 
     Of NumPy and Python with glibc, and of Arrow.
     """
-    pyarrow.default_memory_pool().release_unused()
+    # Not imported here: it takes long, and who has not done so holds nothing of it.
+    if (arrow := sys.modules.get("pyarrow")) is not None:
+        arrow.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:
         trim(0)

@@ -20,6 +20,7 @@ from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.students import training
 from recdistill.students.build import build_student, shape_of
 from recdistill.students.measure import ranks_of
+from recdistill.students.together import train_together
 from recdistill.teachers.training import train_teacher
 from recdistill.testing.teachers import small_data
 from recdistill.training import fit as fitting
@@ -179,6 +180,38 @@ def test_a_training_is_that_of_the_cpu(data, device, base_loss, tmp_path):
     assert found == pytest.approx(expected, rel=0.02, abs=0.02)
     for name, one in plans[0].parameters.items():
         assert (one.cpu() - plans[1].parameters[name]).abs().mean() < 1e-3, name
+
+
+@pytest.mark.parametrize("options", [{}, {"base_loss": "bce"}, {"student": "esasrec"}, {"student": "caser"}], ids=str)
+@pytest.mark.parametrize("device", DEVICES)
+def test_seeds_together_are_those_of_the_cpu_alone(data, device, options):
+    small = {"hidden_size": 16, "epochs": 2, "learning_rate": 0.0005}
+    configs = [StudentConfig(seed=seed, dropout=0.0, device=device, **small | options) for seed in (1, 2, 3)]
+    together = train_together(
+        [1, 2, 3],
+        lambda place, member: training.fit_recommender(configs[place], data, recorder=NoRecorder(), member=member),
+    )
+    for config, found in zip(configs, together, strict=True):
+        alone = training.fit_recommender(replace(config, device="cpu"), data, recorder=NoRecorder())
+        for name, one in found.model.state_dict().items():
+            assert (one.cpu() - alone.model.state_dict()[name]).abs().mean() < 1e-3, name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_seeds_together_with_dropout_are_the_same_again(data, device):
+    configs = [StudentConfig(hidden_size=16, seed=seed, dropout=0.3, device=device, epochs=2) for seed in (1, 2)]
+
+    def trained() -> list[dict[str, torch.Tensor]]:
+        found = train_together(
+            [1, 2],
+            lambda place, member: training.fit_recommender(configs[place], data, recorder=NoRecorder(), member=member),
+        )
+        return [one.model.state_dict() for one in found]
+
+    for one, again in zip(trained(), trained(), strict=True):
+        for name, value in one.items():
+            # Sums of a GPU may be made in another order.
+            assert (value - again[name]).abs().mean() <= (0 if device == "cpu" else 1e-3), name
 
 
 @pytest.mark.parametrize("ends_on", ["the device", "the CPU"])

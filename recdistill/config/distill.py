@@ -260,6 +260,9 @@ class SweepConfig(DistillConfig):
         0, "processes for the trainings of these seeds; 0: jobs, and at jobs=1 on a CPU one a thread",
         role="place", least=0,
     )  # fmt: skip
+    final_together: bool = option(
+        False, "train a configuration's final seeds as one batched model, for a GPU", role="budget"
+    )
     heartbeat_seconds: int = option(10, "between two signs of life of a running trial", role="place", least=1)
     grace_seconds: int = option(60, "silence after which a trial's worker is taken for dead", role="place", least=1)
 
@@ -273,3 +276,7 @@ class SweepConfig(DistillConfig):
         check_measured(self)
         if self.grace_seconds <= self.heartbeat_seconds:
             raise InputError(f"grace_seconds={self.grace_seconds}: must be above heartbeat_seconds")
+        if self.final_together and self.final_jobs > 1:
+            raise InputError(
+                f"final_jobs={self.final_jobs}: final_together=true trains seeds in one process; leave one of them out"
+            )

@@ -8,7 +8,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from recdistill.data.samples import Int64Array, Samples, gather_windows
+from recdistill.data.flat_samples import FlatSamples, tensor_of
+from recdistill.data.samples import Int64Array, Samples
+
+#: About how many samples are laid out at a time: few operations a batch, and little memory.
+STRETCH = 2**16
+#: Tensors of a batch that stay where they are: what they point into is on the CPU, or was cut on the device.
+STAYING = ("sample", "place", "there")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +73,7 @@ class Batch:
 
         The device is not waited for.
         """
-        values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in ("sample", "place")}
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in STAYING}
         moved = {
             name: value.to(device, non_blocking=True) for name, value in values.items() if isinstance(value, Tensor)
         }
@@ -87,6 +93,27 @@ class BatchPart(Batch):
     whole: int
 
 
+@dataclass(frozen=True, eq=False)
+class DeviceBatch(Batch):
+    """A batch that was cut on a device, from what lies there; ``sample`` alone is on the CPU.
+
+    `Batch.part` is not for it: what several processes divide is cut on the CPU.
+
+    Attributes:
+        there: int64 [S], ``sample`` on the device.
+        seen_count: M, the items of all the samples' histories.
+        flat: the samples' arrays on the device.
+    """
+
+    there: Tensor
+    seen_count: int
+    flat: FlatSamples
+
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """`seen_items` of the samples, cut on the device, which is not waited for: int64 [M], both."""
+        return self.flat.seen(self.there, self.seen_count)
+
+
 def seen_items(samples: Samples, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Items of the whole histories at ``index`` [n]: rows int64 [M], ascending, and items [M]; see `Samples.seen`."""
     rows, items = samples.seen(index.cpu().numpy())
@@ -104,6 +131,7 @@ def batches(
     epoch: int,
     shuffle: bool = True,
     index: ArrayLike | None = None,
+    flat: FlatSamples | None = None,
 ) -> Iterator[Batch]:
     """Draw one epoch: each sample (of ``index``, where given) exactly once, in batches of about ``batch_size``.
 
@@ -117,6 +145,10 @@ def batches(
     ``ceil(samples / batch_size)`` of them in every epoch. Without shuffling, samples of ``stride=1`` come in the order
     of ``index``, others in their own.
 
+    With ``flat``, the samples' arrays on a device, each is a `DeviceBatch` with the same numbers: an epoch's plan is
+    copied there once, and a batch reads nothing back and needs no copy. Without, batches are on the CPU, where several
+    processes divide them (`Batch.part`), and where what drawn negatives have in use is found.
+
     Raises ValueError unless ``1 <= stride <= length`` and ``batch_size >= 1``.
     """
     if not 1 <= stride <= length:
@@ -128,7 +160,7 @@ def batches(
         # Samples that share a window must adjoin; the others stay in their order, as that in which they are asked for.
         chosen = np.sort(chosen)
     random = np.random.default_rng([seed, epoch]) if shuffle else None
-    return draw(samples, chosen, length, batch_size, stride, padding_id, random)
+    return draw(samples, chosen, length, batch_size, stride, padding_id, random, flat)
 
 
 def draw(
@@ -139,36 +171,58 @@ def draw(
     stride: int,
     padding_id: int,
     random: np.random.Generator | None,
+    flat: FlatSamples | None = None,
 ) -> Iterator[Batch]:
-    """Yield batches over the samples ``chosen`` [S], ascending where windows are shared; in order if not ``random``."""
+    """Yield batches over the samples ``chosen`` [S], ascending where windows are shared; in order if not ``random``.
+
+    An epoch is planned on the CPU, so that its batches are the same on every device, and all sizes are found there, so
+    that no device is asked for one. From the plan batches are cut where ``flat`` lies, by default on the CPU: most
+    operations are for many batches at a time.
+    """
     if not len(chosen):
         return
-    targets = samples.targets
-    first = window_starts(samples, chosen, stride, random)  # [W], positions in chosen
-    size = np.diff(first, append=len(chosen))  # [W], samples in each window
+    plan, borders = planned(samples, chosen, batch_size, stride, random)
+    here = FlatSamples.of(samples)
+    there = here if flat is None else flat
+    chosen_here, plan_here = tensor_of(chosen), tensor_of(plan)
+    chosen_there, plan_there = (one.to(there.device, non_blocking=True) for one in (chosen_here, plan_here))
+    places = torch.arange(length, device=there.device)
+    at_once = max(1, STRETCH // batch_size)
+    for number in range(0, len(borders) - 1, at_once):
+        cuts = borders[number : number + at_once + 1]
+        part, heads, windows = slice(cuts[0], cuts[-1]), cuts[:-1] - cuts[0], np.diff(cuts).tolist()
+        sizes = np.add.reduceat(plan[1, part], heads).tolist()
+        known = here.stretch(chosen_here, plan_here[:, part], sum(sizes), length)
+        widths = np.maximum.reduceat((known.end - known.begin).numpy(), heads).tolist()
+        cut, seen = known, [0] * len(sizes)
+        if flat is not None:
+            cut = flat.stretch(chosen_there, plan_there[:, part], sum(sizes), length)
+            seen = [int(one.sum()) for one in here.lengths(known.sample).split(sizes)]
+        by_window = (one.split(windows) for one in (cut.begin.unsqueeze(1), cut.end.unsqueeze(1), cut.end - cut.begin))
+        by_sample = (one.split(sizes) for one in (cut.row, cut.column, cut.target, known.sample, cut.sample))
+        for width, count, begin, end, real, *given, sample in zip(widths, seen, *by_window, *by_sample, strict=True):
+            batch = Batch(there.windows(begin, end, places[:width], padding_id), real, *given)
+            yield batch if flat is None else DeviceBatch(**vars(batch), there=sample, seen_count=count, flat=flat)
+
+
+def planned(
+    samples: Samples, chosen: Int64Array, batch_size: int, stride: int, random: np.random.Generator | None
+) -> tuple[Int64Array, Int64Array]:
+    """The W windows of an epoch in their order, and its B batches.
+
+    Returns int64 [3, W]: the place in ``chosen`` of each window's first sample, its number of samples, and its number
+    in its batch; and int64 [B + 1]: the window that each batch begins with, and W.
+    """
+    first = window_starts(samples, chosen, stride, random)
+    size = np.diff(first, append=len(chosen))
     if random is not None:
         order = random.permutation(len(first))
         first, size = first[order], size[order]
     # A window belongs to the batch of its last sample: the number of batches is then the same every epoch.
     batch_of_window = (np.cumsum(size) - 1) // batch_size
-    cuts = np.flatnonzero(np.diff(batch_of_window)) + 1
-    for first_part, size_part in zip(np.split(first, cuts), np.split(size, cuts), strict=True):
-        row = np.repeat(np.arange(len(first_part), dtype=np.int64), size_part)
-        before = np.cumsum(size_part) - size_part
-        sample = chosen[np.arange(len(row)) + np.repeat(first_part - before, size_part)]
-        window_end = samples.end[chosen[first_part + size_part - 1]]
-        window_begin = np.maximum(samples.start[chosen[first_part]], window_end - length)
-        end = samples.end[sample]
-        width = int((window_end - window_begin).max())
-        history = gather_windows(samples.items, window_begin, window_end, width, padding_id)
-        yield Batch(
-            history=torch.from_numpy(history),
-            length=torch.from_numpy(window_end - window_begin),
-            row=torch.from_numpy(row),
-            column=torch.from_numpy(end - 1 - window_begin[row]),
-            target=torch.from_numpy(targets[sample]),
-            sample=torch.from_numpy(sample),
-        )
+    borders = np.concatenate([[0], np.flatnonzero(np.diff(batch_of_window)) + 1, [len(first)]])
+    number = np.arange(len(first)) - np.repeat(borders[:-1], np.diff(borders))
+    return np.stack([first, size, number]), borders
 
 
 def window_starts(samples: Samples, chosen: Int64Array, stride: int, random: np.random.Generator | None) -> Int64Array:

@@ -125,7 +125,9 @@ class Samples:
         lengths = self.end[index] - start
         rows = np.repeat(np.arange(len(index), dtype=np.int64), lengths)
         before = np.cumsum(lengths) - lengths
-        return rows, self.items[np.arange(len(rows), dtype=np.int64) + np.repeat(start - before, lengths)]
+        place = np.repeat(start - before, lengths)
+        place += np.arange(len(rows), dtype=np.int64)
+        return rows, self.items.take(place)
 
 
 def find_seen(parts: Iterable[Samples]) -> None:

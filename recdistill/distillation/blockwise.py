@@ -128,7 +128,8 @@ class _Problem:
     def blocks(self, device: torch.device) -> Iterator[tuple[slice, Pairs | None]]:
         """Each block's rows, and what is excluded in them, on the device, its rows counted from 0.
 
-        Where what is excluded lies on the CPU, the device is not waited for.
+        The device is not waited for: of pairs that lie there all go to every block, for where a block's begin is not
+        known.
         """
         rows = len(self.items)
         height = even_height(rows, block_rows(self.num_items, device, self.held))
@@ -139,10 +140,34 @@ class _Problem:
                 yield slice(start, min(start + height, rows)), whole
             return
         of_row, items = self.excluded
+        if not is_read_at_once(of_row):
+            for start in starts:
+                part = slice(start, min(start + height, rows))
+                yield part, pairs_within(self.excluded, part, self.items[start, 0])
+            return
         bounds = torch.searchsorted(of_row, torch.tensor([*starts, rows], device=of_row.device)).tolist()
         for start, first, last in zip(starts, bounds, bounds[1:], strict=False):
             pairs = (of_row[first:last] - start, items[first:last])
             yield slice(start, min(start + height, rows)), on_device(pairs, device)
+
+
+def is_read_at_once(values: Tensor) -> bool:
+    """Whether reading values waits for no device."""
+    return values.device.type == "cpu"
+
+
+def pairs_within(pairs: Pairs, part: slice, target: Tensor) -> Pairs:
+    """As many pairs: those of the rows of ``part``, counted from 0, and in place of each other one ``(0, target)``.
+
+    A row's target competes, excluded or not: see `_lower`.
+
+    >>> rows, items = pairs_within((torch.tensor([0, 1, 3]), torch.tensor([7, 8, 9])), slice(1, 3), torch.tensor(5))
+    >>> rows.tolist(), items.tolist()
+    ([0, 0, 0], [5, 8, 5])
+    """
+    rows, items = pairs
+    inside = (rows >= part.start) & (rows < part.stop)
+    return (rows - part.start) * inside, torch.where(inside, items, target)
 
 
 def block_rows(num_items: int, device: torch.device, held: int = 1) -> int:

@@ -160,6 +160,34 @@ class TeacherAnswers:
             changes["item_embedding"] = self.item_embedding[torch.randperm(len(self.item_embedding), generator=draw)]
         return replace(self, **changes)
 
+    @property
+    def ranking_bytes(self) -> int:
+        """Bytes of the rankings and their distances."""
+        return self.ranking.nbytes + self.distance.nbytes
+
+    def ranking_on(self, device: torch.device | str) -> Self:
+        """The same answers with rankings and distances on a device, which is not waited for; see `batch_there`."""
+        ranking, distance = (one.to(device, non_blocking=True) for one in (self.ranking, self.distance))
+        return replace(self, ranking=ranking, distance=distance)
+
+    def batch_there(self, sample: Tensor, there: Tensor, distilled: Tensor, row: Tensor) -> TeacherBatch:
+        """`batch` of what `ranking_on` gives, on its device, which is not waited for.
+
+        Args:
+            sample: int64 [S], indices of training samples, on the CPU.
+            there: the same on the device.
+            distilled: bool [N], the training samples that carry the distillation terms, on the device.
+            row: int64 [R], ascending, on the CPU: those of the batch that ``distilled`` says.
+        """
+        states = self._states(sample)
+        return TeacherBatch(
+            self.ranking.index_select(0, there),
+            self.distance.index_select(0, there),
+            distilled.index_select(0, there),
+            None if states is None else states.to(there.device, non_blocking=True),
+            row,
+        )
+
     def batch(self, sample: Tensor, distilled: Tensor, device: torch.device | str) -> TeacherBatch:
         """The answers for the samples of a batch.
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -109,8 +110,14 @@ class EntryRun:
     whole: bool = False
 
 
-#: The entry runs of this process, a trial's within that of its sweep.
-_entries: list[EntryRun] = []
+class Entries(threading.local):
+    """The entry runs of a thread, a trial's within that of its sweep; seeds that train together have each its own."""
+
+    def __init__(self) -> None:
+        self.runs: list[EntryRun] = []
+
+
+_entries = Entries()
 #: The run that new runs of this process are nested in where none is active; "" for none.
 _parent = ""
 #: Finished runs of which it was said that other code made them.
@@ -221,11 +228,11 @@ def claimable(run_id: str, step: str, *, named: bool = False) -> Iterator[None]:
 @contextmanager
 def claimed_by_its_step(entry: EntryRun) -> Iterator[None]:
     """While it lasts, ``entry`` is the entry run."""
-    _entries.append(entry)
+    _entries.runs.append(entry)
     try:
         yield
     finally:
-        _entries.pop()
+        _entries.runs.pop()
 
 
 def nest_runs_in(run_id: str) -> None:
@@ -237,19 +244,19 @@ def nest_runs_in(run_id: str) -> None:
 @contextmanager
 def runs_of_their_own() -> Iterator[None]:
     """While it lasts, no step claims the entry run, also one that is of its step."""
-    if not _entries:
+    if not _entries.runs:
         yield
         return
-    with claimable(_entries[-1].run_id, ""):
+    with claimable(_entries.runs[-1].run_id, ""):
         yield
 
 
 def claimed_entry(step: str) -> str | None:
     """Id of the entry run where it is of this step and not claimed yet, which it is then; None where there is none."""
-    if not _entries or _entries[-1].claimed or _entries[-1].step != step:
+    if not _entries.runs or _entries.runs[-1].claimed or _entries.runs[-1].step != step:
         return None
-    _entries[-1].claimed = True
-    return _entries[-1].run_id
+    _entries.runs[-1].claimed = True
+    return _entries.runs[-1].run_id
 
 
 @contextmanager
@@ -314,9 +321,9 @@ def keep_key(run: StepRun) -> None:
     The entry run ends with it, though its command goes on: what follows may fail, or be killed.
     """
     post(batch(run.run_id, tags={KEY: run.key}))
-    if _entries and _entries[-1].run_id == run.run_id:
+    if _entries.runs and _entries.runs[-1].run_id == run.run_id:
         post(Write("end", run.run_id, {"status": "FINISHED", "time": get_current_time_millis()}))
-        _entries[-1].whole = True
+        _entries.runs[-1].whole = True
 
 
 @dataclass(frozen=True)
@@ -374,7 +381,7 @@ class Opening:
 
     def naming(self) -> dict[str, str]:
         """The tags that give the entry run, which is this step's, its name; none where it keeps another."""
-        if _entries and _entries[-1].named:
+        if _entries.runs and _entries.runs[-1].named:
             return {}
         name = run_name(self.step, self.config)
         return {RUN_NAME: name, NAME: name}
@@ -453,7 +460,7 @@ def continue_from_killed(run: StepRun, step: str, *, force: bool = False) -> Non
     """
     note = run.work / "run.json"
     run.work.mkdir(parents=True, exist_ok=True)
-    entry_run_id = _entries[-1].run_id if _entries else run.run_id
+    entry_run_id = _entries.runs[-1].run_id if _entries.runs else run.run_id
     try:
         before = json.loads(note.read_text(encoding="utf-8"))
         stale = {before["run_id"]: run.run_id}

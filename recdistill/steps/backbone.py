@@ -1,5 +1,6 @@
 """``backbone``: a recommender without teacher; a SASRec is also what a teacher's gate and injection read."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from recdistill.steps.student_texts import keep_trained
 from recdistill.students.build import shape_of
 from recdistill.students.measure import measure
 from recdistill.students.sasrec import SASRec, SelfAttention
+from recdistill.students.together import Member
 from recdistill.students.training import Report, check_student
 from recdistill.training.device import device_of
 from recdistill.training.distributed import Processes, join
 
 
-def backbone(config: StudentConfig, *, report: Report | None = None) -> StepRun:
-    """Train, or find, the recommender of the options; ``report`` as in `fit_recommender`.
+def backbone(config: StudentConfig, *, report: Report | None = None, member: Member[Any] | None = None) -> StepRun:
+    """Train, or find, the recommender of the options; ``report`` and ``member`` as in `fit_recommender`.
 
     Started by ``accelerate launch`` or torchrun, several processes train together; the main one has the run.
     With ``refit`` that run is found or made first, and the student trained again on all interactions.
@@ -46,16 +48,22 @@ def backbone(config: StudentConfig, *, report: Report | None = None) -> StepRun:
     elif options.released:
         run = processes.from_main(lambda: imported(options, data))
     else:
-        run = trained(options, data, report, processes)
+        run = trained(options, data, report, processes, member)
     if options.register and processes.is_main:
         registered(run, options.register)
     return run
 
 
-def trained(config: BaselineConfig, data: SequenceData, report: Report | None, processes: Processes) -> StepRun:
+def trained(
+    config: BaselineConfig,
+    data: SequenceData,
+    report: Report | None,
+    processes: Processes,
+    member: Member[Any] | None = None,
+) -> StepRun:
     """The run of a recommender that is trained or fitted here."""
     processes.from_main(lambda: check_student(config, data.num_items, processes))
-    start = processes.main_first(lambda: student_start(config, data))
+    start = replace(processes.main_first(lambda: student_start(config, data)), member=member)
     kept: Kept = "all" if report is None else "results"
     opened = step_run("backbone", config, data=data, upstream=start.upstream, kept=kept, contents=start.contents)
     with processes.main_enters(opened) as run:

@@ -1,6 +1,7 @@
 """``distill``: a student trained with DLLM2Rec (RecSys 2024) from a teacher's outputs."""
 
 from dataclasses import replace
+from typing import Any
 
 from recdistill.config import BaselineConfig, DistillConfig, narrow
 from recdistill.data.all_interactions import all_as_training
@@ -22,6 +23,7 @@ from recdistill.steps.teacher import check_teacher_of, find_teacher
 from recdistill.steps.teacher_overlap import overlaps_described, teacher_overlaps
 from recdistill.steps.time_budget import within_time
 from recdistill.students.student import Student
+from recdistill.students.together import Member
 from recdistill.students.training import Report, check_student
 from recdistill.teachers.outputs import TeacherOutputs, answers_of
 from recdistill.training.device import device_of
@@ -32,10 +34,11 @@ from recdistill.views.text_teacher import TeacherTable
 HELD_OUT_TAUGHT = {"candidates of a refit": "also items that are learnt as they were held out"}
 
 
-def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
+def distill(config: DistillConfig, *, report: Report | None = None, member: Member[Any] | None = None) -> StepRun:
     """Distil, or find, the student of the options.
 
-    With ``report`` (see `fit_recommender`) it is a trial of a sweep, whose run keeps results alone. Started by
+    With ``report`` (see `fit_recommender`) it is a trial of a sweep, whose run keeps results alone; with ``member`` one
+    of its final seeds that train together. Started by
     ``accelerate launch`` or torchrun, several processes train together; the main one has the run.
     """
     processes = join(device_of(config))
@@ -44,7 +47,7 @@ def distill(config: DistillConfig, *, report: Report | None = None) -> StepRun:
     processes.from_main(lambda: check_student(config, data.num_items, processes))
     config = processes.from_main(lambda: within_time(config))
     teacher, outputs = teacher_of(config, data, processes)
-    start = processes.main_first(lambda: start_of(config, data, teacher, outputs))
+    start = replace(processes.main_first(lambda: start_of(config, data, teacher, outputs)), member=member)
     if config.refit:
         run = refitted(config, data, teacher, outputs, start, processes)
     else:

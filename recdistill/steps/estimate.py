@@ -60,6 +60,7 @@ from recdistill.steps.worth import (
     without_llm,
 )
 from recdistill.students.sasrec import SASRec
+from recdistill.students.together import check_together
 from recdistill.students.training import check_student
 from recdistill.study.cells import cells_to_make, read_cell
 from recdistill.study.contents import AtHand
@@ -70,7 +71,7 @@ from recdistill.sweep.named_study import most_epochs
 from recdistill.sweep.shipped import plan_path
 from recdistill.sweep.space import base_config
 from recdistill.sweep.space_file import read_space
-from recdistill.sweep.study_run import Sweep, check_sweep
+from recdistill.sweep.study_run import Sweep, check_final, check_sweep
 from recdistill.teachers.checks import check_teacher
 
 #: What no pace has, as a text.
@@ -530,6 +531,7 @@ def sweep_parts(config: SweepConfig) -> Iterator[Part]:
     base = base_config(space, config)
     sweep = Sweep(config, space, base, "", "")
     check_sweep(sweep)
+    check_final(sweep, check_together)
     data, times = data_of(base), config.trials * space.seeds
     if not sweep.searches_teacher:
         yield from found_teacher(base)[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from recdistill.students.kept_student import load_kept
 from recdistill.students.mapped import MAP_FILE, MappedStudent, has_constant
 from recdistill.students.measure import Fitted
 from recdistill.students.shape import shape_of
+from recdistill.students.together import Member
 from recdistill.students.training import Report, fit_recommender, help_fit
 from recdistill.training.distributed import ALONE, Processes
 from recdistill.views.item_vectors import ARRAYS_FILE, ItemVectors
@@ -204,6 +205,7 @@ class StudentStart:
         earlier: it, by the items of today.
         learnt: what a key has of the items that are learnt, see `learnt_items`.
         of_kept: what a key has of the earlier student, see `KeptStudent.contents`.
+        member: the training among those that train together; None for one alone.
     """
 
     texts: StudentTexts | None = None
@@ -211,11 +213,13 @@ class StudentStart:
     earlier: EarlierStudent | None = None
     learnt: Mapping[str, str] = field(default_factory=dict)
     of_kept: Mapping[str, str] = field(default_factory=dict)
+    member: Member[Any] | None = None
 
     @property
     def contents(self) -> dict[str, str]:
         """What a run's key and settings have of it."""
-        return {**self.learnt, **({} if self.texts is None else self.texts.contents), **self.of_kept}
+        company = {} if self.member is None else self.member.contents
+        return {**self.learnt, **({} if self.texts is None else self.texts.contents), **self.of_kept, **company}
 
     def say_of_earlier(self, data: SequenceData) -> None:
         """Print how many items the earlier student knows, and which it had retired: a training knows nothing of that.
@@ -270,6 +274,7 @@ class StudentStart:
             texts=as_tensors(vectors, data),
             earlier=self.earlier,
             processes=processes,
+            member=self.member,
         )
         return fitted, vectors
 

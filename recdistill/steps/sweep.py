@@ -12,6 +12,7 @@ from recdistill.steps.path_bar import TrialBar
 from recdistill.steps.student_start import whole_path_contents
 from recdistill.steps.teacher import check_teacher_of, find_backbone, find_teacher
 from recdistill.steps.time_budget import within_time
+from recdistill.students.together import check_together, train_together
 from recdistill.sweep.study_run import Steps, run_sweep
 
 
@@ -22,7 +23,18 @@ def sweep(config: SweepConfig) -> StepRun:
     config = within_time(config)
     announce("sweep", config)
     return run_sweep(
-        config, Steps(distill, with_teacher, with_backbone, backbone, data_of, whole_path_contents, trial_bar)
+        config,
+        Steps(
+            distill,
+            with_teacher,
+            with_backbone,
+            backbone,
+            data_of,
+            whole_path_contents,
+            trial_bar,
+            check_together,
+            train_together,
+        ),
     )
 
 

@@ -44,6 +44,7 @@ class Caser(Student):
     """
 
     causal = False
+    batches_seeds = True
 
     def __init__(self, items: ItemEmbedding, dropout: float, max_length: int, output: str, filters: int = 16) -> None:
         if max_length < max(HEIGHTS):
@@ -69,8 +70,9 @@ class Caser(Student):
             InputError: L exceeds ``max_length``, or a sample is not at the last item of its window.
         """
         self._check_length(history)
-        # On an accelerator the answer would have to be waited for; batches are made alike for all devices.
-        if column.device.type == "cpu" and not torch.equal(column, length[row] - 1):
+        # On an accelerator the answer would have to be waited for, and under vmap there is none.
+        asked = column.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
+        if asked and not torch.equal(column, length[row] - 1):
             raise InputError("Caser is not causal; give one sample a window, at the window's last item")
         missing = self.max_length - history.shape[1]
         history = F.pad(history, (0, missing), value=self.num_items)

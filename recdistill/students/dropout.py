@@ -41,7 +41,10 @@ class Dropout(nn.Module):
             return values
         if values.device.type != "cpu" or torch.compiler.is_compiling():
             return nn.functional.dropout(values, self.probability)
-        found: Tensor = _Masked.apply(values, self.kept_levels)
+        if torch._C._are_functorch_transforms_active():
+            found: Tensor = _MaskedUnderVmap.apply(values, self.kept_levels)[0]
+        else:
+            found = _Masked.apply(values, self.kept_levels)
         return found
 
     def extra_repr(self) -> str:
@@ -55,17 +58,21 @@ def random_bytes(count: int) -> Tensor:
     return words.view(torch.uint8)[:count]
 
 
+def random_mask(values: Tensor, kept_levels: int) -> Tensor:
+    """A mask of 0 and ``256 / kept_levels``, of the shape and type of the values."""
+    mask = torch.empty(values.shape, dtype=values.dtype)
+    if kept_levels < LEVELS:
+        torch.lt(random_bytes(values.numel()).view(values.shape), kept_levels, out=mask)
+        return mask.mul_(LEVELS / kept_levels)
+    return mask.fill_(1.0)
+
+
 class _Masked(torch.autograd.Function):
-    """Values times a mask of 0 and ``256 / kept_levels``."""
+    """Values times a random mask."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, kept_levels: int) -> Tensor:
-        mask = torch.empty(values.shape, dtype=values.dtype)
-        if kept_levels < LEVELS:
-            torch.lt(random_bytes(values.numel()).view(values.shape), kept_levels, out=mask)
-            mask.mul_(LEVELS / kept_levels)
-        else:
-            mask.fill_(1.0)
+        mask = random_mask(values, kept_levels)
         ctx.save_for_backward(mask)
         return values * mask
 
@@ -74,3 +81,29 @@ class _Masked(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return gradient * mask, None
+
+
+class _MaskedUnderVmap(torch.autograd.Function):
+    """`_Masked` for `torch.func.vmap`: each element has a byte of its own. It takes longer to be called."""
+
+    @staticmethod
+    def forward(values: Tensor, kept_levels: int) -> tuple[Tensor, Tensor]:
+        mask = random_mask(values, kept_levels)
+        return values * mask, mask
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        # Else a gradient of zeros is made for the mask.
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return gradient * mask, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, None], values: Tensor, kept_levels: int) -> tuple[Any, tuple[int, int]]:
+        return _MaskedUnderVmap.apply(values, kept_levels), (in_dims[0], in_dims[0])

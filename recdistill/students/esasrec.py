@@ -98,6 +98,7 @@ class ESASRec(Student):
     """
 
     causal = True
+    batches_seeds = True
 
     def __init__(
         self,

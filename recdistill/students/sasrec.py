@@ -111,6 +111,7 @@ class SASRec(Student):
     """
 
     causal = True
+    batches_seeds = True
 
     def __init__(
         self, items: ItemEmbedding, blocks: int, heads: int, dropout: float, max_length: int, output: str

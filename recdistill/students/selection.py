@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from recdistill.config.distill import DistillConfig
+from recdistill.data.batches import Batch, DeviceBatch
 from recdistill.data.notices import notice
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.selection import SelectionSignals, overlap, seed_of_epoch, select
@@ -17,6 +18,9 @@ from recdistill.training.distributed import ALONE, Processes
 from recdistill.training.fit import Metrics
 
 SELECTED = "selected"
+#: A teacher's rankings with their distances lie on the device of the batches up to so many bytes, beyond on the CPU.
+MOST_BYTES = 2**30
+CPU = torch.device("cpu")
 
 
 class Selection:
@@ -42,6 +46,8 @@ class Selection:
     ) -> None:
         self.config, self.data, self.model, self.teacher, self.keep = config, data, model, teacher, keep
         self.processes = processes
+        self._answers_there: TeacherAnswers | None = None
+        self._selected_there: tuple[Tensor, Tensor] | None = None
         self.answered = teacher.covered
         trainable = data.trainable(config.exclude_seen)
         if trainable is not None:
@@ -64,6 +70,22 @@ class Selection:
     def answers(self, sample: Tensor, device: torch.device) -> TeacherBatch:
         """The teacher's answers for the samples of a batch, [S] on the CPU, with which of them are distilled."""
         return self.teacher.batch(sample, self.selected[sample], device)
+
+    def answers_of(self, batch: Batch) -> TeacherBatch:
+        """`answers` for a batch: on its device where it was cut there and they fit (`MOST_BYTES`), else on the CPU.
+
+        Which samples are distilled is found on the CPU in any case (`TeacherBatch.row`), so that no device is asked.
+        """
+        if not isinstance(batch, DeviceBatch) or self.teacher.ranking_bytes > MOST_BYTES:
+            return self.answers(batch.sample, CPU)
+        device = batch.there.device
+        if self._answers_there is None:
+            self._answers_there = self.teacher.ranking_on(device)
+        # Another tensor at each selection, and where a checkpoint is read.
+        if self._selected_there is None or self._selected_there[0] is not self.selected:
+            self._selected_there = self.selected, self.selected.to(device, non_blocking=True)
+        row = self.selected[batch.sample].nonzero().squeeze(1)
+        return self._answers_there.batch_there(batch.sample, batch.there, self._selected_there[1], row)
 
     def begin_epoch(self, epoch: int) -> Metrics:
         """Choose where the epoch asks for it.

@@ -1,6 +1,7 @@
 """What a training step of a student is: its batches, what does not compete in them, and their losses."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,11 +9,13 @@ from torch import Tensor
 from recdistill.config.base import WEIGHT
 from recdistill.config.distill import DistillConfig
 from recdistill.config.student import StudentConfig
-from recdistill.data.batches import Batch, BatchPart, batches, seen_items
+from recdistill.data.batches import Batch, BatchPart, DeviceBatch, batches, seen_items
+from recdistill.data.flat_samples import FlatSamples
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.exclusion import Pairs
 from recdistill.distillation.negatives import Negatives, NegativeSampler, random_numbers, sampled_negatives
 from recdistill.distillation.objective import Objective, settings_of
+from recdistill.distillation.output_layer import OutputLayer
 from recdistill.distillation.sampled import of_drawn
 from recdistill.distillation.settings import SAMPLED, ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
@@ -26,6 +29,79 @@ from recdistill.training.device import mixed_precision
 Losses = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A batch as the encoder and the losses read it.
+
+    Attributes:
+        batch: on the device.
+        answers: the teacher's, on the device; None without a teacher.
+        excluded: see `seen_mask`; on the CPU, where the parts of the loss's blocks are found, unless the batch was cut
+            on the device.
+    """
+
+    batch: Batch
+    answers: TeacherBatch | None
+    excluded: Pairs | None
+
+
+@dataclass(frozen=True, eq=False)
+class FullStep:
+    """The losses of a batch where every item competes, or one negative a sample.
+
+    Attributes:
+        config, data, model, objective, device, random: as of `loss_step`.
+        among: see `negatives_among`.
+    """
+
+    config: StudentConfig
+    data: SequenceData
+    model: Student
+    objective: Objective
+    device: torch.device
+    random: ProcessRandom
+    among: Tensor | None
+
+    def __call__(self, batch: Batch, answers: TeacherBatch | None) -> Losses:
+        """The losses of a batch as of `loss_step`."""
+        ready = self.ready(batch, answers)
+        batch = ready.batch
+        place = (batch.history, batch.length, batch.row, batch.column)
+        scored: OutputLayer | Tensor
+        with self.random.of_dropout(), mixed_precision(self.config.bf16, self.device):
+            if self.model.scores_by_layer:
+                states, scored = self.model.encoded(*place)
+            else:
+                states, scored = self.model.scored(*place)
+        return self.losses(ready, states, scored)
+
+    def ready(self, batch: Batch, answers: TeacherBatch | None) -> Ready:
+        """What is found before the encoder, of a batch as of `loss_step`."""
+        excluded = seen_mask(self.config, self.data, batch, self.objective.settings)
+        return Ready(batch.to(self.device), None if answers is None else answers.to(self.device), excluded)
+
+    def losses(self, ready: Ready, states: Tensor, scored: OutputLayer | Tensor) -> Losses:
+        """The losses from the samples' states [S, D], and the layer that scores items or the logits [S, V]."""
+        batch, objective, negative = ready.batch, self.objective, None
+        states = states.float() if self.config.bf16 else states
+        if objective.settings.needs_negative:
+            # Drawn after the student's dropout.
+            negative = sampled_negatives(
+                "bce",
+                batch.histories(self.data.padding_id),
+                batch.target,
+                self.data.num_items,
+                among=self.among,
+                random=numbers_of(batch),
+                options=objective.settings.negative_options,
+            )
+        answers, excluded = ready.answers, ready.excluded
+        if isinstance(scored, OutputLayer):
+            return objective.of_states(states, scored, batch.target, answers, negative=negative, excluded=excluded)
+        losses: Losses = objective(scored, batch.target, states, answers, negative=negative, excluded=excluded)
+        return losses
+
+
 def loss_step(
     config: StudentConfig,
     data: SequenceData,
@@ -34,67 +110,29 @@ def loss_step(
     selection: Selection | None,
     device: torch.device,
     random: ProcessRandom = ALONE_RANDOM,
+    together: Callable[[FullStep, Ready], Losses] | None = None,
 ) -> Callable[[Batch], Losses]:
     """The losses of a batch, or of a process's part of one, as a function.
 
     Scores of all items for all samples are held only where the student makes its own, or a loss term reads them. The
-    batch is on the CPU. What follows from its items alone is found there, so that a step does not wait for a GPU.
+    batch is on the CPU, or a `DeviceBatch` of ``device``. What follows from its items alone is found where it is, so
+    that a step does not wait for a GPU.
+    ``together`` takes the encoder's place for a student that is trained with others, see `together.Member.losses`.
 
     Raises InputError where the base loss does not fit the student or its loss terms.
     """
-    losses_of: Callable[[Batch, TeacherBatch | None], Losses]
     if config.base_loss in SAMPLED:
         check_samples(config, model, objective)
         losses_of = sampled_step(config, data, model, objective, device, random)
     else:
-        losses_of = full_step(config, data, model, objective, device, random)
+        full = FullStep(config, data, model, objective, device, random, negatives_among(config, data, device))
+
+        def losses_of(batch: Batch, answers: TeacherBatch | None) -> Losses:
+            return full(batch, answers) if together is None else together(full, full.ready(batch, answers))
 
     def step(batch: Batch) -> Losses:
-        answers = None if selection is None else selection.answers(batch.sample, torch.device("cpu"))
+        answers = None if selection is None else selection.answers_of(batch)
         return losses_of(batch, answers)
-
-    return step
-
-
-def full_step(
-    config: StudentConfig,
-    data: SequenceData,
-    model: Student,
-    objective: Objective,
-    device: torch.device,
-    random: ProcessRandom,
-) -> Callable[[Batch, TeacherBatch | None], Losses]:
-    """The losses of a batch where every item competes, or one negative a sample."""
-    among = negatives_among(config, data, device)
-
-    def step(batch: Batch, answers: TeacherBatch | None) -> Losses:
-        # Left on the CPU, where the parts of the loss's blocks are found.
-        excluded, negative = seen_mask(config, data, batch, objective.settings), None
-        batch, answers = batch.to(device), None if answers is None else answers.to(device)
-        place = (batch.history, batch.length, batch.row, batch.column)
-        with random.of_dropout(), mixed_precision(config.bf16, device):
-            if model.scores_by_layer:
-                states, output = model.encoded(*place)
-            else:
-                states, logits = model.scored(*place)
-        states = states.float() if config.bf16 else states
-        if objective.settings.needs_negative:
-            # Drawn after the student's dropout.
-            histories = batch.histories(data.padding_id)
-            numbers = numbers_of(batch)
-            negative = sampled_negatives(
-                "bce",
-                histories,
-                batch.target,
-                data.num_items,
-                among=among,
-                random=numbers,
-                options=objective.settings.negative_options,
-            )
-        if model.scores_by_layer:
-            return objective.of_states(states, output, batch.target, answers, negative=negative, excluded=excluded)
-        losses: Losses = objective(logits, batch.target, states, answers, negative=negative, excluded=excluded)
-        return losses
 
     return step
 
@@ -182,10 +220,19 @@ def negatives_among(config: StudentConfig, data: SequenceData, device: torch.dev
     return torch.as_tensor(learnt.nonzero()[0], device=device)
 
 
-def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> Callable[[int], Iterator[Batch]]:
-    """The batches of each epoch. A causal student answers ``window_stride`` samples a window, at most a batch."""
+def student_batches(
+    config: StudentConfig, data: SequenceData, causal: bool, device: torch.device | str = "cpu"
+) -> Callable[[int], Iterator[Batch]]:
+    """The batches of each epoch. A causal student answers ``window_stride`` samples a window, at most a batch.
+
+    On a ``device`` that is not the CPU they are cut there (`DeviceBatch`), from the training samples' arrays, which are
+    copied there now: the same numbers. Under drawn negatives they are on the CPU all the same, where the rows in use
+    are found from them; and where several processes divide a batch, give them the CPU.
+    """
     stride = max(1, min(config.window_stride or config.max_length, config.batch_size)) if causal else 1
     index = data.trainable(config.exclude_seen)
+    cut_there = torch.device(device).type != "cpu" and config.base_loss not in SAMPLED
+    flat = FlatSamples.of(data.train, device) if cut_there else None
 
     def of_epoch(epoch: int) -> Iterator[Batch]:
         return batches(
@@ -197,6 +244,7 @@ def student_batches(config: StudentConfig, data: SequenceData, causal: bool) -> 
             seed=config.seed,
             epoch=epoch,
             index=index,
+            flat=flat,
         )
 
     return of_epoch
@@ -206,7 +254,10 @@ def seen_mask(config: StudentConfig, data: SequenceData, batch: Batch, settings:
     """The items that compete in no softmax and no top K: of each sample those of its whole history; None for none.
 
     Where they compete, a student learns first that they do not come again, which a ranking without them never asks.
+    The pairs are where the batch is.
     """
     if not (config.mask_seen and config.exclude_seen and settings.masks_seen):
         return None
+    if isinstance(batch, DeviceBatch):
+        return batch.seen()
     return seen_items(data.train, batch.sample, batch.target.device)

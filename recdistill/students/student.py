@@ -32,12 +32,16 @@ class Student(Recommender):
     Attributes:
         causal: whether the state at a column depends on the items up to that column only, so that one window
             answers all its samples. A student that is not causal needs one sample a window.
+        batches_seeds: whether `torch.func.vmap` takes its ``forward``, so that several seeds train as one batched model
+            (`students.together`): no value of a tensor decides what is computed, and no buffer changes. A subclass
+            that keeps to it says so again.
 
     Raises:
         InputError: the output is unknown, or tied to states of another width than the item embedding's.
     """
 
     causal: ClassVar[bool]
+    batches_seeds: ClassVar[bool] = False
 
     def __init__(self, items: ItemEmbedding, state_size: int, max_length: int, output: str) -> None:
         super().__init__(items.num_items, max_length)
@@ -86,8 +90,7 @@ class Student(Recommender):
     @property
     def scores_by_layer(self) -> bool:
         """Whether scores are a product with `output_layer`; not so where a subclass makes its own `logits`."""
-        kind = type(self)
-        return kind.logits is Student.logits and kind.scored is Student.scored
+        return scores_by_layer(type(self))
 
     def encoded(
         self, history: Tensor, length: Tensor, row: Tensor, column: Tensor, ids: Tensor | None = None
@@ -143,6 +146,11 @@ class Student(Recommender):
                 f"windows of {history.shape[1]} items, but the student was built with max_length "
                 f"{self.max_length}; cut the histories or build a longer student"
             )
+
+
+def scores_by_layer(kind: type[Student]) -> bool:
+    """See `Student.scores_by_layer`."""
+    return kind.logits is Student.logits and kind.scored is Student.scored
 
 
 def gather_states(states: Tensor, row: Tensor, column: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -32,6 +33,7 @@ from recdistill.students.selection import Selection
 from recdistill.students.step import check_divisible, loss_step, seen_mask, student_batches
 from recdistill.students.student import Student
 from recdistill.students.text_vectors import TextVectors
+from recdistill.students.together import Member
 from recdistill.training.device import device_of
 from recdistill.training.distributed import ALONE, Processes
 from recdistill.training.fit import Metrics, TrainingPlan, fit
@@ -104,6 +106,7 @@ def fit_recommender(
     texts: TextVectors | None = None,
     earlier: EarlierStudent | None = None,
     processes: Processes | None = None,
+    member: Member[Any] | None = None,
 ) -> Fitted:
     """Fit the recommender of the options, and measure it, on test once.
 
@@ -119,6 +122,7 @@ def fit_recommender(
         earlier: the student that the training starts from; None for fresh parameters.
         processes: those that train together, of which this is the main one; the others call `help_fit`. By default
             one alone, on the options' device.
+        member: this training among those that train together, see `students.together`; None for one alone.
 
     Raises:
         InputError: texts are missing or not asked for, the student cannot be built, the teacher does not suit it, or
@@ -136,7 +140,7 @@ def fit_recommender(
     if issubclass(kind, ClosedForm):
         return fit_closed_form(config, data, kind, shape, keep)
     taught = taught_by(config, teacher)
-    return train_student(config, data, shape, taught, recorder, report, keep, texts, earlier, processes)
+    return train_student(config, data, shape, taught, recorder, report, keep, texts, earlier, processes, member)
 
 
 @part_errors()
@@ -198,9 +202,10 @@ def train_student(
     texts: TextVectors | None,
     earlier: EarlierStudent | None,
     processes: Processes,
+    member: Member[Any] | None,
 ) -> Fitted:
     """Train a student by validation NDCG@10, distilled where there is a teacher, and measure it."""
-    model, plan = student_plan(config, data, shape, teacher, recorder, texts, earlier, processes)
+    model, plan = student_plan(config, data, shape, teacher, recorder, texts, earlier, processes, member)
 
     def log(metrics: Metrics, epoch: int) -> None:
         recorder.log_metrics(metrics, epoch)
@@ -232,6 +237,7 @@ def student_plan(
     texts: TextVectors | None = None,
     earlier: EarlierStudent | None = None,
     processes: Processes | None = None,
+    member: Member[Any] | None = None,
 ) -> tuple[Student, TrainingPlan[Batch]]:
     """A student with fresh parameters, or those of an earlier one, on its device, and the plan of its training.
 
@@ -266,8 +272,11 @@ def student_plan(
     plan = TrainingPlan(
         parameters=trained_tensors(trained),
         optimizer=optimizer,
-        batches=student_batches(config, data, model.causal),
-        step=loss_step(config, data, model, objective, selection, device, random),
+        # Several processes divide a batch on the CPU.
+        batches=student_batches(config, data, model.causal, device if processes.count == 1 else "cpu"),
+        step=loss_step(
+            config, data, model, objective, selection, device, random, None if member is None else member.losses
+        ),
         num_batches=-(-data.num_trainable(config.exclude_seen) // config.batch_size),
         module=trained,
         epochs=config.epochs,

@@ -5,7 +5,9 @@ import io
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import yaml
 from optuna.study import Study
@@ -23,8 +25,8 @@ from recdistill.sweep.final_comparison import Row
 from recdistill.sweep.final_jobs import final_jobs
 from recdistill.sweep.page import noise_of, sweep_page
 from recdistill.sweep.space import Space, Value
-from recdistill.sweep.trainings import Final, FinalTraining
-from recdistill.sweep.workers import map_tasks
+from recdistill.sweep.trainings import Final, FinalTraining, Trained
+from recdistill.sweep.workers import bars_on_terminals, map_tasks
 
 #: The page with all of it.
 REPORT = "report.html"
@@ -39,6 +41,8 @@ SERVED = (
     "than the present one."
 )
 
+Together = Callable[[Sequence[int], Callable[[int, Any], Trained]], list[Trained]]
+
 
 @dataclass(frozen=True)
 class Finals:
@@ -48,11 +52,28 @@ class Finals:
         training: does one.
         with_teacher: the options with the run of their teacher, found or made.
         prepare: called first in each worker process.
+        together: gives ``train(position, member)`` of so many seeds that train together.
     """
 
     training: FinalTraining
     with_teacher: Callable[[DistillConfig], DistillConfig]
     prepare: Callable[[], None]
+    together: Together | None = None
+
+    def trained(self, config: SweepConfig, tasks: list[Final]) -> list[Trained]:
+        """What the final trainings give: with ``final_together`` the seeds of each configuration train together."""
+        if not config.final_together:
+            return map_tasks(self.training, tasks, final_jobs(config, len(tasks)), self.prepare)
+        with bars_on_terminals():
+            groups = [list(group) for _, group in groupby(tasks, key=lambda task: task.name)]
+            return [result for group in groups for result in self.trained_together(group)]
+
+    def trained_together(self, group: list[Final]) -> list[Trained]:
+        """What the seeds of a configuration give; a single one has the key of a seed alone."""
+        if len(group) == 1 or self.together is None:
+            return [self.training(task) for task in group]
+        seeds = [task.config.seed for task in group]
+        return self.together(seeds, lambda place, member: self.training(group[place], member))
 
 
 def write_answer(
@@ -109,7 +130,7 @@ def final_rows(
         # By force each is trained anew: a configuration would be held against itself.
         named.insert(1, ("default", default))
     tasks = [Final(name, changed(options, seed=seed)) for name, options in named for seed in seeds]
-    results = map_tasks(finals.training, tasks, final_jobs(config, len(tasks)), finals.prepare)
+    results = finals.trained(config, tasks)
     by_name = {name: [r for t, r in zip(tasks, results, strict=True) if t.name == name] for name, _ in named}
     by_name.setdefault("default", by_name["best"])
     return [Row(name, by_name[name]) for name in ("best", "default", "undistilled")]

@@ -17,9 +17,12 @@ KIB = 1024
 def final_jobs(config: SweepConfig, trainings: int) -> int:
     """Processes for so many trainings.
 
-    ``final_jobs`` where it is given; else ``jobs`` where that is above 1 or a GPU trains; else one a thread, as many as
-    memory holds. No clock decides: threads add in another order, and the same command shall give the same numbers.
+    One where seeds train together; ``final_jobs`` where it is given; else ``jobs`` where that is above 1 or a GPU
+    trains; else one a thread, as many as memory holds. No clock decides: threads add in another order, and the same
+    command shall give the same numbers.
     """
+    if config.final_together:
+        return 1
     if config.final_jobs:
         return config.final_jobs
     on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())

@@ -22,7 +22,7 @@ from recdistill.plugins import load_plugins
 from recdistill.runs import sweep_runs
 from recdistill.runs.step_runs import StepRun
 from recdistill.runs.store_address import without_secrets
-from recdistill.sweep.answer import Finals, write_answer
+from recdistill.sweep.answer import Finals, Together, write_answer
 from recdistill.sweep.lead import Lead
 from recdistill.sweep.named_study import description, find_or_make_study, most_epochs
 from recdistill.sweep.progress import Lines, Progress
@@ -59,6 +59,8 @@ class Steps:
         data: the data set of the options.
         contents: what trials read beside options and data, as digests by name.
         progress: shows the trials of a sweep, ``(name, total)``, while it lasts.
+        check_together: raises InputError where seeds of the options' student cannot train together.
+        together: trains seeds together, see `answer.Finals`.
     """
 
     distill: Train
@@ -68,6 +70,8 @@ class Steps:
     data: Callable[[DataConfig], SequenceData] = load_data
     contents: Callable[[DistillConfig, SequenceData], Mapping[str, str]] = lambda config, data: {}
     progress: Callable[[str, int], AbstractContextManager[Progress]] = lambda name, total: nullcontext(Lines())
+    check_together: Callable[[DistillConfig], None] = lambda config: None
+    together: Together | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,14 @@ class Sweep:
     def key_parts(self) -> dict[str, Any]:
         """All that its answer depends on, as JSON values."""
         asked = {"trials": self.config.trials, "final_seeds": self.config.final_seeds}
+        # Their dropout is another; the keys of other sweeps stay.
+        asked |= {"final_together": True} if self.trains_together else {}
         return {"step": "sweep", "revision": REVISIONS["sweep"], "study": json.loads(self.described)} | asked
+
+    @property
+    def trains_together(self) -> bool:
+        """Whether several final seeds are one batched model."""
+        return self.config.final_together and self.config.final_seeds > 1
 
     @cached_property
     def searches_teacher(self) -> bool:
@@ -113,6 +124,7 @@ def run_sweep(config: SweepConfig, steps: Steps) -> StepRun:
     url = config.storage or f"sqlite:///{sweep_runs.folder_of_tracking() / 'optuna.db'}"
     sweep = Sweep(config, space, base, url, description(base, space, data.fingerprint, steps.contents(base, data)))
     check_sweep(sweep)
+    check_final(sweep, steps.check_together)
     # The run shows the values that the space fixes.
     shown = changed(config, **base.values() | {"storage": without_secrets(url)})
     searched = [parameter.name for parameter in space.parameters]
@@ -137,6 +149,12 @@ def check_sweep(sweep: Sweep) -> None:
                 f"{name}={getattr(base, name)}: is one teacher, and {sweep.space.path} searches options of the "
                 f"teacher; leave {name} out, or give another space"
             )
+
+
+def check_final(sweep: Sweep, check: Callable[[DistillConfig], None]) -> None:
+    """Raise what ``check`` raises where final seeds are to train together, of the options of any trial, or of none."""
+    for config in (sweep.base, *example_configs(sweep.space, sweep.base)) if sweep.trains_together else ():
+        check(config)
 
 
 def teacher_values(config: DistillConfig) -> dict[str, Any]:
@@ -239,7 +257,7 @@ def work_until_answered(
         sweep_runs.adopt(identity, run.run_id, "")
         sweep_runs.end_unsettled(identity)
         finals = FinalTraining(study.study_name, identity, run.run_id, steps.distill, steps.baseline)
-        write_answer(config, space, base, study, run, Finals(finals, steps.with_teacher, prepare))
+        write_answer(config, space, base, study, run, Finals(finals, steps.with_teacher, prepare, steps.together))
         sweep_runs.keep(run)
         lead.answer()
     if not lead.leads:

@@ -143,12 +143,13 @@ class FinalTraining:
     train: Train
     baseline: Train
 
-    def __call__(self, final: Final) -> Trained:
+    def __call__(self, final: Final, member: Any = None) -> Trained:
+        """Do one; ``member`` is its place among those that train together."""
         distilled = isinstance(final.config, DistillConfig)
         step, train = ("distill", self.train) if distilled else ("backbone", self.baseline)
         tags = {STUDY: self.study, STUDY_ID: self.identity, FINAL: final.name}
         with child_run(step, self.parent_run_id, f"{final.name}, seed {final.config.seed}", tags, {}):
-            run = train(final.config)
+            run = train(final.config) if member is None else train(final.config, member=member)
             return Trained(run.run_id, run.metrics())
 
 

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
-from recdistill.errors import InputError
+from recdistill.errors import InputError, one_line
 from recdistill.registry import STUDENTS
 from recdistill.students.build import build_recommender, load_recommender, save_recommender
 from recdistill.students.recommender import ClosedForm, Recommender
 from recdistill.students.shape import OUTPUTS, StudentShape
-from recdistill.students.student import Student
+from recdistill.students.student import Student, scores_by_layer
 from recdistill.students.text_vectors import TextVectors
+from recdistill.students.together import Encoder, encode, stacked_parameters
 
 NUM_ITEMS, LENGTH, HIDDEN_SIZE, TEACHER_SIZE, TEXT_SIZE = 40, 10, 16, 24, 5
 #: Lengths of the histories that scores are compared on.
@@ -30,7 +31,8 @@ def check_student(student: str | type[Recommender], options: Any = None) -> None
     What stands at the padding, the width of the padding and the other histories of a batch change no score; a causal
     student looks at nothing that comes later; saved and loaded it scores the same; a teacher's embedding changes
     nothing at weight 0 and can be folded in; embeddings that start from texts are read everywhere, and items without
-    a training target have nothing else; gradients reach every parameter. A closed-form recommender is fitted to
+    a training target have nothing else; gradients reach every parameter; where it says that `torch.func.vmap` takes it,
+    two batched models have the states of each alone. A closed-form recommender is fitted to
     the training interactions alone, and the same each time.
 
     Args:
@@ -62,6 +64,8 @@ def check_student(student: str | type[Recommender], options: Any = None) -> None
             _check_teacher(name, shape)
             _check_saving(name, shape)
             _check_texts(name, shape)
+            if vars(kind).get("batches_seeds"):
+                _check_batched(name, shape)
 
 
 def _name_of(student: str | type[Recommender]) -> str:
@@ -343,6 +347,41 @@ def _check_saving(name: str, shape: StudentShape) -> None:
                 f"{name}: with its teacher's embedding folded into the item table it gives other scores; read items "
                 "through `items` alone, which adds the teacher's embedding"
             )
+
+
+def _check_batched(name: str, shape: StudentShape) -> None:
+    """Two students as one batched model have the states, output layers and gradients of each alone."""
+    models = [Encoder(_moved(name, replace(shape, dropout=0.0), 0.3, _texts())) for _ in range(2)]
+    assert scores_by_layer(type(models[0].student)), (
+        f"{name}: says that seeds can be batched, but makes scores of its own; leave `logits` and `scored` as they "
+        "are, or set `batches_seeds = False`"
+    )
+    with torch.no_grad():
+        for parameter in models[1].parameters():
+            parameter.mul_(0.9)
+    history, length = _windows()
+    alone = [model.train()(history, length) for model in models]
+    slopes = [torch.randn(one.shape, generator=torch.Generator().manual_seed(5)) for one in alone[0]]
+    own = [
+        torch.autograd.grad(each, list(model.parameters()), slopes) for each, model in zip(alone, models, strict=True)
+    ]
+    try:
+        leaves = stacked_parameters(models)
+        found = encode(models[0], leaves, torch.stack([history] * 2), torch.stack([length] * 2))
+        learnt = torch.autograd.grad(found, list(leaves.values()), [one.expand(2, *one.shape) for one in slopes])
+    except Exception as error:
+        raise AssertionError(
+            f"{name}: `torch.func.vmap` does not take its forward ({one_line(error)}); let no tensor's value "
+            "decide what is computed, or set `batches_seeds = False`"
+        ) from error
+    pairs = [*zip(found, zip(*alone, strict=True), strict=True), *zip(learnt, zip(*own, strict=True), strict=True)]
+    assert all(
+        torch.allclose(one, torch.stack(each), rtol=1e-3, atol=1e-4 * max(1.0, float(one.detach().abs().amax())))
+        for one, each in pairs
+    ), (
+        f"{name}: two seeds as one batched model have other states or gradients than each alone; read parameters "
+        "through the module alone, or set `batches_seeds = False`"
+    )
 
 
 # Closed-form recommenders.

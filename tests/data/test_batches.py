@@ -1,6 +1,9 @@
 """Windows hold the right items, each sample is drawn once, and resuming draws the same."""
 
 import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recdistill.data.batches import Batch, batches
-from recdistill.data.samples import Samples
+from recdistill.data.batches import Batch, DeviceBatch, batches, seen_items, window_starts
+from recdistill.data.flat_samples import FlatSamples
+from recdistill.data.samples import Samples, gather_windows
 
 
 def prefixes(lengths: list[int]) -> Samples:
@@ -201,3 +205,108 @@ def test_samples_of_the_same_history_share_a_window():
     assert batch.row.tolist() == [0, 0, 0, 0, 1]
     assert batch.column.tolist() == [0, 1, 1, 2, 4]
     assert batch.target.tolist() == [1, 2, 9, 3, 5]
+
+
+def one_by_one(samples: Samples, index: np.ndarray, options: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of `batches`, each cut by NumPy alone, the way that they were cut when devices were sent copies."""
+    length, stride, padding_id = options["length"], options["stride"], options["padding_id"]
+    chosen = np.sort(index) if stride > 1 else index
+    if not len(chosen):
+        return
+    random = np.random.default_rng([options["seed"], options["epoch"]]) if options["shuffle"] else None
+    first = window_starts(samples, chosen, stride, random)
+    size = np.diff(first, append=len(chosen))
+    if random is not None:
+        order = random.permutation(len(first))
+        first, size = first[order], size[order]
+    cuts = np.flatnonzero(np.diff((np.cumsum(size) - 1) // options["batch_size"])) + 1
+    for heads, sizes in zip(np.split(first, cuts), np.split(size, cuts), strict=True):
+        sample = chosen[np.concatenate([head + np.arange(count) for head, count in zip(heads, sizes, strict=True)])]
+        row = np.repeat(np.arange(len(heads)), sizes)
+        stop = samples.end[chosen[heads + sizes - 1]]
+        begin = np.maximum(samples.start[chosen[heads]], stop - length)
+        yield {
+            "history": gather_windows(samples.items, begin, stop, int((stop - begin).max()), padding_id),
+            "length": stop - begin,
+            "row": row,
+            "column": samples.end[sample] - 1 - begin[row],
+            "target": samples.targets[sample],
+            "sample": sample,
+        }
+
+
+@st.composite
+def any_samples(draw: Any) -> Samples:
+    """Histories that begin anywhere, in any order, some the same; targets that follow them or are given apart."""
+    count = draw(st.integers(2, 30))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    apart = draw(st.booleans())
+    samples = prefixes(draw(st.lists(st.integers(2, 17), min_size=1, max_size=6)))
+    if draw(st.booleans()):
+        start = random.integers(0, len(samples.items) - 1, count)
+        end = np.array([random.integers(first + 1, len(samples.items) + apart) for first in start])
+        samples = Samples(samples.items, start, end, random.integers(0, 3, count), end if apart else None)
+    if apart:
+        target = random.integers(0, 100, len(samples))
+        samples = Samples(samples.items, samples.start, samples.end, samples.user, target)
+    return samples
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    samples=any_samples(),
+    length=st.integers(1, 9),
+    stride=st.integers(1, 9),
+    batch_size=st.integers(1, 12),
+    at_once=st.sampled_from([1, 20, 2**16]),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 3),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_batches_are_the_same_wherever_and_however_they_are_cut(
+    samples, length, stride, batch_size, at_once, shuffle, seed, share
+):
+    """By tensors, for many batches at a time, as by NumPy, each alone; and their seen items."""
+    options = {"length": length, "stride": min(stride, length), "batch_size": batch_size, "padding_id": 10**6}
+    options |= {"shuffle": shuffle, "seed": seed, "epoch": 2}
+    random = np.random.default_rng(seed)
+    index = random.permutation(len(samples))[: round(share * len(samples))]
+    expected = list(one_by_one(samples, index, options))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recdistill.data.batches.STRETCH", at_once)
+        for flat in (None, FlatSamples.of(samples)):
+            drawn = list(batches(samples, index=index, flat=flat, **options))
+            for batch, right in zip(drawn, expected, strict=True):
+                assert isinstance(batch, DeviceBatch) == (flat is not None)
+                for name, values in right.items():
+                    found = getattr(batch, name)
+                    assert found.dtype == torch.int64
+                    np.testing.assert_array_equal(found.numpy(), values, err_msg=name)
+                    assert found.is_contiguous()
+                if isinstance(batch, DeviceBatch):
+                    assert torch.equal(batch.there, batch.sample)
+                    for mine, theirs in zip(batch.seen(), seen_items(samples, batch.sample), strict=True):
+                        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_on_a_device_only_samples_numbers_are_on_the_cpu_and_all_sizes_are_right(stride):
+    samples = prefixes([9, 6, 3, 5, 2, 7])
+    there = epoch(samples, stride=stride, flat=FlatSamples.of(samples, "meta"))
+    for batch, right in zip(there, epoch(samples, stride=stride), strict=True):
+        assert torch.equal(batch.sample, right.sample)
+        assert batch.there.shape == right.sample.shape
+        for name in ("history", "length", "row", "column", "target"):
+            assert getattr(batch, name).device.type == getattr(batch.to("meta"), name).device.type == "meta"
+            assert getattr(batch, name).shape == getattr(right, name).shape
+        assert all(one.device.type == "meta" for one in batch.seen())
+        assert [one.shape for one in batch.seen()] == [one.shape for one in seen_items(samples, right.sample)]
+
+
+def test_arrays_that_may_not_be_written_are_cut_without_a_word():
+    samples = prefixes([9, 6])
+    for name in ("items", "start", "end"):
+        getattr(samples, name).setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(epoch(samples)) == 2

@@ -73,7 +73,7 @@ def assert_same(found, expected, tolerance):
     st.sampled_from(["ce", "bce"]),
     st.sampled_from(["base", "bce", "ce", "kl"]),
     st.sampled_from([0.0, 0.4, 1.0]),
-    st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
     st.sampled_from([0.0, 0.5]),
     st.sampled_from([0.0, 0.7]),
     st.tuples(*[st.sampled_from([0.0, 0.3])] * 3).filter(any),
@@ -86,8 +86,8 @@ def assert_same(found, expected, tolerance):
 def test_is_the_plain_loss_for_all_settings(
     seed, dtype, base, ranking_loss, base_weight, others, alpha, lam, gammas, beta, temperature, items, rows, scale
 ):
-    """``scale``: logits within and beyond what exponentials without a shift can hold."""
-    bias, excluded, columns = others
+    """``scale``: logits within and beyond what exponentials without a shift can hold. ``read``: as on a CPU."""
+    bias, excluded, columns, read = others
     problem = make_problem(seed, items, dtype=dtype, bias=bias, scale=scale if not alpha else 1.0)
     problem |= {} if excluded else {"excluded": None}
     problem |= {} if columns else {"columns": None}
@@ -96,6 +96,7 @@ def test_is_the_plain_loss_for_all_settings(
     options |= {"temperature": temperature, "base_weight": base_weight}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blockwise, "block_rows", lambda *_: rows)
+        patch.setattr(blockwise, "is_read_at_once", lambda _: read)
         found = losses_and_gradients(problem, options)
     tolerance = 1e-9 if dtype == torch.float64 else 2e-4
     assert_same(found, losses_and_gradients(problem, options, blocks=False), tolerance)
@@ -141,7 +142,7 @@ def test_products_of_bfloat16_numbers_are_near_those_of_float32(seed, options, b
         torch.testing.assert_close(found[name], value, rtol=0.02, atol=0.02)
     for gradient, by_float32 in zip(gradients, exact_gradients, strict=True):
         assert gradient.dtype == torch.float32
-        assert 0 < (gradient - by_float32).norm() < 0.03 * by_float32.norm()
+        assert 0 < (gradient - by_float32).norm() < 0.1 * by_float32.norm()
 
 
 @pytest.mark.parametrize("options", [{}, {"lam": 0.5}, {"lam": 0.5, "alpha": 0.2}, {"base_loss": "bce", "alpha": 0.2}])

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,6 +196,26 @@ def test_the_step_of_its_name_claims_the_entry_run_and_others_nest(client: Mlflo
     assert client.get_run(other.run_id).data.tags["mlflow.parentRunId"] == entry
     tags = client.get_run(entry).data.tags
     assert (tags[STEP], tags[FINGERPRINT], tags[KEY]) == ("backbone", fingerprint, own.key)
+
+
+def test_threads_have_entry_runs_of_their_own(client: MlflowClient, fingerprint: str) -> None:
+    found, inside, outside = [], threading.Event(), threading.Event()
+
+    def other() -> None:
+        with module.claimable("another", "backbone"):
+            inside.set()
+            outside.wait(10)
+            found.append(module.claimed_entry("backbone"))
+
+    with module.claimable("one", "backbone"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        inside.wait(10)
+        found.append(module.claimed_entry("backbone"))
+        outside.set()
+        thread.join(10)
+    assert found == ["one", "another"]
+    assert module.claimed_entry("backbone") is None
 
 
 def test_an_entry_run_that_finds_a_finished_one_says_so(client: MlflowClient, fingerprint: str) -> None:

@@ -76,3 +76,24 @@ def test_it_saves_nothing_as_torchs() -> None:
 def test_what_is_no_probability_is_refused(probability: float) -> None:
     with pytest.raises(InputError, match="dropout="):
         Dropout(probability)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_under_vmap_each_element_has_a_byte_of_its_own(probability: float) -> None:
+    torch.manual_seed(1)
+    dropout, models = Dropout(probability), 4
+    values = torch.ones(models, ELEMENTS // models, requires_grad=True)
+    found = torch.func.vmap(dropout, randomness="different")(values)
+    keep = dropout.kept_levels / 256
+    kept = (found.detach() > 0).double()
+    deviation = (keep * (1 - keep) / kept.shape[1]) ** 0.5
+    assert (kept.mean(dim=1) - keep).abs().max().item() < 5 * deviation
+    # The masks of two models know nothing of each other.
+    apart = torch.corrcoef(kept) - torch.eye(models)
+    assert apart.abs().max().item() < 5 / kept.shape[1] ** 0.5
+    found.sum().backward()
+    assert values.grad is not None
+    assert torch.equal(values.grad, found)
+    # All are drawn as one tensor's would be.
+    torch.manual_seed(1)
+    assert torch.equal(found, dropout(values))

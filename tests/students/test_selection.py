@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from recdistill.config import DistillConfig
+from recdistill.data.batches import batches
+from recdistill.data.flat_samples import FlatSamples
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.students.build import StudentShape, build_student
-from recdistill.students.selection import Selection
+from recdistill.students.selection import SELECTED, Selection
 
 Make = Callable[..., Selection]
 
@@ -107,6 +109,28 @@ def test_the_answers_of_a_batch_say_which_samples_are_distilled(make: Make) -> N
     assert torch.equal(answers.distilled, selection.selected[sample])
     assert torch.equal(answers.candidates, selection.teacher.ranking[sample])
     assert torch.equal(answers.distance, selection.teacher.distance[sample])
+
+
+def test_answers_on_a_device_are_those_on_the_cpu(
+    make: Make, ring_data: SequenceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each selection, and of that of a checkpoint; those that do not fit there stay on the CPU."""
+    selection = make(selection_fraction=0.25, refresh_interval=1)
+    options = {"length": 8, "batch_size": 16, "stride": 4, "padding_id": 43, "seed": 0}
+    for number in range(3):
+        if number < 2:
+            selection.begin_epoch(number)
+        else:
+            selection.memory.update({SELECTED: selection.teacher.covered.clone()})
+        for batch in batches(ring_data.train, epoch=number, flat=FlatSamples.of(ring_data.train), **options):
+            found, expected = selection.answers_of(batch), selection.answers(batch.sample, torch.device("cpu"))
+            for name, value in vars(expected).items():
+                mine = getattr(found, name)
+                assert value is mine is None or torch.equal(mine, value), name
+    batch = next(batches(ring_data.train, epoch=0, flat=FlatSamples.of(ring_data.train, "meta"), **options))
+    assert make().answers_of(batch).candidates.device.type == "meta"
+    monkeypatch.setattr("recdistill.students.selection.MOST_BYTES", 1)
+    assert make().answers_of(batch).candidates.device.type == "cpu"
 
 
 @pytest.mark.parametrize("policy", ["all", "random", "uncertainty"])

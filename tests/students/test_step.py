@@ -1,6 +1,7 @@
 """The losses of a training step: by blocks, and over drawn negatives with few rows of the item table."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recdistill.config import BaselineConfig, DataConfig, DistillConfig, changed
+from recdistill.data.batches import Batch, batches
+from recdistill.data.flat_samples import FlatSamples
 from recdistill.data.interactions import Interactions
 from recdistill.data.load import split_data
 from recdistill.data.samples import Samples
@@ -20,6 +23,7 @@ from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
+from recdistill.students import step
 from recdistill.students.build import shape_of
 from recdistill.students.step import loss_step, negatives_among, seen_mask, student_batches
 from recdistill.students.student import Student
@@ -33,6 +37,7 @@ from recdistill.students.training import (
     student_plan,
 )
 from recdistill.testing.teachers import small_data
+from recdistill.training.distributed import Processes
 from recdistill.training.recorder import NoRecorder
 
 CPU = torch.device("cpu")
@@ -205,6 +210,36 @@ def test_a_window_answers_as_many_samples_as_asked(ring_data: SequenceData) -> N
     assert largest(window_stride=1) == 1
     with pytest.raises(InputError, match="window_stride=9: must be at most max_length=8"):
         BaselineConfig(**options_of("sasrec", window_stride=9))
+
+
+@pytest.mark.parametrize("base_loss", ["ce", "bce"])
+@pytest.mark.parametrize("student", ["sasrec", "caser"])
+def test_a_batch_cut_on_a_device_has_the_losses_of_one_of_the_cpu(
+    ring_data: SequenceData, student: str, base_loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit where the device is the CPU, with several blocks whose pairs are not read."""
+    monkeypatch.setattr(blockwise, "block_rows", lambda *_: 10)
+    config = DistillConfig(**options_of(student, base_loss=base_loss, candidate_topk=4))
+    expected, model = one_step(config, ring_data, teacher_of(ring_data))
+    cut_there = partial(batches, flat=FlatSamples.of(ring_data.train))
+    monkeypatch.setattr(step, "batches", lambda *given, flat, **options: cut_there(*given, **options))
+    monkeypatch.setattr(blockwise, "is_read_at_once", lambda _: False)
+    found, other = one_step(config, ring_data, teacher_of(ring_data))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    for mine, theirs in zip(other.parameters(), model.parameters(), strict=True):
+        assert mine.grad is theirs.grad is None or torch.equal(dense(mine.grad), dense(theirs.grad))
+
+
+def test_batches_are_cut_on_the_device_but_under_drawn_negatives(ring_data: SequenceData) -> None:
+    for base_loss, where in (("ce", "meta"), ("bce", "meta"), ("sampled", "cpu"), ("gbce", "cpu")):
+        config = BaselineConfig(**options_of("sasrec", base_loss=base_loss))
+        batch = next(student_batches(config, ring_data, causal=True, device="meta")(0))
+        assert batch.history.device.type == where
+        plan = student_plan(
+            config, ring_data, shape_of(config), None, NoRecorder(), processes=Processes(0, 2, torch.device("meta"))
+        )[1]
+        assert type(next(iter(plan.batches(0)))) is Batch
 
 
 def test_what_shared_negatives_cannot_do_is_refused(ring_data: SequenceData) -> None:

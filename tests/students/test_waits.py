@@ -1,10 +1,13 @@
 """A training step reads nothing back from its device, and waits for no copy to it; a look at the losses alone does.
 
+Where its batch is cut on the device, nothing of the batch's size is copied, but what is told of below.
+
 There need be no GPU: the device is PyTorch's ``meta``, whose tensors have no values, so that whoever reads one is seen.
 """
 
 import traceback
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,12 @@ BY_VALUE = (*READ, "nonzero", "_coalesce", "masked_select", "_unique2", "unique_
 
 
 class Waits(TorchDispatchMode):
-    """Counts what waits for a device, as (operation, place in the package)."""
+    """Counts what waits for a device, as (operation, place in the package), and the bytes copied to it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[tuple[str, str]] = Counter()
+        self.copied = 0
 
     def note(self, name: str) -> None:
         ours = [one for one in traceback.extract_stack() if f"{Path('recdistill')}/" in one.filename]
@@ -54,6 +58,10 @@ class Waits(TorchDispatchMode):
             devices = {args[0].device.type, torch.device(kwargs.get("device") or args[0].device).type}
             if devices == {"cpu", "meta"} and not kwargs.get("non_blocking"):
                 self.note("a copy that is waited for")
+            if devices == {"cpu", "meta"} and args[0].device.type == "cpu":
+                self.copied += args[0].nbytes
+        if name == "copy_" and args[0].device == META and args[1].device.type == "cpu":
+            self.copied += args[1].nbytes
         if not there:
             return function(*args, **kwargs)
         if name in BY_VALUE:
@@ -87,6 +95,11 @@ def answers(data):
 
 def waits_of_steps(config, data, teacher) -> Counter[tuple[str, str]]:
     """What waits in the steps of an epoch on a device, as `fit` does them, without its last look at the losses."""
+    return watched_steps(config, data, teacher)[0]
+
+
+def watched_steps(config, data, teacher) -> tuple[Counter[tuple[str, str]], list[tuple[int, int]]]:
+    """`waits_of_steps`, and of each step its samples and the bytes that it and drawing its batch copy to the device."""
     processes = Processes(device=META)
     _, plan = training.student_plan(config, data, shape_of(config), teacher, NoRecorder(), processes=processes)
     for group in plan.optimizer.param_groups:
@@ -96,9 +109,15 @@ def waits_of_steps(config, data, teacher) -> Counter[tuple[str, str]]:
     trained = fitting.trained_by(plan.optimizer)
     step = SummedGradients(plan.step, trained, plan.row_sparse, plan.processes)
     plan.module.train()
-    sums, waits = LossSums(), Waits()
-    for number, batch in enumerate(plan.batches(0)):
+    sums, waits, copied = LossSums(), Waits(), []
+    batches, number = iter(plan.batches(0)), -1
+    while True:
+        waits.copied = 0
         with waits:
+            batch = next(batches, None)
+            if batch is None:
+                break
+            number += 1
             fitting.backward(plan, step, batch, 1.0, sums)
             step.sum_sparse()
             fitting.gradient_norm(trained, plan.clip, measure=True)
@@ -106,9 +125,10 @@ def waits_of_steps(config, data, teacher) -> Counter[tuple[str, str]]:
             plan.optimizer.step()
             plan.optimizer.zero_grad(set_to_none=True)
             averages.update(number)
+        copied.append((len(batch), waits.copied))
     assert number > 1
     assert not any(parameter.grad is not None for parameter in trained)
-    return waits.found
+    return waits.found, copied
 
 
 SIZES = {"hidden_size": 16, "batch_size": 64, "negatives": 13}
@@ -119,6 +139,38 @@ SIZES = {"hidden_size": 16, "batch_size": 64, "negatives": 13}
 def test_no_step_of_a_student_waits(data, student, base_loss):
     config = StudentConfig(student=student, base_loss=base_loss, **SIZES)
     assert waits_of_steps(config, data, None) == {}
+
+
+# Of bce the random numbers that negatives come from, which are the same on every device.
+@pytest.mark.parametrize(("base_loss", "bytes_a_sample"), [("ce", 0), ("bce", 8)])
+@pytest.mark.parametrize("student", ["sasrec", "gru4rec", "caser", "esasrec"])
+def test_what_is_cut_on_the_device_is_not_copied(data, student, base_loss, bytes_a_sample, monkeypatch):
+    """But for an epoch's plan, with its first batch."""
+    monkeypatch.setattr("recdistill.data.batches.STRETCH", 2 * SIZES["batch_size"])
+    config = StudentConfig(student=student, base_loss=base_loss, **SIZES)
+    _, ((_, plan), *copied) = watched_steps(config, data, None)
+    assert len(copied) > 2
+    assert plan > 0
+    assert [size for _, size in copied] == [bytes_a_sample * samples for samples, _ in copied]
+
+
+def test_what_is_cut_on_the_cpu_is_copied(data):
+    """As where the test above would fail: under drawn negatives the CPU finds the rows in use."""
+    _, copied = watched_steps(StudentConfig(base_loss="sampled", **SIZES), data, None)
+    assert all(size > 8 * samples for samples, size in copied)
+
+
+@pytest.mark.parametrize("all_distilled", [True, False])
+def test_of_a_teachers_answers_only_their_rows_are_copied(data, answers, all_distilled):
+    """Those of the distilled samples, which blocks need on the CPU, too, where they are not all; and K weights."""
+    config = DistillConfig(candidate_topk=CANDIDATES, **SIZES)
+    if all_distilled:
+        answers = replace(answers, covered=torch.ones_like(answers.covered))
+    found, (_, *copied) = watched_steps(config, data, answers)
+    assert found == {}
+    for samples, size in copied:
+        rows = (size - 8 * CANDIDATES) // 8
+        assert rows == 0 if all_distilled else samples // 4 < rows < samples
 
 
 @pytest.mark.parametrize("base_loss", ["sampled", "gbce"])

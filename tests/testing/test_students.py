@@ -182,7 +182,37 @@ class OwnScores(Mean):
         return super().scores(history, length).softmax(dim=1)
 
 
-@pytest.mark.parametrize("kind", [Mean, NotCausal])
+class Batched(Mean):
+    batches_seeds = True
+
+
+class LooksAtValues(Mean):
+    batches_seeds = True
+
+    def means(self, history, length):
+        found = super().means(history, length)
+        return found if bool(found.abs().amax() > 0) else found + 1
+
+
+class KeepsATable(Mean):
+    batches_seeds = True
+
+    def __init__(self, items, dropout, max_length, output):
+        super().__init__(items, dropout, max_length, output)
+        self.kept = [self.map.weight]
+
+    def means(self, history, length):
+        return super().means(history, length) @ self.kept[0].T
+
+
+class ScoresBatched(Mean):
+    batches_seeds = True
+
+    def logits(self, states):
+        return 2 * super().logits(states)
+
+
+@pytest.mark.parametrize("kind", [Mean, NotCausal, Batched])
 def test_a_new_student_in_a_few_lines(kind):
     with registries_restored():
         STUDENTS.register("mean", gradient=True)(kind)
@@ -214,6 +244,9 @@ def test_a_new_student_in_a_few_lines(kind):
         (OthersWithATeacher, "changes the initial value of other parameters"),
         (OtherConstructor, r"cannot be built .*; its constructor takes \(items, dropout, max_length, output\)"),
         (OtherLength, "num_items and max_length are 40 and 11, not 40 and 10"),
+        (LooksAtValues, r"`torch.func.vmap` does not take its forward \(.*\); let no tensor's value decide"),
+        (KeepsATable, "two seeds as one batched model have other states or gradients than each alone"),
+        (ScoresBatched, "says that seeds can be batched, but makes scores of its own"),
         (OwnScores, "`scores` are not the logits of the states"),
     ],
 )
