@@ -16,8 +16,9 @@ def registries_restored() -> Iterator[None]:
         yield
     finally:
         for one, declared in known:
-            # A module is imported once: what it registered of ours stays.
-            one._declared = declared | {name: part for name, part in one._known().items() if part.is_ours}
+            # A module is imported once: what it registered of ours stays, but not a class of ours by another name.
+            now = one._known()
+            one._declared = {name: now[name] if now[name].is_ours else part for name, part in declared.items()}
         registry._generation[:] = generations
         base._tables.clear()
         base._tables.update(tables)
