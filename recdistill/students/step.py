@@ -83,7 +83,8 @@ class FullStep:
     def losses(self, ready: Ready, states: Tensor, scored: OutputLayer | Tensor) -> Losses:
         """The losses from the samples' states [S, D], and the layer that scores items or the logits [S, V]."""
         batch, objective, negative = ready.batch, self.objective, None
-        states = states.float() if self.config.bf16 else states
+        if self.config.bf16:
+            states, scored = states.float(), scored.float()
         if objective.settings.needs_negative:
             # Drawn after the student's dropout.
             negative = sampled_negatives(

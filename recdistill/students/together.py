@@ -105,7 +105,8 @@ class Member(Generic[Result]):
         """Have its thread work until it hands in a batch or ends; called in the thread that leads."""
         self.has_turn = True
         self.wake.set()
-        while self.has_turn:
+        # It may have ended since the last look at it.
+        while self.has_turn and not self.ended:
             self.back.wait()
             self.back.clear()
 
@@ -213,12 +214,14 @@ class Stacked:
 
     Attributes:
         leaves: of each parameter, by its name in `Encoder`, the members' [K, ...].
+        buffers: likewise of buffers that are not the same in all, as a teacher's vectors dealt by the seed.
     """
 
     def __init__(self, members: Sequence[Member[Any]]) -> None:
         self.members = list(members)
         self.encoders = [Encoder(member.at_hand[0].model) for member in members]
         self.leaves = stacked_parameters(self.encoders) if members else {}
+        self.buffers = differing_buffers(self.encoders) if members else {}
 
     def compute(self) -> Member[Any] | None:
         """Find the losses of each member's batch. Returns the member for which that raised its ``error``, or None."""
@@ -248,8 +251,9 @@ class Stacked:
         ]
         # Nobody asks for what is added, but it may not be NaN, as a mean over no items.
         lengths = [F.pad(batch.length, pad[2:], value=1) for batch, pad in zip(batches, missing, strict=True)]
+        windows_of_all, tensors = (torch.stack(histories), torch.stack(lengths)), self.leaves | self.buffers
         with mixed_precision(step.config.bf16, step.device):
-            states, *layer = encode(self.encoders[0], self.leaves, torch.stack(histories), torch.stack(lengths))
+            states, *layer = encode(self.encoders[0], tensors, *windows_of_all)
         places = [batch.row * width + batch.column if step.model.causal else batch.row for batch in batches]
         own = [states_of.index_select(0, place) for states_of, place in zip(states.unbind(), places, strict=True)]
         # By unbind, whose gradient is one tensor for all.
@@ -270,7 +274,7 @@ class Stacked:
 
 
 def encode(encoder: nn.Module, leaves: dict[str, Tensor], history: Tensor, length: Tensor) -> tuple[Tensor, ...]:
-    """What an `Encoder` gives with each of K students' parameters, for windows [K, W, L] and lengths [K, W]."""
+    """What an `Encoder` gives with each of K students' tensors, for windows [K, W, L] and lengths [K, W]."""
 
     def one(*given: Any) -> Any:
         return torch.func.functional_call(encoder, given[0], given[1:])
@@ -288,6 +292,16 @@ def stacked_parameters(models: Sequence[nn.Module]) -> dict[str, Tensor]:
             own[name].data = rows[row]
         leaves[name] = rows.requires_grad_(first.requires_grad)
     return leaves
+
+
+def differing_buffers(models: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """The models' buffers by name, stacked [K, ...], where they are not the same in all."""
+    named = [dict(model.named_buffers()) for model in models]
+    return {
+        name: torch.stack([own[name] for own in named])
+        for name, first in named[0].items()
+        if not all(torch.equal(first, own[name]) for own in named[1:])
+    }
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

@@ -102,7 +102,9 @@ class Seeds:
         return InMemory(work, **fails)
 
     def fit(self, config: StudentConfig, recorder: Any, member: Member[Fitted] | None = None) -> Fitted:
-        taught = self.teacher if isinstance(config, DistillConfig) else None
+        taught = None
+        if isinstance(config, DistillConfig):
+            taught = self.teacher.shuffled(config.teacher_shuffle, config.seed)
         texts = of_data(self.data) if config.starts_from_texts else None
         return fit_recommender(
             config,
@@ -167,6 +169,8 @@ def check_alike(together: Sequence[Fitted], alone: Sequence[Fitted]) -> None:
         {"schedule": "cosine", "window_stride": 3},
         TAUGHT,
         TAUGHT | {"output_weight": 0.5, "output": "linear"},
+        # Each seed has another deal of the teacher's vectors.
+        TAUGHT | {"teacher_shuffle": "both"},
         TAUGHT | {"release_compat": True, "base_loss": "bce", "alpha": 0.0},
         TAUGHT | {"mask_seen": True, "selection_policy": "uncertainty", "selection_fraction": 0.5},
     ],
@@ -266,6 +270,17 @@ def test_what_ends_one_ends_all_and_they_go_on_from_their_checkpoints(
     assert len(seeds.recorders[0].epochs) == 3
     assert (seeds.folder / str(SEEDS[0]) / "student.safetensors").exists()
     check_alike(seeds.together(**options), seeds.alone(**options))
+
+
+def test_a_member_that_ended_as_it_was_to_be_stopped_is_not_waited_for() -> None:
+    member: Member[int] = Member([1], threading.Event(), lambda member: 1)
+    member.thread.start()
+    member.go_on()
+    assert member.ended
+    waits = threading.Thread(target=member.go_on, daemon=True)
+    waits.start()
+    waits.join(5)
+    assert not waits.is_alive()
 
 
 def test_an_interrupt_while_all_are_computed_ends_all(seeds: Seeds, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ keeps the mapped texts near the backbone's own rows, from which ridge regression
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count as counting
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recdistill.data.batches import batches
+from recdistill.data.batches import batches, seen_items
 from recdistill.data.samples import Samples
 from recdistill.data.sequences import SequenceData
 from recdistill.errors import InputError
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 #: Samples of an item whose states are scored at a time.
 SAMPLES_AN_ITEM = 8
 STATES_A_BATCH = 4096
-#: What ``contrast_kept=validation`` goes by.
-AMONG_NEW, CUT_OFF = "val/new_among_new_ndcg_at_20", 20
+#: What ``contrast_kept=validation`` goes by, and the same of the weights before the contrast.
+AMONG_NEW, OF_START, CUT_OFF = "val/new_among_new_ndcg_at_20", "val/new_among_new_ndcg_at_20_of_start", 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,11 @@ def fit_from_start(
     """Fit the lesson; where it validates, the weights before it stay if none of its curve's points is better."""
     if lesson.validate is None:
         return fit(lesson, token_budget)
+    validate = lesson.validate
     lesson.module.eval()
-    before, start = lesson.validate()[lesson.metric], {n: t.detach().clone() for n, t in lesson.parameters.items()}
-    progress = fit(lesson, token_budget)
+    before, start = validate()[lesson.metric], {n: t.detach().clone() for n, t in lesson.parameters.items()}
+    # Beside each point of the curve, so that a run tells which was kept.
+    progress = fit(replace(lesson, validate=lambda: validate() | {OF_START: before}), token_budget)
     if progress.best <= before:
         overwrite(lesson.parameters, start)
     return progress
@@ -121,14 +123,20 @@ def validation_of(teacher: "RankingTeacher") -> Callable[[], Metrics]:
     data, content, device = teacher.data, teacher.model.content, teacher.device
     assert content is not None
     sample, place = new_targets(data)
-    states = states_of_samples(teacher, data.validation.subset(sample)).to(device)
-    items = torch.from_numpy(data.new_validation)
+    samples, items = data.validation.subset(sample), torch.from_numpy(data.new_validation)
+    states = states_of_samples(teacher, samples).to(device)
+    excluded = None
+    if teacher.config.exclude_seen:
+        row, seen = seen_items(samples, torch.arange(len(sample)))
+        known = torch.isin(seen, items)
+        excluded = row[known].to(device), torch.searchsorted(items, seen[known]).to(device)
 
     @torch.no_grad()
     def validate() -> Metrics:
         texts = [teacher.model.text_states(content.texts, one) for one in items.split(TEXT_ROWS)]
-        rank = rank_of_target(states @ content.mapped(torch.cat(texts)).T, torch.from_numpy(place))
-        return {AMONG_NEW: float(gains("ndcg", rank, CUT_OFF).mean())}
+        rank = rank_of_target(states @ content.mapped(torch.cat(texts)).T, torch.from_numpy(place), excluded)
+        # Rounded otherwise, another process could keep other weights.
+        return {AMONG_NEW: teacher.processes.told(float(gains("ndcg", rank, CUT_OFF).mean()))}
 
     return validate
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recdistill.config import StudentConfig, TeacherConfig
+from recdistill.config import StudentConfig, TeacherConfig, changed
 from recdistill.config.option import option
 from recdistill.data.batches import Batch, batches, seen_items
 from recdistill.data.item_texts import item_texts
@@ -42,6 +42,7 @@ from recdistill.teachers.ranking.model import (
 )
 from recdistill.teachers.ranking.prompt_length import check_prompts, check_window
 from recdistill.teachers.ranking.ranks import ranks_of_samples
+from recdistill.teachers.schedule import curve_of
 from recdistill.teachers.shards import read_through
 from recdistill.training.distributed import ALONE, Processes
 from recdistill.training.fit import Progress
@@ -224,14 +225,23 @@ class RankingTeacher(GatedTeacher):
     def text_tokens(self) -> int:
         """See `CountsTexts`: texts once for the view of the items, and again where it learns of them before its lesson.
 
-        Titles by the frozen LLM, for its head, and by the trained one, for the item embeddings.
+        Those of validation's new items each time that a contrast is looked at. Titles by the frozen LLM, for its head,
+        and by the trained one, for the item embeddings.
         """
         content, titles = self.model.content, self.model.titles
         of_titles = 2 * len(titles.tokens) + len(titles.lengths) * (len(titles.instruction) + 1)
         if content is not None:
-            return of_titles + 2 * len(content.texts.tokens)
+            return of_titles + 2 * len(content.texts.tokens) + self._validation_tokens(content.texts)
         texts = self.model.tokens_of_texts(texts_of(self.config, self.data), self.options.teacher_reading)
         return of_titles + len(texts.tokens)
+
+    def _validation_tokens(self, texts: TextTokens) -> int:
+        """Tokens of the texts that a contrast is chosen by: before it, and at each point of its curve."""
+        budget = self.options.contrast_token_budget
+        if not budget or self.options.contrast_kept != "validation":
+            return 0
+        points, _ = curve_of(changed(self.config, token_budget=budget))
+        return (1 + points) * int(texts.lengths[self.data.new_validation].sum())
 
     def tokens_a_sample(self) -> float:
         """LLM tokens that a training sample costs, about."""

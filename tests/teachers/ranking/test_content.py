@@ -27,6 +27,7 @@ from recdistill.teachers.ranking.contrast import (
     ItemBatch,
     contrast_lesson,
     item_batches,
+    new_targets,
     starts_of_batches,
     states_of_samples,
     validation_of,
@@ -299,10 +300,11 @@ class Curve(NoRecorder):
     """A recorder of what a contrast is chosen by."""
 
     def __init__(self):
-        self.values = []
+        self.values, self.of_start = [], set()
 
     def log_metrics(self, metrics, step=0):
         self.values += [value for name, value in metrics.items() if name == "contrast/new_among_new_ndcg_at_20"]
+        self.of_start |= {value for name, value in metrics.items() if name.endswith("_of_start")}
 
 
 @pytest.mark.parametrize("rate", [1e-3, 1e-2], ids=["learns", "leaves its start"])
@@ -317,12 +319,40 @@ def test_a_contrast_keeps_what_ranks_the_new_items_of_validation_best(data, back
     start.model.content.start(start.text_states(start.model.content.texts)[0])
     before = validation_of(start)()[AMONG_NEW]
     assert len(curve.values) > 5
+    assert curve.of_start == {before}
+    texts = start.model.content.texts
+    read = (1 + len(curve.values)) * texts.lengths[data.new_validation].sum()
+    last = RankingTeacher.build(changed(config, contrast_kept="last"), tiny_base_llm(), backbone, data)
+    assert teacher.text_tokens() - last.text_tokens() == read
     assert validation_of(teacher)()[AMONG_NEW] == pytest.approx(max(before, *curve.values))
     if rate == 1e-2:
         assert max(curve.values[1:]) < before
         torch.testing.assert_close(teacher.model.content.view, start.text_states(start.model.content.texts)[0])
     else:
         assert max(curve.values) > before
+
+
+def test_what_a_history_holds_is_not_ranked_where_a_contrast_is_chosen(data, backbone):
+    """Without drawn items the new ones are those that nobody is trained on, which histories may hold."""
+    sample, place = new_targets(data)
+    seen = int(data.new_validation[(place[0] + 1) % len(data.new_validation)])
+    items, part = data.validation.items.copy(), data.validation
+    items[part.start[sample[0]]] = seen
+    changed_data = replace(data, validation=replace(part, items=items))
+    for exclude_seen in (True, False):
+        config = config_of(exclude_seen=exclude_seen, contrast_token_budget=300, **NEW)
+        teacher = RankingTeacher.build(config, tiny_base_llm(), backbone, changed_data)
+        teacher.model.content.start(teacher.text_states(teacher.model.content.texts)[0])
+        content = teacher.model.content
+        with torch.no_grad():
+            rows = content.mapped(teacher.model.text_states(content.texts, torch.from_numpy(data.new_validation)))
+        states = states_of_samples(teacher, changed_data.validation.subset(sample))
+        scores = states @ rows.T
+        if exclude_seen:
+            scores[0, np.searchsorted(data.new_validation, seen)] = -torch.inf
+        rank = (scores >= scores.gather(1, torch.from_numpy(place)[:, None])).sum(1)
+        gain = torch.where(rank <= 20, 1 / torch.log2(1.0 + rank), 0.0).mean()
+        assert validation_of(teacher)()[AMONG_NEW] == pytest.approx(float(gain), abs=1e-6)
 
 
 def test_a_contrast_cannot_be_chosen_without_new_items_of_validation(data, backbone):
