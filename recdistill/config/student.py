@@ -89,8 +89,8 @@ class StudentConfig(TrainingConfig, ViewsConfig):
     weight_decay: float = option(0.0, "Adam's weight decay for the student", least=0)
     bf16: bool = option(
         False,
-        "train in mixed precision: products of the encoder and of the full softmax of bfloat16 numbers; weights stay in "
-        "float32, and so does what is validated, measured and served",
+        "train in mixed precision: products of the encoder and of the full softmax of bfloat16 numbers; weights stay "
+        "in float32, and so does what is validated, measured and served",
     )
     init_from: str = option(
         "",
