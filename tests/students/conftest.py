@@ -9,9 +9,11 @@ from recdistill.config import DataConfig
 from recdistill.data.interactions import Interactions
 from recdistill.data.load import split_data
 from recdistill.data.sequences import SequenceData
+from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.students.build import StudentShape, build_student
 from recdistill.students.shape import own_options
 from recdistill.students.student import Student
+from recdistill.testing.teachers import small_data
 
 NUM_ITEMS, LENGTH = 40, 10
 
@@ -78,3 +80,43 @@ def ring() -> Interactions:
 def ring_data(ring: Interactions) -> SequenceData:
     """The ring, the last two items of each user held out."""
     return split_data(ring, DataConfig())
+
+
+@pytest.fixture(scope="session")
+def teacher(ring_data: SequenceData) -> TeacherAnswers:
+    """A teacher that is sure of the next items of the ring, for three of four samples."""
+    train = ring_data.train
+    covered = torch.arange(len(train)) % 4 > 0
+    last = torch.as_tensor(train.items[train.end - 1])
+    generator = torch.Generator().manual_seed(1)
+    sample = covered.nonzero().squeeze(1)
+    return TeacherAnswers(
+        covered=covered,
+        ranking=(last[:, None] + torch.arange(1, 5)) % 40,
+        distance=torch.arange(1.0, 5.0).repeat(len(train), 1),
+        item_embedding=torch.randn(42, 12, generator=generator),
+        sample=sample,
+        sequence_embedding=torch.randn(len(sample), 6, generator=generator),
+        llm="tiny",
+        covered_share=0.75,
+    )
+
+
+@pytest.fixture(scope="session")
+def drawn_data() -> SequenceData:
+    """Sixty users, forty items."""
+    return small_data(60, 40)
+
+
+@pytest.fixture(scope="session")
+def drawn_answers(drawn_data: SequenceData) -> TeacherAnswers:
+    """A teacher's five candidates of half of the samples, drawn at random."""
+    draw, samples = torch.Generator().manual_seed(0), len(drawn_data.train)
+    covered = torch.rand(samples, generator=draw) < 0.5
+    return TeacherAnswers(
+        covered=covered,
+        ranking=torch.stack([torch.randperm(drawn_data.num_items, generator=draw)[:5] for _ in range(samples)]),
+        distance=torch.rand(samples, 5, generator=draw),
+        item_embedding=torch.randn(drawn_data.num_items, 12, generator=draw),
+        sample=covered.nonzero().squeeze(1),
+    )

@@ -5,38 +5,19 @@ import torch
 
 from recdistill.config import DistillConfig, StudentConfig, changed
 from recdistill.config.lineage import key_parts
-from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.students import training
 from recdistill.students.build import shape_of
 from recdistill.students.measure import metrics_of, ranks_of
 from recdistill.students.training import fit_recommender
-from recdistill.testing.teachers import small_data
 from recdistill.training.recorder import NoRecorder
 
 SIZES = {"hidden_size": 16, "batch_size": 64, "negatives": 13, "dropout": 0.0}
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def data():
-    return small_data(60, 40)
-
-
-@pytest.fixture(scope="module")
-def answers(data):
-    draw, samples = torch.Generator().manual_seed(0), len(data.train)
-    return TeacherAnswers(
-        covered=torch.ones(samples, dtype=torch.bool),
-        ranking=torch.stack([torch.randperm(data.num_items, generator=draw)[:5] for _ in range(samples)]),
-        distance=torch.rand(samples, 5, generator=draw),
-        item_embedding=torch.randn(data.num_items, 12, generator=draw),
-        sample=torch.arange(samples),
-    )
-
-
-def first_step(config, data, teacher=None):
+def first_step(config, drawn_data, teacher=None):
     """The loss of a training's first batch, and the gradient of all parameters, one after the other."""
-    _, plan = training.student_plan(config, data, shape_of(config), teacher, NoRecorder())
+    _, plan = training.student_plan(config, drawn_data, shape_of(config), teacher, NoRecorder())
     plan.module.train()
     total = plan.step(next(iter(plan.batches(0))))["total"]
     total.backward()
@@ -47,35 +28,35 @@ def first_step(config, data, teacher=None):
 
 @pytest.mark.parametrize("base_loss", ["ce", "bce", "sampled", "gbce"])
 @pytest.mark.parametrize("student", ["sasrec", "gru4rec", "caser", "esasrec"])
-def test_a_step_is_near_that_in_float32(data, student, base_loss):
+def test_a_step_is_near_that_in_float32(drawn_data, student, base_loss):
     config = StudentConfig(student=student, base_loss=base_loss, **SIZES)
-    assert_near(config, data)
+    assert_near(config, drawn_data)
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 0.1}, {"ranking_loss": "kl"}, {"base_loss": "sampled"}], ids=str)
-def test_a_step_of_distillation_is_near_that_in_float32(data, answers, options):
-    assert_near(DistillConfig(candidate_topk=5, gamma_consistency=0.0, **options, **SIZES), data, answers)
+def test_a_step_of_distillation_is_near_that_in_float32(drawn_data, drawn_answers, options):
+    assert_near(DistillConfig(candidate_topk=5, gamma_consistency=0.0, **options, **SIZES), drawn_data, drawn_answers)
 
 
-def assert_near(config, data, teacher=None):
-    exact, exact_gradient = first_step(config, data, teacher)
-    found, gradient = first_step(changed(config, bf16=True), data, teacher)
+def assert_near(config, drawn_data, teacher=None):
+    exact, exact_gradient = first_step(config, drawn_data, teacher)
+    found, gradient = first_step(changed(config, bf16=True), drawn_data, teacher)
     torch.testing.assert_close(found, exact, rtol=0.01, atol=0.01)
     apart = (gradient - exact_gradient).norm() / exact_gradient.norm()
     # A GRU's products stay in float32, but for those with the items.
     assert 0 < apart < 0.05 or config.student == "gru4rec"
 
 
-def test_a_student_learns_by_it_and_is_measured_in_float32(data):
+def test_a_student_learns_by_it_and_is_measured_in_float32(drawn_data):
     config = StudentConfig(**SIZES, epochs=8, patience=0, least_epochs=0, bf16=True)
-    fitted = fit_recommender(config, data, recorder=NoRecorder())
-    exact = fit_recommender(changed(config, bf16=False), data, recorder=NoRecorder())
+    fitted = fit_recommender(config, drawn_data, recorder=NoRecorder())
+    exact = fit_recommender(changed(config, bf16=False), drawn_data, recorder=NoRecorder())
     name = "val/ndcg_at_10"
     by_epoch = [dict(one.progress.history)[7][name] for one in (fitted, exact)]
     assert by_epoch[0] > 0.8 * by_epoch[1] > 0.2
     assert {one.dtype for one in fitted.model.parameters()} == {torch.float32}
     assert any(not torch.equal(a, b) for a, b in zip(fitted.model.parameters(), exact.model.parameters(), strict=True))
-    measured = metrics_of("test", ranks_of(fitted.model, data.test, config.exclude_seen, CPU))
+    measured = metrics_of("test", ranks_of(fitted.model, drawn_data.test, config.exclude_seen, CPU))
     assert {name: fitted.metrics[name] for name in measured} == measured
 
 

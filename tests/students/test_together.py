@@ -63,25 +63,6 @@ def failing() -> None:
     raise KilledError
 
 
-@pytest.fixture(scope="module")
-def teacher(ring_data: SequenceData) -> TeacherAnswers:
-    train = ring_data.train
-    covered = torch.arange(len(train)) % 4 > 0
-    last = torch.as_tensor(train.items[train.end - 1])
-    generator = torch.Generator().manual_seed(1)
-    sample = covered.nonzero().squeeze(1)
-    return TeacherAnswers(
-        covered=covered,
-        ranking=(last[:, None] + torch.arange(1, 5)) % 40,
-        distance=torch.arange(1.0, 5.0).repeat(len(train), 1),
-        item_embedding=torch.randn(42, 12, generator=generator),
-        sample=sample,
-        sequence_embedding=torch.randn(len(sample), 6, generator=generator),
-        llm="tiny",
-        covered_share=0.75,
-    )
-
-
 @dataclass
 class Seeds:
     """Trains seeds of options alone or together, each with a folder and a recorder of its own."""

@@ -77,26 +77,6 @@ def recorder(tmp_path: Path) -> InMemory:
     return InMemory(tmp_path / "work")
 
 
-@pytest.fixture(scope="session")
-def teacher(ring_data: SequenceData) -> TeacherAnswers:
-    """A teacher that is sure of the next items of the ring, for three of four samples."""
-    train = ring_data.train
-    covered = torch.arange(len(train)) % 4 > 0
-    last = torch.as_tensor(train.items[train.end - 1])
-    generator = torch.Generator().manual_seed(1)
-    sample = covered.nonzero().squeeze(1)
-    return TeacherAnswers(
-        covered=covered,
-        ranking=(last[:, None] + torch.arange(1, 5)) % 40,
-        distance=torch.arange(1.0, 5.0).repeat(len(train), 1),
-        item_embedding=torch.randn(42, 12, generator=generator),
-        sample=sample,
-        sequence_embedding=torch.randn(len(sample), 6, generator=generator),
-        llm="tiny",
-        covered_share=0.75,
-    )
-
-
 def distillation(**options: Any) -> DistillConfig:
     smaller = {} if options.get("student") == "caser" else {"blocks": 1}
     return DistillConfig(**SMALL | smaller | {"candidate_topk": 4} | options)

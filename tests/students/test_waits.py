@@ -18,10 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from recdistill.config import DistillConfig, StudentConfig
-from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.students import training
 from recdistill.students.build import shape_of
-from recdistill.testing.teachers import small_data
 from recdistill.training import fit as fitting
 from recdistill.training.averaging import AveragedWeights
 from recdistill.training.distributed import Processes
@@ -75,33 +73,15 @@ class Waits(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-@pytest.fixture(scope="module")
-def data():
-    return small_data(60, 40)
-
-
-@pytest.fixture(scope="module")
-def answers(data):
-    draw, samples = torch.Generator().manual_seed(0), len(data.train)
-    covered = torch.rand(samples, generator=draw) < 0.5
-    return TeacherAnswers(
-        covered=covered,
-        ranking=torch.stack([torch.randperm(data.num_items, generator=draw)[:CANDIDATES] for _ in range(samples)]),
-        distance=torch.rand(samples, CANDIDATES, generator=draw),
-        item_embedding=torch.randn(data.num_items, 12, generator=draw),
-        sample=covered.nonzero().squeeze(1),
-    )
-
-
-def waits_of_steps(config, data, teacher) -> Counter[tuple[str, str]]:
+def waits_of_steps(config, drawn_data, teacher) -> Counter[tuple[str, str]]:
     """What waits in the steps of an epoch on a device, as `fit` does them, without its last look at the losses."""
-    return watched_steps(config, data, teacher)[0]
+    return watched_steps(config, drawn_data, teacher)[0]
 
 
-def watched_steps(config, data, teacher) -> tuple[Counter[tuple[str, str]], list[tuple[int, int]]]:
+def watched_steps(config, drawn_data, teacher) -> tuple[Counter[tuple[str, str]], list[tuple[int, int]]]:
     """`waits_of_steps`, and of each step its samples and the bytes that it and drawing its batch copy to the device."""
     processes = Processes(device=META)
-    _, plan = training.student_plan(config, data, shape_of(config), teacher, NoRecorder(), processes=processes)
+    _, plan = training.student_plan(config, drawn_data, shape_of(config), teacher, NoRecorder(), processes=processes)
     for group in plan.optimizer.param_groups:
         # PyTorch's fused Adam, which reads nothing, is not there for this device; the other one reads steps on the CPU.
         group["fused"] = False
@@ -136,37 +116,37 @@ SIZES = {"hidden_size": 16, "batch_size": 64, "negatives": 13}
 
 @pytest.mark.parametrize("base_loss", ["ce", "bce", "sampled", "gbce"])
 @pytest.mark.parametrize("student", ["sasrec", "gru4rec", "caser", "esasrec"])
-def test_no_step_of_a_student_waits(data, student, base_loss):
+def test_no_step_of_a_student_waits(drawn_data, student, base_loss):
     config = StudentConfig(student=student, base_loss=base_loss, **SIZES)
-    assert waits_of_steps(config, data, None) == {}
+    assert waits_of_steps(config, drawn_data, None) == {}
 
 
 # Of bce the random numbers that negatives come from, which are the same on every device.
 @pytest.mark.parametrize(("base_loss", "bytes_a_sample"), [("ce", 0), ("bce", 8)])
 @pytest.mark.parametrize("student", ["sasrec", "gru4rec", "caser", "esasrec"])
-def test_what_is_cut_on_the_device_is_not_copied(data, student, base_loss, bytes_a_sample, monkeypatch):
+def test_what_is_cut_on_the_device_is_not_copied(drawn_data, student, base_loss, bytes_a_sample, monkeypatch):
     """But for an epoch's plan, with its first batch."""
     monkeypatch.setattr("recdistill.data.batches.STRETCH", 2 * SIZES["batch_size"])
     config = StudentConfig(student=student, base_loss=base_loss, **SIZES)
-    _, ((_, plan), *copied) = watched_steps(config, data, None)
+    _, ((_, plan), *copied) = watched_steps(config, drawn_data, None)
     assert len(copied) > 2
     assert plan > 0
     assert [size for _, size in copied] == [bytes_a_sample * samples for samples, _ in copied]
 
 
-def test_what_is_cut_on_the_cpu_is_copied(data):
+def test_what_is_cut_on_the_cpu_is_copied(drawn_data):
     """As where the test above would fail: under drawn negatives the CPU finds the rows in use."""
-    _, copied = watched_steps(StudentConfig(base_loss="sampled", **SIZES), data, None)
+    _, copied = watched_steps(StudentConfig(base_loss="sampled", **SIZES), drawn_data, None)
     assert all(size > 8 * samples for samples, size in copied)
 
 
 @pytest.mark.parametrize("all_distilled", [True, False])
-def test_of_a_teachers_answers_only_their_rows_are_copied(data, answers, all_distilled):
+def test_of_a_teachers_answers_only_their_rows_are_copied(drawn_data, drawn_answers, all_distilled):
     """Those of the distilled samples, which blocks need on the CPU, too, where they are not all; and K weights."""
     config = DistillConfig(candidate_topk=CANDIDATES, **SIZES)
     if all_distilled:
-        answers = replace(answers, covered=torch.ones_like(answers.covered))
-    found, (_, *copied) = watched_steps(config, data, answers)
+        drawn_answers = replace(drawn_answers, covered=torch.ones_like(drawn_answers.covered))
+    found, (_, *copied) = watched_steps(config, drawn_data, drawn_answers)
     assert found == {}
     for samples, size in copied:
         rows = (size - 8 * CANDIDATES) // 8
@@ -174,8 +154,8 @@ def test_of_a_teachers_answers_only_their_rows_are_copied(data, answers, all_dis
 
 
 @pytest.mark.parametrize("base_loss", ["sampled", "gbce"])
-def test_no_step_over_an_own_output_waits(data, base_loss):
-    assert waits_of_steps(StudentConfig(output="linear", base_loss=base_loss, **SIZES), data, None) == {}
+def test_no_step_over_an_own_output_waits(drawn_data, base_loss):
+    assert waits_of_steps(StudentConfig(output="linear", base_loss=base_loss, **SIZES), drawn_data, None) == {}
 
 
 DISTILLED = [
@@ -194,15 +174,15 @@ DISTILLED = [
 
 
 @pytest.mark.parametrize("options", DISTILLED, ids=str)
-def test_no_step_of_a_distilled_student_waits(data, answers, options):
+def test_no_step_of_a_distilled_student_waits(drawn_data, drawn_answers, options):
     config = DistillConfig(candidate_topk=CANDIDATES, **options, **SIZES)
-    assert waits_of_steps(config, data, answers) == {}
+    assert waits_of_steps(config, drawn_data, drawn_answers) == {}
 
 
-def test_no_step_waits_whose_loss_takes_several_blocks(data, answers, monkeypatch):
+def test_no_step_waits_whose_loss_takes_several_blocks(drawn_data, drawn_answers, monkeypatch):
     monkeypatch.setattr("recdistill.distillation.blockwise.block_rows", lambda *_: 10)
     config = DistillConfig(candidate_topk=CANDIDATES, **SIZES)
-    assert waits_of_steps(config, data, answers) == {}
+    assert waits_of_steps(config, drawn_data, drawn_answers) == {}
 
 
 def test_what_waits_is_counted():

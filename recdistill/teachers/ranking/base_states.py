@@ -95,13 +95,11 @@ def base_of(fingerprint: str, weight: Tensor) -> Base:
     return Base(fingerprint, f"{weight.dtype} {weight.device.type}")
 
 
-def title_states(llm: BaseLLM, titles: TitleTokens) -> Tensor:
-    """The base LLM's mean last hidden state over each title's tokens, float32 [V, H]."""
-    return timed_title_states(llm, titles)[0]
+def title_states(llm: BaseLLM, titles: TitleTokens) -> tuple[Tensor, float]:
+    """The base LLM's mean last hidden state over each title's tokens, float32 [V, H].
 
-
-def timed_title_states(llm: BaseLLM, titles: TitleTokens) -> tuple[Tensor, float]:
-    """`title_states`, and the seconds that reading them took, though it was another time."""
+    And the seconds that reading them took, though it was another time.
+    """
     read = titles.tokens, titles.start
     weight = next(llm.model.get_input_embeddings().parameters())
     kept = base_of(llm.fingerprint, weight).states_of(read, len(titles.lengths))
@@ -117,7 +115,7 @@ def timed_title_states(llm: BaseLLM, titles: TitleTokens) -> tuple[Tensor, float
 
 @torch.no_grad()
 def read_titles(llm: BaseLLM, titles: TitleTokens) -> Tensor:
-    """`title_states`, read by the LLM."""
+    """The states of `title_states`, read by the LLM."""
     device = llm.model.device
     parts, batches = [], title_batches(titles)
     for items in under_bar(batches):

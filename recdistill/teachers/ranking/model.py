@@ -23,8 +23,8 @@ from recdistill.teachers.ranking.base_states import (
     KeptStates,
     base_of,
     by_item,
-    timed_title_states,
     title_batches,
+    title_states,
     under_bar,
 )
 from recdistill.teachers.ranking.content import ItemContent, rows_of
@@ -395,7 +395,7 @@ def _over(
     """The teacher over a base that ``attach`` gives its adapter."""
     tokens = tokens_of(titles, llm, shape)
     # The head reads the titles as the base sees them, before there is an adapter.
-    embedding, seconds = timed_title_states(llm, tokens)
+    embedding, seconds = title_states(llm, tokens)
     return RankingModel(attach(), llm, shape, tokens, backbone, embedding, knowledge, seconds)
 
 
