@@ -7,7 +7,8 @@ was built, the teacher's table included. Times are of CPU with ``--threads 1``, 
 and so is the fastest step. What a wide teacher costs is the difference to ``--teacher-size 64``. With ``--texts 128``
 the teacher is a view that the item embeddings start from, and no step reads its wide table. ``--output tied`` scores by
 the item embeddings, so that a step over all items reads all of the teacher's table, and ``--base-loss sampled`` draws
-1,024 negatives. With any of the three only the step is timed.
+1,024 negatives. ``--rank 256`` injects so many directions of the teacher's table. With any of the four only the step is
+timed.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from recdistill.distillation.losses import plain_loss
 from recdistill.distillation.negatives import Negatives, NegativeSampler
 from recdistill.distillation.objective import Objective
 from recdistill.distillation.output_layer import OutputLayer
+from recdistill.distillation.projection import factored
 from recdistill.distillation.settings import ObjectiveSettings
 from recdistill.distillation.teacher_answers import TeacherBatch
 from recdistill.evaluation.evaluate import rank_samples
@@ -189,6 +191,7 @@ def parse_arguments() -> argparse.Namespace:
         ("candidates", 10, "K, teacher candidates a sample"),
         ("teacher-size", 4096, "E"),
         ("texts", 0, "K, numbers an item that embeddings start from (item_init=views); then nothing is injected"),
+        ("rank", 0, "R, directions of the teacher's table that are injected (ed_rank); 0: all"),
         ("hidden-size", 64, "D"),
         ("length", 10, "L, history items"),
         ("sequences", 14980, "sequences to evaluate"),
@@ -223,7 +226,8 @@ def main() -> None:
         texts = TextVectors(vectors, torch.ones(arguments.items, dtype=torch.bool))
         student = build_student(shape, arguments.items, texts=texts)
     else:
-        student = build_student(shape, arguments.items, teacher, ED_WEIGHT, project_in_bf16=True)
+        table = factored(teacher, arguments.rank) if arguments.rank else teacher
+        student = build_student(shape, arguments.items, table, ED_WEIGHT, project_in_bf16=not arguments.rank)
     item_count = torch.randint(100, (arguments.items,), generator=generator)
     objective = Objective(replace(SETTINGS, base_loss=arguments.base_loss), item_count)
     trained, as_written = partial(trained_total, objective), partial(plain_total, objective)
@@ -236,7 +240,7 @@ def main() -> None:
         return train_step(student, optimizer, trained, batch)
 
     step_ms, least_ms, parts = time_steps(one_step, arguments.steps, warm_up=5)
-    if arguments.texts or arguments.output == "tied" or sampler is not None:
+    if arguments.texts or arguments.rank or arguments.output == "tied" or sampler is not None:
         of_parts = {f"{name}_ms": round(part, 1) for name, part in zip(PARTS, parts, strict=True)}
         print(json.dumps({"step_ms": round(step_ms, 1), "fastest_ms": round(least_ms, 1)} | of_parts))
         return

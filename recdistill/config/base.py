@@ -150,14 +150,10 @@ class Config(metaclass=ConfigType):
         """Every option in use, by name, flat: what ``config.json`` holds."""
         unread = self.unread()
         table = option_table(type(self))
-        own = {name: getattr(self, name) for name, one in table.items() if not one.parts and name not in unread}
-        of_parts = dict(self.part_options)
-        as_before = {
-            name
-            for name, value in of_parts.items()
-            if name in table and table[name].metadata["later"] and value == table[name].default
-        }
-        return own | {name: value for name, value in of_parts.items() if name not in as_before}
+        found = {name: getattr(self, name) for name, one in table.items() if not one.parts and name not in unread}
+        found |= dict(self.part_options)
+        later = {name: one.default for name, one in table.items() if one.metadata["later"]}
+        return {name: value for name, value in found.items() if name not in later or value != later[name]}
 
     def of_part(self, registry: Registry, name: str) -> Any:
         """The own options of a part as an instance of its dataclass, its file imported; None where it has none."""

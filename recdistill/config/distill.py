@@ -44,6 +44,10 @@ class DistillConfig(StudentConfig, TeacherConfig):
     ed_weight: float = option(
         0.3, "weight of the teacher's item embedding added to the student's", least=0, common=True
     )
+    ed_rank: int = option(
+        0, "directions of the teacher's item embeddings that are added, the longest; a step reads so many numbers an "
+        "item in place of the embedding's whole width; 0: all", least=0, read_with={"ed_weight": "above 0"}, later=True,
+    )  # fmt: skip
     temperature: float = option(1.0, "softens the teacher's confidences, and both sides of KL", above=0, common=True)
     candidate_topk: int = option(
         10, "of the teacher's ranking, the first so many items of a sample are taught", least=1
@@ -92,12 +96,13 @@ class DistillConfig(StudentConfig, TeacherConfig):
         "times that the teacher is asked; before each further one a student is distilled, at whose doubt query_policy "
         "looks. Each costs outputs_token_budget (or query_budget) again",
         least=1,
+        later=True,
     )
     query_share: float = option(
         1.0,
         "learn from this share of the teacher's answers alone, those that query_policy asks for first: what a smaller "
         "budget would have bought, over all rounds, without asking anybody",
-        above=0, most=1,
+        above=0, most=1, later=True,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -158,9 +163,8 @@ class DistillConfig(StudentConfig, TeacherConfig):
         }
 
     def unread(self) -> Collection[str]:
-        """Also of rounds and shares what is not asked for: runs of versions without them keep their keys."""
-        found = [name for name in ("rounds", "query_share") if getattr(self, name) == 1]
-        return (*super().unread(), *found, *(["new_candidates"] if not self.mask_untrained else []))
+        """Also whether new items are candidates, where all items are."""
+        return (*super().unread(), *(["new_candidates"] if not self.mask_untrained else []))
 
     @property
     def leaves_new_out(self) -> bool:
@@ -261,7 +265,7 @@ class SweepConfig(DistillConfig):
         role="place", least=0,
     )  # fmt: skip
     final_together: bool = option(
-        False, "train a configuration's final seeds as one batched model, for a GPU", role="budget"
+        False, "train a configuration's final seeds as one batched model, for a GPU", role="budget", later=True
     )
     heartbeat_seconds: int = option(10, "between two signs of life of a running trial", role="place", least=1)
     grace_seconds: int = option(60, "silence after which a trial's worker is taken for dead", role="place", least=1)

@@ -49,7 +49,7 @@ class MapItemsConfig(StudentConfig, ViewsConfig):
     def unread(self) -> Collection[str]:
         """Only how the student's embeddings started: the views are those of the map."""
         found = () if self.starts_from_texts else ("item_init",)
-        return (*found, *self.unread_later())
+        return (*found, *self.unread_negatives())
 
     def check_item_init(self) -> None:
         """Nothing: what the student's embeddings start from is checked with the student."""

@@ -76,8 +76,8 @@ def option(
         registered: the value is a name in the model registry.
         read_with: options without which this one changes nothing, all of them: to each its values that do, joined by
             `` or `` as ``linear or cosine``, or as ``above 0`` or ``below 1``; see `Config.checked`.
-        later: of a part: versions without it did as its default does, so that a run has it among its values, and in its
-            key, only where it is another.
+        later: versions without it did as its default does, so that a run has it among its values, and in its key, only
+            where it is another.
     """
     limits = {"least": least, "above": above, "most": most}
     about = {"help": help, "role": role, "common": common, "content": content, "choices": choices, "several": several}

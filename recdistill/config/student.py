@@ -13,8 +13,6 @@ from recdistill.registry import STUDENTS, VIEWS
 
 BaseLoss = Literal["ce", "bce", "sampled", "gbce"]
 Schedule = Literal["constant", "linear", "cosine"]
-#: Options that a run's key has only where they are given: runs of versions without them keep their keys.
-LATER_OPTIONS = ("init_from", "refit", "validation_samples", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ class StudentConfig(TrainingConfig, ViewsConfig):
     smoothing: int = option(3, "validation NDCG@10 counts as its mean over so many last epochs; 1: as it is", least=1)
     validation_samples: int = option(
         0, "validation samples that are ranked after each epoch, drawn once; 0: all; the last measurement ranks all",
-        least=0,
+        least=0, later=True,
     )  # fmt: skip
     ema_decay: float = option(
         0.995, "decay a step of averaged weights, which are validated and kept; 0: the weights themselves", least=0,
@@ -91,17 +89,20 @@ class StudentConfig(TrainingConfig, ViewsConfig):
         False,
         "train in mixed precision: products of the encoder and of the full softmax of bfloat16 numbers; weights stay "
         "in float32, and so does what is validated, measured and served",
+        later=True,
     )
     init_from: str = option(
         "",
         "a finished run of a student, or a model's address as models:/name/1, that training starts from; items may "
         "have come since; empty: fresh parameters",
         role="upstream",
+        later=True,
     )
     refit: bool = option(
         False,
         "for serving: train on all interactions, validation and test included, for the epochs that the same options "
         "chose without it; nothing is measured",
+        later=True,
     )
     register: str = option(
         "", "name to register the student under, as a new version; empty: not", role="place", registered=True
@@ -149,14 +150,13 @@ class StudentConfig(TrainingConfig, ViewsConfig):
         return super().also_in_key() | ({MENDED: found} if found else {})
 
     def unread(self) -> Collection[str]:
-        """What is not asked for of the views and of `LATER_OPTIONS`."""
+        """What is not asked for of the views, and of negatives."""
         found = () if self.starts_from_texts else ("item_init", *OWN_OPTIONS)
-        return (*found, *self.unread_later())
+        return (*found, *self.unread_negatives())
 
-    def unread_later(self) -> Collection[str]:
-        """Options that versions without them did not have, where they change nothing."""
-        found = [name for name in LATER_OPTIONS if not getattr(self, name)]
-        return found if self.may_push_untrained else [*found, "untrained_negatives"]
+    def unread_negatives(self) -> Collection[str]:
+        """The option of items that are drawn as negatives, where nothing reads it."""
+        return () if self.may_push_untrained else ("untrained_negatives",)
 
     @property
     def may_push_untrained(self) -> bool:

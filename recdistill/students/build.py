@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recdistill.distillation.projection import FactoredTable
 from recdistill.errors import InputError
 from recdistill.registry import STUDENTS
 from recdistill.students.item_embedding import ItemEmbedding
@@ -36,7 +37,7 @@ NEW_ITEMS_FILE = "new_items.json"
 def build_recommender(
     shape: StudentShape,
     num_items: int,
-    teacher_embedding: Tensor | None = None,
+    teacher_embedding: Tensor | FactoredTable | None = None,
     ed_weight: float = 0.0,
     project_in_bf16: bool = False,
     texts: TextVectors | None = None,
@@ -64,7 +65,7 @@ def build_recommender(
 def build_student(
     shape: StudentShape,
     num_items: int,
-    teacher_embedding: Tensor | None = None,
+    teacher_embedding: Tensor | FactoredTable | None = None,
     ed_weight: float = 0.0,
     project_in_bf16: bool = False,
     texts: TextVectors | None = None,
@@ -74,7 +75,7 @@ def build_student(
     Args:
         shape: the student and its sizes.
         num_items: V.
-        teacher_embedding: [V, E], added at the input with weight ``ed_weight``; see `ItemEmbedding`.
+        teacher_embedding: [V, E], or its factors, added at the input with weight ``ed_weight``; see `ItemEmbedding`.
         ed_weight: 0 builds the student without teacher, bit for bit.
         project_in_bf16: see `ItemEmbedding`.
         texts: vectors of the items' texts that embeddings start from; None for drawn ones.

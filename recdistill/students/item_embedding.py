@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recdistill.distillation.projection import generator_apart, projection_layer
+from recdistill.distillation.projection import FactoredTable, generator_apart, projection_layer
 from recdistill.errors import InputError
 from recdistill.students.text_vectors import TextVectors
 from recdistill.training.row_gradients import read_rows
@@ -19,9 +19,10 @@ INITIAL_STD = 0.02
 class ItemEmbedding(nn.Module):
     """Embedding of item i: ``table[i] + ed_weight * Linear(E->D)(teacher_embedding[i])``; zero at padding.
 
-    DLLM2Rec (RecSys 2024), collaborative embedding distillation. With ``ed_weight`` 0 the layer is that of a
-    student without teacher: no projection is made. The projection draws from a generator of its own, so the
-    other parameters and the global random state are the same with and without injection.
+    DLLM2Rec (RecSys 2024), collaborative embedding distillation. A teacher's table of E numbers an item may be given as
+    a product of narrower ones: the layer is the same, and a step reads R numbers an item. With ``ed_weight`` 0 the
+    layer is that of a student without teacher: no projection is made. The projection draws from a generator of its own,
+    so the other parameters and the global random state are the same with and without injection.
 
     With ``texts``, x_i of item i, the embedding without a teacher is ``from_text(x_i) + table[i]``: a linear map that
     is trained, and what is not known by the text, which starts at zero and stays so for items without a training
@@ -31,7 +32,8 @@ class ItemEmbedding(nn.Module):
     Args:
         num_items: V. Items are 0..V-1, the padding id is V.
         hidden_size: D.
-        teacher_embedding: [V, E] or None; kept as a frozen buffer that is not saved with the model.
+        teacher_embedding: [V, E] or None; kept as a frozen buffer that is not saved with the model. Or its factors, of
+            which two are kept: codes as ``teacher_embedding`` [V, R], and ``teacher_basis`` [R, E].
         ed_weight: weight of the injected embedding, at least 0.
         project_in_bf16: keep the teacher table and multiply in bfloat16; results are float32.
         texts: vectors of the items' texts; None for embeddings that are drawn. They are kept as a frozen buffer that
@@ -43,6 +45,7 @@ class ItemEmbedding(nn.Module):
     """
 
     teacher_embedding: Tensor | None
+    teacher_basis: Tensor | None
     text_vectors: Tensor | None
     learns: Tensor | None
     text_bias: Tensor | None
@@ -51,7 +54,7 @@ class ItemEmbedding(nn.Module):
         self,
         num_items: int,
         hidden_size: int,
-        teacher_embedding: Tensor | None = None,
+        teacher_embedding: Tensor | FactoredTable | None = None,
         ed_weight: float = 0.0,
         project_in_bf16: bool = False,
         texts: TextVectors | None = None,
@@ -69,11 +72,16 @@ class ItemEmbedding(nn.Module):
         self._cached: tuple[tuple[object, ...], Tensor] | None = None
         self._shared: Tensor | None = None
         self._ids: Tensor | None = None
+        basis = None
+        if isinstance(teacher_embedding, FactoredTable):
+            basis = teacher_embedding.basis
+            teacher_embedding = teacher_embedding.codes
         checked = _checked_teacher(num_items, teacher_embedding, self.ed_weight)
         if checked is not None:
-            self.projection = projection_layer(checked.shape[1], hidden_size)
+            self.projection = projection_layer((checked if basis is None else basis).shape[1], hidden_size)
             checked = checked.to(torch.bfloat16 if project_in_bf16 else torch.float32)
         self.register_buffer("teacher_embedding", checked, persistent=False)
+        self.register_buffer("teacher_basis", None if checked is None else basis, persistent=False)
 
     def _start_from(self, texts: TextVectors | None) -> None:
         """Make the map from texts, where there are some, and set the items' own embeddings to zero."""
@@ -218,6 +226,8 @@ class ItemEmbedding(nn.Module):
         assert self.projection is not None
         assert self.teacher_embedding is not None
         table, weight = self.teacher_embedding, self.projection.weight
+        if self.teacher_basis is not None:
+            weight = F.linear(weight, self.teacher_basis)
         padding = (distinct == self.num_items).unsqueeze(-1)
         if len(distinct) > self.num_items:
             projected = F.linear(table, weight.to(table.dtype))

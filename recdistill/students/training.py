@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from recdistill.config.distill import DistillConfig
 from recdistill.config.student import StudentConfig
 from recdistill.data.batches import Batch
+from recdistill.data.notices import notice
 from recdistill.data.sequences import SequenceData
 from recdistill.distillation.objective import build_objective, settings_of
 from recdistill.distillation.policies.custom import check_policy_file
+from recdistill.distillation.projection import FactoredTable, factored
 from recdistill.distillation.settings import SAMPLED
 from recdistill.distillation.teacher_answers import TeacherAnswers
 from recdistill.errors import InputError
@@ -339,7 +341,15 @@ def initial_student(
     """
     if teacher is None or not isinstance(config, DistillConfig):
         return build_student(shape, num_items, texts=texts)
-    embedding, wide = teacher.item_embedding, teacher.item_embedding.shape[1] > WIDE
+    table, rank = teacher.item_embedding, config.ed_rank if config.ed_weight else 0
+    if rank >= min(table.shape):
+        raise InputError(
+            f"ed_rank={rank}: the teacher's table is {table.shape[0]:,} x {table.shape[1]:,}; give less, or 0 for all"
+        )
+    embedding = factored(table, rank) if rank else table
+    if isinstance(embedding, FactoredTable):
+        notice(f"ed_rank={rank}: leaves out {embedding.error:.1%} of the length of the teacher's item embeddings")
+    wide = (rank or table.shape[1]) > WIDE
     return build_student(shape, num_items, embedding, config.ed_weight, project_in_bf16=wide, texts=texts)
 
 

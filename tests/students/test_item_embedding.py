@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from recdistill.distillation.projection import factored
 from recdistill.errors import InputError
 from recdistill.students.item_embedding import ItemEmbedding
 
@@ -120,6 +121,27 @@ def test_gradients_reach_embedding_and_projection_but_neither_padding_nor_teache
     torch.testing.assert_close(items.projection.weight.grad, 0.3 * teacher_embedding[3].expand(16, 24))
     assert not items.teacher_embedding.requires_grad
     assert "teacher_embedding" not in items.state_dict()
+
+
+@pytest.mark.parametrize("ids", [None, torch.tensor([2, 3, 17, 40])], ids=["all items", "items in use"])
+def test_factors_of_a_table_are_the_table(ids: Tensor | None) -> None:
+    """With as many directions as the table has: embeddings, and the gradient of the map."""
+    drawn = torch.Generator().manual_seed(1)
+    table = torch.randn(40, 6, generator=drawn) @ torch.randn(6, 24, generator=drawn)
+    found = []
+    for teacher in (table, factored(table, 6)):
+        torch.manual_seed(3)
+        items = ItemEmbedding(40, 16, teacher, 0.3)
+        with items.one_table(ids):
+            rows = items.padded_table()
+            (rows * torch.linspace(-1, 2, rows.numel()).view_as(rows)).sum().backward()
+        assert items.projection is not None
+        found.append((rows, items.projection.weight, items.projection.weight.grad, items.projection.bias.grad))
+    for whole, narrow in zip(*found, strict=True):
+        torch.testing.assert_close(narrow, whole, atol=1e-4, rtol=1e-4)
+    assert items.teacher_embedding is not None
+    assert items.teacher_embedding.shape == (40, 6)
+    assert set(items.state_dict()) == {"embedding.weight", "projection.weight", "projection.bias"}
 
 
 def test_kept_table_follows_the_parameters(teacher_embedding: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Fitting a recommender: what validation chooses, what a teacher changes, and what a kill does not."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -386,6 +387,21 @@ def test_wide_item_embeddings_are_projected_in_bfloat16(ring_data: SequenceData,
             distillation(epochs=1), ring_data, teacher=TeacherAnswers(**values), recorder=NoRecorder()
         )
         assert fitted.model.items.teacher_embedding.dtype == dtype
+
+
+def test_a_step_reads_only_the_directions_that_are_asked_for(
+    ring_data: SequenceData, teacher: TeacherAnswers, recorder: InMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = fit_recommender(distillation(ed_rank=3), ring_data, teacher=teacher, recorder=NoRecorder())
+    assert re.search(r"ed_rank=3: leaves out \d+\.\d% of the length of the teacher's item emb", capsys.readouterr().out)
+    assert isinstance(some.model, Student)
+    assert some.model.items.teacher_embedding.shape == (42, 3)  # type: ignore[union-attr]
+    whole = fit_recommender(distillation(), ring_data, teacher=teacher, recorder=NoRecorder())
+    assert weights(some).keys() == weights(whole).keys()
+    assert not same(weights(some), weights(whole))
+    for rank in (12, 50):
+        with pytest.raises(InputError, match=rf"^ed_rank={rank}: the teacher's table is 42 x 12; give less"):
+            fit_recommender(distillation(ed_rank=rank), ring_data, teacher=teacher, recorder=recorder)
 
 
 def test_the_kept_student_needs_no_teacher(ring_data: SequenceData, teacher: TeacherAnswers, tmp_path: Path) -> None:
